@@ -1,0 +1,1 @@
+//! nautilus-chaos-live
