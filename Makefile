@@ -1,0 +1,62 @@
+# nautilus: the targets a user, a developer and CI share. `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# Outside the clone, so that builds are incremental across checkouts.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/nautilus/target
+export NAUTILUS_BIN ?= $(CARGO_TARGET_DIR)/release/nautilus
+# Programs of other languages that the end-to-end tests drive (kubectl among them).
+export NAUTILUS_E2E_BIN ?= $(CARGO_TARGET_DIR)/e2e
+# Where `make up` keeps the quorum: data, logs, keys, kubeconfig.
+DIR ?= .nautilus
+NODES ?= 3
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: ## Install missing build packages and check the toolchain
+	@.ci/setup build
+
+.PHONY: build
+build: setup ## Build the release binary
+	@cargo build --release --bin nautilus
+	@echo "built $(NAUTILUS_BIN)"
+
+.PHONY: up
+up: build ## Start a quorum on this machine and print how to use it
+	@$(NAUTILUS_BIN) up --detach --nodes $(NODES) --dir $(DIR)
+
+.PHONY: down
+down: ## Stop the quorum of `make up` (its data stays; PURGE=1 removes it)
+	@$(NAUTILUS_BIN) down --dir $(DIR) $(if $(PURGE),--purge)
+
+.PHONY: test
+test: build e2e-bin ## Every test: unit, property, integration, end to end
+	@cargo test --release --workspace --no-fail-fast
+
+.PHONY: e2e-bin
+e2e-bin: ## Build kubectl and the Go programs for the end-to-end tests
+	@.ci/setup test
+	@mkdir -p $(NAUTILUS_E2E_BIN)
+	@cd tests/e2e && go build -o $(NAUTILUS_E2E_BIN)/ ./cmd/...
+
+.PHONY: lint
+lint: setup ## Format, clippy, the dependency graph, the house rules
+	@cargo run --release -q -p xtask -- ci
+
+.PHONY: deny
+deny: ## Licences, advisories and duplicate versions (needs cargo-deny)
+	@cargo deny check
+
+.PHONY: bench
+bench: build ## Failover and store benches, as JSON
+	@$(NAUTILUS_BIN) bench failover --output json
+	@$(NAUTILUS_BIN) bench store --output json
+
+.PHONY: soak
+soak: build ## Kill and partition a quorum for SECONDS (default 600) and check what it promised
+	@cargo run --release -q -p nautilus-chaos-live -- --seconds $${SECONDS_TO_RUN:-600}

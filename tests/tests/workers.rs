@@ -1,0 +1,69 @@
+//! The Go worker in its exact wire form, through the death of the leader.
+
+use std::process::Command;
+
+use nautilus_tests::{Quorum, Streamed, eventually, program};
+
+/// The development judge's first token, as `nautilus up` writes it.
+fn token(quorum: &Quorum) -> String {
+    let tokens = std::fs::read_to_string(quorum.dir().join("tokens.toml")).expect("tokens.toml");
+    tokens
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("token = "))
+        .map(|value| value.trim_matches('"').to_owned())
+        .expect("a token")
+}
+
+fn worker(quorum: &Quorum, token: &str, extra: &[&str]) -> Command {
+    let mut command = Command::new(program("worker"));
+    for node in quorum.nodes() {
+        command.arg("--server").arg(node.api);
+    }
+    command
+        .arg("--ca")
+        .arg(quorum.dir().join("ca.crt"))
+        .args(["--token", token, "--node-id", "worker-1"])
+        .args(extra);
+    command
+}
+
+#[test]
+fn a_worker_registers_beats_and_stays_ready_while_leaders_die() {
+    let quorum = Quorum::start();
+    let token = token(&quorum);
+    let mut running = Streamed::start(worker(&quorum, &token, &["--interval=500ms", "--count=0"]));
+    running.wait_for("the registration", |line| line.contains("registered"));
+    running.wait_for("a beat", |line| line.contains("acknowledged"));
+
+    let ready = || {
+        quorum.kubectl_ok(&[
+            "get",
+            "node",
+            "worker-1",
+            "-o",
+            r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#,
+        ])
+    };
+    eventually("a ready node", || match ready().as_str() {
+        "True" => Ok(()),
+        other => Err(other.to_owned()),
+    });
+    for _ in 0..2 {
+        quorum.kill(&quorum.leader());
+        running.wait_for("a beat after the leader's death", |line| line.contains("acknowledged"));
+        assert_eq!(ready(), "True");
+        quorum.up();
+    }
+    assert!(running.is_running());
+    let listed = quorum.kubectl_ok(&["get", "nodes"]);
+    assert!(listed.lines().any(|l| l.starts_with("worker-1") && l.contains("Ready")), "{listed}");
+}
+
+#[test]
+fn a_worker_with_an_unknown_token_is_refused_in_the_words_it_matches_on() {
+    let quorum = Quorum::start();
+    let mut running = Streamed::start(worker(&quorum, "not-a-token", &["--count=1"]));
+    running.wait_for("the refusal", |line| line.contains("401") && line.contains("Invalid Seal token"));
+    assert!(!running.join().success());
+    assert!(!quorum.kubectl(&["get", "node", "worker-1"]).status.success());
+}
