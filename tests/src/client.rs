@@ -16,12 +16,19 @@ pub fn program(name: &str) -> PathBuf {
     let folder = std::env::var_os("NAUTILUS_E2E_BIN").map_or_else(
         || {
             let exe = std::env::current_exe().expect("the test's own path");
-            exe.ancestors().nth(3).expect("target directory").join("e2e")
+            exe.ancestors()
+                .nth(3)
+                .expect("target directory")
+                .join("e2e")
         },
         PathBuf::from,
     );
     let path = folder.join(name);
-    assert!(path.is_file(), "{} is missing: run `make e2e-bin`", path.display());
+    assert!(
+        path.is_file(),
+        "{} is missing: run `make e2e-bin`",
+        path.display()
+    );
     path
 }
 
@@ -49,7 +56,11 @@ impl Streamed {
                 }
             }
         });
-        Self { child, lines, seen: Vec::new() }
+        Self {
+            child,
+            lines,
+            seen: Vec::new(),
+        }
     }
 
     /// Waits for a line that `wanted` accepts, and returns it.

@@ -56,13 +56,32 @@ impl Quorum {
     /// # Panics
     /// As [`Quorum::start`].
     pub fn start_with(environment: &[(&str, &str)]) -> Self {
-        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let folder = tempfile::Builder::new().prefix("nautilus-").tempdir().expect("a folder");
-        let environment =
-            environment.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        let quorum = Self { folder, environment, _alone: alone };
+        let mut quorum = Self::prepare();
+        quorum.environment = environment
+            .iter()
+            .map(|(key, value)| ((*key).into(), (*value).into()))
+            .collect();
         quorum.up();
         quorum
+    }
+
+    /// A quorum's folder in which nothing runs yet: [`Quorum::up`] starts it.
+    ///
+    /// # Panics
+    /// When there is no folder to be had.
+    pub fn prepare() -> Self {
+        let alone = ONE_AT_A_TIME
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let folder = tempfile::Builder::new()
+            .prefix("nautilus-")
+            .tempdir()
+            .expect("a folder");
+        Self {
+            folder,
+            environment: Vec::new(),
+            _alone: alone,
+        }
     }
 
     /// The quorum's folder.
@@ -75,7 +94,10 @@ impl Quorum {
         std::env::var_os("NAUTILUS_BIN").map_or_else(
             || {
                 let exe = std::env::current_exe().expect("the test's own path");
-                exe.ancestors().nth(2).expect("release directory").join("nautilus")
+                exe.ancestors()
+                    .nth(2)
+                    .expect("release directory")
+                    .join("nautilus")
             },
             PathBuf::from,
         )
@@ -94,7 +116,12 @@ impl Quorum {
     /// Starts whatever does not run, and waits until all is ready.
     pub fn up(&self) {
         let output = self.nautilus(&["up", "--detach", "--nodes", "3"]);
-        assert!(output.status.success(), "up failed: {}{}", text(&output.stdout), self.logs());
+        assert!(
+            output.status.success(),
+            "up failed: {}{}",
+            text(&output.stdout),
+            self.logs()
+        );
     }
 
     /// Every node's state.
@@ -171,7 +198,12 @@ impl Quorum {
             .stderr(Stdio::piped())
             .spawn()
             .expect("kubectl");
-        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("input");
+        child
+            .stdin
+            .take()
+            .expect("piped")
+            .write_all(input.as_bytes())
+            .expect("input");
         child.wait_with_output().expect("kubectl's output")
     }
 
@@ -228,15 +260,22 @@ fn run(command: &mut Command) -> Output {
         .output()
         .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     if !output.status.success() {
-        eprintln!("{command:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        eprintln!(
+            "{command:?}: {}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
     }
     output
 }
 
 /// A killed child that nobody has waited for is as good as gone.
 fn is_zombie(pid: Pid) -> bool {
-    std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))
-        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim().starts_with('Z')))
+    std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).is_ok_and(|stat| {
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.trim().starts_with('Z'))
+    })
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -1,16 +1,22 @@
 //! What lies on the disk, and whether replicas hold the same state.
 
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 
 use nautilus_tests::{Quorum, eventually};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Every file below `folder` with its bytes.
 fn files(folder: &Path, visit: &mut dyn FnMut(&Path, &[u8])) {
-    for entry in std::fs::read_dir(folder).expect("a readable folder").flatten() {
+    for entry in std::fs::read_dir(folder)
+        .expect("a readable folder")
+        .flatten()
+    {
         let path = entry.path();
-        let Ok(kind) = entry.file_type() else { continue };
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
         if kind.is_dir() {
             files(&path, visit);
         } else if kind.is_file()
@@ -22,20 +28,34 @@ fn files(folder: &Path, visit: &mut dyn FnMut(&Path, &[u8])) {
 }
 
 fn holds(bytes: &[u8], needle: &str) -> bool {
-    bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
+    bytes
+        .windows(needle.len())
+        .any(|window| window == needle.as_bytes())
+}
+
+/// Creates many objects with one kubectl.
+fn create_configmaps(quorum: &Quorum, namespace: &str, name: &str, value: &str, range: Range<u32>) {
+    let items: Vec<Value> = range
+        .map(|index| {
+            json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": format!("{name}-{index}"), "namespace": namespace},
+                "data": {"k": format!("{value}{index}")},
+            })
+        })
+        .collect();
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+    let output = quorum.kubectl_with_input(&["create", "-f", "-"], &list.to_string());
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]
 fn no_name_value_or_token_is_readable_in_any_file_of_a_node() {
-    let quorum = Quorum::start_with(&[("NAUTILUS_CHECKPOINT_EVERY_ENTRIES", "20")]);
+    let quorum = Quorum::start_with(&[("NAUTILUS_CHECKPOINT_EVERY", "100")]);
     let planted = ["plantednamespace", "plantedname", "plantedvalue"];
     quorum.kubectl_ok(&["create", "namespace", planted[0]]);
-    for index in 0..30 {
-        let name = format!("{}-{index}", planted[1]);
-        let literal = format!("--from-literal=k={}{index}", planted[2]);
-        quorum.kubectl_ok(&["-n", planted[0], "create", "configmap", &name, &literal]);
-    }
-    // Twenty entries make a checkpoint: logs, tables and snapshots all exist now.
+    create_configmaps(&quorum, planted[0], planted[1], planted[2], 0..150);
+    // A hundred entries make a checkpoint: logs, tables and snapshots all exist now.
     let encoded = "cGxhbnRlZHZhbHVl"; // base64 of the value, as a secret would hold it
     let tokens = std::fs::read_to_string(quorum.dir().join("tokens.toml")).expect("tokens");
     let token = tokens
@@ -45,29 +65,37 @@ fn no_name_value_or_token_is_readable_in_any_file_of_a_node() {
         .expect("a token");
     let mut looked_at = 0;
     for node in 1..=3 {
-        files(&quorum.dir().join(format!("node-{node}")), &mut |path, bytes| {
-            looked_at += bytes.len();
-            for needle in planted.iter().copied().chain([encoded, token.as_str()]) {
-                assert!(!holds(bytes, needle), "{} holds {needle:?} in clear", path.display());
-            }
-        });
+        files(
+            &quorum.dir().join(format!("node-{node}")),
+            &mut |path, bytes| {
+                looked_at += bytes.len();
+                for needle in planted.iter().copied().chain([encoded, token.as_str()]) {
+                    assert!(
+                        !holds(bytes, needle),
+                        "{} holds {needle:?} in clear",
+                        path.display()
+                    );
+                }
+            },
+        );
     }
     assert!(looked_at > 100_000, "only {looked_at} bytes were looked at");
 }
 
 #[test]
 fn replicas_hold_the_same_state_after_kills_and_a_restart() {
-    let quorum = Quorum::start_with(&[("NAUTILUS_CHECKPOINT_EVERY_ENTRIES", "25")]);
-    for index in 0..40 {
-        quorum.kubectl_ok(&["create", "configmap", &format!("c-{index}")]);
-        if index == 20 {
-            quorum.kill(&quorum.leader());
-            eventually("a leader", || {
-                let output = quorum.kubectl(&["get", "--raw", "/readyz"]);
-                if output.status.success() { Ok(()) } else { Err(format!("{output:?}")) }
-            });
+    let quorum = Quorum::start_with(&[("NAUTILUS_CHECKPOINT_EVERY", "100")]);
+    create_configmaps(&quorum, "default", "before", "v", 0..120);
+    quorum.kill(&quorum.leader());
+    eventually("a leader", || {
+        let output = quorum.kubectl(&["create", "configmap", "between"]);
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(format!("{output:?}"))
         }
-    }
+    });
+    create_configmaps(&quorum, "default", "after", "v", 0..120);
     quorum.up();
     eventually("three equal digests at one position", || {
         let mut seen = Vec::new();
@@ -83,8 +111,14 @@ fn replicas_hold_the_same_state_after_kills_and_a_restart() {
         if !same_position {
             return Err(format!("{seen:?}"));
         }
-        assert!(seen[0].1.as_str().is_some_and(|digest| digest.len() == 64), "{seen:?}");
-        assert!(seen.iter().all(|(_, digest)| *digest == seen[0].1), "diverged: {seen:?}");
+        assert!(
+            seen[0].1.as_str().is_some_and(|digest| digest.len() == 64),
+            "{seen:?}"
+        );
+        assert!(
+            seen.iter().all(|(_, digest)| *digest == seen[0].1),
+            "diverged: {seen:?}"
+        );
         Ok(())
     });
 }
@@ -97,7 +131,10 @@ fn a_flipped_byte_in_the_log_is_named_and_the_node_refuses_to_serve_it() {
     }
     let victim = quorum.follower();
     quorum.kill(&victim);
-    let folder = quorum.dir().join(format!("node-{}", victim.id)).join("data");
+    let folder = quorum
+        .dir()
+        .join(format!("node-{}", victim.id))
+        .join("data");
     let mut flipped = None;
     files(&folder, &mut |path, bytes| {
         let in_log = path.parent().is_some_and(|parent| parent.ends_with("log"));
@@ -112,13 +149,21 @@ fn a_flipped_byte_in_the_log_is_named_and_the_node_refuses_to_serve_it() {
     let path = flipped.expect("a log segment");
     let output = Command::new(Quorum::binary())
         .args(["node", "--config"])
-        .arg(quorum.dir().join(format!("node-{}", victim.id)).join("node.toml"))
+        .arg(
+            quorum
+                .dir()
+                .join(format!("node-{}", victim.id))
+                .join("config.toml"),
+        )
         .output()
         .expect("the node's end");
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr).into_owned()
         + &String::from_utf8_lossy(&output.stdout);
-    let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .expect("a name");
     assert!(said.contains(name) && said.contains("corrupt"), "{said}");
     // The other two go on.
     quorum.kubectl_ok(&["create", "configmap", "after"]);

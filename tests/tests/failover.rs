@@ -13,16 +13,31 @@ fn a_watch_through_the_stable_endpoint_goes_on_when_the_leader_dies() {
     let quorum = Quorum::start();
     quorum.kubectl_ok(&["create", "namespace", "a"]);
     let mut watch = Streamed::start(quorum.kubectl_command(&["get", "pods", "-A", "-w"]));
-    quorum.kubectl_ok(&["-n", "a", "run", "before", "--image=registry.example/web:1.0"]);
+    quorum.kubectl_ok(&[
+        "-n",
+        "a",
+        "run",
+        "before",
+        "--image=registry.example/web:1.0",
+    ]);
     watch.wait_for("the pod before", |line| line.contains("before"));
 
     let killed = quorum.leader();
     quorum.kill(&killed);
     eventually("a write after the leader's death", || {
-        let output =
-            quorum.kubectl(&["-n", "a", "run", "after", "--image=registry.example/web:1.0"]);
+        let output = quorum.kubectl(&[
+            "-n",
+            "a",
+            "run",
+            "after",
+            "--image=registry.example/web:1.0",
+        ]);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        if output.status.success() || error.contains("already exists") { Ok(()) } else { Err(error) }
+        if output.status.success() || error.contains("already exists") {
+            Ok(())
+        } else {
+            Err(error)
+        }
     });
     watch.wait_for("the pod after", |line| line.contains("after"));
     assert!(watch.is_running());
@@ -39,7 +54,11 @@ fn every_acknowledged_write_survives_repeated_kills() {
     for round in 0..4 {
         for write in 0..5 {
             let name = format!("w-{round}-{write}");
-            if quorum.kubectl(&["create", "configmap", &name]).status.success() {
+            if quorum
+                .kubectl(&["create", "configmap", &name])
+                .status
+                .success()
+            {
                 acknowledged.insert(name);
             }
         }
@@ -61,8 +80,11 @@ fn every_acknowledged_write_survives_repeated_kills() {
     assert!(acknowledged.len() >= 24, "{acknowledged:?}");
     for node in 1..=3 {
         let names = quorum.kubectl_on(node, &["get", "configmaps", "-o", "name"]);
-        let found: BTreeSet<String> =
-            names.lines().filter_map(|line| line.split('/').nth(1)).map(String::from).collect();
+        let found: BTreeSet<String> = names
+            .lines()
+            .filter_map(|line| line.split('/').nth(1))
+            .map(String::from)
+            .collect();
         let missing: Vec<_> = acknowledged.difference(&found).collect();
         assert!(missing.is_empty(), "node {node} lacks {missing:?}");
     }
@@ -125,7 +147,11 @@ fn an_orderly_stop_hands_leadership_over_before_it_ends() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
     let next = eventually("another leader", || {
         let leader_now = quorum.leader();
-        if leader_now.id == leader.id { Err(format!("{leader_now:?}")) } else { Ok(leader_now) }
+        if leader_now.id == leader.id {
+            Err(format!("{leader_now:?}"))
+        } else {
+            Ok(leader_now)
+        }
     });
     assert!(next.term > leader.term);
     let log = std::fs::read_to_string(quorum.dir().join(format!("node-{}", leader.id)).join("log"))
@@ -141,6 +167,10 @@ fn leadership_moves_where_the_operator_says() {
     assert!(output.status.success(), "{output:?}");
     eventually("the new leader", || {
         let leader = quorum.leader();
-        if leader.id == target.id { Ok(()) } else { Err(format!("{leader:?}")) }
+        if leader.id == target.id {
+            Ok(())
+        } else {
+            Err(format!("{leader:?}"))
+        }
     });
 }

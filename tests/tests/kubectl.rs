@@ -39,9 +39,25 @@ fn the_first_hour_with_kubectl() {
     // Protobuf bodies (`create`), JSON bodies (`run`), tables (`get`).
     quorum.kubectl_ok(&["create", "namespace", "a"]);
     quorum.kubectl_ok(&["-n", "a", "create", "configmap", "c", "--from-literal=k=v"]);
-    quorum.kubectl_ok(&["-n", "a", "create", "secret", "generic", "s", "--from-literal=k=v"]);
+    quorum.kubectl_ok(&[
+        "-n",
+        "a",
+        "create",
+        "secret",
+        "generic",
+        "s",
+        "--from-literal=k=v",
+    ]);
     quorum.kubectl_ok(&["-n", "a", "create", "serviceaccount", "robot"]);
-    quorum.kubectl_ok(&["-n", "a", "create", "service", "clusterip", "svc", "--tcp=80:8080"]);
+    quorum.kubectl_ok(&[
+        "-n",
+        "a",
+        "create",
+        "service",
+        "clusterip",
+        "svc",
+        "--tcp=80:8080",
+    ]);
     quorum.kubectl_ok(&["-n", "a", "run", "web", "--image=registry.example/web:1.0"]);
 
     let pods = quorum.kubectl_ok(&["get", "pods", "-A"]);
@@ -81,13 +97,28 @@ fn the_first_hour_with_kubectl() {
     assert_eq!(service, "ClusterIP TCP 8080");
 
     let resources = quorum.kubectl_ok(&["api-resources"]);
-    for kind in ["pods", "configmaps", "namespaces", "leases", "events", "serviceaccounts"] {
+    for kind in [
+        "pods",
+        "configmaps",
+        "namespaces",
+        "leases",
+        "events",
+        "serviceaccounts",
+    ] {
         assert!(resources.contains(kind), "{kind} is not in\n{resources}");
     }
     let version = quorum.kubectl_ok(&["version"]);
     assert!(version.contains("Server Version: v1.37"), "{version}");
-    assert!(quorum.kubectl_ok(&["explain", "pod.spec.containers"]).contains("terminationMessagePath"));
-    assert!(quorum.kubectl_ok(&["get", "--raw", "/readyz"]).contains("ok"));
+    assert!(
+        quorum
+            .kubectl_ok(&["explain", "pod.spec.containers"])
+            .contains("terminationMessagePath")
+    );
+    assert!(
+        quorum
+            .kubectl_ok(&["get", "--raw", "/readyz"])
+            .contains("ok")
+    );
 }
 
 #[test]
@@ -96,13 +127,19 @@ fn apply_patch_label_and_delete() {
     let apply = |text: &str| {
         let output = quorum.kubectl_with_input(&["apply", "-f", "-"], text);
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{printed}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         printed
     };
     assert_eq!(apply(PODS).matches("created").count(), 3);
     assert_eq!(apply(PODS).matches("unchanged").count(), 3);
     // A key that the manifest no longer names goes away, one that it changes changes.
-    let changed = PODS.replace("  shape: round\n", "").replace("green", "blue");
+    let changed = PODS
+        .replace("  shape: round\n", "")
+        .replace("green", "blue");
     assert_eq!(apply(&changed).matches("configured").count(), 1);
     assert_eq!(
         quorum.kubectl_ok(&["get", "cm", "applied", "-o", "jsonpath={.data}"]),
@@ -111,7 +148,14 @@ fn apply_patch_label_and_delete() {
 
     quorum.kubectl_ok(&["label", "pod", "applied", "tier=front"]);
     quorum.kubectl_ok(&["annotate", "pod", "applied", "note=x"]);
-    quorum.kubectl_ok(&["patch", "cm", "applied", "--type=merge", "-p", r#"{"data":{"a":"1"}}"#]);
+    quorum.kubectl_ok(&[
+        "patch",
+        "cm",
+        "applied",
+        "--type=merge",
+        "-p",
+        r#"{"data":{"a":"1"}}"#,
+    ]);
     quorum.kubectl_ok(&[
         "patch",
         "cm",
@@ -138,7 +182,10 @@ fn apply_patch_label_and_delete() {
         "jsonpath={.items[*].spec.containers[*].image}",
     ]);
     assert_eq!(selected, "registry.example/web:2.0");
-    assert_eq!(quorum.kubectl_ok(&["get", "cm", "applied", "-o", "jsonpath={.data.a}"]), "2");
+    assert_eq!(
+        quorum.kubectl_ok(&["get", "cm", "applied", "-o", "jsonpath={.data.a}"]),
+        "2"
+    );
 
     // A stale copy is refused with the phrase that clients match on.
     let stale = quorum.kubectl_ok(&["get", "cm", "applied", "-o", "json"]);
@@ -200,6 +247,10 @@ fn watches_print_what_happens_as_it_happens() {
     watch.wait_for("the second pod", |line| line.contains("second"));
     eventually("the first pod's end", || {
         let output = quorum.kubectl(&["get", "pod", "first"]);
-        if output.status.success() { Err("it is still there".into()) } else { Ok(()) }
+        if output.status.success() {
+            Err("it is still there".into())
+        } else {
+            Ok(())
+        }
     });
 }

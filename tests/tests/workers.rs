@@ -50,20 +50,34 @@ fn a_worker_registers_beats_and_stays_ready_while_leaders_die() {
     });
     for _ in 0..2 {
         quorum.kill(&quorum.leader());
-        running.wait_for("a beat after the leader's death", |line| line.contains("acknowledged"));
+        running.wait_for("a beat after the leader's death", |line| {
+            line.contains("acknowledged")
+        });
         assert_eq!(ready(), "True");
         quorum.up();
     }
     assert!(running.is_running());
     let listed = quorum.kubectl_ok(&["get", "nodes"]);
-    assert!(listed.lines().any(|l| l.starts_with("worker-1") && l.contains("Ready")), "{listed}");
+    assert!(
+        listed
+            .lines()
+            .any(|l| l.starts_with("worker-1") && l.contains("Ready")),
+        "{listed}"
+    );
 }
 
 #[test]
 fn a_worker_with_an_unknown_token_is_refused_in_the_words_it_matches_on() {
     let quorum = Quorum::start();
     let mut running = Streamed::start(worker(&quorum, "not-a-token", &["--count=1"]));
-    running.wait_for("the refusal", |line| line.contains("401") && line.contains("Invalid Seal token"));
+    running.wait_for("the refusal", |line| {
+        line.contains("401") && line.contains("Invalid Seal token")
+    });
     assert!(!running.join().success());
-    assert!(!quorum.kubectl(&["get", "node", "worker-1"]).status.success());
+    assert!(
+        !quorum
+            .kubectl(&["get", "node", "worker-1"])
+            .status
+            .success()
+    );
 }

@@ -1,1 +1,0 @@
-//! nautilus-chaos-live
