@@ -20,7 +20,11 @@ pub struct Proposal {
 impl Proposal {
     /// A proposal without guard or trace.
     pub fn new(command: Command) -> Self {
-        Self { command, guard_term: None, trace: None }
+        Self {
+            command,
+            guard_term: None,
+            trace: None,
+        }
     }
 }
 
@@ -94,7 +98,8 @@ pub struct Txn {
 }
 
 /// One comparison of a transaction; an absent key compares as version 0,
-/// revisions 0, an empty value and no lease.
+/// revisions 0 and no lease, and never satisfies a comparison of its value
+/// (as in etcd: an empty value and no value differ).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compare {
     /// The keys compared: each of them must satisfy the comparison.

@@ -11,23 +11,42 @@
 //!   entry that changes the key space.
 
 pub mod command;
+mod digest;
+mod encoding;
 pub mod event;
+mod index;
+mod lease;
+mod machine;
+mod memory;
 pub mod outcome;
 pub mod port;
+mod read;
+mod restore;
 pub mod rows;
+#[cfg(feature = "solo")]
+pub mod solo;
+mod txn;
 pub mod types;
+mod write;
 
 pub use command::{
     Command, Compare, CompareOp, CompareTarget, Entry, Operation, Proposal, Put, TraceContext, Txn,
 };
+pub use digest::DigestKey;
+pub use encoding::MACHINE_ROW;
 pub use event::{Event, EventKind};
+pub use lease::LeaseView;
+pub use machine::{Machine, MachineError};
+pub use memory::MemoryRows;
 pub use outcome::{Applied, Outcome, Refusal, TxnOutcome};
 pub use port::{
     BarrierError, CallError, Cluster, ClusterError, Kv, LeaderChannel, LeaderHandler, Leadership,
     Member, MemberRole, NewMember, NodeStatus, ProposeError, RangeError, WatchError, WatchRequest,
     Watcher,
 };
+pub use read::{HISTORY_ROWS_MAX, History, HistoryScan, Located};
 pub use rows::{RowBatch, RowError, Rows, Space};
+pub use txn::TXN_DEPTH_MAX;
 pub use types::{
     Digest, KeyRange, KeyValue, LeaseId, LogPosition, NodeId, RangeEnd, RangeRequest,
     RangeResponse, Revision, UnixMillis,

@@ -88,6 +88,12 @@ pub enum Refusal {
     /// etcd: `duplicate key given in txn request`.
     #[error("duplicate key given in txn request")]
     DuplicateKey,
+    /// Transactions nested deeper than the machine follows.
+    #[error("transactions are nested deeper than {limit}")]
+    TooDeep {
+        /// Levels allowed.
+        limit: usize,
+    },
     /// etcd: `mvcc: required revision has been compacted`.
     #[error("mvcc: required revision has been compacted")]
     Compacted,

@@ -57,7 +57,8 @@ pub struct RowBatch {
 impl RowBatch {
     /// Write a row.
     pub fn put(&mut self, space: Space, key: &[u8], value: impl Into<Bytes>) {
-        self.writes.insert((space, key.to_vec()), Some(value.into()));
+        self.writes
+            .insert((space, key.to_vec()), Some(value.into()));
     }
 
     /// Delete a row.
@@ -72,7 +73,9 @@ impl RowBatch {
 
     /// The writes, in row order.
     pub fn into_writes(self) -> impl Iterator<Item = (Space, Vec<u8>, Option<Bytes>)> {
-        self.writes.into_iter().map(|((space, key), value)| (space, key, value))
+        self.writes
+            .into_iter()
+            .map(|((space, key), value)| (space, key, value))
     }
 
     /// Whether nothing is to be written.

@@ -11,7 +11,9 @@ pub type Revision = u64;
 
 /// Milliseconds since the Unix epoch, by the leader's clock when it took the
 /// proposal; never less than that of any earlier applied entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct UnixMillis(pub u64);
 
 /// A lease's identity. 0 stands for "no lease" on the wire and is refused here.
@@ -19,7 +21,9 @@ pub struct UnixMillis(pub u64);
 pub struct LeaseId(pub i64);
 
 /// Where an entry stands in the Raft log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct LogPosition {
     /// The term in which the entry was proposed.
     pub term: u64,
@@ -72,7 +76,10 @@ pub struct KeyRange {
 impl KeyRange {
     /// Exactly `key`.
     pub fn single(key: impl Into<Bytes>) -> Self {
-        Self { start: key.into(), end: RangeEnd::Single }
+        Self {
+            start: key.into(),
+            end: RangeEnd::Single,
+        }
     }
 
     /// Every key that begins with `prefix`.
@@ -82,15 +89,24 @@ impl KeyRange {
         while let Some(last) = end.pop() {
             if last < u8::MAX {
                 end.push(last + 1);
-                return Self { start, end: RangeEnd::Key(end.into()) };
+                return Self {
+                    start,
+                    end: RangeEnd::Key(end.into()),
+                };
             }
         }
-        Self { start, end: RangeEnd::Unbounded }
+        Self {
+            start,
+            end: RangeEnd::Unbounded,
+        }
     }
 
     /// From `start` up to `end`, which is not included.
     pub fn span(start: impl Into<Bytes>, end: impl Into<Bytes>) -> Self {
-        Self { start: start.into(), end: RangeEnd::Key(end.into()) }
+        Self {
+            start: start.into(),
+            end: RangeEnd::Key(end.into()),
+        }
     }
 
     /// Whether `key` is in the range.
@@ -121,7 +137,13 @@ pub struct RangeRequest {
 impl RangeRequest {
     /// The newest version of everything in `range`.
     pub fn newest(range: KeyRange) -> Self {
-        Self { range, revision: None, limit: None, keys_only: false, count_only: false }
+        Self {
+            range,
+            revision: None,
+            limit: None,
+            keys_only: false,
+            count_only: false,
+        }
     }
 }
 

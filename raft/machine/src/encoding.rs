@@ -1,0 +1,272 @@
+//! The bytes of the machine's rows. Versioned: a row of an unknown version is an
+//! error that names it, never a guess.
+//!
+//! | space | key | value |
+//! |---|---|---|
+//! | Revision | revision u64 BE ‖ sub u32 BE | version byte, flags, and for a put create revision, version, lease (u64 BE each), key length u32 BE, key, value; for a tombstone key length, key |
+//! | Lease | id u64 BE | version byte, ttl ms u64 BE, renewed ms u64 BE |
+//! | Meta `machine` | | version byte, counters (postcard) |
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::rows::{RowError, Space};
+use crate::types::{Digest, KeyValue, LeaseId, LogPosition, Revision, UnixMillis};
+
+/// The key of the machine's own row in [`Space::Meta`].
+pub const MACHINE_ROW: &[u8] = b"machine";
+
+const ROW_VERSION: u8 = 1;
+const FLAG_TOMBSTONE: u8 = 1;
+/// Set on the last change of its revision, so that a row missing at the end of a
+/// revision is noticed.
+const FLAG_LAST: u8 = 2;
+const PUT_HEAD_BYTES: usize = 2 + 8 + 8 + 8 + 4;
+const TOMBSTONE_HEAD_BYTES: usize = 2 + 4;
+
+/// The place of a change: its revision and its position within it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) revision: Revision,
+    pub(crate) sub: u32,
+}
+
+impl Place {
+    pub(crate) fn row_key(self) -> [u8; 12] {
+        let mut key = [0; 12];
+        key[..8].copy_from_slice(&self.revision.to_be_bytes());
+        key[8..].copy_from_slice(&self.sub.to_be_bytes());
+        key
+    }
+
+    pub(crate) fn from_row_key(key: &[u8]) -> Result<Self, RowError> {
+        let bytes: [u8; 12] = key.try_into().map_err(|_| {
+            row_error(
+                Space::Revision,
+                key,
+                "its key is not a revision and a position",
+            )
+        })?;
+        let mut revision = [0; 8];
+        revision.copy_from_slice(&bytes[..8]);
+        let mut sub = [0; 4];
+        sub.copy_from_slice(&bytes[8..]);
+        Ok(Self {
+            revision: u64::from_be_bytes(revision),
+            sub: u32::from_be_bytes(sub),
+        })
+    }
+}
+
+/// A decoded row of [`Space::Revision`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VersionRow {
+    pub(crate) change: Change,
+    pub(crate) last: bool,
+}
+
+/// What a version row says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    Put(KeyValue),
+    Tombstone(Bytes),
+}
+
+impl Change {
+    pub(crate) fn key(&self) -> &Bytes {
+        match self {
+            Self::Put(kv) => &kv.key,
+            Self::Tombstone(key) => key,
+        }
+    }
+}
+
+pub(crate) fn encode_change(change: &Change, last: bool) -> Bytes {
+    let last = if last { FLAG_LAST } else { 0 };
+    match change {
+        Change::Put(kv) => {
+            let mut row = BytesMut::with_capacity(PUT_HEAD_BYTES + kv.key.len() + kv.value.len());
+            row.put_u8(ROW_VERSION);
+            row.put_u8(last);
+            row.put_u64(kv.create_revision);
+            row.put_u64(kv.version);
+            row.put_i64(kv.lease.map_or(0, |lease| lease.0));
+            row.put_u32(length(&kv.key));
+            row.put_slice(&kv.key);
+            row.put_slice(&kv.value);
+            row.freeze()
+        }
+        Change::Tombstone(key) => {
+            let mut row = BytesMut::with_capacity(TOMBSTONE_HEAD_BYTES + key.len());
+            row.put_u8(ROW_VERSION);
+            row.put_u8(last | FLAG_TOMBSTONE);
+            row.put_u32(length(key));
+            row.put_slice(key);
+            row.freeze()
+        }
+    }
+}
+
+pub(crate) fn decode_change(place: Place, row: &Bytes) -> Result<VersionRow, RowError> {
+    let key = place.row_key();
+    let broken = |reason: &str| row_error(Space::Revision, &key, reason);
+    let mut reader = Reader { row, at: 0 };
+    let short = || broken("it is shorter than its own lengths say");
+    let version = reader.u8().ok_or_else(short)?;
+    if version != ROW_VERSION {
+        return Err(broken(&unknown_version(version)));
+    }
+    let flags = reader.u8().ok_or_else(short)?;
+    let last = flags & FLAG_LAST != 0;
+    if flags & FLAG_TOMBSTONE != 0 {
+        let key_bytes = reader.u32().ok_or_else(short)?;
+        let key = reader.take(key_bytes).ok_or_else(short)?;
+        return Ok(VersionRow {
+            change: Change::Tombstone(key),
+            last,
+        });
+    }
+    let create_revision = reader.u64().ok_or_else(short)?;
+    let put_version = reader.u64().ok_or_else(short)?;
+    let lease = reader.u64().ok_or_else(short)?;
+    let key_bytes = reader.u32().ok_or_else(short)?;
+    let key = reader.take(key_bytes).ok_or_else(short)?;
+    let value = row.slice(reader.at..);
+    let lease = i64::from_be_bytes(lease.to_be_bytes());
+    Ok(VersionRow {
+        change: Change::Put(KeyValue {
+            key,
+            value,
+            create_revision,
+            mod_revision: place.revision,
+            version: put_version,
+            lease: (lease != 0).then_some(LeaseId(lease)),
+        }),
+        last,
+    })
+}
+
+pub(crate) fn lease_row_key(id: LeaseId) -> [u8; 8] {
+    id.0.to_be_bytes()
+}
+
+pub(crate) fn encode_lease(ttl_ms: u64, renewed: UnixMillis) -> Bytes {
+    let mut row = BytesMut::with_capacity(17);
+    row.put_u8(ROW_VERSION);
+    row.put_u64(ttl_ms);
+    row.put_u64(renewed.0);
+    row.freeze()
+}
+
+pub(crate) fn decode_lease(
+    key: &[u8],
+    row: &Bytes,
+) -> Result<(LeaseId, u64, UnixMillis), RowError> {
+    let broken = |reason: &str| row_error(Space::Lease, key, reason);
+    let id: [u8; 8] = key
+        .try_into()
+        .map_err(|_| broken("its key is not a lease's id"))?;
+    let mut reader = Reader { row, at: 0 };
+    let version = reader.u8().unwrap_or_default();
+    if version != ROW_VERSION {
+        return Err(broken(&unknown_version(version)));
+    }
+    match (reader.u64(), reader.u64(), reader.at == row.len()) {
+        (Some(ttl_ms), Some(renewed), true) => {
+            Ok((LeaseId(i64::from_be_bytes(id)), ttl_ms, UnixMillis(renewed)))
+        }
+        _ => Err(broken("it is not as long as a lease")),
+    }
+}
+
+/// What the machine's own row holds beside the rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CountersRow {
+    pub(crate) revision: Revision,
+    pub(crate) compacted: Revision,
+    pub(crate) time: UnixMillis,
+    pub(crate) leases_extended: UnixMillis,
+    pub(crate) applied: Option<LogPosition>,
+    pub(crate) checkpoint: Option<(LogPosition, Digest)>,
+    pub(crate) version_rows: u64,
+    pub(crate) lease_rows: u64,
+    pub(crate) row_sum: [u8; 32],
+}
+
+pub(crate) fn encode_counters(counters: &CountersRow) -> Result<Bytes, RowError> {
+    let mut row = vec![ROW_VERSION];
+    row = postcard::to_extend(counters, row)
+        .map_err(|error| row_error(Space::Meta, MACHINE_ROW, &error.to_string()))?;
+    Ok(row.into())
+}
+
+pub(crate) fn decode_counters(row: &[u8]) -> Result<CountersRow, RowError> {
+    let broken = |reason: &str| row_error(Space::Meta, MACHINE_ROW, reason);
+    match row.split_first() {
+        Some((&ROW_VERSION, rest)) => {
+            postcard::from_bytes(rest).map_err(|error| broken(&error.to_string()))
+        }
+        Some((version, _)) => Err(broken(&unknown_version(*version))),
+        None => Err(broken("it is empty")),
+    }
+}
+
+pub(crate) fn row_error(space: Space, key: &[u8], reason: &str) -> RowError {
+    let mut name = String::with_capacity(key.len() * 2);
+    for byte in key {
+        name.push_str(&format!("{byte:02x}"));
+    }
+    RowError {
+        space,
+        key: name,
+        reason: reason.to_owned(),
+    }
+}
+
+fn unknown_version(version: u8) -> String {
+    format!("its version {version} is not known to this program (it writes {ROW_VERSION})")
+}
+
+/// Keys are bounded by the proposal's size, far below 4 GiB.
+fn length(key: &Bytes) -> u32 {
+    u32::try_from(key.len()).unwrap_or_else(|_| panic!("a key of {} bytes", key.len()))
+}
+
+struct Reader<'a> {
+    row: &'a Bytes,
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let bytes = self
+            .row
+            .get(self.at..self.at.checked_add(N)?)?
+            .try_into()
+            .ok()?;
+        self.at += N;
+        Some(bytes)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn take(&mut self, bytes: u32) -> Option<Bytes> {
+        let end = self.at.checked_add(usize::try_from(bytes).ok()?)?;
+        if end > self.row.len() {
+            return None;
+        }
+        let taken = self.row.slice(self.at..end);
+        self.at = end;
+        Some(taken)
+    }
+}

@@ -1,0 +1,344 @@
+//! Reading versions: the look-up in the index and the reading of rows are apart,
+//! so that the index is locked for the look-up only.
+//!
+//! Invariant: a row that the index names and that is not there, or that holds
+//! another key, is an error that names it, never an empty answer. (A caller that
+//! reads rows outside its lock must look again whether a compaction passed by.)
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use crate::encoding::{Change, Place, decode_change, row_error};
+use crate::event::{Event, EventKind};
+use crate::index::KeyIndex;
+use crate::machine::Machine;
+use crate::port::{RangeError, WatchError};
+use crate::rows::{RowBatch, RowError, Rows, Space};
+use crate::types::{KeyRange, KeyValue, RangeRequest, RangeResponse, Revision};
+
+/// Rows that one call of [`HistoryScan::collect`] reads at most, but for the rest
+/// of a revision.
+pub const HISTORY_ROWS_MAX: usize = 16_384;
+
+/// Rows as seen in the middle of a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Sight<'a> {
+    pub(crate) rows: &'a dyn Rows,
+    pub(crate) batch: Option<&'a RowBatch>,
+}
+
+impl Sight<'_> {
+    pub(crate) fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, RowError> {
+        match self.batch.and_then(|batch| batch.get(space, key)) {
+            Some(written) => Ok(written),
+            None => self.rows.get(space, key),
+        }
+    }
+
+    pub(crate) fn change(&self, place: Place) -> Result<Change, RowError> {
+        let key = place.row_key();
+        let row = self.get(Space::Revision, &key)?;
+        let row = row.ok_or_else(|| missing(place))?;
+        Ok(decode_change(place, &row)?.change)
+    }
+
+    /// The put of `key` that stands at `place`.
+    pub(crate) fn put(&self, key: &[u8], place: Place) -> Result<KeyValue, RowError> {
+        match self.change(place)? {
+            Change::Put(kv) if kv.key == key => Ok(kv),
+            _ => Err(row_error(
+                Space::Revision,
+                &place.row_key(),
+                "it does not hold the put that the index says it holds",
+            )),
+        }
+    }
+}
+
+pub(crate) fn missing(place: Place) -> RowError {
+    row_error(
+        Space::Revision,
+        &place.row_key(),
+        &format!(
+            "the row of revision {} position {} is missing",
+            place.revision, place.sub
+        ),
+    )
+}
+
+/// A range answered from the index; the rows are yet to be read.
+#[derive(Debug, Clone)]
+pub struct Located {
+    current: Revision,
+    found: Vec<(Bytes, Place)>,
+    count: u64,
+    more: bool,
+    keys_only: bool,
+}
+
+impl Located {
+    pub(crate) fn look_up(index: &KeyIndex, request: &RangeRequest, current: Revision) -> Self {
+        let at = request.revision.filter(|revision| *revision != 0);
+        let limit = match request.limit {
+            _ if request.count_only => 0,
+            None | Some(0) => usize::MAX,
+            Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
+        };
+        let mut found = Vec::new();
+        let mut count = 0u64;
+        for (key, history) in index.range(&request.range) {
+            let place = match at {
+                Some(revision) => history.at(revision),
+                None => history.newest_place(),
+            };
+            let Some(place) = place else { continue };
+            count += 1;
+            if found.len() < limit {
+                found.push((key.clone(), place));
+            }
+        }
+        let more = !request.count_only && count > found.len() as u64;
+        Self {
+            current,
+            found,
+            count,
+            more,
+            keys_only: request.keys_only,
+        }
+    }
+
+    pub(crate) fn read_with(
+        self,
+        read: &mut dyn FnMut(&[u8], Place) -> Result<KeyValue, RowError>,
+    ) -> Result<RangeResponse, RowError> {
+        let mut kvs = Vec::with_capacity(self.found.len());
+        for (key, place) in &self.found {
+            let mut kv = read(key, *place)?;
+            if self.keys_only {
+                kv.key = key.clone();
+                kv.value = Bytes::new();
+            }
+            kvs.push(kv);
+        }
+        Ok(RangeResponse {
+            revision: self.current,
+            kvs,
+            more: self.more,
+            count: self.count,
+        })
+    }
+
+    /// Reads the rows.
+    pub fn read(self, rows: &dyn Rows) -> Result<RangeResponse, RowError> {
+        let sight = Sight { rows, batch: None };
+        self.read_with(&mut |key, place| sight.put(key, place))
+    }
+
+    /// How many rows are to be read.
+    pub fn rows(&self) -> usize {
+        self.found.len()
+    }
+}
+
+/// Events of the past.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct History {
+    /// In order; those of one revision are never split.
+    pub events: Vec<Event>,
+    /// Every matching event from the revision asked up to this one is in `events`.
+    pub through: Revision,
+}
+
+/// A stretch of history in the making: [`collect`](Self::collect) from the rows,
+/// [`link`](Self::link) with the index, [`finish`](Self::finish) from the rows.
+#[derive(Debug)]
+pub struct HistoryScan {
+    from: Revision,
+    through: Revision,
+    changes: Vec<(Place, Change)>,
+    previous: Vec<Option<Place>>,
+}
+
+impl HistoryScan {
+    /// Reads the changes of `range` from revision `from` on, up to `current`, or
+    /// until `limit` of them are found or [`HISTORY_ROWS_MAX`] rows are read.
+    pub fn collect(
+        rows: &dyn Rows,
+        range: &KeyRange,
+        from: Revision,
+        current: Revision,
+        limit: usize,
+    ) -> Result<Self, RowError> {
+        // Revision 1 is the empty store: the first change is revision 2.
+        let first = from.max(2);
+        let mut scan = Self {
+            from,
+            through: current,
+            changes: Vec::new(),
+            previous: Vec::new(),
+        };
+        let mut read = 0usize;
+        let mut chain = Chain::starting(first);
+        let mut failure = None;
+        let start = Place {
+            revision: first,
+            sub: 0,
+        }
+        .row_key();
+        let end = Place {
+            revision: current.saturating_add(1),
+            sub: 0,
+        }
+        .row_key();
+        if first > current {
+            return Ok(scan);
+        }
+        let mut cut = false;
+        rows.scan(Space::Revision, &start, Some(&end), &mut |key, row| {
+            let step = Place::from_row_key(key).and_then(|place| {
+                let full = scan.changes.len() >= limit.max(1) || read >= HISTORY_ROWS_MAX;
+                if place.sub == 0 && full {
+                    scan.through = place.revision - 1;
+                    cut = true;
+                    return Ok(ControlFlow::Break(()));
+                }
+                let version = decode_change(place, &row)?;
+                chain.follow(place, version.last)?;
+                read += 1;
+                if range.contains(version.change.key()) {
+                    scan.changes.push((place, version.change));
+                }
+                Ok(ControlFlow::Continue(()))
+            });
+            step.unwrap_or_else(|error| {
+                failure = Some(error);
+                ControlFlow::Break(())
+            })
+        })?;
+        match failure {
+            Some(error) => Err(error),
+            None if cut => Ok(scan),
+            None => chain.ends_at(current).map(|()| scan),
+        }
+    }
+
+    /// Looks up where the versions before the changes stand.
+    pub fn link(&mut self, machine: &Machine) -> Result<(), WatchError> {
+        let compacted = machine.compacted_revision();
+        if self.from < compacted {
+            return Err(WatchError::Compacted { compacted });
+        }
+        let before = |(place, change): &(Place, Change)| {
+            let history = machine.index().get(change.key())?;
+            history.at(place.revision - 1)
+        };
+        self.previous = self.changes.iter().map(before).collect();
+        Ok(())
+    }
+
+    /// Reads the versions before the changes.
+    pub fn finish(self, rows: &dyn Rows) -> Result<History, RowError> {
+        assert_eq!(
+            self.previous.len(),
+            self.changes.len(),
+            "link comes before finish"
+        );
+        let sight = Sight { rows, batch: None };
+        let mut events = Vec::with_capacity(self.changes.len());
+        for ((place, change), previous) in self.changes.into_iter().zip(self.previous) {
+            let prev = match previous {
+                Some(before) => Some(sight.put(change.key(), before)?),
+                None => None,
+            };
+            events.push(event(place, change, prev));
+        }
+        Ok(History {
+            events,
+            through: self.through,
+        })
+    }
+}
+
+/// What watchers see of a change.
+pub(crate) fn event(place: Place, change: Change, prev: Option<KeyValue>) -> Event {
+    match change {
+        Change::Put(kv) => Event {
+            kind: EventKind::Put,
+            kv,
+            prev,
+        },
+        Change::Tombstone(key) => Event {
+            kind: EventKind::Delete,
+            kv: KeyValue {
+                key,
+                value: Bytes::new(),
+                create_revision: 0,
+                mod_revision: place.revision,
+                version: 0,
+                lease: None,
+            },
+            prev,
+        },
+    }
+}
+
+/// Checks that no row is missing in a stretch of history that is not compacted:
+/// every revision is there, each from position 0 to the one marked as last.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    next: Place,
+}
+
+impl Chain {
+    pub(crate) fn starting(revision: Revision) -> Self {
+        Self {
+            next: Place { revision, sub: 0 },
+        }
+    }
+
+    pub(crate) fn follow(&mut self, place: Place, last: bool) -> Result<(), RowError> {
+        if place != self.next {
+            return Err(missing(self.next));
+        }
+        self.next = if last {
+            Place {
+                revision: place.revision + 1,
+                sub: 0,
+            }
+        } else {
+            Place {
+                revision: place.revision,
+                sub: place.sub + 1,
+            }
+        };
+        Ok(())
+    }
+
+    pub(crate) fn ends_at(&self, current: Revision) -> Result<(), RowError> {
+        if self.next
+            == (Place {
+                revision: current + 1,
+                sub: 0,
+            })
+        {
+            return Ok(());
+        }
+        Err(missing(self.next))
+    }
+}
+
+/// Whether `revision` can be read, of a store that stands at `current` and was
+/// compacted at `compacted`. 0 stands for the newest, as in etcd.
+pub(crate) fn check_revision(
+    revision: Option<Revision>,
+    current: Revision,
+    compacted: Revision,
+) -> Result<(), RangeError> {
+    match revision {
+        None | Some(0) => Ok(()),
+        Some(revision) if revision > current => Err(RangeError::FutureRevision { current }),
+        Some(revision) if revision < compacted => Err(RangeError::Compacted { compacted }),
+        Some(_) => Ok(()),
+    }
+}
