@@ -1,1 +1,35 @@
-//! nautilus-attest-protocol
+//! Attestation without I/O: evidence in, verdict out.
+//!
+//! This crate knows no clock, no network, no disk, no random source and no TLS:
+//! time, nonces and the connection's exporter come as arguments. It holds
+//! * the forms of evidence on the wire ([`Evidence`]) and what a verifier reads
+//!   from them ([`Claims`]);
+//! * the policy ([`EvidencePolicy`]) and the join rule ([`judge_peer`]);
+//! * what evidence is bound to ([`binding`]);
+//! * the attested handshake between two masters as a state machine of types
+//!   ([`handshake`]), and its frames ([`frame`]);
+//! * the ports that each kind of TEE fills ([`Quoter`], [`Verifier`], [`Sealer`]).
+//!
+//! Invariants: a refusal always names what was seen and what was expected; no
+//! peer is returned before its fresh evidence matched this very connection; every
+//! length read from a peer is bounded by a named constant.
+
+pub mod binding;
+mod evidence;
+pub mod frame;
+pub mod handshake;
+mod judge;
+mod policy;
+mod port;
+mod refused;
+
+pub use binding::{ReportData, attestation_report_data, credential_report_data};
+pub use evidence::{
+    CMW_INDICATOR_EVIDENCE, Claims, EVIDENCE_EXTENSION_OID, Evidence, INTEL_QUOTE_CBOR_TAG,
+    MAX_EVIDENCE_BYTES, MAX_MEASUREMENT_BYTES, Measurement, MeasurementError, SIMULATED_CBOR_TAG,
+    TeeKind,
+};
+pub use judge::{Admitted, Peer, admit_certificate, judge_peer, verify_for_relying_party};
+pub use policy::{EvidencePolicy, OWN_MEASUREMENT_WORD, PolicyTextError};
+pub use port::{QuoteError, Quoter, SealError, Sealer, UnixMillis, Verifier};
+pub use refused::Refused;

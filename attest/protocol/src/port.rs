@@ -1,0 +1,101 @@
+//! The ports that each kind of TEE fills.
+//!
+//! They are synchronous: hardware answers within milliseconds to a second, and the
+//! caller decides on which thread to wait.
+
+use zeroize::Zeroizing;
+
+use crate::binding::ReportData;
+use crate::evidence::{Claims, Evidence, Measurement, TeeKind};
+use crate::refused::Refused;
+
+/// Milliseconds since the Unix epoch.
+pub type UnixMillis = u64;
+
+/// Makes evidence about the TEE this process runs in.
+pub trait Quoter: Send + Sync + 'static {
+    /// Its kind.
+    fn kind(&self) -> TeeKind;
+    /// The measurement its evidence will name.
+    fn measurement(&self) -> Measurement;
+    /// The platform its evidence will name, lower-case hex.
+    fn platform(&self) -> String;
+    /// Fresh evidence over `report_data`. May block.
+    fn quote(&self, report_data: &ReportData) -> Result<Evidence, QuoteError>;
+}
+
+/// Judges whether evidence is genuine, and reads it. Policy comes after it.
+pub trait Verifier: Send + Sync + 'static {
+    /// The claims of genuine evidence. May block.
+    ///
+    /// # Errors
+    /// `Malformed`, `Signature`, `Expired`, `NotYetValid`, or `Unsupported` for a
+    /// kind it cannot judge.
+    fn verify(&self, evidence: &Evidence, now_ms: UnixMillis) -> Result<Claims, Refused>;
+}
+
+/// Seals bytes so that only the same code on the same platform opens them.
+pub trait Sealer: Send + Sync + 'static {
+    /// Seals `plaintext` for `label`, which names its purpose and must be given
+    /// again to open it.
+    fn seal(&self, label: &str, plaintext: &[u8]) -> Result<Vec<u8>, SealError>;
+    /// Opens what [`Sealer::seal`] made.
+    fn unseal(&self, label: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError>;
+}
+
+/// Why no evidence was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the {kind} TEE gave no evidence: {reason}")]
+pub struct QuoteError {
+    /// The kind asked.
+    pub kind: TeeKind,
+    /// What it answered.
+    pub reason: String,
+}
+
+/// Why bytes were not sealed or not opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// Other code sealed them.
+    #[error(
+        "sealed under measurement {sealed}, running {running}: start the binary that sealed it, or let the node join anew"
+    )]
+    Measurement {
+        /// The measurement in the blob.
+        sealed: Measurement,
+        /// This process's.
+        running: Measurement,
+    },
+    /// Another platform sealed them.
+    #[error(
+        "sealed on platform {sealed}, running on platform {running}: sealed data cannot be moved between machines"
+    )]
+    Platform {
+        /// The platform in the blob, hex.
+        sealed: String,
+        /// This one, hex.
+        running: String,
+    },
+    /// The header is not one of ours.
+    #[error("not a sealed blob: {0}")]
+    Malformed(&'static str),
+    /// Altered, or sealed for another purpose.
+    #[error(
+        "sealed blob for {label:?} was altered, or sealed for another purpose or with another platform secret"
+    )]
+    Corrupt {
+        /// The purpose asked for.
+        label: String,
+    },
+    /// More bytes than the limit.
+    #[error("sealing {size} bytes is past the limit of {limit} bytes")]
+    TooLarge {
+        /// Bytes given.
+        size: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// The cryptographic library failed.
+    #[error("sealing failed in the cryptographic library")]
+    Cryptography,
+}

@@ -1,0 +1,212 @@
+//! Why a peer, or evidence, is refused: always what was seen and what was expected.
+//!
+//! The text of these errors is what travels to the refused side and into both
+//! logs, so it never holds a secret, and stays well under the limit of a verdict.
+
+use crate::evidence::{Measurement, TeeKind};
+use crate::frame::{FrameKind, Role};
+use crate::port::UnixMillis;
+
+/// The most measurements listed in a message.
+const LISTED_MEASUREMENTS: usize = 3;
+
+/// The reason of a refusal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The code is not one the policy names.
+    #[error(
+        "measurement {seen} ({tee}) is not in the policy, which allows {}",
+        list(allowed)
+    )]
+    Measurement {
+        /// The evidence's kind.
+        tee: TeeKind,
+        /// Its measurement.
+        seen: Measurement,
+        /// What the policy allows for the kind.
+        allowed: Vec<Measurement>,
+    },
+    /// The certificate's evidence was made for another key.
+    #[error("evidence is for another key: it binds {seen}, the certificate's key needs {expected}")]
+    KeyBinding {
+        /// Hex of the start of the report data seen.
+        seen: String,
+        /// Hex of the start of the report data that the key needs.
+        expected: String,
+    },
+    /// The evidence was made for another connection.
+    #[error(
+        "evidence was made for another connection (replayed or relayed): it binds {seen}, this connection needs {expected}"
+    )]
+    WrongChannel {
+        /// Hex of the start of the report data seen.
+        seen: String,
+        /// Hex of the start of the report data that this connection needs.
+        expected: String,
+    },
+    /// Evidence given to a relying party answers something else.
+    #[error("evidence answers another question: it binds {seen}, this one needs {expected}")]
+    Replay {
+        /// Hex of the start of the report data seen.
+        seen: String,
+        /// Hex of the start of the report data expected.
+        expected: String,
+    },
+    /// Simulated evidence where the policy wants hardware.
+    #[error("simulated evidence is not allowed by the policy (measurement {seen})")]
+    SimulatedNotAllowed {
+        /// Its measurement.
+        seen: Measurement,
+    },
+    /// The TEE is in debug mode.
+    #[error("the {tee} TEE runs in debug mode, expected production mode")]
+    Debug {
+        /// The evidence's kind.
+        tee: TeeKind,
+    },
+    /// The peer belongs to another quorum.
+    #[error("peer is of cluster {seen:?}, expected {expected:?}")]
+    ClusterId {
+        /// The peer's.
+        seen: String,
+        /// Ours.
+        expected: String,
+    },
+    /// Another node answered than was dialed.
+    #[error("peer is node {seen}, expected node {expected}")]
+    NodeId {
+        /// The peer's.
+        seen: u64,
+        /// Whom we dialed.
+        expected: u64,
+    },
+    /// Two nodes with one id, or a node that dialed itself.
+    #[error(
+        "peer claims node id {seen}, which is this node's own; every node needs an id of its own"
+    )]
+    NodeIdInUse {
+        /// The id both have.
+        seen: u64,
+    },
+    /// The node runs on another chip than when it joined.
+    #[error("node {node_id} runs on platform {seen}, expected the pinned platform {pinned}")]
+    Platform {
+        /// The node.
+        node_id: u64,
+        /// The platform its evidence names.
+        seen: String,
+        /// The platform in the membership.
+        pinned: String,
+    },
+    /// The certificate's evidence and the channel's tell different stories.
+    #[error(
+        "{what} in the certificate's evidence is {certificate}, in the connection's evidence {channel}"
+    )]
+    Inconsistent {
+        /// Which claim.
+        what: &'static str,
+        /// What the certificate says.
+        certificate: String,
+        /// What the fresh evidence says.
+        channel: String,
+    },
+    /// The peer's policy is too old or too new.
+    #[error("peer is at policy epoch {seen}, expected {expected} or one next to it")]
+    PolicyEpoch {
+        /// The peer's.
+        seen: u64,
+        /// Ours.
+        expected: u64,
+    },
+    /// The peer speaks another version of the handshake.
+    #[error("peer speaks version {seen} of the attested handshake, expected {expected}")]
+    Version {
+        /// The peer's.
+        seen: u64,
+        /// Ours.
+        expected: u64,
+    },
+    /// The peer claims our own side of the connection.
+    #[error("peer says it is the {seen}, expected the {expected}")]
+    Role {
+        /// What it says.
+        seen: Role,
+        /// What it must be.
+        expected: Role,
+    },
+    /// A frame out of order.
+    #[error("peer sent a frame {seen}, expected {expected}")]
+    UnexpectedFrame {
+        /// What came.
+        seen: FrameKind,
+        /// What had to come.
+        expected: FrameKind,
+    },
+    /// Bytes that do not parse.
+    #[error("{what} is malformed: {reason}")]
+    Malformed {
+        /// What was being read.
+        what: &'static str,
+        /// Why it does not parse.
+        reason: String,
+    },
+    /// More bytes than the limit.
+    #[error("{what} of {size} bytes is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// What was being read.
+        what: &'static str,
+        /// Bytes announced or seen.
+        size: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// A signature that does not hold.
+    #[error("the signature of {what} does not hold under {expected}")]
+    Signature {
+        /// What is signed.
+        what: &'static str,
+        /// The key or root it must hold under.
+        expected: String,
+    },
+    /// Too old.
+    #[error("{what} expired at {expired_at_ms} ms, it is {now_ms} ms now (since 1970)")]
+    Expired {
+        /// What expired.
+        what: &'static str,
+        /// When.
+        expired_at_ms: UnixMillis,
+        /// The time of judgement.
+        now_ms: UnixMillis,
+    },
+    /// From the future.
+    #[error("{what} is not valid before {valid_from_ms} ms, it is {now_ms} ms now (since 1970)")]
+    NotYetValid {
+        /// What is not yet valid.
+        what: &'static str,
+        /// From when on it is.
+        valid_from_ms: UnixMillis,
+        /// The time of judgement.
+        now_ms: UnixMillis,
+    },
+    /// A kind or format this node has no verifier for.
+    #[error("{what} is not supported here")]
+    Unsupported {
+        /// What was seen.
+        what: String,
+    },
+}
+
+fn list(allowed: &[Measurement]) -> String {
+    if allowed.is_empty() {
+        return "none of this kind".to_owned();
+    }
+    let mut text: Vec<String> = allowed
+        .iter()
+        .take(LISTED_MEASUREMENTS)
+        .map(ToString::to_string)
+        .collect();
+    if allowed.len() > LISTED_MEASUREMENTS {
+        text.push(format!("and {} more", allowed.len() - LISTED_MEASUREMENTS));
+    }
+    text.join(", ")
+}
