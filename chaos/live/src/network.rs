@@ -25,9 +25,14 @@ impl Network {
         for id in 1..=nodes {
             let (space, outer) = (namespace(id), outer(id));
             ip(&["netns", "add", &space])?;
-            ip(&["link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", &space])?;
+            ip(&[
+                "link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", &space,
+            ])?;
             ip(&["link", "set", &outer, "master", BRIDGE, "up"])?;
-            inside(id, &["addr", "add", &format!("{}/24", address(id)), "dev", "eth0"])?;
+            inside(
+                id,
+                &["addr", "add", &format!("{}/24", address(id)), "dev", "eth0"],
+            )?;
             inside(id, &["link", "set", "eth0", "up"])?;
             inside(id, &["link", "set", "lo", "up"])?;
         }
@@ -98,7 +103,11 @@ fn ip(arguments: &[&str]) -> Result<()> {
         .output()
         .context("cannot run `ip`: install iproute2")?;
     if !output.status.success() {
-        bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "ip {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(())
 }

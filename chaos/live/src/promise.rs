@@ -38,7 +38,10 @@ impl Register {
             read >= floor,
             "{name}: read {read}, but {floor} had been acknowledged before the read began"
         );
-        ensure!(read <= tried, "{name}: read {read}, but nothing above {tried} was ever written");
+        ensure!(
+            read <= tried,
+            "{name}: read {read}, but nothing above {tried} was ever written"
+        );
         Ok(())
     }
 }
@@ -54,6 +57,8 @@ mod tests {
         register.acknowledge(value);
         register.check("r", register.floor(), value).expect("kept");
         register.check("r", register.floor(), 0).expect_err("lost");
-        register.check("r", register.floor(), 2).expect_err("invented");
+        register
+            .check("r", register.floor(), 2)
+            .expect_err("invented");
     }
 }
