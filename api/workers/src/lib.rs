@@ -1,1 +1,158 @@
-//! nautilus-workers
+//! The face for the Go workers: registration, heartbeats, health and attestation, in
+//! the exact form they speak (JSON over HTTP).
+//!
+//! Knows no TLS and no consensus: it speaks to the quorum through [`Kv`] and to the
+//! leader's memory through [`LeaderChannel`]. Its pure parts ([`deadlines`],
+//! [`lifecycle`], [`roster`], [`wire`], [`node_object`]) know no clock and no runtime.
+//!
+//! Invariants
+//! - A beat costs memory on the leader and nothing in the log; what is replicated is a
+//!   change of state.
+//! - A new leader starts every deadline anew: no election makes a live worker NotReady.
+//! - No token is stored, logged or sent to another node.
+
+mod answer;
+mod beat;
+pub mod clock;
+pub mod deadlines;
+pub mod facts;
+pub mod file_judge;
+pub mod judge;
+mod leader;
+pub mod lifecycle;
+pub mod limits;
+mod message;
+pub mod node_object;
+mod register;
+pub mod roster;
+mod routes;
+pub mod row;
+mod rows_store;
+pub mod token;
+pub mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use nautilus_machine::{Kv, LeaderChannel};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
+
+pub use clock::{Clock, SystemClock};
+pub use facts::{Evidence, Facts, Probes};
+pub use file_judge::{FileJudge, TokenFileError};
+pub use judge::{TokenJudge, Verdict};
+pub use leader::Leader;
+pub use lifecycle::{Phase, Stake};
+pub use roster::RosterSettings;
+pub use row::WorkerRow;
+pub use token::{SealToken, TokenHash};
+
+use answer::Refusal;
+use judge::Tribunal;
+
+/// Evidence being made at once.
+const ATTESTATIONS_IN_FLIGHT_LIMIT: usize = 16;
+
+/// Everything the face needs.
+pub struct WorkersContext {
+    /// The replicated key space.
+    pub kv: Arc<dyn Kv>,
+    /// The way to the leader's [`Leader`].
+    pub channel: Arc<dyn LeaderChannel>,
+    /// Judges Seal tokens.
+    pub judge: Arc<dyn TokenJudge>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What does not change.
+    pub facts: Facts,
+    /// What does.
+    pub probes: Probes,
+    /// Limits an operator may set.
+    pub settings: WorkersSettings,
+}
+
+/// Limits an operator may set for this node's face.
+#[derive(Debug, Clone)]
+pub struct WorkersSettings {
+    /// How far a registration's clock may be off.
+    pub clock_skew_limit: Duration,
+}
+
+impl Default for WorkersSettings {
+    fn default() -> Self {
+        Self {
+            clock_skew_limit: limits::CLOCK_SKEW_LIMIT,
+        }
+    }
+}
+
+/// The face, shared by its requests.
+pub(crate) struct Workers {
+    kv: Arc<dyn Kv>,
+    channel: Arc<dyn LeaderChannel>,
+    clock: Arc<dyn Clock>,
+    tribunal: Tribunal,
+    facts: Facts,
+    probes: Probes,
+    settings: WorkersSettings,
+    requests: Semaphore,
+    attestations: Semaphore,
+}
+
+impl Workers {
+    fn permit(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        self.requests
+            .try_acquire()
+            .map_err(|_| Refusal::Busy("too many requests are under way"))
+    }
+}
+
+/// The routes of the face. They read `nautilus_machinery::identity::User` from a
+/// request's extensions where it matters (`/kubectl/config`).
+pub fn workers_router(context: WorkersContext) -> Router {
+    describe_metrics();
+    let WorkersContext {
+        kv,
+        channel,
+        judge,
+        clock,
+        facts,
+        probes,
+        settings,
+    } = context;
+    routes::router(Arc::new(Workers {
+        kv,
+        channel,
+        tribunal: Tribunal::new(judge, Arc::clone(&clock)),
+        clock,
+        facts,
+        probes,
+        settings,
+        requests: Semaphore::new(limits::REQUESTS_IN_FLIGHT_LIMIT),
+        attestations: Semaphore::new(ATTESTATIONS_IN_FLIGHT_LIMIT),
+    }))
+}
+
+/// The background work: follows who leads, and does the leader's part while it is this
+/// node. Ends with `shutdown`.
+pub async fn run(leader: Arc<Leader>, kv: Arc<dyn Kv>, shutdown: CancellationToken) {
+    leader.run(kv, shutdown).await;
+}
+
+fn describe_metrics() {
+    metrics::describe_gauge!(
+        "nautilus_workers",
+        "Workers by state, as the leader sees them; zero on followers."
+    );
+    metrics::describe_counter!(
+        "nautilus_heartbeats_total",
+        "Heartbeats of workers taken by this node, by outcome."
+    );
+    metrics::describe_histogram!(
+        "nautilus_heartbeat_duration_seconds",
+        metrics::Unit::Seconds,
+        "Time from a heartbeat's arrival to its answer."
+    );
+}

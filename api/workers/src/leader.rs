@@ -1,0 +1,475 @@
+//! The leader's end: takes beats into its [`Roster`], watches the clock, and proposes
+//! the few changes of state that are worth a place in the log.
+//!
+//! Invariants
+//! - Every proposal carries the term in which this node came to lead: a deposed
+//!   leader's change fails.
+//! - Before the rows are read under a read barrier of the new term, no beat is
+//!   answered: the asker waits, and no live worker is taken for unknown or lost.
+//! - No lock is held across an await.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use nautilus_machine::{
+    Command, EventKind, Kv, LeaderHandler, Leadership, Operation, Outcome, Proposal, RangeEnd,
+    RangeRequest, Refusal, Revision, Txn, TxnOutcome, WatchError, WatchRequest,
+};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::lifecycle::Phase;
+use crate::limits;
+use crate::message::{self, LeaderAnswer, LeaderMessage};
+use crate::roster::{BeatFacts, Change, Heard, Roster, RosterSettings};
+use crate::row::WorkerRow;
+use crate::rows_store::{StoreError, Stored};
+
+/// Takes workers' beats while this node leads. Made before the quorum is, which needs
+/// it as its [`LeaderHandler`]; starts to answer when [`Leader::run`] has found out
+/// that it leads.
+pub struct Leader {
+    clock: Arc<dyn Clock>,
+    settings: RosterSettings,
+    post: Mutex<Option<Post>>,
+    changed: Notify,
+}
+
+/// Held while leading.
+struct Post {
+    term: u64,
+    kv: Arc<dyn Kv>,
+    roster: Roster,
+}
+
+/// Why a leader gave up what it was doing.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("the log is in a newer term")]
+    Deposed,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    #[error("no quorum: {0}")]
+    Unavailable(String),
+}
+
+impl Leader {
+    /// A leader-to-be.
+    pub fn new(clock: Arc<dyn Clock>, settings: RosterSettings) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            settings,
+            post: Mutex::new(None),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Follows who leads and does the leader's work while it is this node. Ends with
+    /// `shutdown` or with the node's leadership stream.
+    pub async fn run(self: Arc<Self>, kv: Arc<dyn Kv>, shutdown: CancellationToken) {
+        let mut changes = kv.leadership_changes();
+        let mut now = kv.leadership();
+        loop {
+            let next = async {
+                loop {
+                    let next = changes.next().await?;
+                    if next.is_self != now.is_self || (next.is_self && next.term != now.term) {
+                        return Some(next);
+                    }
+                }
+            };
+            let next = tokio::select! {
+                () = shutdown.cancelled() => None,
+                next = next => next,
+                () = self.lead_if_chosen(&kv, &now) => None,
+            };
+            *self.post.lock() = None;
+            record_counts(None);
+            match next {
+                Some(next) => now = next,
+                None => return,
+            }
+        }
+    }
+
+    /// Does not return.
+    async fn lead_if_chosen(&self, kv: &Arc<dyn Kv>, leadership: &Leadership) {
+        if leadership.is_self {
+            loop {
+                match self.lead(kv, leadership.term).await {
+                    Ended::Deposed => break,
+                    error => tracing::warn!(%error, "the roster of workers is read again"),
+                }
+                *self.post.lock() = None;
+                tokio::time::sleep(limits::CHANGE_RETRY).await;
+            }
+        }
+        // Deposed, or never chosen: the next change of leadership ends this wait.
+        std::future::pending::<()>().await;
+    }
+
+    async fn lead(&self, kv: &Arc<dyn Kv>, term: u64) -> Ended {
+        let revision = match self.take_post(kv, term).await {
+            Ok(revision) => revision,
+            Err(ended) => return ended,
+        };
+        tokio::select! {
+            ended = self.follow_rows(kv, revision) => ended,
+            ended = self.propose_changes(kv, term) => ended,
+            ended = self.watch_the_clock() => ended,
+        }
+    }
+
+    /// Reads who is registered; deadlines start now. Returns the revision read at.
+    async fn take_post(&self, kv: &Arc<dyn Kv>, term: u64) -> Result<Revision, Ended> {
+        let barrier = kv.read_barrier().await;
+        let revision = barrier.map_err(|error| Ended::Unavailable(error.to_string()))?;
+        let reader = Arc::clone(kv);
+        let reading = tokio::task::spawn_blocking(move || read_rows(&*reader, revision));
+        let rows = reading
+            .await
+            .map_err(|error| Ended::Unavailable(error.to_string()))??;
+        let workers = rows.len();
+        let roster = Roster::new(self.settings.clone(), rows, self.clock.monotonic_ms());
+        record_counts(Some(&roster));
+        *self.post.lock() = Some(Post {
+            term,
+            kv: Arc::clone(kv),
+            roster,
+        });
+        self.changed.notify_one();
+        tracing::info!(
+            term,
+            workers,
+            "leads the workers; every deadline starts anew"
+        );
+        Ok(revision)
+    }
+
+    /// Rows written by registrations on any node, and by this leader itself.
+    async fn follow_rows(&self, kv: &Arc<dyn Kv>, read_at: Revision) -> Ended {
+        let mut from = read_at + 1;
+        loop {
+            let request = WatchRequest {
+                range: WorkerRow::all(),
+                from: Some(from),
+            };
+            let mut watcher = match kv.watch(request) {
+                Ok(watcher) => watcher,
+                Err(error) => return error.into(),
+            };
+            loop {
+                match watcher.next().await {
+                    Ok(events) => {
+                        events.iter().for_each(|event| self.row_event(event));
+                    }
+                    Err(WatchError::Lagged { resume_after }) => {
+                        from = resume_after + 1;
+                        break;
+                    }
+                    Err(error) => return error.into(),
+                }
+            }
+        }
+    }
+
+    fn row_event(&self, event: &nautilus_machine::Event) {
+        let now_ms = self.clock.monotonic_ms();
+        let mut post = self.post.lock();
+        let Some(post) = post.as_mut() else { return };
+        match event.kind {
+            EventKind::Put => match WorkerRow::decode(&event.kv) {
+                Ok(row) => post.roster.row_written(row, now_ms),
+                Err(error) => tracing::error!(%error, "a worker can't be followed"),
+            },
+            EventKind::Delete => {
+                if let Some(node_id) = WorkerRow::node_id_of(&event.kv.key) {
+                    post.roster.row_deleted(node_id);
+                }
+            }
+        }
+        if post.roster.has_changes() {
+            self.changed.notify_one();
+        }
+    }
+
+    async fn watch_the_clock(&self) -> Ended {
+        let mut ticks = tokio::time::interval(limits::TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.tick();
+        }
+    }
+
+    /// Looks at the clock once.
+    pub(crate) fn tick(&self) {
+        let now_ms = self.clock.monotonic_ms();
+        let mut post = self.post.lock();
+        let Some(post) = post.as_mut() else { return };
+        let lost = post.roster.tick(now_ms);
+        if lost > 0 {
+            tracing::warn!(lost, term = post.term, "workers fell silent");
+        }
+        record_counts(Some(&post.roster));
+        if post.roster.has_changes() {
+            self.changed.notify_one();
+        }
+    }
+
+    async fn propose_changes(&self, kv: &Arc<dyn Kv>, term: u64) -> Ended {
+        loop {
+            let changes = match self.post.lock().as_mut() {
+                Some(post) => post.roster.take_changes(limits::CHANGES_PER_PROPOSAL),
+                None => return Ended::Deposed,
+            };
+            if changes.is_empty() {
+                self.changed.notified().await;
+                continue;
+            }
+            let failed = match self.propose(kv, term, &changes).await {
+                Ok(failed) => failed,
+                Err(Ended::Unavailable(reason)) => {
+                    tracing::debug!(reason, "changes of workers wait for the quorum");
+                    changes
+                        .iter()
+                        .map(|change| change.node_id.clone())
+                        .collect()
+                }
+                Err(ended) => return ended,
+            };
+            if !failed.is_empty() {
+                if let Some(post) = self.post.lock().as_mut() {
+                    failed
+                        .iter()
+                        .for_each(|node_id| post.roster.not_replicated(node_id));
+                }
+                tokio::time::sleep(limits::CHANGE_RETRY).await;
+            }
+        }
+    }
+
+    /// Proposes `changes` in one transaction of independent ones; returns whose failed.
+    async fn propose(
+        &self,
+        kv: &Arc<dyn Kv>,
+        term: u64,
+        changes: &[Change],
+    ) -> Result<Vec<String>, Ended> {
+        let now_ms = self.clock.unix_ms();
+        let mut then = Vec::new();
+        let mut whose = Vec::new();
+        for change in changes {
+            match change_txn(&**kv, change, now_ms) {
+                Ok(Some(txn)) => {
+                    then.push(Operation::Txn(txn));
+                    whose.push(change.node_id.clone());
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    // One unreadable row must not hold up the others.
+                    tracing::error!(%error, node_id = change.node_id, "a worker's change is lost");
+                }
+            }
+        }
+        if then.is_empty() {
+            return Ok(Vec::new());
+        }
+        let command = Command::Txn(Txn {
+            then,
+            ..Txn::default()
+        });
+        let proposal = Proposal {
+            guard_term: Some(term),
+            ..Proposal::new(command)
+        };
+        let applied = kv
+            .propose(proposal)
+            .await
+            .map_err(|error| Ended::Unavailable(error.to_string()))?;
+        match applied.outcome {
+            Outcome::Txn { results, .. } => Ok(whose
+                .into_iter()
+                .zip(results)
+                .filter(|(_, result)| {
+                    !matches!(
+                        result,
+                        TxnOutcome::Txn {
+                            succeeded: true,
+                            ..
+                        }
+                    )
+                })
+                .map(|(node_id, _)| node_id)
+                .collect()),
+            Outcome::Refused(Refusal::Fenced { .. }) => Err(Ended::Deposed),
+            other => Err(Ended::Unavailable(format!("unexpected outcome {other:?}"))),
+        }
+    }
+
+    async fn answer(&self, message: LeaderMessage) -> LeaderAnswer {
+        match message {
+            LeaderMessage::Slashed { node_id, token } => {
+                let mut post = self.post.lock();
+                let Some(post) = post.as_mut() else {
+                    return LeaderAnswer::NotLeading;
+                };
+                post.roster.slashed(&node_id, &token);
+                self.changed.notify_one();
+                LeaderAnswer::Acknowledged
+            }
+            LeaderMessage::Beat {
+                node_id,
+                owner,
+                stake,
+                stake_amount,
+                running_pods,
+            } => {
+                let facts = BeatFacts {
+                    stake,
+                    stake_amount,
+                    running_pods,
+                };
+                match self.hear(&node_id, &owner, facts, None) {
+                    Hearing::Answer(answer) => answer,
+                    Hearing::Unknown { term, kv } => match find_row(&kv, &node_id).await {
+                        Ok(None) => LeaderAnswer::NotRegistered,
+                        Ok(Some(row)) => {
+                            match self.hear(&node_id, &owner, facts, Some((term, row))) {
+                                Hearing::Answer(answer) => answer,
+                                Hearing::Unknown { .. } => LeaderAnswer::Full,
+                            }
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, node_id, "a worker can't be looked up");
+                            LeaderAnswer::NotLeading
+                        }
+                    },
+                }
+            }
+        }
+    }
+
+    /// Takes a beat; `found` is the row that a look-up in that term came back with.
+    fn hear(
+        &self,
+        node_id: &str,
+        owner: &str,
+        facts: BeatFacts,
+        found: Option<(u64, WorkerRow)>,
+    ) -> Hearing {
+        let now_ms = self.clock.monotonic_ms();
+        let mut post = self.post.lock();
+        let Some(post) = post.as_mut() else {
+            return Hearing::Answer(LeaderAnswer::NotLeading);
+        };
+        if let Some((term, row)) = found {
+            if term != post.term {
+                return Hearing::Answer(LeaderAnswer::NotLeading);
+            }
+            // The watch may have brought it meanwhile, and newer.
+            if post.roster.phase(node_id).is_none() {
+                post.roster.row_written(row, now_ms);
+            }
+        }
+        let heard = post.roster.beat(node_id, owner, facts, now_ms);
+        if post.roster.has_changes() {
+            self.changed.notify_one();
+        }
+        match heard {
+            Heard::Acknowledged => Hearing::Answer(LeaderAnswer::Acknowledged),
+            Heard::NotOwner => Hearing::Answer(LeaderAnswer::NotOwner),
+            Heard::Unknown => Hearing::Unknown {
+                term: post.term,
+                kv: Arc::clone(&post.kv),
+            },
+        }
+    }
+}
+
+enum Hearing {
+    Answer(LeaderAnswer),
+    Unknown { term: u64, kv: Arc<dyn Kv> },
+}
+
+impl LeaderHandler for Leader {
+    fn handle(&self, message: Bytes) -> BoxFuture<'_, Result<Bytes, String>> {
+        Box::pin(async move {
+            let answer = self.answer(message::decode(&message)?).await;
+            message::encode(&answer)
+        })
+    }
+}
+
+/// The row of a worker that memory does not know: as applied here, and if it is not,
+/// as committed anywhere before now.
+async fn find_row(kv: &Arc<dyn Kv>, node_id: &str) -> Result<Option<WorkerRow>, Ended> {
+    if let Some(row) = Stored::read(&**kv, node_id)?.row {
+        return Ok(Some(row));
+    }
+    let barrier = kv.read_barrier().await;
+    barrier.map_err(|error| Ended::Unavailable(error.to_string()))?;
+    Ok(Stored::read(&**kv, node_id)?.row)
+}
+
+/// All rows at `revision`, page by page. A row that can't be read is reported and left
+/// out: its worker is refused until an operator deletes it.
+fn read_rows(kv: &dyn Kv, revision: Revision) -> Result<Vec<WorkerRow>, StoreError> {
+    let mut rows = Vec::new();
+    let mut range = WorkerRow::all();
+    loop {
+        let request = RangeRequest {
+            revision: Some(revision),
+            limit: Some(limits::ROWS_PER_PAGE),
+            ..RangeRequest::newest(range.clone())
+        };
+        let page = kv.range(&request)?;
+        let last = page.kvs.last().map(|kv| kv.key.clone());
+        for kv in &page.kvs {
+            match WorkerRow::decode(kv) {
+                Ok(row) => rows.push(row),
+                Err(error) => tracing::error!(%error, "a worker is left out"),
+            }
+        }
+        match last {
+            Some(last) if page.more => {
+                let mut next = last.to_vec();
+                next.push(0);
+                range.start = next.into();
+                debug_assert!(range.end != RangeEnd::Single);
+            }
+            _ => return Ok(rows),
+        }
+    }
+}
+
+/// The transaction for one change; `None` when the worker's row is gone.
+fn change_txn(kv: &dyn Kv, change: &Change, now_ms: u64) -> Result<Option<Txn>, StoreError> {
+    let stored = Stored::read(kv, &change.node_id)?;
+    let Some(mut row) = stored.row.clone() else {
+        return Ok(None);
+    };
+    if row.phase != change.phase {
+        row.phase = change.phase;
+        row.phase_since_ms = now_ms;
+    }
+    row.stake = change.stake;
+    row.stake_amount = change.stake_amount;
+    row.running_pods = change.running_pods;
+    stored.replace(&row, now_ms).map(Some)
+}
+
+/// Only the leader counts workers: elsewhere the gauges stand at zero.
+fn record_counts(roster: Option<&Roster>) {
+    let counts = roster.map(Roster::counts).unwrap_or_default();
+    for phase in Phase::ALL {
+        let count = counts.get(&phase).copied().unwrap_or(0);
+        metrics::gauge!("nautilus_workers", "state" => phase.as_str()).set(count as f64);
+    }
+}

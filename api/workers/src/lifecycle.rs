@@ -1,0 +1,179 @@
+//! What a worker is to the quorum, and how that changes: one table, no clock.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a worker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Known, and yet to beat.
+    Registered,
+    /// Beats.
+    Ready,
+    /// Has missed its deadline.
+    Lost,
+}
+
+impl Phase {
+    /// All, in the table's order.
+    pub const ALL: [Self; 3] = [Self::Registered, Self::Ready, Self::Lost];
+
+    /// As in rows and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Ready => "ready",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// The phase after `happening`.
+    pub fn after(self, happening: Happening) -> Self {
+        match (self, happening) {
+            (Self::Registered | Self::Lost, Happening::Registration) => Self::Registered,
+            // A worker that registers again has shown that it lives: it stays ready.
+            (Self::Ready, Happening::Registration)
+            | (Self::Registered | Self::Ready | Self::Lost, Happening::Beat) => Self::Ready,
+            (Self::Registered | Self::Ready | Self::Lost, Happening::DeadlinePassed) => Self::Lost,
+        }
+    }
+
+    /// Whether a deadline runs in this phase.
+    pub fn has_deadline(self) -> bool {
+        match self {
+            Self::Registered | Self::Ready => true,
+            Self::Lost => false,
+        }
+    }
+}
+
+/// What can happen to a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Happening {
+    /// It registered, for the first time or again.
+    Registration,
+    /// It beat.
+    Beat,
+    /// Its deadline passed without a beat.
+    DeadlinePassed,
+}
+
+impl Happening {
+    /// All, in the table's order.
+    pub const ALL: [Self; 3] = [Self::Registration, Self::Beat, Self::DeadlinePassed];
+}
+
+/// What a worker, or its judge, says of its stake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stake {
+    /// In place.
+    Active,
+    /// Taken as a penalty.
+    Slashed,
+    /// Taken back by its owner.
+    Withdrawn,
+}
+
+impl Stake {
+    /// Parses the wire's `stake_status`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "active" => Some(Self::Active),
+            "slashed" => Some(Self::Slashed),
+            "withdrawn" => Some(Self::Withdrawn),
+            _ => None,
+        }
+    }
+}
+
+/// The `Ready` condition of the worker's `Node`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// `True`.
+    Ready,
+    /// `False`: it has registered and is yet to beat.
+    AwaitingBeat,
+    /// `False`: it beats, and its stake is gone.
+    StakeSlashed,
+    /// `False`: it beats, and its stake was taken back.
+    StakeWithdrawn,
+    /// `Unknown`: nothing was heard of it.
+    Silent,
+}
+
+impl Readiness {
+    /// What a worker's phase and stake come to.
+    pub fn of(phase: Phase, stake: Stake) -> Self {
+        match (phase, stake) {
+            (Phase::Lost, _) => Self::Silent,
+            (Phase::Registered | Phase::Ready, Stake::Slashed) => Self::StakeSlashed,
+            (Phase::Registered | Phase::Ready, Stake::Withdrawn) => Self::StakeWithdrawn,
+            (Phase::Registered, Stake::Active) => Self::AwaitingBeat,
+            (Phase::Ready, Stake::Active) => Self::Ready,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use expect_test::expect;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_whole_table_of_transitions() {
+        let mut table = String::new();
+        for phase in Phase::ALL {
+            for happening in Happening::ALL {
+                let after = phase.after(happening);
+                writeln!(
+                    table,
+                    "{:<10} + {:<14} = {}",
+                    phase.as_str(),
+                    format!("{happening:?}"),
+                    after.as_str()
+                )
+                .expect("writing to a string");
+            }
+        }
+        expect![[r"
+            registered + Registration   = registered
+            registered + Beat           = ready
+            registered + DeadlinePassed = lost
+            ready      + Registration   = ready
+            ready      + Beat           = ready
+            ready      + DeadlinePassed = lost
+            lost       + Registration   = registered
+            lost       + Beat           = ready
+            lost       + DeadlinePassed = lost
+        "]]
+        .assert_eq(&table);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happened_before_a_beat_makes_a_worker_ready_and_silence_loses_it(
+            happenings in prop::collection::vec(0..3_usize, 0..20),
+        ) {
+            let phase = happenings
+                .into_iter()
+                .fold(Phase::Registered, |phase, index| phase.after(Happening::ALL[index]));
+            prop_assert_eq!(phase.after(Happening::Beat), Phase::Ready);
+            prop_assert_eq!(phase.after(Happening::DeadlinePassed), Phase::Lost);
+        }
+    }
+
+    #[test]
+    fn only_a_beating_worker_with_its_stake_in_place_is_ready() {
+        for phase in Phase::ALL {
+            for stake in [Stake::Active, Stake::Slashed, Stake::Withdrawn] {
+                let ready = Readiness::of(phase, stake) == Readiness::Ready;
+                assert_eq!(ready, phase == Phase::Ready && stake == Stake::Active);
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Every bound and every default time of the worker face, by name and unit.
+
+use std::time::Duration;
+
+/// Largest body of a registration or a heartbeat, in bytes.
+pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
+/// Longest Seal token, in bytes.
+pub const TOKEN_LIMIT_BYTES: usize = 4096;
+/// Longest `node_id`, in bytes: as long as a Kubernetes name may be.
+pub const NODE_ID_LIMIT_BYTES: usize = 253;
+/// Most pods a worker may say it runs.
+pub const RUNNING_PODS_LIMIT: u32 = 100_000;
+/// Most workers of one quorum, registered or lost.
+pub const WORKERS_LIMIT: usize = 100_000;
+/// Registrations and heartbeats under way on one node; more are asked to come back.
+pub const REQUESTS_IN_FLIGHT_LIMIT: usize = 4096;
+/// Verdicts remembered on one node.
+pub const VERDICTS_LIMIT: usize = 131_072;
+/// Largest file of development tokens, in bytes.
+pub const TOKEN_FILE_LIMIT_BYTES: u64 = 16 * 1024 * 1024;
+/// Shortest and longest nonce of an attestation request, in bytes.
+pub const NONCE_BYTES: std::ops::RangeInclusive<usize> = 8..=64;
+/// Workers whose changed state is proposed in one transaction.
+pub const CHANGES_PER_PROPOSAL: usize = 64;
+/// Rows read at once when a leader learns who is registered.
+pub const ROWS_PER_PAGE: u64 = 1000;
+/// Attempts of one registration against concurrent writers of the same keys.
+pub const REGISTRATION_ATTEMPTS: u32 = 64;
+
+/// How often a worker beats, as wired.
+pub const BEAT_INTERVAL: Duration = Duration::from_secs(30);
+/// A worker is lost after three missed beats.
+pub const LOST_AFTER: Duration = Duration::from_secs(90);
+/// How far a registration's clock may be off.
+pub const CLOCK_SKEW_LIMIT: Duration = Duration::from_secs(300);
+/// A change of the number of pods smaller than this is not replicated.
+pub const PODS_STEP: u32 = 10;
+/// How long a heartbeat waits for a leader before it fails.
+pub const LEADER_WAIT: Duration = Duration::from_secs(5);
+/// How long a registration may take, elections included.
+pub const REGISTRATION_WAIT: Duration = Duration::from_secs(10);
+/// Pause between attempts to reach a leader.
+pub const LEADER_RETRY: Duration = Duration::from_millis(50);
+/// Pause before changes that could not be replicated are proposed again.
+pub const CHANGE_RETRY: Duration = Duration::from_millis(200);
+/// How long a judge may think about one token.
+pub const JUDGE_WAIT: Duration = Duration::from_secs(3);
+/// How long a favourable verdict holds without asking again (never past the token's expiry).
+pub const VERDICT_LIFETIME: Duration = Duration::from_secs(60);
+/// How long an old favourable verdict still holds while the judge can't be reached.
+pub const JUDGE_OUTAGE_GRACE: Duration = Duration::from_secs(300);
+/// How long `/health` waits for the quorum to confirm that it can serve.
+pub const HEALTH_WAIT: Duration = Duration::from_secs(3);
+/// Granularity of the deadlines, and the pace at which they are looked at.
+pub const TICK: Duration = Duration::from_secs(1);
+/// A leader whose tick is this late was not running, so it can't have heard anyone:
+/// it starts every deadline anew.
+pub const STALL_LIMIT: Duration = Duration::from_secs(10);

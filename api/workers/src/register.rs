@@ -1,0 +1,152 @@
+//! Registration: one transaction that writes a worker's row and its `Node`, again and
+//! again until it is in or the time is up.
+//!
+//! Invariant: registering twice, or once with an unknown outcome, leaves the same row
+//! and object as registering once.
+
+use nautilus_machine::{Command, Kv, Outcome, Proposal, ProposeError, RangeRequest, Txn};
+
+use crate::lifecycle::{Happening, Phase, Stake};
+use crate::limits;
+use crate::node_object;
+use crate::row::WorkerRow;
+use crate::rows_store::{StoreError, Stored};
+use crate::token::TokenHash;
+
+/// A registration whose token was found good.
+pub(crate) struct Admitted {
+    pub(crate) node_id: String,
+    pub(crate) owner: String,
+    pub(crate) token_hash: TokenHash,
+    pub(crate) token_expires_at_s: Option<u64>,
+    pub(crate) stake_amount: u64,
+    pub(crate) unix_ms: u64,
+}
+
+/// Why a registration failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RegisterError {
+    #[error("the node id belongs to another owner; deleting its Node object frees it")]
+    NotOwner,
+    #[error("the quorum holds {} workers and takes no more", limits::WORKERS_LIMIT)]
+    Full,
+    #[error("no quorum took the registration in time: {0}")]
+    Unavailable(String),
+    #[error("the registration failed: {0}")]
+    Failed(String),
+}
+
+impl From<StoreError> for RegisterError {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Registers, within [`limits::REGISTRATION_WAIT`].
+pub(crate) async fn register(kv: &dyn Kv, admitted: &Admitted) -> Result<(), RegisterError> {
+    let mut last = "there was no time for an attempt".to_owned();
+    let attempts = async {
+        for _ in 0..limits::REGISTRATION_ATTEMPTS {
+            match attempt(kv, admitted).await {
+                Ok(()) => return Ok(()),
+                Err(Setback::Again(reason)) => last = reason,
+                Err(Setback::AfterPause(reason)) => {
+                    last = reason;
+                    tokio::time::sleep(limits::LEADER_RETRY).await;
+                }
+                Err(Setback::Final(error)) => return Err(error),
+            }
+        }
+        Err(RegisterError::Unavailable(
+            "too many writers of the same keys".to_owned(),
+        ))
+    };
+    let result = tokio::time::timeout(limits::REGISTRATION_WAIT, attempts).await;
+    result.unwrap_or(Err(RegisterError::Unavailable(last)))
+}
+
+enum Setback {
+    /// Another writer came first: read and try again.
+    Again(String),
+    /// No leader now.
+    AfterPause(String),
+    Final(RegisterError),
+}
+
+async fn attempt(kv: &dyn Kv, admitted: &Admitted) -> Result<(), Setback> {
+    let txn = transaction(kv, admitted).map_err(Setback::Final)?;
+    let Some(txn) = txn else { return Ok(()) };
+    match kv.propose(Proposal::new(Command::Txn(txn))).await {
+        Ok(applied) => match applied.outcome {
+            Outcome::Txn {
+                succeeded: true, ..
+            } => Ok(()),
+            Outcome::Txn {
+                succeeded: false, ..
+            } => Err(Setback::Again("another registration came first".to_owned())),
+            other => Err(Setback::Final(RegisterError::Failed(format!("{other:?}")))),
+        },
+        Err(ProposeError::Unavailable(reason)) => Err(Setback::AfterPause(reason)),
+        Err(ProposeError::Unknown(reason)) => {
+            // What came of it shows in the row, once this node has caught up.
+            match kv.read_barrier().await {
+                Ok(_) => Err(Setback::Again(reason)),
+                Err(error) => Err(Setback::AfterPause(error.to_string())),
+            }
+        }
+        Err(error @ (ProposeError::TooLarge { .. } | ProposeError::Storage(_))) => {
+            Err(Setback::Final(RegisterError::Failed(error.to_string())))
+        }
+    }
+}
+
+/// What to propose; `None` when an earlier attempt with an unknown outcome got in.
+fn transaction(kv: &dyn Kv, admitted: &Admitted) -> Result<Option<Txn>, RegisterError> {
+    let stored = Stored::read(kv, &admitted.node_id)?;
+    let (phase, old) = match &stored.row {
+        None => {
+            let count = RangeRequest {
+                count_only: true,
+                ..RangeRequest::newest(WorkerRow::all())
+            };
+            let workers = kv.range(&count).map_err(StoreError::from)?.count;
+            if workers >= limits::WORKERS_LIMIT as u64 {
+                return Err(RegisterError::Full);
+            }
+            (Phase::Registered, None)
+        }
+        Some(row) if row.owner != admitted.owner => {
+            if stored.node.is_some() {
+                return Err(RegisterError::NotOwner);
+            }
+            (Phase::Registered, Some(row))
+        }
+        Some(row) => {
+            let same = row.token_hash == admitted.token_hash
+                && row.registered_at_ms == admitted.unix_ms
+                && stored.node.is_some();
+            if same {
+                return Ok(None);
+            }
+            (row.phase.after(Happening::Registration), Some(row))
+        }
+    };
+    let row = WorkerRow {
+        node_id: admitted.node_id.clone(),
+        node_name: node_object::node_name(&admitted.node_id),
+        phase,
+        owner: admitted.owner.clone(),
+        token_hash: admitted.token_hash,
+        token_expires_at_s: admitted.token_expires_at_s,
+        stake: Stake::Active,
+        stake_amount: admitted.stake_amount,
+        running_pods: old.map_or(0, |row| row.running_pods),
+        registrations: old.map_or(1, |row| row.registrations.saturating_add(1)),
+        registered_at_ms: admitted.unix_ms,
+        phase_since_ms: match old {
+            Some(row) if row.phase == phase => row.phase_since_ms,
+            _ => admitted.unix_ms,
+        },
+    };
+    Ok(Some(stored.replace(&row, admitted.unix_ms)?))
+}

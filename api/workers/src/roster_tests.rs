@@ -1,0 +1,223 @@
+//! The roster against a plain model, and the promises it makes.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::TokenHash;
+
+const LOST_AFTER_MS: u64 = 90_000;
+const SILENT: BeatFacts = BeatFacts {
+    stake: None,
+    stake_amount: None,
+    running_pods: None,
+};
+
+fn row(node_id: &str, phase: Phase) -> WorkerRow {
+    WorkerRow {
+        node_id: node_id.to_owned(),
+        node_name: node_id.to_owned(),
+        phase,
+        owner: "0xa1".to_owned(),
+        token_hash: TokenHash([7; 32]),
+        token_expires_at_s: None,
+        stake: Stake::Active,
+        stake_amount: 1,
+        running_pods: 0,
+        registrations: 1,
+        registered_at_ms: 0,
+        phase_since_ms: 0,
+    }
+}
+
+fn roster(rows: Vec<WorkerRow>, now_ms: u64) -> Roster {
+    Roster::new(RosterSettings::default(), rows, now_ms)
+}
+
+/// Ticks every second up to `to_ms`, as the shell does.
+fn run(roster: &mut Roster, from_ms: u64, to_ms: u64) {
+    let mut now = from_ms;
+    while now < to_ms {
+        now += 1000;
+        roster.tick(now.min(to_ms));
+    }
+}
+
+#[test]
+fn a_new_leader_gives_every_ready_worker_a_whole_deadline() {
+    let mut roster = roster(vec![row("a", Phase::Ready)], 500_000);
+    assert!(!roster.has_changes());
+    run(&mut roster, 500_000, 500_000 + LOST_AFTER_MS - 1000);
+    assert_eq!(roster.phase("a"), Some(Phase::Ready));
+    run(
+        &mut roster,
+        500_000 + LOST_AFTER_MS - 1000,
+        500_000 + LOST_AFTER_MS + 1000,
+    );
+    assert_eq!(roster.phase("a"), Some(Phase::Lost));
+    assert_eq!(roster.take_changes(10).len(), 1);
+}
+
+#[test]
+fn a_leader_that_did_not_run_loses_nobody() {
+    let mut roster = roster(vec![row("a", Phase::Ready)], 0);
+    assert_eq!(roster.tick(LOST_AFTER_MS * 10), 0);
+    run(&mut roster, LOST_AFTER_MS * 10, LOST_AFTER_MS * 11 - 1000);
+    assert_eq!(roster.phase("a"), Some(Phase::Ready));
+}
+
+#[test]
+fn a_thousand_beats_of_a_ready_worker_replicate_nothing() {
+    let mut roster = roster(vec![row("a", Phase::Ready)], 0);
+    for now in 0..1000 {
+        assert_eq!(roster.beat("a", "0xa1", SILENT, now), Heard::Acknowledged);
+    }
+    assert!(!roster.has_changes());
+}
+
+#[test]
+fn the_number_of_pods_is_replicated_once_it_has_moved_by_a_step() {
+    let mut roster = roster(vec![row("a", Phase::Ready)], 0);
+    let pods = |running_pods| BeatFacts {
+        running_pods: Some(running_pods),
+        ..SILENT
+    };
+    roster.beat("a", "0xa1", pods(limits::PODS_STEP - 1), 1);
+    assert!(!roster.has_changes());
+    roster.beat("a", "0xa1", pods(limits::PODS_STEP), 2);
+    assert_eq!(roster.take_changes(1)[0].running_pods, limits::PODS_STEP);
+}
+
+#[test]
+fn a_change_that_failed_to_replicate_is_due_again_and_one_that_was_written_is_not() {
+    let mut roster = roster(vec![row("a", Phase::Registered)], 0);
+    roster.beat("a", "0xa1", SILENT, 1);
+    assert_eq!(roster.take_changes(10)[0].phase, Phase::Ready);
+    assert!(!roster.has_changes());
+    roster.not_replicated("a");
+    assert_eq!(roster.take_changes(10)[0].phase, Phase::Ready);
+    roster.row_written(row("a", Phase::Ready), 2);
+    roster.not_replicated("a");
+    assert!(!roster.has_changes());
+}
+
+#[test]
+fn another_owners_beat_is_no_sign_of_life() {
+    let mut roster = roster(vec![row("a", Phase::Registered)], 0);
+    assert_eq!(roster.beat("a", "0xb2", SILENT, 1), Heard::NotOwner);
+    assert_eq!(roster.phase("a"), Some(Phase::Registered));
+}
+
+#[test]
+fn a_lost_worker_that_registers_again_gets_a_new_deadline() {
+    let mut roster = roster(vec![row("a", Phase::Lost)], 0);
+    roster.row_written(
+        WorkerRow {
+            registrations: 2,
+            ..row("a", Phase::Registered)
+        },
+        1000,
+    );
+    assert_eq!(roster.phase("a"), Some(Phase::Registered));
+    assert!(!roster.has_changes());
+    run(&mut roster, 0, LOST_AFTER_MS + 2000);
+    assert_eq!(roster.phase("a"), Some(Phase::Lost));
+}
+
+#[test]
+fn a_verdict_on_another_token_slashes_nobody() {
+    let mut roster = roster(vec![row("a", Phase::Ready)], 0);
+    roster.slashed("a", &TokenHash([8; 32]));
+    assert!(!roster.has_changes());
+    roster.slashed("a", &TokenHash([7; 32]));
+    assert_eq!(roster.take_changes(1)[0].stake, Stake::Slashed);
+}
+
+#[test]
+fn workers_beyond_the_limit_are_not_tracked() {
+    let settings = RosterSettings {
+        workers_limit: 1,
+        ..RosterSettings::default()
+    };
+    let mut roster = Roster::new(settings, vec![row("a", Phase::Ready)], 0);
+    assert!(roster.is_full());
+    roster.row_written(row("b", Phase::Registered), 0);
+    assert_eq!(roster.beat("b", "0xa1", SILENT, 0), Heard::Unknown);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Register(usize),
+    Beat(usize),
+    Delete(usize),
+    Seconds(u64),
+    Replicate,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        (0..4_usize).prop_map(Step::Register),
+        (0..4_usize).prop_map(Step::Beat),
+        (0..4_usize).prop_map(Step::Delete),
+        (1..100_u64).prop_map(Step::Seconds),
+        Just(Step::Replicate),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+/// What the model knows of a worker: when it was last heard, its registrations, its
+/// replicated phase.
+type Model = BTreeMap<usize, (u64, u64, Phase)>;
+
+proptest! {
+    #[test]
+    fn a_worker_is_lost_exactly_when_it_was_silent_for_a_whole_deadline(steps in steps()) {
+        let mut now = 0;
+        let mut roster = roster(Vec::new(), now);
+        let mut model = Model::new();
+        for step in steps {
+            match step {
+                Step::Register(who) => {
+                    let registrations = model.get(&who).map_or(1, |worker| worker.1 + 1);
+                    let phase = roster.phase(&who.to_string()).map_or(Phase::Registered, |phase| {
+                        phase.after(Happening::Registration)
+                    });
+                    let row = WorkerRow { registrations, ..row(&who.to_string(), phase) };
+                    roster.row_written(row, now);
+                    model.insert(who, (now, registrations, phase));
+                }
+                Step::Beat(who) => {
+                    let heard = roster.beat(&who.to_string(), "0xa1", SILENT, now);
+                    prop_assert_eq!(heard == Heard::Acknowledged, model.contains_key(&who));
+                    if let Some(worker) = model.get_mut(&who) {
+                        worker.0 = now;
+                    }
+                }
+                Step::Delete(who) => {
+                    roster.row_deleted(&who.to_string());
+                    model.remove(&who);
+                }
+                Step::Seconds(seconds) => {
+                    run(&mut roster, now, now + seconds * 1000);
+                    now += seconds * 1000;
+                }
+                Step::Replicate => {
+                    for change in roster.take_changes(usize::MAX) {
+                        let who: usize = change.node_id.parse().expect("a number");
+                        let worker = model.get_mut(&who).expect("only living workers change");
+                        worker.2 = change.phase;
+                        let row = WorkerRow { registrations: worker.1, ..row(&change.node_id, change.phase) };
+                        roster.row_written(row, now);
+                    }
+                    prop_assert!(!roster.has_changes());
+                }
+            }
+            for (who, (heard_ms, _, replicated)) in &model {
+                let phase = roster.phase(&who.to_string()).expect("tracked");
+                prop_assert_eq!(phase == Phase::Lost, now - heard_ms >= LOST_AFTER_MS, "{} at {}", who, now);
+                prop_assert!(phase == *replicated || roster.has_changes());
+            }
+        }
+    }
+}

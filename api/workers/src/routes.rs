@@ -1,0 +1,249 @@
+//! The routes, as wired: bodies in, answers out. What they mean is decided elsewhere.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Extension, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base64::Engine as _;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+use nautilus_machinery::identity::User;
+use serde_json::{Value, json};
+
+use crate::Workers;
+use crate::answer::{Refusal, favourable};
+use crate::limits;
+use crate::register::{self, Admitted};
+use crate::roster::millis;
+use crate::{beat, wire};
+
+/// All routes of the worker face.
+pub(crate) fn router(workers: Arc<Workers>) -> Router {
+    Router::new()
+        .route("/api/v1/register-worker", post(register_worker))
+        .route("/api/v1/heartbeat", post(heartbeat))
+        .route("/api/v1/nodes/heartbeat", post(heartbeat))
+        .route("/api/v1/attestation", get(attestation))
+        .route("/api/v1/security-context", get(security_context))
+        .route("/kubectl/config", get(kubeconfig))
+        .route("/health", get(health))
+        .layer(DefaultBodyLimit::max(limits::BODY_LIMIT_BYTES))
+        .with_state(workers)
+}
+
+type Body = Result<Bytes, BytesRejection>;
+
+async fn register_worker(
+    State(workers): State<Arc<Workers>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    match take_registration(&workers, &headers, body).await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(refusal) => {
+            if let Refusal::Failed(reason) = &refusal {
+                tracing::error!(reason, "a registration failed");
+            }
+            refusal.respond(&headers)
+        }
+    }
+}
+
+async fn take_registration(
+    workers: &Workers,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Value, Refusal> {
+    let _permit = workers.permit()?;
+    let registration = wire::registration(headers, &whole(body)?)?;
+    let token = registration
+        .token
+        .map_err(|fault| Refusal::Token(fault.into()))?;
+    let verdict = workers
+        .tribunal
+        .fresh_verdict(&token, &registration.node_id)
+        .await;
+    let (owner, stake_amount, token_expires_at_s) = favourable(verdict)?;
+    let unix_ms = workers.clock.unix_ms();
+    let now_s = i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX);
+    let off_s = now_s.abs_diff(registration.timestamp_s);
+    let limit_s = workers.settings.clock_skew_limit.as_secs();
+    if off_s > limit_s {
+        return Err(Refusal::Skew { off_s, limit_s });
+    }
+    let admitted = Admitted {
+        node_id: registration.node_id,
+        owner,
+        token_hash: token.hash(),
+        token_expires_at_s,
+        stake_amount,
+        unix_ms,
+    };
+    register::register(&*workers.kv, &admitted).await?;
+    tracing::info!(
+        node_id = admitted.node_id,
+        owner = admitted.owner,
+        "worker registered"
+    );
+    Ok(json!({
+        "status": "registered",
+        "node_id": admitted.node_id,
+        "message": "Worker node registered with Seal token",
+    }))
+}
+
+async fn heartbeat(
+    State(workers): State<Arc<Workers>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let started = Instant::now();
+    let taken = take_heartbeat(&workers, &headers, body).await;
+    let outcome = taken
+        .as_ref()
+        .map_or_else(Refusal::outcome, |()| "acknowledged");
+    metrics::counter!("nautilus_heartbeats_total", "outcome" => outcome).increment(1);
+    metrics::histogram!("nautilus_heartbeat_duration_seconds")
+        .record(started.elapsed().as_secs_f64());
+    match taken {
+        Ok(()) => {
+            let timestamp = workers.clock.unix_ms() / 1000;
+            Json(json!({"status": "acknowledged", "timestamp": timestamp})).into_response()
+        }
+        Err(refusal) => refusal.respond(&headers),
+    }
+}
+
+async fn take_heartbeat(workers: &Workers, headers: &HeaderMap, body: Body) -> Result<(), Refusal> {
+    let _permit = workers.permit()?;
+    beat::take(workers, wire::heartbeat(headers, &whole(body)?)?).await
+}
+
+fn whole(body: Body) -> Result<Bytes, Refusal> {
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge {
+            limit_bytes: limits::BODY_LIMIT_BYTES,
+        },
+        _ => Refusal::BrokenBody(rejection.body_text()),
+    })
+}
+
+async fn health(State(workers): State<Arc<Workers>>) -> Response {
+    let serves = can_serve(&workers).await;
+    let facts = &workers.facts;
+    let mut answer = json!({
+        "status": if serves.is_ok() { "healthy" } else { "unhealthy" },
+        "enclave": facts.enclave,
+        "components": facts.components,
+        "sui_events": if (workers.probes.sui_connected)() { "connected" } else { "disconnected" },
+        "tee_type": facts.tee_type,
+        "security_level": facts.security_level,
+        "measurement": facts.measurement,
+        "timestamp": workers.clock.unix_ms() / 1000,
+    });
+    match serves {
+        Ok(()) => Json(answer).into_response(),
+        Err(reason) => {
+            answer["reason"] = reason.into();
+            (StatusCode::SERVICE_UNAVAILABLE, Json(answer)).into_response()
+        }
+    }
+}
+
+/// Healthy is a node whose reads a leader confirms.
+async fn can_serve(workers: &Workers) -> Result<(), String> {
+    (workers.probes.ready)()?;
+    match tokio::time::timeout(limits::HEALTH_WAIT, workers.kv.read_barrier()).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!(
+            "no leader confirmed within {} ms",
+            millis(limits::HEALTH_WAIT)
+        )),
+    }
+}
+
+async fn attestation(
+    State(workers): State<Arc<Workers>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    match attest(&workers, query.as_deref().unwrap_or_default()).await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(refusal) => refusal.respond(&headers),
+    }
+}
+
+async fn attest(workers: &Workers, query: &str) -> Result<Value, Refusal> {
+    let _permit = workers
+        .attestations
+        .try_acquire()
+        .map_err(|_| Refusal::Busy("too much evidence is being made"))?;
+    let nonce = match query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("nonce="))
+    {
+        Some(text) => hex::decode(text)
+            .map_err(|error| Refusal::Nonce(format!("must be hexadecimal: {error}")))?,
+        None => {
+            let mut fresh = vec![0; 32];
+            aws_lc_rs::rand::fill(&mut fresh)
+                .map_err(|_| Refusal::Failed("the system gave no random bytes".into()))?;
+            fresh
+        }
+    };
+    if !limits::NONCE_BYTES.contains(&nonce.len()) {
+        let (least, most) = (limits::NONCE_BYTES.start(), limits::NONCE_BYTES.end());
+        return Err(Refusal::Nonce(format!(
+            "must be {least} to {most} bytes long"
+        )));
+    }
+    let evidence = (workers.probes.attest)(nonce.clone())
+        .await
+        .map_err(Refusal::Failed)?;
+    Ok(json!({
+        "tee_type": workers.facts.tee_type,
+        "measurement": workers.facts.measurement,
+        "nonce": hex::encode(nonce),
+        "format": evidence.format,
+        "evidence": base64::engine::general_purpose::STANDARD.encode(&evidence.document),
+        "timestamp": workers.clock.unix_ms() / 1000,
+    }))
+}
+
+async fn security_context(State(workers): State<Arc<Workers>>) -> Json<Value> {
+    let facts = &workers.facts;
+    Json(json!({
+        "enclave": facts.enclave,
+        "tee_type": facts.tee_type,
+        "security_level": facts.security_level,
+        "measurement": facts.measurement,
+        "timestamp": workers.clock.unix_ms() / 1000,
+    }))
+}
+
+async fn kubeconfig(
+    State(workers): State<Arc<Workers>>,
+    user: Option<Extension<User>>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(Extension(user)) = user.filter(|user| user.is_authenticated()) else {
+        return Refusal::Anonymous.respond(&headers);
+    };
+    match (workers.probes.kubeconfig)(&user) {
+        Ok(text) => (
+            [
+                (CONTENT_TYPE, "application/yaml"),
+                (CACHE_CONTROL, "no-store"),
+            ],
+            text,
+        )
+            .into_response(),
+        Err(reason) => Refusal::Failed(reason).respond(&headers),
+    }
+}

@@ -1,0 +1,5 @@
+//! The worker face as a worker sees it: requests in, answers and stored state out.
+
+mod lifecycle;
+mod wire;
+mod world;
