@@ -1,1 +1,51 @@
-//! nautilus-rest
+//! The Kubernetes API server's HTTP face: routes, watches, TLS, and the generic
+//! store of objects over the replicated key space.
+//!
+//! Knows HTTP and `Status`; knows nothing of Raft, disks, attestation or how a kind
+//! is validated. The composition root gives it the ports [`nautilus_machine::Kv`] and
+//! [`nautilus_machine::Cluster`] and closures over this node's evidence.
+//!
+//! Invariants
+//! - Every node answers every request; a client never needs to know who leads.
+//! - Reads are linearizable unless the client asks for less.
+//! - Every write is a compare-and-swap, and its outcome is known before it is answered.
+//! - Anonymous callers get health, version and the judgement of their credentials.
+
+mod access;
+pub mod authority;
+mod body;
+mod context;
+mod controllers;
+mod documents;
+mod failure;
+mod health;
+mod ids;
+mod negotiate;
+pub mod operators;
+mod options;
+mod own;
+mod patching;
+mod resources;
+mod respond;
+mod route;
+mod router;
+mod serve;
+mod storage;
+mod stream;
+pub mod tls;
+mod trace;
+mod watch;
+
+pub use authority::{Authority, AuthorityError};
+pub use context::{
+    CredentialReportData, EvidenceDigest, EvidenceSource, MetricsText, NodeFacts, RequestLimits,
+    RestContext,
+};
+pub use controllers::{ControllerError, ensure_defaults, run_controllers};
+pub use operators::{Operator, OperatorError, pin_operators};
+pub use router::{
+    AUDIT_ID_HEADER, LEADER_ADDRESS_HEADER, LEADER_EVIDENCE_HEADER, LEADER_ID_HEADER, TERM_HEADER,
+    router, router_with,
+};
+pub use serve::{ConnectionLimits, RemoteAddress, serve_plain_loopback, serve_tls};
+pub use tls::{ServingCertificate, TlsError, server_config};

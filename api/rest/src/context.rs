@@ -1,0 +1,119 @@
+//! Everything the handlers share: the quorum's ports, this node's facts, limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nautilus_machine::{Cluster, Kv, NodeId};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::authority::Authority;
+
+/// Makes this node's evidence over 64 bytes of report data.
+pub type EvidenceSource = Arc<dyn Fn([u8; 64]) -> Result<Vec<u8>, String> + Send + Sync>;
+/// Report data of a credential answer: of the client's nonce, the authority's DER
+/// `SubjectPublicKeyInfo` and the issued certificate's DER.
+pub type CredentialReportData = Arc<dyn Fn(&[u8], &[u8], &[u8]) -> [u8; 64] + Send + Sync>;
+/// Hex digest of the evidence this node last verified of a member (or made, for
+/// itself); `None` when it has not seen any.
+pub type EvidenceDigest = Arc<dyn Fn(NodeId) -> Option<String> + Send + Sync>;
+/// The text of `/metrics`.
+pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What the composition root knows of this node.
+#[derive(Clone)]
+pub struct NodeFacts {
+    /// The quorum's identity.
+    pub cluster: String,
+    /// `https://host:port` where this node serves.
+    pub api_address: String,
+    /// The TEE's name: `simulated`, `nitro`, ...
+    pub tee: String,
+    /// Hex of this node's measurement.
+    pub measurement: String,
+    /// See [`EvidenceSource`].
+    pub evidence: EvidenceSource,
+    /// See [`CredentialReportData`].
+    pub credential_report_data: CredentialReportData,
+    /// See [`EvidenceDigest`].
+    pub evidence_digest: EvidenceDigest,
+    /// See [`MetricsText`].
+    pub metrics_text: MetricsText,
+}
+
+/// Bounds on requests.
+#[derive(Debug, Clone)]
+pub struct RequestLimits {
+    /// Bytes of a request's body; the reference allows 3 MiB.
+    pub max_body_bytes: usize,
+    /// Requests served at once, watches apart.
+    pub max_in_flight: usize,
+    /// Watches served at once.
+    pub max_watches: usize,
+    /// A request that is no watch ends after this time.
+    pub request_timeout: Duration,
+    /// Bookmarks come this often to watchers that allow them.
+    pub bookmark_interval: Duration,
+    /// A watch without `timeoutSeconds` ends after this time and up to as much again.
+    pub min_watch_timeout: Duration,
+    /// `/readyz` trusts a read barrier that is not older than this.
+    pub readiness_window: Duration,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 3 * 1024 * 1024,
+            max_in_flight: 1_024,
+            max_watches: 16_384,
+            request_timeout: Duration::from_secs(60),
+            bookmark_interval: Duration::from_secs(60),
+            min_watch_timeout: Duration::from_secs(1_800),
+            readiness_window: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The face's shared state.
+pub struct RestContext {
+    pub(crate) kv: Arc<dyn Kv>,
+    pub(crate) cluster: Arc<dyn Cluster>,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) node: NodeFacts,
+    pub(crate) limits: RequestLimits,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) requests: Arc<Semaphore>,
+    pub(crate) watches: Arc<Semaphore>,
+    /// When a read barrier last succeeded for `/readyz`.
+    pub(crate) last_barrier: Mutex<Option<Instant>>,
+    pub(crate) documents: crate::documents::Documents,
+}
+
+impl RestContext {
+    /// The state of one node's API face. `shutdown` ends its watches.
+    pub fn new(
+        kv: Arc<dyn Kv>,
+        cluster: Arc<dyn Cluster>,
+        authority: Arc<Authority>,
+        node: NodeFacts,
+        limits: RequestLimits,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
+        let requests = Arc::new(Semaphore::new(limits.max_in_flight));
+        let watches = Arc::new(Semaphore::new(limits.max_watches));
+        Arc::new(Self {
+            kv,
+            cluster,
+            authority,
+            node,
+            limits,
+            shutdown,
+            requests,
+            watches,
+            last_barrier: Mutex::new(None),
+            documents: crate::documents::Documents::default(),
+        })
+    }
+}

@@ -1,0 +1,318 @@
+//! What must be there without anybody asking, and what a deleted namespace leaves:
+//! the tasks that the leader's node runs for the quorum.
+//!
+//! Invariants
+//! - Every write is fenced by the leader's term: a deposed leader changes nothing.
+//! - Everything is idempotent and read from the store: a new leader goes on where
+//!   the old one was lost.
+//! - A namespace goes only after a scan of every kind found it empty; no object can
+//!   be created in it once it is terminating.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use nautilus_machine::types::KeyRange;
+use nautilus_machine::{Kv, Leadership, WatchRequest, Watcher};
+use nautilus_machinery::resource::{self, Resource};
+use nautilus_machinery::strategy::DeleteOptions;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+use crate::storage::{
+    Deleted, Storage, Target, Writer, metadata_text, namespaces, versioned_object,
+};
+
+/// Namespaces every cluster has.
+const DEFAULT_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// The service of the API itself.
+const API_SERVICE: &str = "kubernetes";
+/// Its cluster address: the first of the reference's default service range.
+const API_SERVICE_ADDRESS: &str = "10.96.0.1";
+/// The account of pods that name none.
+const DEFAULT_ACCOUNT: &str = "default";
+/// A pass over the namespaces, even when nothing was seen to change.
+const IDLE_PAUSE: Duration = Duration::from_secs(30);
+/// The same while a namespace is being emptied or a pass failed.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// The user in whose name the leader writes.
+const CONTROLLER_USER: &str = "system:nautilus-controller";
+
+const WRITER: Writer<'static> = Writer {
+    user: CONTROLLER_USER,
+    field_manager: "nautilus",
+    dry_run: false,
+};
+
+/// Why the defaults could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {reason}")]
+pub struct ControllerError {
+    /// What was being done.
+    pub what: String,
+    /// Why it failed.
+    pub reason: String,
+}
+
+impl ControllerError {
+    fn new(what: impl Into<String>, failure: &Failure) -> Self {
+        Self {
+            what: what.into(),
+            reason: failure.error.to_string(),
+        }
+    }
+}
+
+/// Makes the default namespaces, the `kubernetes` Service and the default
+/// ServiceAccounts where they are missing. Idempotent; with `term` its writes count in
+/// that term only. `api_port` is where nodes serve.
+pub async fn ensure_defaults(
+    kv: Arc<dyn Kv>,
+    term: Option<u64>,
+    api_port: u16,
+) -> Result<(), ControllerError> {
+    let storage = storage_of(kv, term);
+    storage
+        .barrier()
+        .await
+        .map_err(|failure| ControllerError::new("defaults could not be read", &failure))?;
+    for name in DEFAULT_NAMESPACES {
+        let object = json!({
+            "kind": "Namespace", "apiVersion": "v1", "metadata": { "name": name },
+        });
+        ensure(&storage, "namespaces", None, name, &object).await?;
+        ensure_account(&storage, name).await?;
+    }
+    let service = json!({
+        "kind": "Service",
+        "apiVersion": "v1",
+        "metadata": {
+            "name": API_SERVICE,
+            "namespace": "default",
+            "labels": { "component": "apiserver", "provider": "kubernetes" },
+        },
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": API_SERVICE_ADDRESS,
+            "ports": [
+                { "name": "https", "protocol": "TCP", "port": 443, "targetPort": api_port },
+            ],
+        },
+    });
+    ensure(&storage, "services", Some("default"), API_SERVICE, &service).await
+}
+
+fn storage_of(kv: Arc<dyn Kv>, term: Option<u64>) -> Storage {
+    let storage = Storage::new(kv);
+    term.map_or_else(|| storage.clone(), |term| storage.fenced(term))
+}
+
+async fn ensure_account(storage: &Storage, namespace: &str) -> Result<(), ControllerError> {
+    let object = json!({
+        "kind": "ServiceAccount",
+        "apiVersion": "v1",
+        "metadata": { "name": DEFAULT_ACCOUNT, "namespace": namespace },
+    });
+    ensure(
+        storage,
+        "serviceaccounts",
+        Some(namespace),
+        DEFAULT_ACCOUNT,
+        &object,
+    )
+    .await
+}
+
+/// Creates an object of the core group unless it is there.
+async fn ensure(
+    storage: &Storage,
+    plural: &str,
+    namespace: Option<&str>,
+    name: &str,
+    object: &Value,
+) -> Result<(), ControllerError> {
+    let Some(resource) = resource::find("", "v1", plural) else {
+        return Ok(());
+    };
+    let what = || format!("{plural} {name:?} could not be made");
+    let there = storage
+        .read_row(&resource.key(namespace, name))
+        .map_err(|failure| ControllerError::new(what(), &failure))?;
+    if there.is_some() {
+        return Ok(());
+    }
+    match storage.create(resource, namespace, object, &WRITER).await {
+        Ok(_) => Ok(()),
+        // Somebody else made it, or the namespace goes: both are fine.
+        Err(failure) if matches!(failure.error.code(), 403 | 404 | 409) => Ok(()),
+        Err(failure) => Err(ControllerError::new(what(), &failure)),
+    }
+}
+
+/// Runs the leader's tasks whenever this node leads, until `shutdown`. Every node
+/// runs this.
+pub async fn run_controllers(kv: Arc<dyn Kv>, api_port: u16, shutdown: CancellationToken) {
+    let mut changes = kv.leadership_changes();
+    let mut leadership = kv.leadership();
+    loop {
+        let changed = if leadership.is_self {
+            let term = leadership.term;
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = next_term(&mut changes, Some(term)) => changed,
+                () = lead(&kv, term, api_port) => None,
+            }
+        } else {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = next_term(&mut changes, None) => changed,
+            }
+        };
+        let Some(changed) = changed else { return };
+        leadership = changed;
+    }
+}
+
+/// The next leadership that is not this node's of `term`.
+async fn next_term(
+    changes: &mut (impl futures_util::Stream<Item = Leadership> + Unpin),
+    term: Option<u64>,
+) -> Option<Leadership> {
+    loop {
+        let leadership = changes.next().await?;
+        if !(leadership.is_self && Some(leadership.term) == term) {
+            return Some(leadership);
+        }
+    }
+}
+
+/// One term's work. Ends only by being dropped.
+async fn lead(kv: &Arc<dyn Kv>, term: u64, api_port: u16) {
+    let storage = storage_of(kv.clone(), Some(term));
+    let mut made_defaults = false;
+    let mut watcher: Option<Box<dyn Watcher>> = None;
+    loop {
+        if !made_defaults {
+            match ensure_defaults(kv.clone(), Some(term), api_port).await {
+                Ok(()) => made_defaults = true,
+                Err(error) => tracing::warn!(%error, "defaults are not there yet"),
+            }
+        }
+        if watcher.is_none() {
+            watcher = watch_namespaces(kv);
+        }
+        let pause = match sweep(&storage).await {
+            Ok(Pass::Settled) if made_defaults && watcher.is_some() => IDLE_PAUSE,
+            Ok(_) => BUSY_PAUSE,
+            Err(failure) => {
+                tracing::warn!(error = %failure.error, "namespaces could not be swept");
+                BUSY_PAUSE
+            }
+        };
+        let ended = tokio::select! {
+            changed = next_change(watcher.as_mut()) => !changed,
+            () = tokio::time::sleep(pause) => false,
+        };
+        if ended {
+            watcher = None;
+        }
+    }
+}
+
+/// Waits for a change of a namespace; false when the watch ended.
+async fn next_change(watcher: Option<&mut Box<dyn Watcher>>) -> bool {
+    match watcher {
+        Some(watcher) => watcher.next().await.is_ok(),
+        None => std::future::pending().await,
+    }
+}
+
+fn watch_namespaces(kv: &Arc<dyn Kv>) -> Option<Box<dyn Watcher>> {
+    let resource = namespaces().ok()?;
+    let range = KeyRange::prefix(resource.storage_prefix());
+    kv.watch(WatchRequest { range, from: None }).ok()
+}
+
+/// What a pass left behind.
+enum Pass {
+    Settled,
+    /// Some namespace is still being emptied.
+    Unfinished,
+}
+
+async fn sweep(storage: &Storage) -> Result<Pass, Failure> {
+    storage.barrier().await?;
+    let resource = namespaces()?;
+    let (rows, _) = storage.rows(&resource.storage_prefix()).await?;
+    let mut pass = Pass::Settled;
+    for row in &rows {
+        let namespace = versioned_object(resource, row)?;
+        let name = metadata_text(&namespace, "name");
+        if namespace["metadata"]["deletionTimestamp"].is_null() {
+            if let Err(error) = ensure_account(storage, name).await {
+                tracing::warn!(%error, "a default service account is missing");
+                pass = Pass::Unfinished;
+            }
+        } else if !empty(storage, name).await? || !finalize(storage, resource, name).await? {
+            pass = Pass::Unfinished;
+        }
+    }
+    Ok(pass)
+}
+
+/// Deletes everything in a terminating namespace; true when nothing is left.
+async fn empty(storage: &Storage, namespace: &str) -> Result<bool, Failure> {
+    let options = DeleteOptions::default();
+    let mut left = false;
+    for resource in resource::all() {
+        if !resource.namespaced || resource.stored_as.is_some() || !resource.has_verb("delete") {
+            continue;
+        }
+        let (rows, _) = storage.rows(&resource.namespace_prefix(namespace)).await?;
+        for row in &rows {
+            let object = versioned_object(resource, row)?;
+            let target = Target {
+                resource,
+                namespace: Some(namespace),
+                name: metadata_text(&object, "name"),
+                subresource: None,
+            };
+            match storage.delete(&target, &options, &WRITER).await {
+                Ok(Deleted::Removed(_)) => {}
+                Ok(Deleted::Marked(_)) => left = true,
+                Err(failure) if failure.error.code() == 404 => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+    Ok(!left)
+}
+
+/// Takes our finalizer off an empty namespace, which removes it unless somebody
+/// else's finalizer holds it; true when it is gone.
+async fn finalize(
+    storage: &Storage,
+    resource: &'static Resource,
+    name: &str,
+) -> Result<bool, Failure> {
+    let target = Target {
+        resource,
+        namespace: None,
+        name,
+        subresource: Some("finalize"),
+    };
+    let without = |current: &Value| {
+        let mut wanted = current.clone();
+        if let Some(finalizers) = wanted["spec"]["finalizers"].as_array_mut() {
+            finalizers.retain(|finalizer| finalizer != "kubernetes");
+        }
+        Ok(wanted)
+    };
+    match storage.update(&target, &WRITER, without).await {
+        Ok(crate::storage::Updated::Removed(_)) => Ok(true),
+        Ok(crate::storage::Updated::Stored(_)) => Ok(false),
+        Err(failure) if failure.error.code() == 404 => Ok(true),
+        Err(failure) => Err(failure),
+    }
+}

@@ -1,0 +1,141 @@
+//! What goes wrong below the face, as the client hears it: the one place where
+//! errors of the store become Kubernetes `Status` objects.
+
+use nautilus_machine::{BarrierError, ClusterError, ProposeError, RangeError, Refusal, WatchError};
+use nautilus_machinery::status::ApiError;
+use serde_json::{Value, json};
+
+/// Seconds a client is asked to wait when the quorum has no leader for the moment.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// A refusal on its way to the client.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) error: ApiError,
+    /// A fresh token, for a list whose old one expired.
+    continue_token: Option<String>,
+}
+
+impl Failure {
+    /// 410 for an expired continue token, with a token that goes on from the same
+    /// key at the newest revision.
+    pub(crate) fn expired_continue(token: String) -> Self {
+        let message = "The provided continue parameter is too old to display a consistent list \
+                       result. You can start a new list without the continue parameter, or use \
+                       the continue token in this response to retrieve the remainder of the \
+                       results. Continuing with the provided token results in an inconsistent \
+                       list - objects that were created, modified, or deleted between the time \
+                       the first chunk was returned and now may show up in the list.";
+        Self {
+            error: ApiError::expired(message),
+            continue_token: Some(token),
+        }
+    }
+
+    /// The `Status` object.
+    pub(crate) fn to_status(&self) -> Value {
+        let mut status = self.error.to_status();
+        if let Some(token) = &self.continue_token {
+            status["metadata"] = json!({ "continue": token });
+        }
+        status
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self {
+            error,
+            continue_token: None,
+        }
+    }
+}
+
+impl From<BarrierError> for Failure {
+    fn from(error: BarrierError) -> Self {
+        ApiError::unavailable(error.to_string(), RETRY_AFTER_SECONDS).into()
+    }
+}
+
+impl From<RangeError> for Failure {
+    fn from(error: RangeError) -> Self {
+        match error {
+            RangeError::Compacted { compacted } => ApiError::expired(format!(
+                "The resourceVersion for the provided list is too old: the oldest kept is \
+                 {compacted}"
+            ))
+            .into(),
+            RangeError::FutureRevision { current } => too_large_version(current).into(),
+            RangeError::Storage(_) => ApiError::internal(error.to_string()).into(),
+        }
+    }
+}
+
+impl From<WatchError> for Failure {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::Compacted { compacted } => expired_watch(compacted).into(),
+            WatchError::Lagged { .. } | WatchError::Closed => {
+                ApiError::unavailable(error.to_string(), RETRY_AFTER_SECONDS).into()
+            }
+            WatchError::Storage(_) => ApiError::internal(error.to_string()).into(),
+        }
+    }
+}
+
+impl From<ClusterError> for Failure {
+    fn from(error: ClusterError) -> Self {
+        match error {
+            ClusterError::Invalid(message) => ApiError::bad_request(message).into(),
+            ClusterError::Unavailable(message) => {
+                ApiError::unavailable(message, RETRY_AFTER_SECONDS).into()
+            }
+        }
+    }
+}
+
+/// 410: a watch from a revision that is compacted away.
+pub(crate) fn expired_watch(compacted: u64) -> ApiError {
+    ApiError::expired(format!(
+        "too old resource version: the oldest kept is {compacted}"
+    ))
+}
+
+/// 504: the client asks for a version this quorum has not reached.
+pub(crate) fn too_large_version(current: u64) -> ApiError {
+    ApiError::timeout(
+        format!("Too large resource version, current: {current}"),
+        RETRY_AFTER_SECONDS,
+    )
+}
+
+/// 504: attempts to learn a write's outcome ran out.
+pub(crate) fn unknown_outcome(reason: &str) -> Failure {
+    ApiError::timeout(
+        format!("the write's outcome is not known, read before you repeat it: {reason}"),
+        RETRY_AFTER_SECONDS,
+    )
+    .into()
+}
+
+/// A proposal's error that has only one reading.
+pub(crate) fn propose_failure(error: &ProposeError) -> Failure {
+    match error {
+        ProposeError::Unavailable(_) => {
+            ApiError::unavailable(error.to_string(), RETRY_AFTER_SECONDS).into()
+        }
+        ProposeError::Unknown(reason) => unknown_outcome(reason),
+        ProposeError::TooLarge { limit, .. } => ApiError::too_large(*limit).into(),
+        ProposeError::Storage(_) => ApiError::internal(error.to_string()).into(),
+    }
+}
+
+/// The state machine's refusal of a transaction of ours.
+pub(crate) fn refused(refusal: &Refusal) -> Failure {
+    match refusal {
+        Refusal::Fenced { .. } => {
+            ApiError::unavailable(refusal.to_string(), RETRY_AFTER_SECONDS).into()
+        }
+        _ => ApiError::internal(refusal.to_string()).into(),
+    }
+}

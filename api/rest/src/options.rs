@@ -1,0 +1,266 @@
+//! The query parameters of resource requests, parsed once into checked types.
+//!
+//! Source of the rules: the option types of `meta.k8s.io` v1 (ListOptions,
+//! CreateOptions, UpdateOptions, PatchOptions, DeleteOptions) and the documented
+//! semantics of resourceVersion and resourceVersionMatch.
+
+use std::time::Duration;
+
+use http::Uri;
+use nautilus_machinery::fields::FieldValidation;
+use nautilus_machinery::resource::Resource;
+use nautilus_machinery::selector::{FieldSelector, LabelSelector};
+use nautilus_machinery::status::ApiError;
+
+use crate::route::{query_pairs, truth};
+
+/// `resourceVersionMatch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VersionMatch {
+    Unset,
+    Exact,
+    NotOlderThan,
+}
+
+/// `resourceVersion` of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// Not given: the newest, linearizably.
+    Newest,
+    /// `0`: whatever this node has.
+    Any,
+    /// This revision.
+    At(u64),
+}
+
+/// What a list or watch asks for.
+pub(crate) struct ListOptions {
+    pub(crate) labels: LabelSelector,
+    pub(crate) fields: FieldSelector,
+    pub(crate) version: Version,
+    pub(crate) version_match: VersionMatch,
+    pub(crate) limit: Option<u64>,
+    pub(crate) continue_token: Option<String>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) allow_bookmarks: bool,
+    pub(crate) send_initial_events: Option<bool>,
+}
+
+impl ListOptions {
+    /// Parses the query of a list (`watch` false) or a watch.
+    pub(crate) fn parse(
+        uri: &Uri,
+        resource: &'static Resource,
+        watch: bool,
+    ) -> Result<Self, ApiError> {
+        let query = Query::of(uri);
+        let labels = LabelSelector::parse(query.text("labelSelector").unwrap_or_default())?;
+        let fields =
+            FieldSelector::parse(resource, query.text("fieldSelector").unwrap_or_default())?;
+        let version = parse_version(query.text("resourceVersion"))?;
+        let options = Self {
+            labels,
+            fields,
+            version,
+            version_match: parse_match(query.text("resourceVersionMatch"))?,
+            limit: query.number("limit")?.filter(|limit| *limit > 0),
+            continue_token: query.text("continue").map(str::to_owned),
+            timeout: query
+                .number("timeoutSeconds")?
+                .filter(|s| *s > 0)
+                .map(Duration::from_secs),
+            allow_bookmarks: query.flag("allowWatchBookmarks"),
+            send_initial_events: query.text("sendInitialEvents").map(truth),
+        };
+        options.check(watch)?;
+        Ok(options)
+    }
+
+    /// Narrows a watch of a collection to one object, for `GET .../NAME?watch=true`.
+    pub(crate) fn restrict_to(
+        &mut self,
+        resource: &'static Resource,
+        name: &str,
+    ) -> Result<(), ApiError> {
+        match self.fields.exact_name() {
+            Some(selected) if selected == name => Ok(()),
+            None if self.fields.is_empty() => {
+                self.fields = FieldSelector::parse(resource, &format!("metadata.name={name}"))?;
+                Ok(())
+            }
+            _ => Err(ApiError::bad_request(
+                "field selectors other than metadata.name are not allowed on one object",
+            )),
+        }
+    }
+
+    fn check(&self, watch: bool) -> Result<(), ApiError> {
+        let forbidden =
+            |field: &str, why: &str| Err(invalid_option(field, &format!("Forbidden: {why}")));
+        if watch {
+            return match (self.send_initial_events, self.version_match) {
+                (Some(_), VersionMatch::NotOlderThan) | (None, VersionMatch::Unset) => Ok(()),
+                (Some(_), _) => forbidden(
+                    "resourceVersionMatch",
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ),
+                (None, _) => forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ),
+            };
+        }
+        if self.send_initial_events.is_some() {
+            return forbidden(
+                "sendInitialEvents",
+                "sendInitialEvents is forbidden for list",
+            );
+        }
+        if self.version_match != VersionMatch::Unset {
+            if self.version == Version::Newest {
+                return forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                );
+            }
+            if self.continue_token.is_some() {
+                return forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden when continue is provided",
+                );
+            }
+            if self.version_match == VersionMatch::Exact && self.version == Version::Any {
+                return forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a write asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct WriteOptions {
+    pub(crate) dry_run: bool,
+    pub(crate) field_manager: String,
+    pub(crate) field_validation: FieldValidation,
+}
+
+impl WriteOptions {
+    /// Parses the query of a create, update, patch or delete.
+    pub(crate) fn parse(uri: &Uri, user_agent: &str) -> Result<Self, ApiError> {
+        let query = Query::of(uri);
+        let field_validation =
+            FieldValidation::parse(query.text("fieldValidation").unwrap_or_default())?;
+        let field_manager = match query.text("fieldManager") {
+            Some(manager) if manager.len() <= 128 => manager.to_owned(),
+            Some(_) => {
+                return Err(ApiError::unprocessable(
+                    "fieldManager: Too long: may not be more than 128 bytes",
+                ));
+            }
+            None => user_agent
+                .split('/')
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .take(128)
+                .collect(),
+        };
+        let dry_runs: Vec<&str> = query.all("dryRun").collect();
+        Ok(Self {
+            dry_run: parse_dry_run(&dry_runs)?,
+            field_manager,
+            field_validation,
+        })
+    }
+}
+
+/// `dryRun`: nothing, or `All`.
+pub(crate) fn parse_dry_run(values: &[&str]) -> Result<bool, ApiError> {
+    match values
+        .iter()
+        .find(|value| !value.is_empty() && **value != "All")
+    {
+        Some(other) => Err(ApiError::unprocessable(format!(
+            "dryRun: Unsupported value: \"{other}\": supported values: \"All\""
+        ))),
+        None => Ok(values.contains(&"All")),
+    }
+}
+
+/// A decoded query string.
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(crate) fn of(uri: &Uri) -> Self {
+        Self(query_pairs(uri))
+    }
+
+    /// A parameter that is there and not empty.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(key, value)| key == name && !value.is_empty())
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Every value of a parameter.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        self.0
+            .iter()
+            .any(|(key, value)| key == name && truth(value))
+    }
+
+    pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
+        self.text(name)
+            .map(|text| {
+                text.parse().map_err(|_| {
+                    ApiError::bad_request(format!("{name} must be a whole number, not {text:?}"))
+                })
+            })
+            .transpose()
+    }
+}
+
+/// Reads a resourceVersion of a read.
+pub(crate) fn parse_version(text: Option<&str>) -> Result<Version, ApiError> {
+    match text {
+        None => Ok(Version::Newest),
+        Some("0") => Ok(Version::Any),
+        Some(text) => text.parse().map(Version::At).map_err(|_| {
+            ApiError::bad_request(format!(
+                "Invalid value: \"{text}\": resourceVersion: must be a number"
+            ))
+        }),
+    }
+}
+
+fn parse_match(text: Option<&str>) -> Result<VersionMatch, ApiError> {
+    match text {
+        None => Ok(VersionMatch::Unset),
+        Some("Exact") => Ok(VersionMatch::Exact),
+        Some("NotOlderThan") => Ok(VersionMatch::NotOlderThan),
+        Some(other) => Err(invalid_option(
+            "resourceVersionMatch",
+            &format!(
+                "Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\""
+            ),
+        )),
+    }
+}
+
+fn invalid_option(field: &str, message: &str) -> ApiError {
+    ApiError::unprocessable(format!(
+        "ListOptions.meta.k8s.io \"\" is invalid: {field}: {message}"
+    ))
+}

@@ -1,0 +1,442 @@
+//! Handlers of resource requests: one for all kinds, by verb.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::response::Response;
+use http::header::USER_AGENT;
+use http::{HeaderMap, StatusCode, Uri};
+use nautilus_machinery::codec::{self, MediaType};
+use nautilus_machinery::identity::User;
+use nautilus_machinery::resource::{Resource, Subresource};
+use nautilus_machinery::status::{self, ApiError};
+use nautilus_machinery::strategy::{Context, DeleteOptions};
+use nautilus_machinery::table::IncludeObject;
+use nautilus_machinery::{patch::PatchKind, strategy};
+use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::body::{self, Warnings};
+use crate::context::RestContext;
+use crate::failure::Failure;
+use crate::negotiate::{Agreed, Rendering, negotiate};
+use crate::options::{ListOptions, Query, WriteOptions, parse_dry_run, parse_version};
+use crate::respond::{self, Form};
+use crate::route::{ResourceRequest, Verb};
+use crate::storage::{Deleted, Storage, Target, Writer, metadata_text};
+use crate::watch::Session;
+use crate::{ids, patching, stream};
+
+/// The OpenAPI name of `DeleteOptions`.
+const DELETE_OPTIONS_SCHEMA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+
+/// One resource request being served.
+pub(crate) struct Call {
+    pub(crate) context: Arc<RestContext>,
+    pub(crate) asked: ResourceRequest,
+    pub(crate) user: User,
+    /// Held by a watch for as long as it runs.
+    pub(crate) watch_permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Call {
+    /// Serves the request.
+    pub(crate) async fn serve(self, request: Request) -> Result<Response, Failure> {
+        let resource = self.asked.resource;
+        self.check_verb()?;
+        let agreed = negotiate(request.headers(), true)?;
+        let form = Form {
+            agreed,
+            include: include(request.uri(), agreed)?,
+        };
+        match (self.asked.verb, self.asked.subresource.as_deref()) {
+            (Verb::Watch, None) => self.watch(request, form).await,
+            (Verb::List, _) => self.list(request.uri(), form).await,
+            (Verb::Get, _) => self.get(request.uri(), form).await,
+            (Verb::Create, Some("binding")) => self.bind(request, form).await,
+            (Verb::Create, None) if resource.plural == "bindings" => self.bind(request, form).await,
+            (Verb::Create, None) if self.asked.name.is_none() => self.create(request, form).await,
+            (Verb::Update, _) => self.update(request, form).await,
+            (Verb::Patch, _) => self.patch(request, form).await,
+            (Verb::Delete, None) => self.delete(request, form).await,
+            (Verb::DeleteCollection, None) => self.delete_collection(request, form).await,
+            _ => Err(ApiError::method_not_allowed().into()),
+        }
+    }
+
+    fn check_verb(&self) -> Result<(), Failure> {
+        let verb = self.asked.verb.as_str();
+        let known = match &self.asked.subresource {
+            Some(name) => self
+                .subresource(name)
+                .is_some_and(|sub| sub.verbs.contains(&verb)),
+            None => self.asked.resource.has_verb(verb),
+        };
+        // A collection of a namespaced kind across namespaces is for reading only.
+        let homeless = self.asked.resource.namespaced
+            && self.asked.namespace.is_none()
+            && !matches!(self.asked.verb, Verb::List | Verb::Watch);
+        if known && !homeless {
+            Ok(())
+        } else {
+            Err(ApiError::method_not_allowed().into())
+        }
+    }
+
+    fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.asked.resource.subresource(name)
+    }
+
+    fn storage(&self) -> Storage {
+        Storage::new(self.context.kv.clone())
+    }
+
+    fn target(&self) -> Target<'_> {
+        Target {
+            resource: self.asked.resource,
+            namespace: self.asked.namespace.as_deref(),
+            name: self.asked.name.as_deref().unwrap_or_default(),
+            subresource: self.asked.subresource.as_deref(),
+        }
+    }
+
+    fn writer<'a>(&'a self, options: &'a WriteOptions) -> Writer<'a> {
+        Writer {
+            user: &self.user.name,
+            field_manager: &options.field_manager,
+            dry_run: options.dry_run,
+        }
+    }
+
+    /// The schema of the body of a write: the kind's, or the subresource's own.
+    fn body_schema(&self) -> &'static str {
+        let own = self
+            .asked
+            .subresource
+            .as_deref()
+            .and_then(|name| self.subresource(name));
+        own.map_or(self.asked.resource.schema, |sub| sub.schema)
+    }
+
+    async fn get(&self, uri: &Uri, form: Form) -> Result<Response, Failure> {
+        let version = parse_version(Query::of(uri).text("resourceVersion"))?;
+        let object = self.storage().get(&self.target(), version).await?;
+        respond::object(form, StatusCode::OK, self.asked.resource, object)
+    }
+
+    async fn list(&self, uri: &Uri, form: Form) -> Result<Response, Failure> {
+        let resource = self.asked.resource;
+        let options = ListOptions::parse(uri, resource, false)?;
+        let page = self
+            .storage()
+            .list(resource, self.asked.namespace.as_deref(), &options)
+            .await?;
+        respond::list(form, resource, page)
+    }
+
+    async fn watch(mut self, request: Request, form: Form) -> Result<Response, Failure> {
+        let resource = self.asked.resource;
+        let mut options = ListOptions::parse(request.uri(), resource, true)?;
+        if let Some(name) = &self.asked.name {
+            options.restrict_to(resource, name)?;
+        }
+        let permit = self
+            .watch_permit
+            .take()
+            .ok_or_else(|| ApiError::internal("a watch was served without its permit"))?;
+        let namespace = self.asked.namespace.as_deref();
+        let session = Session::open(&self.context, resource, namespace, options, permit).await?;
+        stream::answer(request, session, form).await
+    }
+
+    async fn create(&self, request: Request, form: Form) -> Result<Response, Failure> {
+        let options = write_options(request.uri(), request.headers())?;
+        let warnings = Warnings::default();
+        let mut object = self.read_object(request, &options, &warnings).await?;
+        self.fill_namespace(&mut object)?;
+        let namespace = self.asked.namespace.as_deref();
+        let writer = self.writer(&options);
+        let created = self
+            .storage()
+            .create(self.asked.resource, namespace, &object, &writer)
+            .await?;
+        finish(
+            form,
+            StatusCode::CREATED,
+            self.asked.resource,
+            created,
+            &warnings,
+        )
+    }
+
+    async fn read_object(
+        &self,
+        request: Request,
+        options: &WriteOptions,
+        warnings: &Warnings,
+    ) -> Result<Value, Failure> {
+        let (parts, content) = request.into_parts();
+        let limit = self.context.limits.max_body_bytes;
+        let content = body::read(&parts.headers, content, limit).await?;
+        let validation = options.field_validation;
+        let schema = self.body_schema();
+        Ok(body::decode_object(
+            schema,
+            &parts.headers,
+            &content,
+            validation,
+            warnings,
+        )?)
+    }
+
+    fn fill_namespace(&self, object: &mut Value) -> Result<(), Failure> {
+        let Some(namespace) = &self.asked.namespace else {
+            return Ok(());
+        };
+        let own = metadata_text(object, "namespace");
+        if own.is_empty() {
+            object["metadata"]["namespace"] = namespace.as_str().into();
+        } else if own != namespace {
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the \
+                 request",
+            )
+            .into());
+        }
+        Ok(())
+    }
+
+    async fn update(&self, request: Request, form: Form) -> Result<Response, Failure> {
+        let options = write_options(request.uri(), request.headers())?;
+        let warnings = Warnings::default();
+        let object = self.read_object(request, &options, &warnings).await?;
+        let writer = self.writer(&options);
+        let updated = self
+            .storage()
+            .update(&self.target(), &writer, |_| Ok(object.clone()))
+            .await?;
+        finish(
+            form,
+            StatusCode::OK,
+            self.asked.resource,
+            updated.into_object(),
+            &warnings,
+        )
+    }
+
+    async fn patch(&self, request: Request, form: Form) -> Result<Response, Failure> {
+        let options = write_options(request.uri(), request.headers())?;
+        let (parts, content) = request.into_parts();
+        let kind = patching::kind(&body::content_type(&parts.headers))?;
+        let limit = self.context.limits.max_body_bytes;
+        let content = body::read(&parts.headers, content, limit).await?;
+        let patch = patching::parse(&content)?;
+        let warnings = Warnings::default();
+        let writer = self.writer(&options);
+        let schema = self.asked.resource.schema;
+        let apply =
+            |current: &Value| self.patched(kind, schema, current, &patch, &options, &warnings);
+        let updated = self
+            .storage()
+            .update(&self.target(), &writer, apply)
+            .await?;
+        finish(
+            form,
+            StatusCode::OK,
+            self.asked.resource,
+            updated.into_object(),
+            &warnings,
+        )
+    }
+
+    fn patched(
+        &self,
+        kind: PatchKind,
+        schema: &str,
+        current: &Value,
+        patch: &Value,
+        options: &WriteOptions,
+        warnings: &Warnings,
+    ) -> Result<Value, Failure> {
+        let applied = patching::apply(
+            kind,
+            schema,
+            current,
+            patch,
+            options.field_validation,
+            warnings,
+        )?;
+        Ok(applied)
+    }
+
+    async fn bind(&self, request: Request, form: Form) -> Result<Response, Failure> {
+        let options = write_options(request.uri(), request.headers())?;
+        let warnings = Warnings::default();
+        let mut binding = self.read_object(request, &options, &warnings).await?;
+        self.fill_namespace(&mut binding)?;
+        let pods = nautilus_machinery::resource::find("", "v1", "pods")
+            .ok_or_else(|| ApiError::internal("the table of kinds lacks pods"))?;
+        let name = match &self.asked.name {
+            Some(name) => name.clone(),
+            None => metadata_text(&binding, "name").to_owned(),
+        };
+        let target = Target {
+            resource: pods,
+            namespace: self.asked.namespace.as_deref(),
+            name: &name,
+            subresource: Some("binding"),
+        };
+        let writer = self.writer(&options);
+        let now = ids::now_rfc3339();
+        let facts = Context {
+            now: &now,
+            uid: "",
+            name_suffix: "",
+            namespace: target.namespace,
+            user: writer.user,
+            field_manager: writer.field_manager,
+        };
+        let bind = |pod: &Value| Ok(strategy::bind(pod, &binding, &facts)?);
+        self.storage().update(&target, &writer, bind).await?;
+        respond::status(
+            form.agreed.format,
+            StatusCode::CREATED,
+            &status::success(201),
+        )
+    }
+
+    async fn delete(&self, request: Request, form: Form) -> Result<Response, Failure> {
+        let (options, write) = self.delete_options(request).await?;
+        let writer = self.writer(&write);
+        let target = self.target();
+        match self.storage().delete(&target, &options, &writer).await? {
+            Deleted::Marked(object) => {
+                respond::object(form, StatusCode::OK, target.resource, object)
+            }
+            // The reference answers with the pod itself, with a `Status` for others.
+            Deleted::Removed(object) if returns_deleted(target.resource) => {
+                respond::object(form, StatusCode::OK, target.resource, object)
+            }
+            Deleted::Removed(object) => {
+                let uid = metadata_text(&object, "uid");
+                let value = status::deleted(target.resource, target.name, uid);
+                respond::status(form.agreed.format, StatusCode::OK, &value)
+            }
+        }
+    }
+
+    async fn delete_collection(&self, request: Request, form: Form) -> Result<Response, Failure> {
+        let resource = self.asked.resource;
+        let list = ListOptions::parse(request.uri(), resource, false)?;
+        let (options, write) = self.delete_options(request).await?;
+        let writer = self.writer(&write);
+        let storage = self.storage();
+        let namespace = self.asked.namespace.as_deref();
+        let mut page = storage.list(resource, namespace, &list).await?;
+        let mut deleted = Vec::with_capacity(page.items.len());
+        for item in &page.items {
+            let target = Target {
+                resource,
+                namespace,
+                name: metadata_text(item, "name"),
+                subresource: None,
+            };
+            match storage.delete(&target, &options, &writer).await {
+                Ok(Deleted::Removed(object) | Deleted::Marked(object)) => deleted.push(object),
+                Err(failure) if failure.error.code() == 404 => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        page.items = deleted;
+        respond::list(form, resource, page)
+    }
+
+    /// DeleteOptions from the body where there is one, else from the query.
+    async fn delete_options(
+        &self,
+        request: Request,
+    ) -> Result<(DeleteOptions, WriteOptions), Failure> {
+        let (parts, content) = request.into_parts();
+        let mut write = write_options(&parts.uri, &parts.headers)?;
+        let limit = self.context.limits.max_body_bytes;
+        let content = body::read(&parts.headers, content, limit).await?;
+        let value = if content.is_empty() {
+            delete_options_of_query(&parts.uri)?
+        } else {
+            decode_delete_options(&parts.headers, &content)?
+        };
+        let dry_runs: Vec<&str> = value["dryRun"]
+            .as_array()
+            .map(|list| list.iter().filter_map(Value::as_str).collect())
+            .unwrap_or_default();
+        write.dry_run |= parse_dry_run(&dry_runs)?;
+        Ok((DeleteOptions::from_value(&value)?, write))
+    }
+}
+
+fn decode_delete_options(headers: &HeaderMap, content: &[u8]) -> Result<Value, ApiError> {
+    match body::content_type(headers).as_str() {
+        "application/vnd.kubernetes.protobuf" => {
+            codec::decode(DELETE_OPTIONS_SCHEMA, MediaType::Protobuf, content)
+        }
+        "application/json" => codec::decode(DELETE_OPTIONS_SCHEMA, MediaType::Json, content),
+        "application/yaml" | "application/x-yaml" => {
+            let json = body::yaml_to_json(content)?;
+            codec::decode(DELETE_OPTIONS_SCHEMA, MediaType::Yaml, &json)
+        }
+        _ => Err(ApiError::unsupported_media_type(&crate::negotiate::SERVED)),
+    }
+}
+
+fn delete_options_of_query(uri: &Uri) -> Result<Value, ApiError> {
+    let query = Query::of(uri);
+    let mut value = json!({});
+    if let Some(seconds) = query.number("gracePeriodSeconds")? {
+        value["gracePeriodSeconds"] = seconds.into();
+    }
+    if let Some(policy) = query.text("propagationPolicy") {
+        value["propagationPolicy"] = policy.into();
+    }
+    if let Some(orphan) = query.text("orphanDependents") {
+        value["orphanDependents"] = crate::route::truth(orphan).into();
+    }
+    Ok(value)
+}
+
+fn returns_deleted(resource: &Resource) -> bool {
+    resource.group.is_empty() && matches!(resource.plural, "pods" | "services" | "serviceaccounts")
+}
+
+fn write_options(uri: &Uri, headers: &HeaderMap) -> Result<WriteOptions, ApiError> {
+    let agent = headers
+        .get(USER_AGENT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    WriteOptions::parse(uri, agent)
+}
+
+fn include(uri: &Uri, agreed: Agreed) -> Result<IncludeObject, ApiError> {
+    if !matches!(agreed.rendering, Rendering::Table(_)) {
+        return Ok(IncludeObject::Metadata);
+    }
+    match Query::of(uri).text("includeObject") {
+        None | Some("Metadata") => Ok(IncludeObject::Metadata),
+        Some("None") => Ok(IncludeObject::None),
+        Some("Object") => Ok(IncludeObject::Object),
+        Some(other) => Err(ApiError::bad_request(format!(
+            "includeObject: unsupported value {other:?}: must be None, Metadata or Object"
+        ))),
+    }
+}
+
+fn finish(
+    form: Form,
+    code: StatusCode,
+    resource: &'static Resource,
+    object: Value,
+    warnings: &Warnings,
+) -> Result<Response, Failure> {
+    let mut response = respond::object(form, code, resource, object)?;
+    respond::warn(&mut response, &warnings.take());
+    Ok(response)
+}

@@ -1,0 +1,198 @@
+//! Answers: an object, list or `Status` in the form agreed on.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use nautilus_machinery::codec;
+use nautilus_machinery::resource::Resource;
+use nautilus_machinery::status::ApiError;
+use nautilus_machinery::table::{self, IncludeObject};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::negotiate::{Agreed, Format, Rendering};
+use crate::storage::Page;
+
+/// The OpenAPI name of `Status`.
+pub(crate) const STATUS_SCHEMA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+pub(crate) const JSON_TYPE: &str = "application/json";
+pub(crate) const PROTOBUF_TYPE: &str = "application/vnd.kubernetes.protobuf";
+const YAML_TYPE: &str = "application/yaml";
+/// Text of a `Warning` header, at most.
+const MAX_WARNING_CHARS: usize = 256;
+
+/// How objects of one request are rendered.
+#[derive(Clone, Copy)]
+pub(crate) struct Form {
+    pub(crate) agreed: Agreed,
+    pub(crate) include: IncludeObject,
+}
+
+/// One object.
+pub(crate) fn object(
+    form: Form,
+    status: StatusCode,
+    resource: &'static Resource,
+    value: Value,
+) -> Result<Response, Failure> {
+    let (schema, value) = match form.agreed.rendering {
+        Rendering::Whole => (resource.schema, value),
+        Rendering::Table(version) => {
+            let meta = json!({ "resourceVersion": value["metadata"]["resourceVersion"] });
+            let items = [value];
+            let now = crate::ids::now_unix_s();
+            (
+                "",
+                table::render(resource, &items, &meta, form.include, version, now, true),
+            )
+        }
+        Rendering::Metadata(version) => ("", table::partial_object_metadata(&value, version)),
+    };
+    encoded(form.agreed.format, status, schema, &value)
+}
+
+/// A page of a list.
+pub(crate) fn list(
+    form: Form,
+    resource: &'static Resource,
+    page: Page,
+) -> Result<Response, Failure> {
+    let mut meta = json!({ "resourceVersion": page.revision.to_string() });
+    if let Some(token) = page.continue_token {
+        meta["continue"] = token.into();
+    }
+    if let Some(remaining) = page.remaining.filter(|remaining| *remaining > 0) {
+        meta["remainingItemCount"] = remaining.into();
+    }
+    let schema = resource.list_schema();
+    let (schema, value) = match form.agreed.rendering {
+        Rendering::Whole => (
+            schema.as_str(),
+            json!({
+                "kind": resource.list_kind(),
+                "apiVersion": resource.api_version(),
+                "metadata": meta,
+                "items": page.items,
+            }),
+        ),
+        Rendering::Table(version) => {
+            let now = crate::ids::now_unix_s();
+            (
+                "",
+                table::render(
+                    resource,
+                    &page.items,
+                    &meta,
+                    form.include,
+                    version,
+                    now,
+                    true,
+                ),
+            )
+        }
+        Rendering::Metadata(version) => (
+            "",
+            json!({
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": format!("meta.k8s.io/{version}"),
+                "metadata": meta,
+                "items": page
+                    .items
+                    .iter()
+                    .map(|item| table::partial_object_metadata(item, version))
+                    .collect::<Vec<_>>(),
+            }),
+        ),
+    };
+    encoded(form.agreed.format, StatusCode::OK, schema, &value)
+}
+
+/// A successful `Status`.
+pub(crate) fn status(format: Format, code: StatusCode, value: &Value) -> Result<Response, Failure> {
+    encoded(format, code, STATUS_SCHEMA, value)
+}
+
+/// A refusal, in the client's format where it can be had.
+pub(crate) fn failure(format: Format, failure: &Failure) -> Response {
+    let code =
+        StatusCode::from_u16(failure.error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let value = failure.to_status();
+    let mut response = encoded(format, code, STATUS_SCHEMA, &value)
+        .or_else(|_| encoded(Format::Json, code, STATUS_SCHEMA, &value))
+        .unwrap_or_else(|_| plain(code, failure.error.message()));
+    if let Some(seconds) = failure.error.retry_after_seconds() {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Any JSON document of our own.
+pub(crate) fn json_document(value: &Value) -> Result<Response, Failure> {
+    encoded(Format::Json, StatusCode::OK, "", value)
+}
+
+/// Plain text.
+pub(crate) fn plain(code: StatusCode, text: &str) -> Response {
+    bytes(
+        code,
+        "text/plain; charset=utf-8",
+        text.to_owned().into_bytes(),
+    )
+}
+
+/// Bytes of a media type.
+pub(crate) fn bytes(code: StatusCode, media: &str, content: impl Into<Body>) -> Response {
+    let mut response = Response::new(content.into());
+    *response.status_mut() = code;
+    if let Ok(media) = HeaderValue::from_str(media) {
+        response.headers_mut().insert(CONTENT_TYPE, media);
+    }
+    // Nothing here may be kept by a proxy unless a handler says so.
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// Adds `Warning: 299` headers.
+pub(crate) fn warn(response: &mut Response, warnings: &[String]) {
+    for warning in warnings {
+        let text: String = warning
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(MAX_WARNING_CHARS)
+            .flat_map(|c| match c {
+                '"' | '\\' => vec!['\\', c],
+                other => vec![other],
+            })
+            .collect();
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) {
+            response.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+}
+
+fn encoded(
+    format: Format,
+    code: StatusCode,
+    schema: &str,
+    value: &Value,
+) -> Result<Response, Failure> {
+    let internal = |error: String| Failure::from(ApiError::internal(error));
+    Ok(match format {
+        Format::Protobuf if !schema.is_empty() => {
+            bytes(code, PROTOBUF_TYPE, codec::encode_protobuf(schema, value)?)
+        }
+        Format::Yaml => {
+            let text = serde_yaml_ng::to_string(value).map_err(|e| internal(e.to_string()))?;
+            bytes(code, YAML_TYPE, text)
+        }
+        Format::Json | Format::Protobuf => {
+            let text = serde_json::to_vec(value).map_err(|e| internal(e.to_string()))?;
+            bytes(code, JSON_TYPE, text)
+        }
+    })
+}

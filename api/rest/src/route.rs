@@ -1,0 +1,358 @@
+//! What a request asks for, read from its method and path alone.
+//!
+//! Knows nothing of users, bodies or storage. Everything that answers, authorizes,
+//! counts or traces a request works on the one [`Route`] made here, so that they
+//! can't disagree on what was asked.
+
+use http::{Method, Uri};
+use nautilus_machinery::resource::{self, Resource};
+
+/// The Kubernetes verb of a resource request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Get,
+    List,
+    Watch,
+    Create,
+    Update,
+    Patch,
+    Delete,
+    DeleteCollection,
+}
+
+impl Verb {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+        }
+    }
+}
+
+/// A request for objects of one kind.
+#[derive(Clone)]
+pub(crate) struct ResourceRequest {
+    pub(crate) verb: Verb,
+    pub(crate) resource: &'static Resource,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) subresource: Option<String>,
+}
+
+/// The quorum's own requests about members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum MemberRequest {
+    List,
+    Add,
+    Promote(u64),
+    Transfer(u64),
+    Remove(u64),
+}
+
+/// What is asked.
+#[derive(Clone)]
+pub(crate) enum Route {
+    /// `/healthz`, `/livez`, `/readyz` and one check of theirs.
+    Health {
+        endpoint: &'static str,
+        check: Option<String>,
+    },
+    Version,
+    Metrics,
+    /// `/api` (false) or `/apis` (true).
+    Groups {
+        named: bool,
+    },
+    /// `/apis/GROUP`.
+    Group(String),
+    /// `/api/v1` or `/apis/GROUP/VERSION`; the group of `/api` is empty.
+    GroupVersion {
+        group: String,
+        version: String,
+    },
+    OpenApiIndex,
+    /// `/openapi/v3/` and this path.
+    OpenApiDocument(String),
+    Credentials,
+    Leader,
+    Status,
+    Members(MemberRequest),
+    Resource(ResourceRequest),
+    /// A path that is served, with a method that is not.
+    MethodNotAllowed,
+    NotFound,
+}
+
+impl Route {
+    /// The label of metrics and spans: low in cardinality.
+    pub(crate) fn resource_label(&self) -> &'static str {
+        match self {
+            Self::Resource(request) => request.resource.plural,
+            _ => "",
+        }
+    }
+
+    /// The verb's label, in capitals as the reference's metrics have it.
+    pub(crate) fn verb_label(&self, method: &Method) -> &'static str {
+        match self {
+            Self::Resource(request) => match request.verb {
+                Verb::Get => "GET",
+                Verb::List => "LIST",
+                Verb::Watch => "WATCH",
+                Verb::Create => "POST",
+                Verb::Update => "PUT",
+                Verb::Patch => "PATCH",
+                Verb::Delete => "DELETE",
+                Verb::DeleteCollection => "DELETECOLLECTION",
+            },
+            _ => match *method {
+                Method::GET | Method::HEAD => "GET",
+                Method::POST => "POST",
+                Method::PUT => "PUT",
+                Method::DELETE => "DELETE",
+                Method::PATCH => "PATCH",
+                _ => "OTHER",
+            },
+        }
+    }
+
+    /// The route as a span's `http.route`.
+    pub(crate) fn template(&self) -> &'static str {
+        match self {
+            Self::Health { endpoint, .. } => endpoint,
+            Self::Version => "/version",
+            Self::Metrics => "/metrics",
+            Self::Groups { named: false } => "/api",
+            Self::Groups { named: true } => "/apis",
+            Self::Group(_) => "/apis/{group}",
+            Self::GroupVersion { .. } => "/apis/{group}/{version}",
+            Self::OpenApiIndex | Self::OpenApiDocument(_) => "/openapi/v3",
+            Self::Credentials => "/nautilus/v1/credentials",
+            Self::Leader => "/nautilus/v1/leader",
+            Self::Status => "/nautilus/v1/status",
+            Self::Members(_) => "/nautilus/v1/members",
+            Self::Resource(request) if request.namespace.is_some() => {
+                "/apis/{group}/{version}/namespaces/{namespace}/{resource}"
+            }
+            Self::Resource(_) => "/apis/{group}/{version}/{resource}",
+            Self::MethodNotAllowed | Self::NotFound => "",
+        }
+    }
+
+    /// Whether the answer may go on for as long as the client listens.
+    pub(crate) fn is_long_running(&self, uri: &Uri) -> bool {
+        match self {
+            Self::Resource(request) => request.verb == Verb::Watch,
+            Self::Leader => query_flag(uri, "watch"),
+            _ => false,
+        }
+    }
+}
+
+/// Reads a request's method and target.
+pub(crate) fn parse(method: &Method, uri: &Uri) -> Route {
+    let Some(segments) = segments(uri.path()) else {
+        return Route::NotFound;
+    };
+    let parts: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let read_only = *method == Method::GET || *method == Method::HEAD;
+    let reading = |route: Route| {
+        if read_only {
+            route
+        } else {
+            Route::MethodNotAllowed
+        }
+    };
+    match parts.as_slice() {
+        ["healthz"] => reading(Route::Health {
+            endpoint: "/healthz",
+            check: None,
+        }),
+        ["livez"] => reading(Route::Health {
+            endpoint: "/livez",
+            check: None,
+        }),
+        ["readyz"] => reading(Route::Health {
+            endpoint: "/readyz",
+            check: None,
+        }),
+        ["healthz", check @ ..] => health("/healthz", check),
+        ["livez", check @ ..] => health("/livez", check),
+        ["readyz", check @ ..] => health("/readyz", check),
+        ["version"] => reading(Route::Version),
+        ["metrics"] => reading(Route::Metrics),
+        ["api"] => reading(Route::Groups { named: false }),
+        ["apis"] => reading(Route::Groups { named: true }),
+        ["openapi", "v3"] => reading(Route::OpenApiIndex),
+        ["openapi", "v3", rest @ ..] => reading(Route::OpenApiDocument(rest.join("/"))),
+        ["nautilus", "v1", rest @ ..] => own(method, rest),
+        ["api", "v1", rest @ ..] => group_version(method, uri, "", "v1", rest),
+        ["apis", group] => reading(Route::Group((*group).to_owned())),
+        ["apis", group, version, rest @ ..] => group_version(method, uri, group, version, rest),
+        _ => Route::NotFound,
+    }
+}
+
+fn health(endpoint: &'static str, check: &[&str]) -> Route {
+    Route::Health {
+        endpoint,
+        check: Some(check.join("/")),
+    }
+}
+
+fn own(method: &Method, rest: &[&str]) -> Route {
+    let id = |text: &str| text.parse::<u64>().ok();
+    let found = match (method, rest) {
+        (&Method::POST, ["credentials"]) => Some(Route::Credentials),
+        (&Method::GET, ["leader"]) => Some(Route::Leader),
+        (&Method::GET, ["status"]) => Some(Route::Status),
+        (&Method::GET, ["members"]) => Some(Route::Members(MemberRequest::List)),
+        (&Method::POST, ["members"]) => Some(Route::Members(MemberRequest::Add)),
+        (&Method::DELETE, ["members", text]) => {
+            id(text).map(|id| Route::Members(MemberRequest::Remove(id)))
+        }
+        (&Method::POST, ["members", text, "promote"]) => {
+            id(text).map(|id| Route::Members(MemberRequest::Promote(id)))
+        }
+        (&Method::POST, ["members", text, "transfer"]) => {
+            id(text).map(|id| Route::Members(MemberRequest::Transfer(id)))
+        }
+        (_, ["credentials" | "leader" | "status" | "members"]) => Some(Route::MethodNotAllowed),
+        _ => None,
+    };
+    found.unwrap_or(Route::NotFound)
+}
+
+fn group_version(method: &Method, uri: &Uri, group: &str, version: &str, rest: &[&str]) -> Route {
+    match rest {
+        [] if *method == Method::GET || *method == Method::HEAD => Route::GroupVersion {
+            group: group.to_owned(),
+            version: version.to_owned(),
+        },
+        [] => Route::MethodNotAllowed,
+        // The deprecated form: `/api/v1/watch/...` is the same path with `?watch=true`.
+        ["watch", rest @ ..] if !rest.is_empty() => {
+            objects(method, uri, group, version, rest, true)
+        }
+        rest => objects(method, uri, group, version, rest, false),
+    }
+}
+
+fn objects(
+    method: &Method,
+    uri: &Uri,
+    group: &str,
+    version: &str,
+    rest: &[&str],
+    watch_path: bool,
+) -> Route {
+    let find = |plural: &str| resource::find(group, version, plural);
+    // `/namespaces/NAME/status` is a subresource of the namespace; `/namespaces/NAME/pods`
+    // is a collection inside it.
+    let inside = |plural: &str| find(plural).filter(|resource| resource.namespaced);
+    let (resource, namespace, name, subresource) = match rest {
+        ["namespaces", namespace, plural] if inside(plural).is_some() => {
+            (inside(plural), Some(*namespace), None, None)
+        }
+        ["namespaces", namespace, plural, name] if inside(plural).is_some() => {
+            (inside(plural), Some(*namespace), Some(*name), None)
+        }
+        ["namespaces", namespace, plural, name, sub] if inside(plural).is_some() => {
+            (inside(plural), Some(*namespace), Some(*name), Some(*sub))
+        }
+        [plural] => (find(plural), None, None, None),
+        [plural, name] => (outside(find(plural)), None, Some(*name), None),
+        [plural, name, sub] => (outside(find(plural)), None, Some(*name), Some(*sub)),
+        _ => (None, None, None, None),
+    };
+    let Some(resource) = resource else {
+        return Route::NotFound;
+    };
+    if let Some(sub) = subresource
+        && resource.subresource(sub).is_none()
+    {
+        return Route::NotFound;
+    }
+    let watching = watch_path || query_flag(uri, "watch");
+    let Some(verb) = verb(method, name.is_some(), watching) else {
+        return Route::MethodNotAllowed;
+    };
+    Route::Resource(ResourceRequest {
+        verb,
+        resource,
+        namespace: namespace.map(str::to_owned),
+        name: name.map(str::to_owned),
+        subresource: subresource.map(str::to_owned),
+    })
+}
+
+fn outside(resource: Option<&'static Resource>) -> Option<&'static Resource> {
+    resource.filter(|resource| !resource.namespaced)
+}
+
+fn verb(method: &Method, named: bool, watching: bool) -> Option<Verb> {
+    Some(match (method, named) {
+        (&Method::GET | &Method::HEAD, _) if watching => Verb::Watch,
+        (&Method::GET | &Method::HEAD, true) => Verb::Get,
+        (&Method::GET | &Method::HEAD, false) => Verb::List,
+        // A POST with a name is the creation of a subresource (`pods/NAME/binding`).
+        (&Method::POST, _) => Verb::Create,
+        (&Method::PUT, true) => Verb::Update,
+        (&Method::PATCH, true) => Verb::Patch,
+        (&Method::DELETE, true) => Verb::Delete,
+        (&Method::DELETE, false) => Verb::DeleteCollection,
+        _ => return None,
+    })
+}
+
+/// The query's pairs, decoded; empty when it does not parse.
+pub(crate) fn query_pairs(uri: &Uri) -> Vec<(String, String)> {
+    axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri)
+        .map(|query| query.0)
+        .unwrap_or_default()
+}
+
+/// Whether a boolean parameter is set, by the reference's rule: present and neither
+/// `0` nor `false`.
+pub(crate) fn query_flag(uri: &Uri, name: &str) -> bool {
+    query_pairs(uri)
+        .iter()
+        .any(|(key, value)| key == name && truth(value))
+}
+
+/// The reference's reading of a boolean parameter.
+pub(crate) fn truth(value: &str) -> bool {
+    !matches!(value, "0") && !value.eq_ignore_ascii_case("false")
+}
+
+/// The path's segments, percent-decoded; `None` if one does not decode or climbs.
+fn segments(path: &str) -> Option<Vec<String>> {
+    path.split('/')
+        .filter(|segment| !segment.is_empty())
+        .map(decode_segment)
+        .collect()
+}
+
+fn decode_segment(segment: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let [first, tail @ ..] = rest {
+        if *first == b'%' {
+            let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &tail[2..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    let text = String::from_utf8(bytes).ok()?;
+    let safe = text != "." && text != ".." && !text.contains('/');
+    safe.then_some(text)
+}

@@ -1,0 +1,306 @@
+//! One way in for every request: identity, limits, authorization, the handler, and
+//! what every answer carries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use nautilus_machinery::identity::User;
+use nautilus_machinery::status::ApiError;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout};
+use tracing::{Instrument as _, Span, field};
+
+use crate::context::RestContext;
+use crate::failure::Failure;
+use crate::negotiate::{Format, negotiate};
+use crate::resources::Call;
+use crate::route::{self, Route};
+use crate::{access, documents, health, ids, own, respond, trace};
+
+/// The leader's id, on every answer while one is known.
+pub const LEADER_ID_HEADER: HeaderName = HeaderName::from_static("x-nautilus-leader-id");
+/// Where the leader serves.
+pub const LEADER_ADDRESS_HEADER: HeaderName = HeaderName::from_static("x-nautilus-leader-address");
+/// Digest of the leader's evidence, where this node has verified it.
+pub const LEADER_EVIDENCE_HEADER: HeaderName =
+    HeaderName::from_static("x-nautilus-leader-evidence");
+/// The term.
+pub const TERM_HEADER: HeaderName = HeaderName::from_static("x-nautilus-term");
+/// Names one request in logs and answers.
+pub const AUDIT_ID_HEADER: HeaderName = HeaderName::from_static("audit-id");
+
+/// Longest audit id taken from a client.
+const MAX_AUDIT_ID_BYTES: usize = 64;
+
+/// The face alone.
+pub fn router(context: Arc<RestContext>) -> Router {
+    router_with(context, Router::new())
+}
+
+/// The face, with other routes beside it (they must have no fallback). Their answers
+/// carry the same headers and are counted and traced the same way; who may call them
+/// is theirs to judge by the [`User`] in the request's extensions.
+pub fn router_with(context: Arc<RestContext>, others: Router) -> Router {
+    others
+        .fallback(dispatch)
+        .layer(middleware::from_fn_with_state(context.clone(), around))
+        .with_state(())
+        .layer(axum::Extension(context))
+}
+
+/// Around every request: span, metrics, and the headers of every answer.
+async fn around(
+    State(context): State<Arc<RestContext>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let route = route::parse(request.method(), request.uri());
+    let method = request.method().clone();
+    let verb = route.verb_label(&method);
+    let resource = route.resource_label();
+    let audit_id = audit_id(request.headers());
+    let span = span(&request, &route, &audit_id);
+    let long_running = route.is_long_running(request.uri());
+    request.extensions_mut().insert(RouteOf(route));
+    let started = Instant::now();
+    let mut response = {
+        let _counted = InFlight::new(verb);
+        next.run(request).instrument(span.clone()).await
+    };
+    span.record("http.response.status_code", response.status().as_u16());
+    if response.status().is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
+    let code = response.status().as_u16().to_string();
+    metrics::counter!("apiserver_request_total",
+        "verb" => verb, "resource" => resource, "code" => code)
+    .increment(1);
+    if !long_running {
+        metrics::histogram!("apiserver_request_duration_seconds",
+            "verb" => verb, "resource" => resource)
+        .record(started.elapsed().as_secs_f64());
+    }
+    add_headers(&context, &mut response, &audit_id);
+    response
+}
+
+/// The parsed route, handed from the middleware to the handler.
+#[derive(Clone)]
+struct RouteOf(Route);
+
+/// Counts a request while it is served.
+struct InFlight(&'static str);
+
+impl InFlight {
+    fn new(verb: &'static str) -> Self {
+        let kind = match verb {
+            "GET" | "LIST" | "WATCH" => "readOnly",
+            _ => "mutating",
+        };
+        metrics::gauge!("apiserver_current_inflight_requests", "request_kind" => kind)
+            .increment(1.0);
+        Self(kind)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        metrics::gauge!("apiserver_current_inflight_requests", "request_kind" => self.0)
+            .decrement(1.0);
+    }
+}
+
+fn span(request: &Request, route: &Route, audit_id: &str) -> Span {
+    let span = tracing::info_span!(
+        "http_request",
+        otel.name = format!("{} {}", request.method(), route.template()),
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        http.request.method = %request.method(),
+        http.route = route.template(),
+        http.response.status_code = field::Empty,
+        url.path = request.uri().path(),
+        audit_id,
+    );
+    trace::adopt(&span, request.headers());
+    span
+}
+
+fn audit_id(headers: &HeaderMap) -> String {
+    headers
+        .get(&AUDIT_ID_HEADER)
+        .and_then(|value| value.to_str().ok())
+        .filter(|value| !value.is_empty() && value.len() <= MAX_AUDIT_ID_BYTES)
+        .map_or_else(ids::uuid, str::to_owned)
+}
+
+fn add_headers(context: &RestContext, response: &mut Response, audit_id: &str) {
+    let leadership = context.kv.leadership();
+    let headers = response.headers_mut();
+    headers.insert(TERM_HEADER, HeaderValue::from(leadership.term));
+    if let Ok(value) = HeaderValue::from_str(audit_id) {
+        headers.insert(AUDIT_ID_HEADER, value);
+    }
+    let Some(leader) = leadership.leader else {
+        return;
+    };
+    headers.insert(LEADER_ID_HEADER, HeaderValue::from(leader.id));
+    if let Ok(address) = HeaderValue::from_str(&leader.api_address) {
+        headers.insert(LEADER_ADDRESS_HEADER, address);
+    }
+    if let Some(digest) = (context.node.evidence_digest)(leader.id)
+        && let Ok(digest) = HeaderValue::from_str(&digest)
+    {
+        headers.insert(LEADER_EVIDENCE_HEADER, digest);
+    }
+}
+
+/// The fallback: everything that is ours.
+async fn dispatch(
+    axum::Extension(context): axum::Extension<Arc<RestContext>>,
+    request: Request,
+) -> Response {
+    let format = negotiate(request.headers(), false).map_or(Format::Json, |agreed| agreed.format);
+    match admit_and_handle(&context, request).await {
+        Ok(response) => response,
+        Err(failure) => {
+            if failure.error.code() >= 500 {
+                tracing::warn!(code = failure.error.code(), error = %failure.error, "request failed");
+            }
+            respond::failure(format, &failure)
+        }
+    }
+}
+
+/// What a request holds while it is served.
+struct Admitted {
+    request: Option<OwnedSemaphorePermit>,
+    watch: Option<OwnedSemaphorePermit>,
+    limit: Option<Duration>,
+}
+
+async fn admit_and_handle(
+    context: &Arc<RestContext>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let route = match request.extensions().get::<RouteOf>() {
+        Some(route) => route.0.clone(),
+        None => route::parse(request.method(), request.uri()),
+    };
+    let user = request
+        .extensions()
+        .get::<User>()
+        .cloned()
+        .unwrap_or_else(User::anonymous);
+    access::authorize(&user, request.method(), request.uri().path(), &route)?;
+    let admitted = admit(context, &route, request.uri())?;
+    let limit = admitted.limit;
+    let handling = handle(context.clone(), route, user, request, admitted);
+    match limit {
+        None => handling.await,
+        Some(limit) => timeout(limit, handling).await.unwrap_or_else(|_| {
+            Err(ApiError::timeout("the request did not complete in time", 1).into())
+        }),
+    }
+}
+
+/// Takes a place among the requests, or among the watches, without waiting.
+fn admit(context: &RestContext, route: &Route, uri: &Uri) -> Result<Admitted, Failure> {
+    let full = || ApiError::too_many_requests("too many requests, please try again later", 1);
+    if matches!(route, Route::Health { .. }) {
+        return Ok(Admitted {
+            request: None,
+            watch: None,
+            limit: Some(context.limits.request_timeout),
+        });
+    }
+    if route.is_long_running(uri) {
+        let permit = context
+            .watches
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| full())?;
+        return Ok(Admitted {
+            request: None,
+            watch: Some(permit),
+            limit: None,
+        });
+    }
+    let permit = context
+        .requests
+        .clone()
+        .try_acquire_owned()
+        .map_err(|_| full())?;
+    Ok(Admitted {
+        request: Some(permit),
+        watch: None,
+        limit: Some(context.limits.request_timeout),
+    })
+}
+
+async fn handle(
+    context: Arc<RestContext>,
+    route: Route,
+    user: User,
+    request: Request,
+    admitted: Admitted,
+) -> Result<Response, Failure> {
+    let Admitted {
+        request: _held,
+        watch,
+        ..
+    } = admitted;
+    let head_only = *request.method() == Method::HEAD;
+    let response = match route {
+        Route::Health { endpoint, check } => {
+            health::answer(&context, endpoint, check.as_deref(), request.uri()).await
+        }
+        Route::Version => documents::version(),
+        Route::Metrics => Ok(respond::bytes(
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            (context.node.metrics_text)(),
+        )),
+        Route::Groups { named } => {
+            let address = context.node.api_address.trim_start_matches("https://");
+            documents::groups(request.headers(), named, address)
+        }
+        Route::Group(group) => documents::group(request.headers(), &group),
+        Route::GroupVersion { group, version } => {
+            documents::resources(request.headers(), &group, &version)
+        }
+        Route::OpenApiIndex => context.documents.index(request.headers()).await,
+        Route::OpenApiDocument(path) => {
+            context
+                .documents
+                .document(&path, request.headers(), request.uri())
+                .await
+        }
+        Route::Credentials => own::credentials(&context, request).await,
+        Route::Leader => own::leader(&context, &request, watch),
+        Route::Status => own::status(&context),
+        Route::Members(asked) => own::members(&context, asked, request).await,
+        Route::Resource(asked) => {
+            Call {
+                context,
+                asked,
+                user,
+                watch_permit: watch,
+            }
+            .serve(request)
+            .await
+        }
+        Route::MethodNotAllowed => Err(ApiError::method_not_allowed().into()),
+        Route::NotFound => Err(ApiError::path_not_found().into()),
+    }?;
+    Ok(if head_only {
+        response.map(|_| axum::body::Body::empty())
+    } else {
+        response
+    })
+}

@@ -1,0 +1,237 @@
+//! Accepting connections and speaking HTTP on them.
+//!
+//! Invariants
+//! - Every connection holds a permit of a bounded number; a client that does not
+//!   finish its TLS handshake, or its request head, in time is dropped.
+//! - A stop ends accepting at once, lets requests under way finish (watches end by
+//!   the same signal in [`crate::RestContext`]) and cuts what is left after a grace.
+//! - Plain HTTP is served on a loopback address only.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use nautilus_machinery::identity::User;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+use crate::tls::user_of;
+
+/// Bounds on connections.
+#[derive(Debug, Clone)]
+pub struct ConnectionLimits {
+    /// Connections served at once.
+    pub max_connections: usize,
+    /// From accept to the end of the TLS handshake.
+    pub handshake_timeout: Duration,
+    /// From the first byte of a request's head to its last.
+    pub header_read_timeout: Duration,
+    /// Bytes of a request's head.
+    pub max_header_bytes: usize,
+    /// Streams of one HTTP/2 connection at once.
+    pub max_streams: u32,
+    /// Pings on a silent HTTP/2 connection; it is dropped if one is not answered in
+    /// the same time.
+    pub ping_interval: Duration,
+    /// Time for requests under way after a stop.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: 16_384,
+            handshake_timeout: Duration::from_secs(10),
+            header_read_timeout: Duration::from_secs(30),
+            max_header_bytes: 64 * 1024,
+            max_streams: 1_000,
+            ping_interval: Duration::from_secs(30),
+            shutdown_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Pause after a failed accept (out of file descriptors, say).
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// The remote address of a connection, in every request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct RemoteAddress(pub SocketAddr);
+
+/// Serves HTTPS until `shutdown`, then for at most the grace. The user of each
+/// connection's client certificate stands in its requests' extensions as [`User`].
+pub async fn serve_tls(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    router: Router,
+    limits: ConnectionLimits,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let acceptor = TlsAcceptor::from(config);
+    serve(listener, Some(acceptor), router, limits, shutdown).await
+}
+
+/// Serves plain HTTP, every caller anonymous, on a loopback listener until
+/// `shutdown`. Refuses any other address.
+pub async fn serve_plain_loopback(
+    listener: TcpListener,
+    router: Router,
+    limits: ConnectionLimits,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    if !address.ip().is_loopback() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("plain HTTP is served on a loopback address only, not on {address}"),
+        ));
+    }
+    serve(listener, None, router, limits, shutdown).await
+}
+
+async fn serve(
+    listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    router: Router,
+    limits: ConnectionLimits,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let permits = Arc::new(Semaphore::new(limits.max_connections));
+    let limits = Arc::new(limits);
+    let tracker = TaskTracker::new();
+    loop {
+        let permit = tokio::select! {
+            () = shutdown.cancelled() => break,
+            permit = permits.clone().acquire_owned() => permit.map_err(io::Error::other)?,
+        };
+        let (stream, remote) = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    continue;
+                }
+            },
+        };
+        let connection = Connection {
+            acceptor: acceptor.clone(),
+            router: router.clone(),
+            limits: limits.clone(),
+            shutdown: shutdown.clone(),
+            remote,
+        };
+        tracker.spawn(async move {
+            connection.run(stream).await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    tracker.close();
+    if tokio::time::timeout(limits.shutdown_grace, tracker.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            connections = tracker.len(),
+            "connections outlived the shutdown grace"
+        );
+    }
+    Ok(())
+}
+
+struct Connection {
+    acceptor: Option<TlsAcceptor>,
+    router: Router,
+    limits: Arc<ConnectionLimits>,
+    shutdown: CancellationToken,
+    remote: SocketAddr,
+}
+
+impl Connection {
+    async fn run(self, stream: TcpStream) {
+        let _ = stream.set_nodelay(true);
+        let Some(acceptor) = self.acceptor.clone() else {
+            self.speak_http(stream, User::anonymous()).await;
+            return;
+        };
+        let handshake =
+            tokio::time::timeout(self.limits.handshake_timeout, acceptor.accept(stream));
+        let refused = match handshake.await {
+            Ok(Ok(stream)) => {
+                let user = user_of(stream.get_ref().1.peer_certificates());
+                self.speak_http(stream, user).await;
+                return;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "not finished in time".to_owned(),
+        };
+        metrics::counter!("nautilus_tls_handshakes_refused_total").increment(1);
+        tracing::info!(remote = %self.remote, reason = %refused, "TLS handshake refused");
+    }
+
+    async fn speak_http<S>(self, stream: S, user: User)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self {
+            router,
+            limits,
+            shutdown,
+            remote,
+            ..
+        } = self;
+        let service = hyper::service::service_fn(move |request: hyper::Request<_>| {
+            let mut request = request.map(axum::body::Body::new);
+            request.extensions_mut().insert(user.clone());
+            request.extensions_mut().insert(RemoteAddress(remote));
+            router.clone().oneshot(request)
+        });
+        let builder = http_builder(&limits);
+        let connection = builder
+            .serve_connection_with_upgrades(TokioIo::new(stream), service)
+            .into_owned();
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                match tokio::time::timeout(limits.shutdown_grace, connection).await {
+                    Ok(ended) => ended,
+                    Err(_) => return,
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%remote, %error, "connection ended");
+        }
+    }
+}
+
+fn http_builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_read_timeout)
+        .max_buf_size(limits.max_header_bytes.max(8 * 1024));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.max_streams)
+        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(limits.ping_interval)
+        .keep_alive_timeout(limits.ping_interval);
+    builder
+}

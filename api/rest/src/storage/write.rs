@@ -1,0 +1,412 @@
+//! Creates, updates and deletes: read, let the strategy decide, swap, and again if
+//! somebody else was first.
+//!
+//! The first attempt reads this node's state as it is. Whatever it would refuse, and
+//! every further attempt, reads behind a barrier: a write is never refused because
+//! this node lags.
+
+use bytes::Bytes;
+use nautilus_machine::types::KeyRange;
+use nautilus_machine::{Compare, Operation, Put, Revision};
+use nautilus_machinery::convert;
+use nautilus_machinery::resource::Resource;
+use nautilus_machinery::status::ApiError;
+use nautilus_machinery::strategy::{self, Change, Context, DeleteOptions, Deletion};
+use serde_json::Value;
+
+use super::commit::{Evidence, Swap};
+use super::{Row, Storage, metadata_text, namespaces, take_version, with_version};
+use crate::failure::Failure;
+use crate::ids;
+
+/// Attempts of one write against others of the same object.
+const MAX_ATTEMPTS: u32 = 64;
+/// Names tried for one `generateName`, as the reference does.
+const MAX_GENERATED_NAMES: u32 = 8;
+
+/// Which object a write is about.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub(crate) resource: &'static Resource,
+    pub(crate) namespace: Option<&'a str>,
+    pub(crate) name: &'a str,
+    pub(crate) subresource: Option<&'a str>,
+}
+
+impl Target<'_> {
+    pub(crate) fn key(&self) -> String {
+        self.resource.key(self.namespace, self.name)
+    }
+}
+
+/// On whose behalf, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Writer<'a> {
+    pub(crate) user: &'a str,
+    pub(crate) field_manager: &'a str,
+    pub(crate) dry_run: bool,
+}
+
+/// What came of an update.
+pub(crate) enum Updated {
+    /// The object as it stands now.
+    Stored(Value),
+    /// It was marked for deletion before and the update removed what held it.
+    Removed(Value),
+}
+
+impl Updated {
+    pub(crate) fn into_object(self) -> Value {
+        match self {
+            Self::Stored(object) | Self::Removed(object) => object,
+        }
+    }
+}
+
+/// What came of a delete.
+pub(crate) enum Deleted {
+    /// Gone; this was it.
+    Removed(Value),
+    /// Still there, marked: finalizers or a grace period hold it.
+    Marked(Value),
+}
+
+/// One attempt's end.
+enum Attempt<T> {
+    Done(T),
+    /// Somebody else was first: read again.
+    Lost,
+}
+
+/// The values a strategy may not make itself.
+struct Facts {
+    now: String,
+    uid: String,
+    suffix: String,
+}
+
+impl Facts {
+    fn new() -> Self {
+        Self {
+            now: ids::now_rfc3339(),
+            uid: ids::uuid(),
+            suffix: ids::name_suffix(),
+        }
+    }
+
+    fn context<'a>(&'a self, namespace: Option<&'a str>, writer: &Writer<'a>) -> Context<'a> {
+        Context {
+            now: &self.now,
+            uid: &self.uid,
+            name_suffix: &self.suffix,
+            namespace,
+            user: writer.user,
+            field_manager: writer.field_manager,
+        }
+    }
+}
+
+impl Storage {
+    /// Creates an object; its name may be generated.
+    pub(crate) async fn create(
+        &self,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        object: &Value,
+        writer: &Writer<'_>,
+    ) -> Result<Value, Failure> {
+        let generated = metadata_text(object, "name").is_empty()
+            && !metadata_text(object, "generateName").is_empty();
+        if !metadata_text(object, "resourceVersion").is_empty() {
+            return Err(ApiError::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            )
+            .into());
+        }
+        for _ in 0..MAX_GENERATED_NAMES {
+            let facts = Facts::new();
+            let mut fresh = object.clone();
+            take_version(&mut fresh);
+            strategy::before_create(resource, &mut fresh, &facts.context(namespace, writer))?;
+            let name = metadata_text(&fresh, "name").to_owned();
+            let target = Target {
+                resource,
+                namespace,
+                name: &name,
+                subresource: None,
+            };
+            match self.insert(&target, fresh, writer).await? {
+                Some(object) => return Ok(object),
+                None if generated => {}
+                None => return Err(ApiError::already_exists(resource, &name).into()),
+            }
+        }
+        let prefix = metadata_text(object, "generateName");
+        Err(ApiError::already_exists(resource, prefix).into())
+    }
+
+    /// Writes a new object; `None` if the name is taken.
+    async fn insert(
+        &self,
+        target: &Target<'_>,
+        object: Value,
+        writer: &Writer<'_>,
+    ) -> Result<Option<Value>, Failure> {
+        let key = target.key();
+        let uid = metadata_text(&object, "uid").to_owned();
+        let bytes = stored_bytes(target.resource, object.clone())?;
+        for _ in 0..MAX_ATTEMPTS {
+            let mut compare = vec![Compare::mod_revision(key.clone(), 0)];
+            if let Some((namespace_key, revision)) = self.open_namespace(target).await? {
+                compare.push(Compare::mod_revision(namespace_key, revision));
+            }
+            if writer.dry_run {
+                self.barrier().await?;
+                let taken = self.read_row(&key)?.is_some();
+                return Ok((!taken).then_some(object));
+            }
+            let put = Operation::Put(Put::new(key.clone(), bytes.clone()));
+            match self.swap(&key, compare, put, Evidence::Uid(&uid)).await? {
+                Swap::Done(revision) => return Ok(Some(with_version(object, revision))),
+                // This node has applied the lost swap: what it reads now is why.
+                Swap::Lost if self.read_row(&key)?.is_some() => return Ok(None),
+                Swap::Lost => {}
+            }
+        }
+        Err(contended(target))
+    }
+
+    /// The namespace's key and revision, for a comparison that keeps a create from
+    /// slipping into a namespace that is being emptied. 404 or 403 if it is not open.
+    async fn open_namespace(
+        &self,
+        target: &Target<'_>,
+    ) -> Result<Option<(String, Revision)>, Failure> {
+        let Some(namespace) = target.namespace.filter(|_| target.resource.namespaced) else {
+            return Ok(None);
+        };
+        let resource = namespaces()?;
+        let key = resource.key(None, namespace);
+        let admit = |row: &Option<Row>| {
+            let object = row.as_ref().map(|row| &row.object);
+            strategy::admit_to_namespace(target.resource, target.name, namespace, object)
+        };
+        let mut row = self.read(resource, &key)?;
+        if admit(&row).is_err() {
+            self.barrier().await?;
+            row = self.read(resource, &key)?;
+        }
+        admit(&row)?;
+        let row = row.ok_or_else(|| ApiError::not_found(resource, namespace))?;
+        Ok(Some((key, row.revision)))
+    }
+
+    /// Changes an object: `make` gives the wanted object from the present one (both
+    /// with resourceVersion). An unset resourceVersion means: whatever stands.
+    pub(crate) async fn update(
+        &self,
+        target: &Target<'_>,
+        writer: &Writer<'_>,
+        make: impl Fn(&Value) -> Result<Value, Failure> + Send + Sync,
+    ) -> Result<Updated, Failure> {
+        for attempt in 0..MAX_ATTEMPTS {
+            if attempt > 0 || writer.dry_run {
+                self.barrier().await?;
+            }
+            match self.update_once(target, writer, &make).await {
+                Ok(Attempt::Done(updated)) => return Ok(updated),
+                Ok(Attempt::Lost) => {}
+                Err(_) if attempt == 0 && !writer.dry_run => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(contended(target))
+    }
+
+    async fn update_once(
+        &self,
+        target: &Target<'_>,
+        writer: &Writer<'_>,
+        make: &(impl Fn(&Value) -> Result<Value, Failure> + Send + Sync),
+    ) -> Result<Attempt<Updated>, Failure> {
+        let row = self.existing(target)?;
+        let current = with_version(row.object.clone(), row.revision);
+        let mut wanted = make(&current)?;
+        self.check_identity(target, &current, &mut wanted)?;
+        let version = take_version(&mut wanted);
+        if !version.is_empty() && version != row.revision.to_string() {
+            return Err(ApiError::conflict(target.resource, target.name).into());
+        }
+        let facts = Facts::new();
+        let context = facts.context(target.namespace, writer);
+        let change = strategy::before_update(
+            target.resource,
+            target.subresource,
+            &row.object,
+            &mut wanted,
+            &context,
+        )?;
+        take_version(&mut wanted);
+        let swap = match change {
+            Change::Unchanged => return Ok(Attempt::Done(Updated::Stored(current))),
+            _ if writer.dry_run => {
+                return Ok(Attempt::Done(Updated::Stored(with_version(
+                    wanted,
+                    row.revision,
+                ))));
+            }
+            Change::Remove => self.remove(&target.key(), row.revision).await?,
+            Change::Write => self.replace(target, row.revision, wanted.clone()).await?,
+        };
+        Ok(match (swap, change) {
+            (Swap::Lost, _) => Attempt::Lost,
+            (Swap::Done(revision), Change::Remove) => {
+                Attempt::Done(Updated::Removed(with_version(wanted, revision)))
+            }
+            (Swap::Done(revision), _) => {
+                Attempt::Done(Updated::Stored(with_version(wanted, revision)))
+            }
+        })
+    }
+
+    /// Name, namespace and uid of the wanted object must be the present one's; what
+    /// is left out is filled in.
+    fn check_identity(
+        &self,
+        target: &Target<'_>,
+        current: &Value,
+        wanted: &mut Value,
+    ) -> Result<(), Failure> {
+        let name = metadata_text(wanted, "name");
+        if name != target.name {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                target.name
+            ))
+            .into());
+        }
+        if let Some(namespace) = target.namespace {
+            let own = metadata_text(wanted, "namespace");
+            if own.is_empty() {
+                wanted["metadata"]["namespace"] = namespace.into();
+            } else if own != namespace {
+                return Err(ApiError::bad_request(format!(
+                    "the namespace of the object ({own}) does not match the namespace on the \
+                     URL ({namespace})"
+                ))
+                .into());
+            }
+        }
+        let (wanted_uid, uid) = (metadata_text(wanted, "uid"), metadata_text(current, "uid"));
+        if wanted_uid.is_empty() {
+            wanted["metadata"]["uid"] = current["metadata"]["uid"].clone();
+        } else if wanted_uid != uid {
+            return Err(uid_conflict(target, wanted_uid, uid));
+        }
+        Ok(())
+    }
+
+    /// Deletes an object, or marks it when something holds it.
+    pub(crate) async fn delete(
+        &self,
+        target: &Target<'_>,
+        options: &DeleteOptions,
+        writer: &Writer<'_>,
+    ) -> Result<Deleted, Failure> {
+        for attempt in 0..MAX_ATTEMPTS {
+            if attempt > 0 || writer.dry_run {
+                self.barrier().await?;
+            }
+            match self.delete_once(target, options, writer).await {
+                Ok(Attempt::Done(deleted)) => return Ok(deleted),
+                Ok(Attempt::Lost) => {}
+                Err(_) if attempt == 0 && !writer.dry_run => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(contended(target))
+    }
+
+    async fn delete_once(
+        &self,
+        target: &Target<'_>,
+        options: &DeleteOptions,
+        writer: &Writer<'_>,
+    ) -> Result<Attempt<Deleted>, Failure> {
+        let row = self.existing(target)?;
+        let facts = Facts::new();
+        let context = facts.context(target.namespace, writer);
+        let versioned = with_version(row.object.clone(), row.revision);
+        let deletion = strategy::before_delete(target.resource, &versioned, options, &context)?;
+        match deletion {
+            Deletion::Remove if writer.dry_run => Ok(Attempt::Done(Deleted::Removed(versioned))),
+            Deletion::Remove => Ok(match self.remove(&target.key(), row.revision).await? {
+                Swap::Done(revision) => {
+                    Attempt::Done(Deleted::Removed(with_version(row.object, revision)))
+                }
+                Swap::Lost => Attempt::Lost,
+            }),
+            Deletion::Mark(mut marked) => {
+                take_version(&mut marked);
+                if writer.dry_run {
+                    let marked = with_version(marked, row.revision);
+                    return Ok(Attempt::Done(Deleted::Marked(marked)));
+                }
+                Ok(
+                    match self.replace(target, row.revision, marked.clone()).await? {
+                        Swap::Done(revision) => {
+                            Attempt::Done(Deleted::Marked(with_version(marked, revision)))
+                        }
+                        Swap::Lost => Attempt::Lost,
+                    },
+                )
+            }
+            Deletion::AlreadyMarked => Ok(Attempt::Done(Deleted::Marked(versioned))),
+        }
+    }
+
+    fn existing(&self, target: &Target<'_>) -> Result<Row, Failure> {
+        self.read(target.resource, &target.key())?
+            .ok_or_else(|| ApiError::not_found(target.resource, target.name).into())
+    }
+
+    async fn replace(
+        &self,
+        target: &Target<'_>,
+        revision: Revision,
+        object: Value,
+    ) -> Result<Swap, Failure> {
+        let key = target.key();
+        let bytes = stored_bytes(target.resource, object)?;
+        let compare = vec![Compare::mod_revision(key.clone(), revision)];
+        let put = Operation::Put(Put::new(key.clone(), bytes.clone()));
+        self.swap(&key, compare, put, Evidence::Bytes(&bytes)).await
+    }
+
+    /// Removes a key at the revision it was read.
+    pub(super) async fn remove(&self, key: &str, revision: Revision) -> Result<Swap, Failure> {
+        let compare = vec![Compare::mod_revision(key.to_owned(), revision)];
+        let range = KeyRange::single(key.to_owned());
+        let delete = Operation::Delete {
+            range,
+            prev_kv: false,
+        };
+        self.swap(key, compare, delete, Evidence::Gone).await
+    }
+}
+
+fn stored_bytes(resource: &Resource, object: Value) -> Result<Bytes, Failure> {
+    serde_json::to_vec(&convert::to_stored(resource, object))
+        .map(Bytes::from)
+        .map_err(|error| ApiError::internal(error.to_string()).into())
+}
+
+fn uid_conflict(target: &Target<'_>, wanted: &str, actual: &str) -> Failure {
+    let why =
+        format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}");
+    ApiError::conflict_with(target.resource, target.name, &why).into()
+}
+
+fn contended(target: &Target<'_>) -> Failure {
+    ApiError::conflict(target.resource, target.name).into()
+}

@@ -1,0 +1,235 @@
+//! The wire forms of a watch: JSON lines, protobuf frames, WebSocket messages.
+
+use axum::body::Body;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{FromRequestParts as _, Request};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, StatusCode};
+use nautilus_machinery::status::ApiError;
+use nautilus_machinery::{codec, table};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::ids;
+use crate::negotiate::{Format, Rendering};
+use crate::respond::{self, Form, JSON_TYPE, PROTOBUF_TYPE, STATUS_SCHEMA};
+use crate::watch::{Session, WireEvent};
+
+/// The annotation of the bookmark that closes the initial events.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+/// Bytes of a message a watching client may send us over a WebSocket.
+const MAX_CLIENT_MESSAGE_BYTES: usize = 4 * 1024;
+
+/// Writes a session's events in one form.
+struct Encoder {
+    form: Form,
+    /// The next table carries its columns.
+    columns_due: bool,
+}
+
+impl Encoder {
+    fn new(form: Form) -> Self {
+        Self {
+            form,
+            columns_due: true,
+        }
+    }
+
+    fn is_protobuf(&self) -> bool {
+        self.form.agreed.format == Format::Protobuf
+    }
+
+    fn encode(&mut self, session: &Session, event: WireEvent) -> Result<Vec<u8>, ApiError> {
+        let (kind, object, schema) = match event {
+            WireEvent::Added(object) => ("ADDED", self.render(session, object), ""),
+            WireEvent::Modified(object) => ("MODIFIED", self.render(session, object), ""),
+            WireEvent::Deleted(object) => ("DELETED", self.render(session, object), ""),
+            WireEvent::Bookmark {
+                revision,
+                initial_events_end,
+            } => {
+                let object = bookmark(session, revision, initial_events_end);
+                ("BOOKMARK", self.render_bookmark(session, object), "")
+            }
+            WireEvent::Error(error) => ("ERROR", error.to_status(), STATUS_SCHEMA),
+        };
+        if self.is_protobuf() {
+            let schema = if schema.is_empty() {
+                session.resource.schema
+            } else {
+                schema
+            };
+            return codec::encode_watch_event(kind, schema, &object);
+        }
+        let mut line = serde_json::to_vec(&json!({ "type": kind, "object": object }))
+            .map_err(|error| ApiError::internal(error.to_string()))?;
+        line.push(b'\n');
+        Ok(line)
+    }
+
+    fn render(&mut self, session: &Session, object: Value) -> Value {
+        match self.form.agreed.rendering {
+            Rendering::Whole => object,
+            Rendering::Table(version) => {
+                let version_meta = &object["metadata"]["resourceVersion"];
+                let meta = json!({ "resourceVersion": version_meta });
+                let with_columns = std::mem::take(&mut self.columns_due);
+                let include = self.form.include;
+                let now = ids::now_unix_s();
+                let items = [object];
+                table::render(
+                    session.resource,
+                    &items,
+                    &meta,
+                    include,
+                    version,
+                    now,
+                    with_columns,
+                )
+            }
+            Rendering::Metadata(version) => table::partial_object_metadata(&object, version),
+        }
+    }
+
+    /// A bookmark is no object of the kind: its table has no row.
+    fn render_bookmark(&mut self, session: &Session, object: Value) -> Value {
+        match self.form.agreed.rendering {
+            Rendering::Whole => object,
+            Rendering::Metadata(version) => table::partial_object_metadata(&object, version),
+            Rendering::Table(version) => {
+                let meta = &object["metadata"];
+                let with_columns = std::mem::take(&mut self.columns_due);
+                let include = self.form.include;
+                let now = ids::now_unix_s();
+                table::render(
+                    session.resource,
+                    &[],
+                    meta,
+                    include,
+                    version,
+                    now,
+                    with_columns,
+                )
+            }
+        }
+    }
+}
+
+fn bookmark(session: &Session, revision: u64, initial_events_end: bool) -> Value {
+    let mut metadata =
+        json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
+    if initial_events_end {
+        metadata["annotations"] = json!({ INITIAL_EVENTS_END: "true" });
+    }
+    json!({
+        "kind": session.resource.kind,
+        "apiVersion": session.resource.api_version(),
+        "metadata": metadata,
+    })
+}
+
+/// Whether the client asks for a WebSocket.
+pub(crate) fn wants_websocket(headers: &HeaderMap) -> bool {
+    let has = |name, token: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(token))
+    };
+    has(CONNECTION, "upgrade") && has(UPGRADE, "websocket")
+}
+
+/// Answers with the session's events until it ends.
+pub(crate) async fn answer(
+    request: Request,
+    session: Session,
+    form: Form,
+) -> Result<Response, Failure> {
+    if wants_websocket(request.headers()) {
+        return websocket(request, session, form).await;
+    }
+    let encoder = Encoder::new(form);
+    let media = match encoder.is_protobuf() {
+        true => format!("{PROTOBUF_TYPE};stream=watch"),
+        false => JSON_TYPE.to_owned(),
+    };
+    let frames = stream::unfold(
+        (session, encoder),
+        |(mut session, mut encoder)| async move {
+            let chunk = next_chunk(&mut session, &mut encoder).await?;
+            Some((chunk, (session, encoder)))
+        },
+    );
+    Ok(respond::bytes(
+        StatusCode::OK,
+        &media,
+        Body::from_stream(frames),
+    ))
+}
+
+/// The next events in one chunk; `None` at the end.
+async fn next_chunk(
+    session: &mut Session,
+    encoder: &mut Encoder,
+) -> Option<Result<Bytes, std::convert::Infallible>> {
+    let events = session.next().await?;
+    let mut chunk = Vec::new();
+    for event in events {
+        match encoder.encode(session, event) {
+            Ok(frame) => chunk.extend_from_slice(&frame),
+            Err(error) => {
+                tracing::error!(%error, "a watch event could not be written");
+                session.stop();
+                break;
+            }
+        }
+    }
+    Some(Ok(chunk.into()))
+}
+
+async fn websocket(request: Request, session: Session, form: Form) -> Result<Response, Failure> {
+    let (mut parts, _) = request.into_parts();
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &())
+        .await
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let response = upgrade
+        .max_message_size(MAX_CLIENT_MESSAGE_BYTES)
+        .on_upgrade(move |socket| speak(socket, session, Encoder::new(form)));
+    Ok(response)
+}
+
+/// One event a message, until the session or the client ends it.
+async fn speak(mut socket: WebSocket, mut session: Session, mut encoder: Encoder) {
+    loop {
+        let events = tokio::select! {
+            events = session.next() => events,
+            received = socket.recv() => match received {
+                // Clients of a watch have nothing to say but pings, which are answered.
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => continue,
+            },
+        };
+        let Some(events) = events else { break };
+        for event in events {
+            let Ok(frame) = encoder.encode(&session, event) else {
+                return;
+            };
+            let message = match encoder.is_protobuf() {
+                true => Message::Binary(frame.into()),
+                false => match String::from_utf8(frame) {
+                    Ok(text) => Message::Text(text.trim_end().into()),
+                    Err(_) => return,
+                },
+            };
+            if socket.send(message).await.is_err() {
+                return;
+            }
+        }
+    }
+    let _ = socket.send(Message::Close(None)).await;
+}

@@ -1,0 +1,97 @@
+//! What a client learns about the API before it uses it.
+
+use reqwest::StatusCode;
+
+use crate::world::{World, text};
+
+#[tokio::test]
+async fn kubectl_gets_aggregated_discovery() {
+    let world = World::start().await;
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
+                  application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,\
+                  application/json";
+    let request = world
+        .client
+        .get(format!("{}/api", world.base))
+        .header("accept", accept);
+    let answer = request.send().await.unwrap();
+    assert_eq!(
+        answer.headers()["content-type"],
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    );
+}
+
+#[tokio::test]
+async fn older_clients_get_plain_discovery() {
+    let world = World::start().await;
+    let (_, list) = world.get("/api/v1").await;
+    let names: Vec<String> = list["resources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| text(&r["name"]))
+        .collect();
+    assert!(names.contains(&"pods/binding".to_owned()), "{names:?}");
+}
+
+#[tokio::test]
+async fn a_known_document_is_not_sent_again() {
+    let world = World::start().await;
+    let first = world
+        .client
+        .get(format!("{}/apis", world.base))
+        .send()
+        .await
+        .unwrap();
+    let tag = first.headers()["etag"].clone();
+    let again = world
+        .client
+        .get(format!("{}/apis", world.base))
+        .header("if-none-match", tag);
+    assert_eq!(
+        again.send().await.unwrap().status(),
+        StatusCode::NOT_MODIFIED
+    );
+}
+
+#[tokio::test]
+async fn an_openapi_document_is_had_by_its_hash() {
+    let world = World::start().await;
+    let (_, index) = world.get("/openapi/v3").await;
+    let link = text(&index["paths"]["api/v1"]["serverRelativeURL"]);
+    let answer = world
+        .client
+        .get(format!("{}{link}", world.base))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.headers()["cache-control"], "public, immutable");
+    let document: serde_json::Value = answer.json().await.unwrap();
+    assert!(document["paths"]["/api/v1/namespaces/{namespace}/pods"].is_object());
+}
+
+#[tokio::test]
+async fn every_answer_tells_who_leads() {
+    let world = World::start().await;
+    let answer = world
+        .client
+        .get(format!("{}/version", world.base))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.headers()["x-nautilus-leader-id"], "1");
+    assert_eq!(answer.headers()["x-nautilus-term"], "1");
+    assert_eq!(answer.headers()["x-nautilus-leader-evidence"], "abcd");
+    assert!(answer.headers().contains_key("audit-id"));
+}
+
+#[tokio::test]
+async fn readiness_lists_its_checks_when_asked() {
+    let world = World::start().await;
+    let (status, text) = world.get("/readyz?verbose").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(
+        text.as_str().unwrap().contains("[+]read-barrier ok"),
+        "{text}"
+    );
+}

@@ -1,0 +1,14 @@
+//! The face over real sockets and a one-node quorum in memory: one promise a test.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test's world either stands or the test fails"
+)]
+
+mod access;
+mod discovery;
+mod lists;
+mod namespaces;
+mod watches;
+mod world;
+mod writes;

@@ -1,0 +1,101 @@
+//! Namespaces: what they need to be there, and how they go.
+
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::world::World;
+
+async fn make_namespace(world: &World, name: &str) {
+    let object = json!({ "metadata": { "name": name } });
+    let (status, answer) = world
+        .call(Method::POST, "/api/v1/namespaces", &object)
+        .await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+}
+
+#[tokio::test]
+async fn nothing_is_created_in_a_missing_namespace() {
+    let world = World::start().await;
+    let object = json!({ "metadata": { "name": "settings" } });
+    let path = "/api/v1/namespaces/nowhere/configmaps";
+    let (status, answer) = world.call(Method::POST, path, &object).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert_eq!(answer["message"], "namespaces \"nowhere\" not found");
+}
+
+#[tokio::test]
+async fn nothing_is_created_in_a_terminating_namespace() {
+    let world = World::start().await;
+    make_namespace(&world, "a").await;
+    let (status, marked) = world.delete("/api/v1/namespaces/a").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(marked["status"]["phase"], "Terminating");
+    let object = json!({ "metadata": { "name": "settings" } });
+    let (status, answer) = world
+        .call(Method::POST, "/api/v1/namespaces/a/configmaps", &object)
+        .await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let message = answer["message"].as_str().unwrap();
+    assert!(
+        message.ends_with("because it is being terminated"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_deleted_namespace_takes_its_objects_along() {
+    let world = World::start().await;
+    make_namespace(&world, "a").await;
+    let object = json!({ "metadata": { "name": "settings" } });
+    world
+        .call(Method::POST, "/api/v1/namespaces/a/configmaps", &object)
+        .await;
+    world.delete("/api/v1/namespaces/a").await;
+    let mut events = world
+        .watch("/api/v1/namespaces?watch=true&fieldSelector=metadata.name%3Da")
+        .await;
+    assert_eq!(events.next_named().await.0, "ADDED");
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(nautilus_rest::run_controllers(
+        world.kv.clone(),
+        6443,
+        stop.clone(),
+    ));
+    while events.next_named().await.0 != "DELETED" {}
+    let (_, left) = world.get("/api/v1/namespaces/a/configmaps").await;
+    assert_eq!(left["items"], json!([]));
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn every_namespace_gets_its_default_account() {
+    let world = World::start().await;
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(nautilus_rest::run_controllers(
+        world.kv.clone(),
+        6443,
+        stop.clone(),
+    ));
+    let mut events = world
+        .watch("/api/v1/namespaces/a/serviceaccounts?watch=true")
+        .await;
+    make_namespace(&world, "a").await;
+    assert_eq!(
+        events.next_named().await,
+        ("ADDED".to_owned(), "default".to_owned())
+    );
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fresh_quorum_has_the_api_as_a_service() {
+    let world = World::start().await;
+    let (status, service) = world
+        .get("/api/v1/namespaces/default/services/kubernetes")
+        .await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(service["spec"]["ports"][0]["port"], 443);
+}

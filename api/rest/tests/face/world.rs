@@ -1,0 +1,313 @@
+//! The world of these tests: a quorum of one, its face on a loopback socket, a client.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use nautilus_machine::solo::SoloKv;
+use nautilus_machine::{
+    Applied, BarrierError, Command, Kv, Leadership, Proposal, ProposeError, RangeError,
+    RangeRequest, RangeResponse, Revision, UnixMillis, WatchError, WatchRequest, Watcher,
+};
+use nautilus_machinery::identity::User;
+use nautilus_rest::{
+    Authority, ConnectionLimits, NodeFacts, RequestLimits, RestContext, router,
+    serve_plain_loopback,
+};
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for anything that should happen at all.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A quorum of one that can lose the answers of proposals it has applied.
+#[derive(Clone)]
+pub(crate) struct Forgetful {
+    inner: SoloKv,
+    answers_to_lose: Arc<AtomicUsize>,
+}
+
+impl Forgetful {
+    pub(crate) fn lose_next_answer(&self) {
+        self.answers_to_lose.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Kv for Forgetful {
+    fn propose(&self, proposal: Proposal) -> BoxFuture<'_, Result<Applied, ProposeError>> {
+        Box::pin(async move {
+            let applied = self.inner.propose(proposal).await?;
+            let lost =
+                self.answers_to_lose
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                        left.checked_sub(1)
+                    });
+            match lost {
+                Ok(_) => Err(ProposeError::Unknown("the leader was killed".into())),
+                Err(_) => Ok(applied),
+            }
+        })
+    }
+    fn read_barrier(&self) -> BoxFuture<'_, Result<Revision, BarrierError>> {
+        self.inner.read_barrier()
+    }
+    fn range(&self, request: &RangeRequest) -> Result<RangeResponse, RangeError> {
+        self.inner.range(request)
+    }
+    fn revision(&self) -> Revision {
+        self.inner.revision()
+    }
+    fn compacted_revision(&self) -> Revision {
+        self.inner.compacted_revision()
+    }
+    fn watch(&self, request: WatchRequest) -> Result<Box<dyn Watcher>, WatchError> {
+        self.inner.watch(request)
+    }
+    fn leadership(&self) -> Leadership {
+        self.inner.leadership()
+    }
+    fn leadership_changes(&self) -> BoxStream<'static, Leadership> {
+        self.inner.leadership_changes()
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) kv: Arc<Forgetful>,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) context: Arc<RestContext>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) client: reqwest::Client,
+    pub(crate) base: String,
+}
+
+impl World {
+    /// A face whose caller is a master.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(
+            User::authenticated("admin", vec!["system:masters".into()]),
+            RequestLimits::default(),
+        )
+        .await
+    }
+
+    pub(crate) async fn start_with(user: User, limits: RequestLimits) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let inner = SoloKv::new(|| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            UnixMillis(u64::try_from(now.as_millis()).unwrap())
+        });
+        let cluster = Arc::new(inner.clone());
+        let kv = Arc::new(Forgetful {
+            inner,
+            answers_to_lose: Arc::default(),
+        });
+        let authority = Arc::new(
+            Authority::load_or_create(kv.as_ref(), "test")
+                .await
+                .unwrap(),
+        );
+        let shutdown = CancellationToken::new();
+        let context = RestContext::new(
+            kv.clone(),
+            cluster,
+            authority.clone(),
+            facts(),
+            limits,
+            shutdown.clone(),
+        );
+        nautilus_rest::ensure_defaults(kv.clone(), None, 6443)
+            .await
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let face = router(context.clone()).layer(axum::Extension(user));
+        let serving = serve_plain_loopback(
+            listener,
+            face,
+            ConnectionLimits::default(),
+            shutdown.clone(),
+        );
+        tokio::spawn(serving);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self {
+            kv,
+            authority,
+            context,
+            shutdown,
+            client,
+            base,
+        }
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        media: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Response {
+        within(
+            self.client
+                .request(method, format!("{}{path}", self.base))
+                .header("content-type", media)
+                .body(body)
+                .send(),
+        )
+        .await
+        .unwrap()
+    }
+
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> (StatusCode, Value) {
+        parts(
+            self.send(method, path, "application/json", body.to_string())
+                .await,
+        )
+        .await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
+        parts(
+            within(self.client.get(format!("{}{path}", self.base)).send())
+                .await
+                .unwrap(),
+        )
+        .await
+    }
+
+    pub(crate) async fn get_as(&self, path: &str, accept: &str) -> (StatusCode, Value) {
+        let request = self
+            .client
+            .get(format!("{}{path}", self.base))
+            .header("accept", accept);
+        parts(within(request.send()).await.unwrap()).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> (StatusCode, Value) {
+        self.call(Method::DELETE, path, &json!({})).await
+    }
+
+    /// Creates a config map in `default`.
+    pub(crate) async fn config_map(&self, name: &str, labels: &Value, data: &Value) -> Value {
+        let object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": { "name": name, "labels": labels }, "data": data,
+        });
+        let (status, created) = self
+            .call(
+                Method::POST,
+                "/api/v1/namespaces/default/configmaps",
+                &object,
+            )
+            .await;
+        assert_eq!(status, StatusCode::CREATED, "{created}");
+        created
+    }
+
+    pub(crate) async fn watch(&self, path: &str) -> Events {
+        self.watch_as(path, "application/json").await
+    }
+
+    pub(crate) async fn watch_as(&self, path: &str, accept: &str) -> Events {
+        let request = self
+            .client
+            .get(format!("{}{path}", self.base))
+            .header("accept", accept);
+        let response = within(request.send()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        Events {
+            chunks: response.bytes_stream().boxed(),
+            buffer: Vec::new(),
+        }
+    }
+
+    pub(crate) async fn compact(&self) {
+        let revision = self.kv.revision();
+        self.kv
+            .propose(Proposal::new(Command::Compact { revision }))
+            .await
+            .unwrap();
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+pub(crate) fn facts() -> NodeFacts {
+    NodeFacts {
+        cluster: "test".into(),
+        api_address: "https://127.0.0.1:6443".into(),
+        tee: "simulated".into(),
+        measurement: "00".repeat(32),
+        evidence: Arc::new(|data| Ok(data.to_vec())),
+        credential_report_data: Arc::new(|nonce, _, _| {
+            let mut data = [0; 64];
+            data[..nonce.len()].copy_from_slice(nonce);
+            data
+        }),
+        evidence_digest: Arc::new(|_| Some("abcd".into())),
+        metrics_text: Arc::new(|| "up 1\n".into()),
+    }
+}
+
+pub(crate) async fn parts(response: Response) -> (StatusCode, Value) {
+    let status = response.status();
+    let text = within(response.text()).await.unwrap();
+    let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    (status, value)
+}
+
+/// The lines of a watch.
+pub(crate) struct Events {
+    chunks: BoxStream<'static, reqwest::Result<Bytes>>,
+    buffer: Vec<u8>,
+}
+
+impl Events {
+    /// The next event; `None` when the server ended the watch.
+    pub(crate) async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            match within(self.chunks.next()).await {
+                Some(chunk) => self.buffer.extend_from_slice(&chunk.unwrap()),
+                None => return None,
+            }
+        }
+    }
+
+    /// The next event as its type and its object's name.
+    pub(crate) async fn next_named(&mut self) -> (String, String) {
+        let event = self.next().await.expect("the watch goes on");
+        (
+            text(&event["type"]),
+            text(&event["object"]["metadata"]["name"]),
+        )
+    }
+}
+
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it happens in time")
+}
