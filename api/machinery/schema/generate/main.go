@@ -1,0 +1,294 @@
+// Writes the table of facts about Kubernetes' types that the server runs on:
+// for every type reachable from the kinds served, its fields in order, with
+// their JSON names, kinds, protobuf numbers, and the merge facts.
+//
+// It looks at the Go types by reflection (JSON and protobuf tags, patch tags)
+// and at their sources for the `+` markers (optional, listType, mapType).
+// The same module versions give the same bytes. Run: go run . > ../facts-v1.37.json
+//
+// A field is [name, kind, number, flags, extras?]. Kinds: s string, b bool,
+// i int32, l int64, d float64, y bytes, T Time, M MicroTime, Q Quantity,
+// I IntOrString, R RawExtension, F FieldsV1, D Duration, @name message; before
+// them * for a pointer, [ for a list, { for a map keyed by strings. Flags:
+// e omitempty, z omitzero, r required, n inlined in JSON, t from TypeMeta.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"sort"
+	"strconv"
+	"strings"
+
+	coordination "k8s.io/api/coordination/v1"
+	core "k8s.io/api/core/v1"
+	events "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// A kind that may stand alone in a request or an answer.
+type root struct {
+	group, version string
+	value          any
+}
+
+// To serve another kind, add it here.
+var roots = []root{
+	{"", "v1", core.Namespace{}}, {"", "v1", core.NamespaceList{}},
+	{"", "v1", core.Pod{}}, {"", "v1", core.PodList{}},
+	{"", "v1", core.Node{}}, {"", "v1", core.NodeList{}},
+	{"", "v1", core.ConfigMap{}}, {"", "v1", core.ConfigMapList{}},
+	{"", "v1", core.Secret{}}, {"", "v1", core.SecretList{}},
+	{"", "v1", core.Service{}}, {"", "v1", core.ServiceList{}},
+	{"", "v1", core.ServiceAccount{}}, {"", "v1", core.ServiceAccountList{}},
+	{"", "v1", core.Event{}}, {"", "v1", core.EventList{}},
+	{"", "v1", core.Binding{}},
+	{"events.k8s.io", "v1", events.Event{}}, {"events.k8s.io", "v1", events.EventList{}},
+	{"coordination.k8s.io", "v1", coordination.Lease{}}, {"coordination.k8s.io", "v1", coordination.LeaseList{}},
+	{"", "v1", meta.Status{}}, {"", "v1", meta.WatchEvent{}},
+	{"", "v1", meta.DeleteOptions{}}, {"", "v1", meta.CreateOptions{}},
+	{"", "v1", meta.UpdateOptions{}}, {"", "v1", meta.PatchOptions{}},
+	{"", "v1", meta.ListOptions{}}, {"", "v1", meta.GetOptions{}},
+	{"meta.k8s.io", "v1", meta.PartialObjectMetadata{}}, {"meta.k8s.io", "v1", meta.PartialObjectMetadataList{}},
+}
+
+var leaves = map[reflect.Type]string{
+	reflect.TypeOf(meta.Time{}):            "T",
+	reflect.TypeOf(meta.MicroTime{}):       "M",
+	reflect.TypeOf(meta.Duration{}):        "D",
+	reflect.TypeOf(meta.FieldsV1{}):        "F",
+	reflect.TypeOf(resource.Quantity{}):    "Q",
+	reflect.TypeOf(intstr.IntOrString{}):   "I",
+	reflect.TypeOf(runtime.RawExtension{}): "R",
+}
+
+type generator struct {
+	types   map[string][]any
+	gvks    map[string][][3]string
+	markers map[string]map[string]markers // package path + type -> field -> markers
+	loaded  map[string]bool
+}
+
+type markers map[string][]string
+
+func main() {
+	g := &generator{
+		types: map[string][]any{}, gvks: map[string][][3]string{},
+		markers: map[string]map[string]markers{}, loaded: map[string]bool{},
+	}
+	for _, r := range roots {
+		t := reflect.TypeOf(r.value)
+		g.message(t)
+		name := modelName(t)
+		g.gvks[name] = append(g.gvks[name], [3]string{r.group, r.version, t.Name()})
+	}
+	g.write()
+}
+
+func (g *generator) write() {
+	names := make([]string, 0, len(g.types))
+	for name := range g.types {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	out := bufio.NewWriter(os.Stdout)
+	defer out.Flush()
+	fmt.Fprintf(out, "{\"release\":\"v1.37.2\",\"types\":{")
+	for i, name := range names {
+		if i > 0 {
+			out.WriteString(",")
+		}
+		entry := map[string]any{"f": g.types[name]}
+		if gvks, ok := g.gvks[name]; ok {
+			entry["g"] = gvks
+		}
+		body, err := json.Marshal(entry)
+		check(err)
+		fmt.Fprintf(out, "\n%q:%s", name, body)
+	}
+	out.WriteString("\n}}\n")
+}
+
+// modelName is the type's name in OpenAPI: the package path with the host reversed.
+func modelName(t reflect.Type) string {
+	path := strings.ReplaceAll(t.PkgPath(), "k8s.io/", "io.k8s.")
+	return strings.ReplaceAll(path, "/", ".") + "." + t.Name()
+}
+
+func (g *generator) message(t reflect.Type) {
+	name := modelName(t)
+	if _, done := g.types[name]; done {
+		return
+	}
+	g.types[name] = []any{}
+	fields := []any{}
+	for i := 0; i < t.NumField(); i++ {
+		fields = append(fields, g.field(t, t.Field(i))...)
+	}
+	g.types[name] = fields
+}
+
+func (g *generator) field(owner reflect.Type, f reflect.StructField) []any {
+	tag, _ := f.Tag.Lookup("json")
+	parts := strings.Split(tag, ",")
+	if parts[0] == "-" || !f.IsExported() {
+		return nil
+	}
+	if f.Type == reflect.TypeOf(meta.TypeMeta{}) {
+		return []any{[]any{"kind", "s", 0, "et"}, []any{"apiVersion", "s", 0, "et"}}
+	}
+	if f.Type == reflect.TypeOf(meta.ListMeta{}) && parts[0] == "" {
+		return nil
+	}
+	number := 0
+	if p := strings.Split(f.Tag.Get("protobuf"), ","); len(p) > 1 {
+		number, _ = strconv.Atoi(p[1])
+	}
+	flags := ""
+	for _, option := range parts[1:] {
+		switch option {
+		case "omitempty":
+			flags += "e"
+		case "omitzero":
+			flags += "z"
+		}
+	}
+	m := g.fieldMarkers(owner, f.Name)
+	inlined := f.Anonymous && parts[0] == ""
+	if inlined {
+		flags += "n"
+	} else if !strings.Contains(flags, "e") && !m.has("optional") && !m.has("k8s:optional") {
+		flags += "r"
+	}
+	name := parts[0]
+	if inlined {
+		name = strings.ToLower(f.Name[:1]) + f.Name[1:]
+	}
+	row := []any{name, g.kind(f.Type), number, flags}
+	extras := map[string]any{}
+	if v := f.Tag.Get("patchStrategy"); v != "" {
+		extras["ps"] = v
+	}
+	if v := f.Tag.Get("patchMergeKey"); v != "" {
+		extras["mk"] = v
+	}
+	if v := m["listType"]; len(v) > 0 {
+		extras["lt"] = v[0]
+	}
+	if v := m["listMapKey"]; len(v) > 0 {
+		extras["lk"] = v
+	}
+	if v := m["mapType"]; len(v) > 0 {
+		extras["mt"] = v[0]
+	}
+	if v := m["structType"]; len(v) > 0 {
+		extras["mt"] = v[0]
+	}
+	if len(extras) > 0 {
+		row = append(row, extras)
+	}
+	return []any{row}
+}
+
+func (g *generator) kind(t reflect.Type) string {
+	if leaf, ok := leaves[t]; ok {
+		return leaf
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return "*" + g.kind(t.Elem())
+	case reflect.Slice:
+		if t.Elem().Kind() == reflect.Uint8 {
+			return "y"
+		}
+		return "[" + g.kind(t.Elem())
+	case reflect.Map:
+		return "{" + g.kind(t.Elem())
+	case reflect.String:
+		return "s"
+	case reflect.Bool:
+		return "b"
+	case reflect.Int32:
+		return "i"
+	case reflect.Int64, reflect.Int:
+		return "l"
+	case reflect.Float64:
+		return "d"
+	case reflect.Struct:
+		g.message(t)
+		return "@" + modelName(t)
+	}
+	panic("no kind for " + t.String())
+}
+
+func (m markers) has(name string) bool { _, ok := m[name]; return ok }
+
+func (g *generator) fieldMarkers(owner reflect.Type, field string) markers {
+	g.load(owner.PkgPath())
+	return g.markers[owner.PkgPath()+"."+owner.Name()][field]
+}
+
+// load reads the markers of every struct field of a package.
+func (g *generator) load(path string) {
+	if g.loaded[path] {
+		return
+	}
+	g.loaded[path] = true
+	dir, err := exec.Command("go", "list", "-f", "{{.Dir}}", path).Output()
+	check(err)
+	files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(dir)), "*.go"))
+	check(err)
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+		check(err)
+		ast.Inspect(parsed, func(node ast.Node) bool {
+			spec, ok := node.(*ast.TypeSpec)
+			if !ok {
+				return true
+			}
+			if body, ok := spec.Type.(*ast.StructType); ok {
+				g.markers[path+"."+spec.Name.Name] = structMarkers(body)
+			}
+			return false
+		})
+	}
+}
+
+func structMarkers(body *ast.StructType) map[string]markers {
+	found := map[string]markers{}
+	for _, field := range body.Fields.List {
+		m := markers{}
+		for _, line := range strings.Split(field.Doc.Text(), "\n") {
+			line = strings.TrimSpace(line)
+			if !strings.HasPrefix(line, "+") {
+				continue
+			}
+			key, value, _ := strings.Cut(line[1:], "=")
+			m[key] = append(m[key], strings.TrimSpace(value))
+		}
+		for _, name := range field.Names {
+			found[name.Name] = m
+		}
+	}
+	return found
+}
+
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}

@@ -1,0 +1,527 @@
+//! Objects against their types: what a typed server makes of a JSON object, and
+//! what strict decoding says of its fields.
+//!
+//! Invariants: [`conform`] is idempotent; what it returns has only fields of the
+//! type, in the type's order, left out or filled in as Go's encoder does.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value, json};
+
+use crate::quantity::Quantity;
+use crate::schema::{self, Field, Shape, Type};
+use crate::status::ApiError;
+use crate::timestamp;
+
+/// What to do about fields the type does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// Drop them silently.
+    Ignore,
+    /// Drop them and warn.
+    Warn,
+    /// Refuse the request.
+    Strict,
+}
+
+impl FieldValidation {
+    /// Reads the query parameter; absent or empty means `Warn`.
+    pub fn parse(text: &str) -> Result<Self, ApiError> {
+        match text {
+            "Ignore" => Ok(Self::Ignore),
+            "" | "Warn" => Ok(Self::Warn),
+            "Strict" => Ok(Self::Strict),
+            other => Err(ApiError::bad_request(format!(
+                "fieldValidation: Unsupported value: {}: supported values: \"Ignore\", \"Warn\", \"Strict\"",
+                crate::status::quote(other)
+            ))),
+        }
+    }
+}
+
+/// Most strict errors reported for one body.
+pub const MAX_STRICT_ERRORS: usize = 100;
+
+/// Drops unknown fields and writes the rest as a typed server would; leaves the
+/// object alone if a field has a value of another type than its own.
+pub fn prune(schema: &str, value: &mut Value) {
+    if let Ok(conformed) = conform(schema, value) {
+        *value = conformed;
+    }
+}
+
+/// The object as a typed server would write it back: fields of the type only, in
+/// its order, empty ones left out where the type says so, times and quantities
+/// in canonical form. An error names the field and what it should be.
+pub fn conform(schema: &str, value: &Value) -> Result<Value, ApiError> {
+    let Some(found) = schema::find(schema) else {
+        return Err(ApiError::internal(format!("no type {schema}")));
+    };
+    let Value::Object(map) = value else {
+        return Err(cannot_be_handled(
+            found,
+            value,
+            &format!(
+                "json: cannot unmarshal {} into Go value of type {}",
+                word(value),
+                go(found)
+            ),
+        ));
+    };
+    conform_message(found, map, &mut Vec::new())
+        .map(Value::Object)
+        .map_err(|what| cannot_be_handled(found, value, &what))
+}
+
+/// `Pod in version "v1" cannot be handled as a Pod: …`, 400.
+pub(crate) fn cannot_be_handled(found: &Type, value: &Value, what: &str) -> ApiError {
+    let expected = found.short_name();
+    let kind = value["kind"]
+        .as_str()
+        .filter(|kind| !kind.is_empty())
+        .unwrap_or(expected);
+    let version = value["apiVersion"].as_str().unwrap_or("v1");
+    let version = version.rsplit('/').next().unwrap_or(version);
+    ApiError::bad_request(format!(
+        "{kind} in version \"{version}\" cannot be handled as a {expected}: {what}"
+    ))
+}
+
+/// The 400 of a strict request whose body has such errors.
+pub fn strict_error(schema: &str, messages: &[String]) -> ApiError {
+    let what = format!("strict decoding error: {}", messages.join(", "));
+    match schema::find(schema) {
+        Some(found) => cannot_be_handled(found, &Value::Null, &what),
+        None => ApiError::bad_request(what),
+    }
+}
+
+fn go(found: &Type) -> String {
+    Shape::Message(found.name.clone()).go_name()
+}
+
+fn word(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(_) => "bool".to_owned(),
+        Value::Number(_) => "number".to_owned(),
+        Value::String(_) => "string".to_owned(),
+        Value::Array(_) => "array".to_owned(),
+        Value::Object(_) => "object".to_owned(),
+    }
+}
+
+pub(crate) fn conform_message(
+    found: &Type,
+    input: &Map<String, Value>,
+    path: &mut Vec<String>,
+) -> Result<Map<String, Value>, String> {
+    let mut output = Map::new();
+    for field in &found.fields {
+        if field.inlined
+            && let Some(inner) = message_of(&field.shape)
+        {
+            output.extend(conform_message(inner, input, path)?);
+            continue;
+        }
+        let conformed = match input.get(&field.name) {
+            None | Some(Value::Null) => zero(field),
+            Some(value) => {
+                path.push(field.name.clone());
+                let value = conform_shape(&field.shape, value, found, path)?;
+                path.pop();
+                Some(value)
+            }
+        };
+        if let Some(value) = conformed
+            && !left_out(field, &value)
+        {
+            output.insert(field.name.clone(), value);
+        }
+    }
+    Ok(output)
+}
+
+pub(crate) fn message_of(shape: &Shape) -> Option<&'static Type> {
+    match shape {
+        Shape::Message(name) => schema::find(name),
+        _ => None,
+    }
+}
+
+/// What stands for an absent field, if anything.
+fn zero(field: &Field) -> Option<Value> {
+    if field.pointer {
+        return (!field.omit_empty && !field.omit_zero).then_some(Value::Null);
+    }
+    match &field.shape {
+        Shape::String => Some(json!("")),
+        Shape::Bool => Some(json!(false)),
+        Shape::Int32 | Shape::Int64 | Shape::IntOrString => Some(json!(0)),
+        Shape::Double => Some(json!(0.0)),
+        Shape::Quantity => Some(json!("0")),
+        Shape::Duration => Some(json!("0s")),
+        Shape::Bytes
+        | Shape::List(_)
+        | Shape::Map(_)
+        | Shape::Time
+        | Shape::MicroTime
+        | Shape::Raw
+        | Shape::FieldsV1 => Some(Value::Null),
+        Shape::Message(name) => {
+            let inner = schema::find(name)?;
+            conform_message(inner, &Map::new(), &mut Vec::new())
+                .ok()
+                .map(Value::Object)
+        }
+    }
+}
+
+/// Go's `omitempty` and `omitzero`.
+fn left_out(field: &Field, value: &Value) -> bool {
+    if field.omit_zero && !field.pointer && is_zero(&field.shape, value) {
+        return true;
+    }
+    if !field.omit_empty {
+        return false;
+    }
+    if field.pointer {
+        return value.is_null();
+    }
+    match &field.shape {
+        Shape::Message(_)
+        | Shape::Time
+        | Shape::MicroTime
+        | Shape::Quantity
+        | Shape::IntOrString
+        | Shape::Raw
+        | Shape::FieldsV1
+        | Shape::Duration => false,
+        _ => is_empty(value),
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(value) => !value,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+    }
+}
+
+fn is_zero(shape: &Shape, value: &Value) -> bool {
+    match shape {
+        Shape::Message(name) => match (schema::find(name), value) {
+            (Some(inner), Value::Object(map)) => {
+                conform_message(inner, &Map::new(), &mut Vec::new()).is_ok_and(|zero| zero == *map)
+            }
+            _ => value.is_null(),
+        },
+        Shape::Quantity => value == "0",
+        _ => is_empty(value),
+    }
+}
+
+pub(crate) fn conform_shape(
+    shape: &Shape,
+    value: &Value,
+    owner: &Type,
+    path: &mut Vec<String>,
+) -> Result<Value, String> {
+    let wrong = |path: &[String], value: &Value| Err(mismatch(shape, value, owner, path));
+    match (shape, value) {
+        (Shape::String, Value::String(_)) | (Shape::Bool, Value::Bool(_)) => Ok(value.clone()),
+        (Shape::Raw | Shape::FieldsV1, _) => Ok(value.clone()),
+        (Shape::String | Shape::Bool, Value::Null) => Ok(value.clone()),
+        (Shape::Int32, Value::Number(number)) => match number.as_i64() {
+            Some(whole) if i32::try_from(whole).is_ok() => Ok(json!(whole)),
+            _ => wrong(path, value),
+        },
+        (Shape::Int64, Value::Number(number)) => match number.as_i64() {
+            Some(whole) => Ok(json!(whole)),
+            None => wrong(path, value),
+        },
+        (Shape::Double, Value::Number(_)) => Ok(value.clone()),
+        (Shape::IntOrString, Value::String(_)) => Ok(value.clone()),
+        (Shape::IntOrString, Value::Number(number)) => match number.as_i64() {
+            Some(whole) if i32::try_from(whole).is_ok() => Ok(json!(whole)),
+            _ => wrong(path, value),
+        },
+        (Shape::Quantity, Value::String(text)) => quantity(text.trim()),
+        (Shape::Quantity, Value::Number(number)) => quantity(&number.to_string()),
+        (Shape::Time, Value::String(text)) => match timestamp::parse(text) {
+            Some(instant) => Ok(json!(timestamp::format_seconds(instant.seconds))),
+            None => Err(bad_time(text)),
+        },
+        (Shape::MicroTime, Value::String(text)) => match timestamp::parse(text) {
+            Some(instant) => Ok(json!(timestamp::format_micros(instant))),
+            None => Err(bad_time(text)),
+        },
+        (Shape::Duration, Value::String(text)) => match timestamp::parse_duration(text) {
+            Some(nanoseconds) => Ok(json!(timestamp::format_duration(nanoseconds))),
+            None => Err(format!(
+                "time: invalid duration {}",
+                crate::status::quote(text)
+            )),
+        },
+        (Shape::Bytes, Value::String(text)) => match crate::codec::base64_bytes(text) {
+            Some(_) => Ok(value.clone()),
+            None => Err("illegal base64 data".to_owned()),
+        },
+        (Shape::Message(name), Value::Object(map)) => match schema::find(name) {
+            Some(inner) => conform_message(inner, map, path).map(Value::Object),
+            None => Err(format!("no type {name}")),
+        },
+        (Shape::List(element), Value::Array(list)) => {
+            let list: Result<Vec<Value>, String> = list
+                .iter()
+                .map(|item| conform_element(element, item, owner, path))
+                .collect();
+            list.map(Value::Array)
+        }
+        (Shape::Map(element), Value::Object(map)) => conform_map(element, map, owner, path),
+        _ => wrong(path, value),
+    }
+}
+
+fn conform_map(
+    element: &Shape,
+    map: &Map<String, Value>,
+    owner: &Type,
+    path: &mut Vec<String>,
+) -> Result<Value, String> {
+    let mut entries: Vec<(&String, &Value)> = map.iter().collect();
+    entries.sort_by(|left, right| left.0.cmp(right.0));
+    let mut sorted = Map::new();
+    for (key, value) in entries {
+        sorted.insert(key.clone(), conform_element(element, value, owner, path)?);
+    }
+    Ok(Value::Object(sorted))
+}
+
+/// A list's or map's element; null is the zero value there.
+fn conform_element(
+    element: &Shape,
+    value: &Value,
+    owner: &Type,
+    path: &mut Vec<String>,
+) -> Result<Value, String> {
+    match (element, value) {
+        (Shape::String, Value::Null) => Ok(json!("")),
+        (Shape::Bytes, Value::Null) => Ok(Value::Null),
+        (Shape::Quantity, Value::Null) => Ok(json!("0")),
+        (Shape::Message(_), Value::Null) => {
+            conform_shape(element, &Value::Object(Map::new()), owner, path)
+        }
+        (Shape::List(_) | Shape::Map(_), Value::Null) => Ok(Value::Null),
+        _ => conform_shape(element, value, owner, path),
+    }
+}
+
+fn quantity(text: &str) -> Result<Value, String> {
+    Quantity::parse(text)
+        .map(|quantity| json!(quantity.canonical()))
+        .map_err(str::to_owned)
+}
+
+fn bad_time(text: &str) -> String {
+    let text = crate::status::quote(text);
+    format!("parsing time {text} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text} as \"2006\"")
+}
+
+fn mismatch(shape: &Shape, value: &Value, owner: &Type, path: &[String]) -> String {
+    let got = match value {
+        Value::Number(number) if matches!(shape, Shape::Int32 | Shape::Int64) => {
+            format!("number {number}")
+        }
+        other => word(other),
+    };
+    format!(
+        "json: cannot unmarshal {got} into Go struct field {}.{} of type {}",
+        owner.short_name(),
+        path.join("."),
+        shape.go_name()
+    )
+}
+
+/// What strict decoding says of a body: `unknown field "spec.foo"`, `duplicate
+/// field "data.a"`, in order, without repeats. A body that is no JSON has none.
+pub fn unknown_and_duplicate(schema: &str, raw_json: &[u8]) -> Vec<String> {
+    let mut found = Strict {
+        messages: Vec::new(),
+        seen: BTreeSet::new(),
+    };
+    let shape = Shape::Message(schema.to_owned());
+    let mut deserializer = serde_json::Deserializer::from_slice(raw_json);
+    let walk = Walk {
+        shape: Some(&shape),
+        path: String::new(),
+        found: &mut found,
+    };
+    // What is wrong with the JSON itself is for the decoder to say.
+    let _ = walk.deserialize(&mut deserializer);
+    found.messages
+}
+
+struct Strict {
+    messages: Vec<String>,
+    seen: BTreeSet<String>,
+}
+
+impl Strict {
+    fn note(&mut self, what: &str, path: &str) {
+        let message = format!("{what} field {}", crate::status::quote(path));
+        if self.messages.len() < MAX_STRICT_ERRORS && self.seen.insert(message.clone()) {
+            self.messages.push(message);
+        }
+    }
+}
+
+struct Walk<'a> {
+    /// `None`: below an unknown field or a free-form value, where anything goes.
+    shape: Option<&'a Shape>,
+    path: String,
+    found: &'a mut Strict,
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let element = match self.shape {
+            Some(Shape::List(element)) => Some(element.as_ref()),
+            _ => None,
+        };
+        let mut at = 0usize;
+        loop {
+            let path = format!("{}[{at}]", self.path);
+            let walk = Walk {
+                shape: element,
+                path,
+                found: &mut *self.found,
+            };
+            if list.next_element_seed(walk)?.is_none() {
+                return Ok(());
+            }
+            at += 1;
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let owner = self.shape.and_then(message_of);
+        let element = match self.shape {
+            Some(Shape::Map(element)) => Some(element.as_ref()),
+            _ => None,
+        };
+        let mut seen = BTreeSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let path = if self.path.is_empty() {
+                key.clone()
+            } else {
+                format!("{}.{key}", self.path)
+            };
+            let field = owner.and_then(|owner| owner.field(&key));
+            if owner.is_some() && field.is_none() {
+                self.found.note("unknown", &path);
+            } else if self.shape.is_some() && !seen.insert(key) {
+                self.found.note("duplicate", &path);
+            }
+            let shape = field.map(|field| &field.shape).or(element);
+            map.next_value_seed(Walk {
+                shape,
+                path,
+                found: &mut *self.found,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POD: &str = "io.k8s.api.core.v1.Pod";
+
+    #[test]
+    fn strict_decoding_names_each_field_once() {
+        let body = br#"{"kind":"Pod","foo":1,"spec":{"containers":[{"name":"a","bar":{"x":1}}],"nodeName":"a","nodeName":"b"},"metadata":{"labels":{"a":"1","a":"2"}}}"#;
+        assert_eq!(
+            unknown_and_duplicate(POD, body),
+            [
+                r#"unknown field "foo""#,
+                r#"unknown field "spec.containers[0].bar""#,
+                r#"duplicate field "spec.nodeName""#,
+                r#"duplicate field "metadata.labels.a""#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_field_of_another_type_is_named_as_in_go() {
+        let pod = json!({"kind": "Pod", "apiVersion": "v1", "spec": {"containers": [{"name": 5}]}});
+        assert_eq!(
+            conform(POD, &pod)
+                .expect_err("a number is no name")
+                .message(),
+            "Pod in version \"v1\" cannot be handled as a Pod: json: cannot unmarshal number into \
+             Go struct field Container.spec.containers.name of type string"
+        );
+    }
+
+    #[test]
+    fn a_pod_is_written_back_as_a_typed_server_does() {
+        let pod = json!({
+            "spec": {"containers": [{"resources": {"limits": {"cpu": "1000m"}}, "name": "a", "nope": 1}], "nodeName": ""},
+            "metadata": {"name": "p", "labels": null, "creationTimestamp": null},
+            "kind": "Pod", "apiVersion": "v1",
+        });
+        let conformed = conform(POD, &pod).expect("conforms");
+        assert_eq!(
+            conformed.to_string(),
+            r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"p"},"spec":{"containers":[{"name":"a","resources":{"limits":{"cpu":"1"}}}]},"status":{}}"#
+        );
+        assert_eq!(conform(POD, &conformed).expect("again"), conformed);
+    }
+}

@@ -1,0 +1,76 @@
+//! Who asks. Put into a request by the face that authenticated it, read by all
+//! that judge it; holds no credential.
+
+use serde::{Deserialize, Serialize};
+
+/// The user of requests that carry no credential.
+pub const ANONYMOUS: &str = "system:anonymous";
+/// The group of every authenticated user.
+pub const AUTHENTICATED_GROUP: &str = "system:authenticated";
+/// The group of every unauthenticated user.
+pub const UNAUTHENTICATED_GROUP: &str = "system:unauthenticated";
+/// The group that may do everything.
+pub const MASTERS_GROUP: &str = "system:masters";
+
+/// A user and the groups it is in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// The user's name.
+    pub name: String,
+    /// The groups, in the order the authenticator gave them.
+    pub groups: Vec<String>,
+}
+
+impl User {
+    /// The user of a request without credentials.
+    pub fn anonymous() -> Self {
+        Self {
+            name: ANONYMOUS.to_owned(),
+            groups: vec![UNAUTHENTICATED_GROUP.to_owned()],
+        }
+    }
+
+    /// A user who proved who it is; the group of the authenticated is added.
+    pub fn authenticated(name: impl Into<String>, groups: Vec<String>) -> Self {
+        let mut groups = groups;
+        if !groups.iter().any(|group| group == AUTHENTICATED_GROUP) {
+            groups.push(AUTHENTICATED_GROUP.to_owned());
+        }
+        Self {
+            name: name.into(),
+            groups,
+        }
+    }
+
+    /// Whether the user proved who it is.
+    pub fn is_authenticated(&self) -> bool {
+        self.in_group(AUTHENTICATED_GROUP)
+    }
+
+    /// Whether the user may do everything.
+    pub fn is_master(&self) -> bool {
+        self.in_group(MASTERS_GROUP)
+    }
+
+    /// Whether the user is in `group`.
+    pub fn in_group(&self, group: &str) -> bool {
+        self.groups.iter().any(|own| own == group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_anonymous_user_is_neither_authenticated_nor_a_master() {
+        let user = User::anonymous();
+        assert!(!user.is_authenticated() && !user.is_master());
+    }
+
+    #[test]
+    fn a_certificate_of_the_masters_group_makes_a_master() {
+        let user = User::authenticated("admin", vec![MASTERS_GROUP.to_owned()]);
+        assert!(user.is_authenticated() && user.is_master());
+    }
+}

@@ -1,0 +1,525 @@
+//! Errors as `meta.k8s.io` `Status` objects: the one place where codes, reasons
+//! and the phrases that clients match are written.
+//!
+//! Source of reasons and details: the `Status` type of the release served
+//! (`k8s.io/apimachinery/pkg/apis/meta/v1`).
+
+use serde_json::{Map, Value, json};
+
+use crate::resource::Resource;
+
+/// A refusal as the client will see it.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    code: u16,
+    reason: &'static str,
+    message: String,
+    /// `None`: no `details` at all.
+    details: Option<Details>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Details {
+    name: String,
+    group: String,
+    kind: String,
+    uid: String,
+    causes: Vec<Cause>,
+    retry_after_seconds: u32,
+}
+
+/// One reason among several: a field and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cause {
+    /// The field's path, as `spec.containers[0].image`.
+    pub field: String,
+    /// `FieldValueRequired` and its kin.
+    pub reason: String,
+    /// What is wrong, without the path.
+    pub message: String,
+}
+
+impl ApiError {
+    fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+        }
+    }
+
+    fn of(
+        resource: &Resource,
+        name: &str,
+        code: u16,
+        reason: &'static str,
+        message: String,
+    ) -> Self {
+        let details = Details {
+            name: name.to_owned(),
+            group: resource.group.to_owned(),
+            kind: resource.plural.to_owned(),
+            ..Details::default()
+        };
+        Self {
+            code,
+            reason,
+            message,
+            details: Some(details),
+        }
+    }
+
+    /// 400: the request makes no sense.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+
+    /// 401: no valid credential.
+    pub fn unauthorized() -> Self {
+        Self::new(401, "Unauthorized", "Unauthorized")
+    }
+
+    /// 403: `user` may not do `verb` on a resource; `subresource` may be empty, as may `name`.
+    pub fn forbidden(
+        user: &str,
+        verb: &str,
+        resource: &Resource,
+        subresource: &str,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Self {
+        let plural = if subresource.is_empty() {
+            resource.plural.to_owned()
+        } else {
+            format!("{}/{subresource}", resource.plural)
+        };
+        let scope = match namespace {
+            Some(namespace) if !namespace.is_empty() => {
+                format!("in the namespace {}", quote(namespace))
+            }
+            _ => "at the cluster scope".to_owned(),
+        };
+        let why = format!(
+            "User {} cannot {verb} resource {} in API group {} {scope}",
+            quote(user),
+            quote(&plural),
+            quote(resource.group),
+        );
+        Self::forbidden_because(resource, name, &why)
+    }
+
+    /// 403 on a resource, for a reason in words.
+    pub fn forbidden_because(resource: &Resource, name: &str, why: &str) -> Self {
+        let subject = resource.qualified();
+        let message = if name.is_empty() {
+            format!("{subject} is forbidden: {why}")
+        } else {
+            format!("{subject} {} is forbidden: {why}", quote(name))
+        };
+        Self::of(resource, name, 403, "Forbidden", message)
+    }
+
+    /// 403 on a path that is no resource.
+    pub fn forbidden_path(user: &str, verb: &str, path: &str) -> Self {
+        let message = format!(
+            "forbidden: User {} cannot {verb} path {}",
+            quote(user),
+            quote(path)
+        );
+        let mut error = Self::new(403, "Forbidden", message);
+        error.details = Some(Details::default());
+        error
+    }
+
+    /// 404: no such object.
+    pub fn not_found(resource: &Resource, name: &str) -> Self {
+        let message = format!("{} {} not found", resource.qualified(), quote(name));
+        Self::of(resource, name, 404, "NotFound", message)
+    }
+
+    /// 404: no such path or resource.
+    pub fn path_not_found() -> Self {
+        let mut error = Self::new(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        );
+        error.details = Some(Details::default());
+        error
+    }
+
+    /// 409: an object of that name exists.
+    pub fn already_exists(resource: &Resource, name: &str) -> Self {
+        let message = format!("{} {} already exists", resource.qualified(), quote(name));
+        Self::of(resource, name, 409, "AlreadyExists", message)
+    }
+
+    /// 409: the resourceVersion given is not the present one.
+    pub fn conflict(resource: &Resource, name: &str) -> Self {
+        Self::conflict_with(
+            resource,
+            name,
+            "the object has been modified; please apply your changes to the latest version and \
+             try again",
+        )
+    }
+
+    /// 409 for another reason.
+    pub fn conflict_with(resource: &Resource, name: &str, why: &str) -> Self {
+        let message = format!(
+            "Operation cannot be fulfilled on {} {}: {why}",
+            resource.qualified(),
+            quote(name)
+        );
+        Self::of(resource, name, 409, "Conflict", message)
+    }
+
+    /// 409 on a subresource, named as `pods/binding`.
+    pub fn conflict_on(kind: &str, name: &str, why: &str) -> Self {
+        let message = format!(
+            "Operation cannot be fulfilled on {kind} {}: {why}",
+            quote(name)
+        );
+        let mut error = Self::new(409, "Conflict", message);
+        error.details = Some(Details {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            ..Details::default()
+        });
+        error
+    }
+
+    /// 422: the object breaks rules; each cause names a field.
+    pub fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> Self {
+        let kind = if resource.group.is_empty() {
+            resource.kind.to_owned()
+        } else {
+            format!("{}.{}", resource.kind, resource.group)
+        };
+        Self::invalid_kind(&kind, resource.group, resource.kind, name, causes)
+    }
+
+    fn invalid_kind(
+        qualified: &str,
+        group: &str,
+        kind: &str,
+        name: &str,
+        causes: Vec<Cause>,
+    ) -> Self {
+        let mut seen: Vec<String> = Vec::new();
+        for cause in &causes {
+            let text = format!("{}: {}", cause.field, cause.message);
+            if !seen.contains(&text) {
+                seen.push(text);
+            }
+        }
+        let what = match seen.len() {
+            0 => String::new(),
+            1 => format!(": {}", seen[0]),
+            _ => format!(": [{}]", seen.join(", ")),
+        };
+        let mut error = Self::new(
+            422,
+            "Invalid",
+            format!("{qualified} {} is invalid{what}", quote(name)),
+        );
+        error.details = Some(Details {
+            name: name.to_owned(),
+            group: group.to_owned(),
+            kind: kind.to_owned(),
+            causes,
+            ..Details::default()
+        });
+        error
+    }
+
+    /// 422: the request is well formed but can't be carried out (a JSON patch that
+    /// does not fit the object).
+    pub fn unprocessable(message: impl Into<String>) -> Self {
+        Self::new(422, "Invalid", message)
+    }
+
+    /// 410: the resourceVersion or continue token is too old.
+    pub fn expired(message: impl Into<String>) -> Self {
+        Self::new(410, "Expired", message)
+    }
+
+    /// 415: the body's media type is not one of those served.
+    pub fn unsupported_media_type(served: &[&str]) -> Self {
+        Self::new(
+            415,
+            "UnsupportedMediaType",
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: {}",
+                served.join(", ")
+            ),
+        )
+    }
+
+    /// 406: no media type asked for is served.
+    pub fn not_acceptable(served: &[&str]) -> Self {
+        Self::new(
+            406,
+            "NotAcceptable",
+            format!(
+                "only the following media types are accepted: {}",
+                served.join(", ")
+            ),
+        )
+    }
+
+    /// 405: the resource does not know the verb.
+    pub fn method_not_allowed() -> Self {
+        let mut error = Self::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        );
+        error.details = Some(Details::default());
+        error
+    }
+
+    /// 413: the body is larger than `limit_bytes`.
+    pub fn too_large(limit_bytes: usize) -> Self {
+        Self::new(
+            413,
+            "RequestEntityTooLarge",
+            format!("Request entity too large: limit is {limit_bytes}"),
+        )
+    }
+
+    /// 429: try again later.
+    pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
+        Self::new(429, "TooManyRequests", message).retry_after(retry_after_seconds)
+    }
+
+    /// 503: no quorum, or not ready.
+    pub fn unavailable(message: impl Into<String>, retry_after_seconds: u32) -> Self {
+        Self::new(503, "ServiceUnavailable", message).retry_after(retry_after_seconds)
+    }
+
+    /// 504: the outcome is not known.
+    pub fn timeout(message: impl Into<String>, retry_after_seconds: u32) -> Self {
+        let message = format!("Timeout: {}", message.into());
+        Self::new(504, "Timeout", message).retry_after(retry_after_seconds)
+    }
+
+    /// 500: our own failure.
+    pub fn internal(message: impl Into<String>) -> Self {
+        let message = message.into();
+        let mut error = Self::new(
+            500,
+            "InternalError",
+            format!("Internal error occurred: {message}"),
+        );
+        error.details = Some(Details {
+            causes: vec![Cause {
+                message,
+                ..Cause::default()
+            }],
+            ..Details::default()
+        });
+        error
+    }
+
+    /// The same error, telling the client when to come back.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.details
+            .get_or_insert_with(Details::default)
+            .retry_after_seconds = seconds;
+        self
+    }
+
+    /// The same error with the object's uid among its details.
+    #[must_use]
+    pub fn with_uid(mut self, uid: &str) -> Self {
+        self.details.get_or_insert_with(Details::default).uid = uid.to_owned();
+        self
+    }
+
+    /// The same error with another message.
+    #[must_use]
+    pub fn with_message(mut self, message: String) -> Self {
+        self.message = message;
+        self
+    }
+
+    /// The same error with one more cause, which names no field.
+    #[must_use]
+    pub fn with_cause(mut self, message: &str) -> Self {
+        let cause = Cause {
+            message: message.to_owned(),
+            ..Cause::default()
+        };
+        self.details
+            .get_or_insert_with(Details::default)
+            .causes
+            .push(cause);
+        self
+    }
+
+    /// The HTTP status code.
+    pub fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// The reason: one CamelCase word.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+
+    /// The message for people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The fields at fault, where there are any.
+    pub fn causes(&self) -> &[Cause] {
+        self.details.as_ref().map_or(&[], |details| &details.causes)
+    }
+
+    /// Seconds for a `Retry-After` header.
+    pub fn retry_after_seconds(&self) -> Option<u32> {
+        self.details
+            .as_ref()
+            .map(|details| details.retry_after_seconds)
+            .filter(|s| *s > 0)
+    }
+
+    /// The `Status` object.
+    pub fn to_status(&self) -> Value {
+        let mut status = json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason,
+        });
+        if let Value::Object(map) = &mut status {
+            if let Some(details) = &self.details {
+                map.insert("details".to_owned(), details.to_value());
+            }
+            map.insert("code".to_owned(), json!(self.code));
+        }
+        status
+    }
+}
+
+impl Details {
+    fn to_value(&self) -> Value {
+        let mut map = Map::new();
+        for (key, text) in [
+            ("name", &self.name),
+            ("group", &self.group),
+            ("kind", &self.kind),
+            ("uid", &self.uid),
+        ] {
+            if !text.is_empty() {
+                map.insert(key.to_owned(), json!(text));
+            }
+        }
+        if !self.causes.is_empty() {
+            let causes = self.causes.iter().map(Cause::to_value).collect();
+            map.insert("causes".to_owned(), Value::Array(causes));
+        }
+        if self.retry_after_seconds > 0 {
+            map.insert(
+                "retryAfterSeconds".to_owned(),
+                json!(self.retry_after_seconds),
+            );
+        }
+        Value::Object(map)
+    }
+}
+
+impl Cause {
+    fn to_value(&self) -> Value {
+        let mut map = Map::new();
+        for (key, text) in [
+            ("reason", &self.reason),
+            ("message", &self.message),
+            ("field", &self.field),
+        ] {
+            if !text.is_empty() {
+                map.insert(key.to_owned(), json!(text));
+            }
+        }
+        Value::Object(map)
+    }
+}
+
+/// The `Status` of a successful delete: `details` names what was deleted.
+pub fn deleted(resource: &Resource, name: &str, uid: &str) -> Value {
+    let details = Details {
+        name: name.to_owned(),
+        group: resource.group.to_owned(),
+        kind: resource.plural.to_owned(),
+        uid: uid.to_owned(),
+        ..Details::default()
+    };
+    json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+        "details": details.to_value(),
+    })
+}
+
+/// A bare successful `Status` with its code (as after a binding: 201).
+pub fn success(code: u16) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code})
+}
+
+/// Text in double quotes, escaped as Go's `%q` does for printable text.
+pub fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            '\r' => quoted.push_str("\\r"),
+            other if (other as u32) < 0x20 || other as u32 == 0x7f => {
+                quoted.push_str(&format!("\\x{:02x}", other as u32));
+            }
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::find;
+
+    #[test]
+    fn a_missing_pod_is_named_as_clients_expect() {
+        let pods = find("", "v1", "pods").expect("pods are served");
+        let status = ApiError::not_found(pods, "web").to_status();
+        assert_eq!(
+            status.to_string(),
+            r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"pods \"web\" not found","reason":"NotFound","details":{"name":"web","kind":"pods"},"code":404}"#
+        );
+    }
+
+    #[test]
+    fn several_causes_stand_in_brackets() {
+        let pods = find("", "v1", "pods").expect("pods are served");
+        let cause = |field: &str| Cause {
+            field: field.to_owned(),
+            reason: "FieldValueRequired".to_owned(),
+            message: "Required value".to_owned(),
+        };
+        let error = ApiError::invalid(pods, "web", vec![cause("a"), cause("b")]);
+        assert_eq!(
+            error.message(),
+            "Pod \"web\" is invalid: [a: Required value, b: Required value]"
+        );
+    }
+}

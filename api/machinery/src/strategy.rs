@@ -1,0 +1,344 @@
+//! What happens to an object before it is stored: metadata, defaults, the split
+//! between spec and status, validation, immutability, graceful deletion.
+//!
+//! Pure: time, uid and random letters come in the [`Context`]. The revision is
+//! none of its business: `metadata.resourceVersion` is left as the caller set
+//! it. `managedFields` are not kept in this release of ours: they are dropped.
+//!
+//! Invariants: what a function returns conforms to its type; an update never
+//! changes uid, creation time, name or namespace.
+
+pub mod metadata;
+pub mod pod;
+pub mod pod_validation;
+pub mod rules;
+pub mod service;
+pub mod small;
+
+use serde_json::{Value, json};
+
+use crate::fields;
+use crate::resource::Resource;
+use crate::status::ApiError;
+use crate::timestamp;
+use crate::validation::Errors;
+
+/// What a rule may know of the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// RFC 3339 to the second, UTC.
+    pub now: &'a str,
+    /// A fresh uid, used by creations.
+    pub uid: &'a str,
+    /// Five letters or digits for `generateName`.
+    pub name_suffix: &'a str,
+    /// The request's namespace.
+    pub namespace: Option<&'a str>,
+    /// Who asks.
+    pub user: &'a str,
+    /// The request's `fieldManager`.
+    pub field_manager: &'a str,
+}
+
+/// What an update comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing differs: there is nothing to write.
+    Unchanged,
+    /// Write the new object.
+    Write,
+    /// The object was being deleted and nothing holds it any more: remove it.
+    Remove,
+}
+
+/// What a deletion comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Deletion {
+    /// Remove the object now.
+    Remove,
+    /// Write this object: marked, and held by its grace period or finalizers.
+    Mark(Value),
+    /// It is marked already, and the request changes nothing.
+    AlreadyMarked,
+}
+
+/// The options of a deletion that matter here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeleteOptions {
+    /// Seconds of grace asked for.
+    pub grace_period_seconds: Option<i64>,
+    /// The uid the object must have.
+    pub uid: Option<String>,
+    /// The resourceVersion the object must have.
+    pub resource_version: Option<String>,
+    /// `Background`, `Foreground` or `Orphan`.
+    pub propagation_policy: Option<String>,
+    /// Whether nothing may be written.
+    pub dry_run: bool,
+}
+
+impl DeleteOptions {
+    /// Reads a conforming `DeleteOptions` object (null: no options).
+    pub fn from_value(value: &Value) -> Result<Self, ApiError> {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let options = Self {
+            grace_period_seconds: value["gracePeriodSeconds"].as_i64(),
+            uid: text(&value["preconditions"]["uid"]),
+            resource_version: text(&value["preconditions"]["resourceVersion"]),
+            propagation_policy: text(&value["propagationPolicy"]),
+            dry_run: value["dryRun"]
+                .as_array()
+                .is_some_and(|list| !list.is_empty()),
+        };
+        options.check(value)?;
+        Ok(options)
+    }
+
+    fn check(&self, value: &Value) -> Result<(), ApiError> {
+        let mut errors = Errors::new();
+        if let Some(policy) = &self.propagation_policy {
+            let known = ["Background", "Foreground", "Orphan"];
+            if !known.contains(&policy.as_str()) {
+                errors.not_supported("propagationPolicy", policy, &known);
+            }
+            if !value["orphanDependents"].is_null() {
+                errors.invalid_text(
+                    "propagationPolicy",
+                    policy,
+                    "orphanDependents and deletionPropagation cannot be both set",
+                );
+            }
+        }
+        for item in value["dryRun"].as_array().into_iter().flatten() {
+            if item != "All" {
+                errors.not_supported("dryRun", item.as_str().unwrap_or_default(), &["All"]);
+            }
+        }
+        match errors.into_causes().first() {
+            Some(cause) => Err(ApiError::bad_request(format!(
+                "DeleteOptions.meta.k8s.io \"\" is invalid: {}: {}",
+                cause.field, cause.message
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Makes an object of a request's body ready to be stored for the first time.
+pub fn before_create(
+    resource: &Resource,
+    object: &mut Value,
+    context: &Context<'_>,
+) -> Result<(), ApiError> {
+    let mut new = fields::conform(resource.schema, object)?;
+    metadata::prepare_create(resource, &mut new, context)?;
+    (resource.rules.prepare_create)(&mut new, context);
+    (resource.rules.default)(&mut new);
+    let new = fields::conform(resource.schema, &new)?;
+    let mut errors = Errors::new();
+    metadata::validate(resource, &new, &mut errors);
+    (resource.rules.validate)(&new, &mut errors);
+    refuse_invalid(resource, &new, errors)?;
+    *object = new;
+    Ok(())
+}
+
+/// Makes an object of a request's body ready to replace `old`, through the
+/// object itself or one of its subresources.
+pub fn before_update(
+    resource: &Resource,
+    subresource: Option<&str>,
+    old: &Value,
+    new: &mut Value,
+    context: &Context<'_>,
+) -> Result<Change, ApiError> {
+    let mut next = fields::conform(resource.schema, new)?;
+    metadata::prepare_update(resource, old, &mut next, context)?;
+    split(resource, subresource, old, &mut next);
+    (resource.rules.prepare_update)(subresource, old, &mut next);
+    (resource.rules.default)(&mut next);
+    if resource.rules.counts_generation && old["spec"] != next["spec"] {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
+        next["metadata"]["generation"] = json!(generation + 1);
+    }
+    let next = fields::conform(resource.schema, &next)?;
+    let mut errors = Errors::new();
+    metadata::validate(resource, &next, &mut errors);
+    metadata::validate_update(old, &next, &mut errors);
+    (resource.rules.validate)(&next, &mut errors);
+    if subresource.is_none() {
+        (resource.rules.validate_update)(old, &next, &mut errors);
+    }
+    refuse_invalid(resource, &next, errors)?;
+    *new = next;
+    if is_released(new) {
+        return Ok(Change::Remove);
+    }
+    Ok(if same(resource, old, new) {
+        Change::Unchanged
+    } else {
+        Change::Write
+    })
+}
+
+fn refuse_invalid(resource: &Resource, object: &Value, errors: Errors) -> Result<(), ApiError> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    Err(ApiError::invalid(resource, name, errors.into_causes()))
+}
+
+/// Spec and status each have their own way in.
+fn split(resource: &Resource, subresource: Option<&str>, old: &Value, next: &mut Value) {
+    let Some(map) = next.as_object_mut() else {
+        return;
+    };
+    match subresource {
+        None if resource.rules.has_status => {
+            map.insert("status".to_owned(), old["status"].clone());
+        }
+        Some("status") => {
+            for (name, value) in old.as_object().into_iter().flatten() {
+                if !matches!(name.as_str(), "metadata" | "status") {
+                    map.insert(name.clone(), value.clone());
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether both would be stored as the same object.
+fn same(resource: &Resource, old: &Value, new: &Value) -> bool {
+    let bare = |value: &Value| {
+        let mut value = fields::conform(resource.schema, value).unwrap_or_else(|_| value.clone());
+        if let Some(metadata) = value["metadata"].as_object_mut() {
+            metadata.remove("resourceVersion");
+            metadata.remove("managedFields");
+        }
+        value
+    };
+    bare(old) == bare(new)
+}
+
+fn is_empty_list(value: &Value) -> bool {
+    value.as_array().is_none_or(Vec::is_empty)
+}
+
+/// Marked for deletion, and neither grace nor finalizers hold it.
+fn is_released(object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    !metadata["deletionTimestamp"].is_null()
+        && is_empty_list(&metadata["finalizers"])
+        && is_empty_list(&object["spec"]["finalizers"])
+        && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+}
+
+/// Decides what a deletion does.
+pub fn before_delete(
+    resource: &Resource,
+    old: &Value,
+    options: &DeleteOptions,
+    context: &Context<'_>,
+) -> Result<Deletion, ApiError> {
+    metadata::check_preconditions(resource, old, options)?;
+    (resource.rules.may_delete)(resource, old)?;
+    let metadata = &old["metadata"];
+    let held =
+        !is_empty_list(&metadata["finalizers"]) || !is_empty_list(&old["spec"]["finalizers"]);
+    let grace = (resource.rules.grace_seconds)(old, options.grace_period_seconds);
+    if !metadata["deletionTimestamp"].is_null() {
+        return Ok(delete_again(resource, old, grace, held, options));
+    }
+    if grace.unwrap_or(0) == 0 && !held {
+        return Ok(Deletion::Remove);
+    }
+    let mut marked = old.clone();
+    let seconds = grace.unwrap_or(0);
+    marked["metadata"]["deletionTimestamp"] = json!(later(context.now, seconds));
+    if resource.rules.marks_grace {
+        marked["metadata"]["deletionGracePeriodSeconds"] = json!(seconds);
+    }
+    if resource.rules.counts_generation
+        && let Some(generation) = metadata["generation"].as_i64().filter(|g| *g > 0)
+    {
+        marked["metadata"]["generation"] = json!(generation + 1);
+    }
+    (resource.rules.mark_deleted)(&mut marked);
+    Ok(Deletion::Mark(fields::conform(resource.schema, &marked)?))
+}
+
+/// A second deletion may shorten the grace, and removes what nothing holds.
+fn delete_again(
+    resource: &Resource,
+    old: &Value,
+    grace: Option<i64>,
+    held: bool,
+    options: &DeleteOptions,
+) -> Deletion {
+    let metadata = &old["metadata"];
+    let present = metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    let asked = match (grace, options.grace_period_seconds) {
+        (Some(0), _) => 0,
+        (Some(grace), Some(_)) => grace.min(present),
+        _ => present,
+    };
+    if asked == 0 && !held {
+        return Deletion::Remove;
+    }
+    if asked >= present {
+        return Deletion::AlreadyMarked;
+    }
+    let mut marked = old.clone();
+    let deadline = metadata["deletionTimestamp"].as_str().unwrap_or_default();
+    marked["metadata"]["deletionTimestamp"] = json!(later(deadline, asked - present));
+    marked["metadata"]["deletionGracePeriodSeconds"] = json!(asked);
+    match fields::conform(resource.schema, &marked) {
+        Ok(marked) => Deletion::Mark(marked),
+        Err(_) => Deletion::AlreadyMarked,
+    }
+}
+
+/// `now` and some seconds, in the same form.
+fn later(now: &str, seconds: i64) -> String {
+    timestamp::parse(now)
+        .and_then(|instant| timestamp::format_seconds(instant.seconds.saturating_add(seconds)))
+        .unwrap_or_else(|| now.to_owned())
+}
+
+/// Binds a pod to the node that a `Binding` names.
+pub fn bind(pod: &Value, binding: &Value, context: &Context<'_>) -> Result<Value, ApiError> {
+    pod::bind(pod, binding, context)
+}
+
+/// Whether objects may be created in a namespace: it must exist and not be
+/// going away. `namespace` is the stored object, if there is one.
+pub fn admit_to_namespace(
+    resource: &Resource,
+    object_name: &str,
+    namespace_name: &str,
+    namespace: Option<&Value>,
+) -> Result<(), ApiError> {
+    let Some(namespace) = namespace else {
+        return match crate::resource::find("", "v1", "namespaces") {
+            Some(namespaces) => Err(ApiError::not_found(namespaces, namespace_name)),
+            None => Err(ApiError::path_not_found()),
+        };
+    };
+    if namespace["metadata"]["deletionTimestamp"].is_null() {
+        return Ok(());
+    }
+    Err(ApiError::forbidden_because(
+        resource,
+        object_name,
+        &format!(
+            "unable to create new content in namespace {namespace_name} because it is being \
+             terminated"
+        ),
+    ))
+}
+
+#[cfg(test)]
+#[path = "strategy/tests.rs"]
+mod tests;

@@ -1,0 +1,282 @@
+//! `ObjectMeta`: what every kind has in common.
+//!
+//! Invariant: system fields (uid, times, generation) are set here and nowhere
+//! else taken from a client.
+
+use serde_json::{Value, json};
+
+use super::{Context, DeleteOptions};
+use crate::resource::Resource;
+use crate::status::ApiError;
+use crate::validation::{self, Errors};
+
+/// Longest prefix kept of a `generateName`, in bytes: with the suffix it makes a
+/// DNS label.
+const GENERATE_NAME_MAX_BYTES: usize = 58;
+/// Most finalizers an object may have is not bounded by the reference; the size
+/// of a request bounds it here.
+const SYSTEM_FIELDS: &[&str] = &[
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "selfLink",
+    "managedFields",
+    "generation",
+];
+
+pub(super) fn prepare_create(
+    resource: &Resource,
+    object: &mut Value,
+    context: &Context<'_>,
+) -> Result<(), ApiError> {
+    let Some(metadata) = object["metadata"].as_object_mut() else {
+        return Err(ApiError::bad_request("metadata is missing"));
+    };
+    if metadata
+        .get("resourceVersion")
+        .and_then(Value::as_str)
+        .is_some_and(|v| !v.is_empty())
+    {
+        return Err(ApiError::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
+    }
+    for name in SYSTEM_FIELDS {
+        metadata.remove(*name);
+    }
+    metadata.insert("uid".to_owned(), json!(context.uid));
+    metadata.insert("creationTimestamp".to_owned(), json!(context.now));
+    if resource.rules.counts_generation {
+        metadata.insert("generation".to_owned(), json!(1));
+    }
+    if let (true, Some(namespace)) = (resource.namespaced, context.namespace) {
+        match metadata.get("namespace").and_then(Value::as_str) {
+            Some(own) if !own.is_empty() && own != namespace => return Err(other_namespace()),
+            _ => metadata.insert("namespace".to_owned(), json!(namespace)),
+        };
+    }
+    let text = |name: &str| {
+        metadata
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let (name, prefix) = (text("name"), text("generateName"));
+    if name.is_empty() && !prefix.is_empty() {
+        let mut end = prefix.len().min(GENERATE_NAME_MAX_BYTES);
+        while !prefix.is_char_boundary(end) {
+            end -= 1;
+        }
+        let name = format!("{}{}", &prefix[..end], context.name_suffix);
+        metadata.insert("name".to_owned(), json!(name));
+    }
+    Ok(())
+}
+
+fn other_namespace() -> ApiError {
+    ApiError::bad_request(
+        "the namespace of the provided object does not match the namespace sent on the request",
+    )
+}
+
+pub(super) fn prepare_update(
+    resource: &Resource,
+    old: &Value,
+    object: &mut Value,
+    context: &Context<'_>,
+) -> Result<(), ApiError> {
+    let name = old["metadata"]["name"].as_str().unwrap_or_default();
+    let Some(metadata) = object["metadata"].as_object_mut() else {
+        return Err(ApiError::bad_request("metadata is missing"));
+    };
+    let text = |key: &str| {
+        metadata
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let own = text("name");
+    if !own.is_empty() && own != name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({own}) does not match the name on the URL ({name})"
+        )));
+    }
+    if let (true, Some(namespace)) = (resource.namespaced, context.namespace) {
+        let own = text("namespace");
+        if !own.is_empty() && own != namespace {
+            return Err(other_namespace());
+        }
+    }
+    let (uid, stored) = (
+        text("uid"),
+        old["metadata"]["uid"].as_str().unwrap_or_default(),
+    );
+    if !uid.is_empty() && uid != stored {
+        return Err(ApiError::conflict_with(
+            resource,
+            name,
+            &uid_mismatch(uid, stored),
+        ));
+    }
+    metadata.insert("name".to_owned(), json!(name));
+    for key in SYSTEM_FIELDS
+        .iter()
+        .copied()
+        .chain(["namespace", "uid", "creationTimestamp"])
+    {
+        match old["metadata"].get(key) {
+            Some(value) if key != "managedFields" => {
+                metadata.insert(key.to_owned(), value.clone());
+            }
+            _ => {
+                metadata.remove(key);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn uid_mismatch(asked: &str, stored: &str) -> String {
+    format!(
+        "StorageError: invalid object, Code: 4, Precondition failed: UID in precondition: {asked}, \
+         UID in object meta: {stored}"
+    )
+}
+
+pub(super) fn check_preconditions(
+    resource: &Resource,
+    old: &Value,
+    options: &DeleteOptions,
+) -> Result<(), ApiError> {
+    let text = |key: &str| old["metadata"][key].as_str().unwrap_or_default();
+    let refuse = |what: &str, asked: &str, stored: &str| {
+        Err(ApiError::conflict_with(
+            resource,
+            text("name"),
+            &format!(
+                "the {what} in the precondition ({asked}) does not match the {what} in record ({stored}). The object might have been deleted and then recreated"
+            ),
+        ))
+    };
+    match (&options.uid, text("uid")) {
+        (Some(asked), stored) if asked != stored => return refuse("UID", asked, stored),
+        _ => {}
+    }
+    match (&options.resource_version, text("resourceVersion")) {
+        (Some(asked), stored) if asked != stored => Err(ApiError::conflict_with(
+            resource,
+            text("name"),
+            &format!(
+                "the ResourceVersion in the precondition ({asked}) does not match the ResourceVersion in record ({stored}). The object might have been modified"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn validate(resource: &Resource, object: &Value, errors: &mut Errors) {
+    let metadata = &object["metadata"];
+    let text = |key: &str| metadata[key].as_str().unwrap_or_default();
+    let (name, prefix) = (text("name"), text("generateName"));
+    if !prefix.is_empty() {
+        let wrong = resource.name_rule.check(prefix, true);
+        errors.each("metadata.generateName", prefix, wrong);
+    }
+    if name.is_empty() {
+        errors.required("metadata.name", "name or generateName is required");
+    } else {
+        errors.each("metadata.name", name, resource.name_rule.check(name, false));
+    }
+    let namespace = text("namespace");
+    match (resource.namespaced, namespace.is_empty()) {
+        (true, true) => errors.required("metadata.namespace", ""),
+        (true, false) => {
+            errors.each(
+                "metadata.namespace",
+                namespace,
+                validation::dns_label(namespace),
+            );
+        }
+        (false, false) => errors.forbidden("metadata.namespace", "not allowed on this type"),
+        (false, true) => {}
+    }
+    validation::labels(errors, "metadata.labels", metadata.get("labels"));
+    validation::annotations(errors, "metadata.annotations", metadata.get("annotations"));
+    for finalizer in metadata["finalizers"].as_array().into_iter().flatten() {
+        let finalizer = finalizer.as_str().unwrap_or_default();
+        let wrong = validation::qualified_name(finalizer);
+        let standard = ["orphan", "foregroundDeletion", "kubernetes"].contains(&finalizer);
+        if wrong.is_empty() && !finalizer.contains('/') && !standard {
+            errors.invalid_text(
+                "metadata.finalizers",
+                finalizer,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            );
+        }
+        errors.each("metadata.finalizers", finalizer, wrong);
+    }
+    validate_owners(metadata, errors);
+}
+
+fn validate_owners(metadata: &Value, errors: &mut Errors) {
+    let owners = metadata["ownerReferences"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    for (at, owner) in owners.iter().enumerate() {
+        let path = format!("metadata.ownerReferences[{at}]");
+        for (key, detail) in [
+            ("apiVersion", "version must not be empty"),
+            ("kind", "kind must not be empty"),
+            ("name", "name must not be empty"),
+            ("uid", "uid must not be empty"),
+        ] {
+            if owner[key].as_str().unwrap_or_default().is_empty() {
+                errors.invalid_text(&format!("{path}.{key}"), "", detail);
+            }
+        }
+    }
+    let controllers: Vec<&Value> = owners.iter().filter(|o| o["controller"] == true).collect();
+    if controllers.len() > 1 {
+        let names: Vec<&str> = controllers
+            .iter()
+            .take(2)
+            .map(|o| o["name"].as_str().unwrap_or_default())
+            .collect();
+        errors.invalid(
+            "metadata.ownerReferences",
+            &json!(owners),
+            &format!(
+                "Only one reference can have Controller set to true. Found \"true\" in references for {}",
+                names.join(" and ")
+            ),
+        );
+    }
+}
+
+pub(super) fn validate_update(old: &Value, new: &Value, errors: &mut Errors) {
+    if old["metadata"]["deletionTimestamp"].is_null() {
+        return;
+    }
+    let list = |value: &Value| -> Vec<String> {
+        let items = value["metadata"]["finalizers"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        items.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let before = list(old);
+    let added: Vec<String> = list(new)
+        .into_iter()
+        .filter(|f| !before.contains(f))
+        .collect();
+    if !added.is_empty() {
+        let quoted: Vec<String> = added.iter().map(|name| format!("{name:?}")).collect();
+        errors.forbidden(
+            "metadata.finalizers",
+            &format!(
+                "no new finalizers can be added if the object is being deleted, found new \
+                 finalizers []string{{{}}}",
+                quoted.join(", ")
+            ),
+        );
+    }
+}

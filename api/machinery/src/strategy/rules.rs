@@ -1,0 +1,142 @@
+//! The rules of each kind, as a table of plain functions. What a kind does not
+//! state is [`PLAIN`]'s.
+
+use serde_json::Value;
+
+use super::{Context, pod, pod_validation, service, small};
+use crate::resource::Resource;
+use crate::status::ApiError;
+use crate::table::cells;
+use crate::validation::Errors;
+
+/// What a kind does at each step of an object's life.
+#[derive(Debug)]
+pub struct Rules {
+    /// Whether `status` is written only through its subresource.
+    pub has_status: bool,
+    /// Whether a change of `spec` raises `metadata.generation`.
+    pub counts_generation: bool,
+    /// Whether a deletion that has to wait states its grace.
+    pub marks_grace: bool,
+    /// Fills in what the client left open.
+    pub default: fn(&mut Value),
+    /// Sets what a client may not choose at creation.
+    pub prepare_create: fn(&mut Value, &Context<'_>),
+    /// Keeps what a client may not change through this way in.
+    pub prepare_update: fn(Option<&str>, &Value, &mut Value),
+    /// Checks an object.
+    pub validate: fn(&Value, &mut Errors),
+    /// Checks a change, old and new.
+    pub validate_update: fn(&Value, &Value, &mut Errors),
+    /// Refuses a deletion.
+    pub may_delete: fn(&Resource, &Value) -> Result<(), ApiError>,
+    /// Seconds of grace, of the object and what was asked; `None`: the kind knows none.
+    pub grace_seconds: fn(&Value, Option<i64>) -> Option<i64>,
+    /// What else changes when an object is marked for deletion.
+    pub mark_deleted: fn(&mut Value),
+    /// The values of the kind's columns; `now` in seconds since 1970.
+    pub cells: fn(&Value, i64) -> Vec<Value>,
+}
+
+/// A kind without rules of its own.
+pub const PLAIN: Rules = Rules {
+    has_status: false,
+    counts_generation: false,
+    marks_grace: true,
+    default: |_| {},
+    prepare_create: |_, _| {},
+    prepare_update: |_, _, _| {},
+    validate: |_, _| {},
+    validate_update: |_, _, _| {},
+    may_delete: |_, _| Ok(()),
+    grace_seconds: |_, _| None,
+    mark_deleted: |_| {},
+    cells: cells::plain,
+};
+
+/// Config maps.
+pub static CONFIG_MAP: Rules = Rules {
+    validate: small::validate_config_map,
+    validate_update: small::validate_config_map_update,
+    cells: cells::config_map,
+    ..PLAIN
+};
+
+/// Secrets.
+pub static SECRET: Rules = Rules {
+    default: small::default_secret,
+    validate: small::validate_secret,
+    validate_update: small::validate_secret_update,
+    cells: cells::secret,
+    ..PLAIN
+};
+
+/// Namespaces.
+pub static NAMESPACE: Rules = Rules {
+    has_status: true,
+    marks_grace: false,
+    default: small::default_namespace,
+    prepare_create: small::prepare_namespace,
+    prepare_update: small::keep_namespace,
+    may_delete: small::may_delete_namespace,
+    mark_deleted: small::mark_namespace_deleted,
+    cells: cells::namespace,
+    ..PLAIN
+};
+
+/// Nodes.
+pub static NODE: Rules = Rules {
+    has_status: true,
+    default: small::default_node,
+    validate: small::validate_node,
+    validate_update: small::validate_node_update,
+    cells: cells::node,
+    ..PLAIN
+};
+
+/// Pods.
+pub static POD: Rules = Rules {
+    has_status: true,
+    counts_generation: true,
+    default: pod::default,
+    prepare_create: pod::prepare_create,
+    prepare_update: pod::prepare_update,
+    validate: pod_validation::validate,
+    validate_update: pod_validation::validate_update,
+    grace_seconds: pod::grace_seconds,
+    cells: cells::pod,
+    ..PLAIN
+};
+
+/// Services.
+pub static SERVICE: Rules = Rules {
+    has_status: true,
+    default: service::default,
+    prepare_create: service::prepare_create,
+    prepare_update: service::prepare_update,
+    validate: service::validate,
+    validate_update: service::validate_update,
+    cells: cells::service,
+    ..PLAIN
+};
+
+/// Leases.
+pub static LEASE: Rules = Rules {
+    validate: small::validate_lease,
+    cells: cells::lease,
+    ..PLAIN
+};
+
+/// Events of the core group.
+pub static EVENT: Rules = Rules {
+    validate: small::validate_event,
+    cells: cells::event,
+    ..PLAIN
+};
+
+/// Events of `events.k8s.io`.
+pub static EVENTS_EVENT: Rules = Rules {
+    validate: small::validate_events_event,
+    cells: cells::events_event,
+    ..PLAIN
+};
