@@ -60,10 +60,10 @@ async fn tell_leader(
                 LeaderAnswer::NotLeading => {}
                 answer => return Ok(answer),
             },
-            Ok(Err(CallError::Unavailable(reason))) => {
-                tracing::debug!(reason, "a heartbeat waits for a leader");
+            // A new leader refuses until its faces are up; that passes as elections do.
+            Ok(Err(error @ (CallError::Unavailable(_) | CallError::Refused(_)))) => {
+                tracing::debug!(%error, "a heartbeat waits for a leader");
             }
-            Ok(Err(CallError::Refused(reason))) => return Err(Refusal::Failed(reason)),
             Err(_) => return Err(Refusal::Unavailable(no_leader())),
         }
         if Instant::now() + limits::LEADER_RETRY >= deadline {

@@ -31,7 +31,8 @@ const (
 type line struct {
 	Type            string `json:"type"`
 	Resource        string `json:"resource"`
-	Object          string `json:"object,omitempty"`
+	Namespace       string `json:"namespace,omitempty"`
+	Name            string `json:"name,omitempty"`
 	UID             string `json:"uid,omitempty"`
 	ResourceVersion string `json:"resource_version,omitempty"`
 	Initial         bool   `json:"initial,omitempty"`
@@ -62,13 +63,10 @@ func (p *printer) object(kind string, object any, initial bool) {
 	if err != nil {
 		fail(err)
 	}
-	name := accessor.GetName()
-	if namespace := accessor.GetNamespace(); namespace != "" {
-		name = namespace + "/" + name
-	}
 	p.print(line{
-		Type: kind, Object: name, UID: string(accessor.GetUID()),
-		ResourceVersion: accessor.GetResourceVersion(), Initial: initial,
+		Type: kind, Namespace: accessor.GetNamespace(), Name: accessor.GetName(),
+		UID: string(accessor.GetUID()), ResourceVersion: accessor.GetResourceVersion(),
+		Initial: initial,
 	})
 }
 
