@@ -1,0 +1,254 @@
+//! Seals and opens the records of one directory.
+//!
+//! version u8 ‖ epoch u32 BE ‖ counter u64 BE ‖ ciphertext ‖ tag (16 bytes), by
+//! AES-256-GCM under the epoch's subkey; nonce = epoch ‖ counter; associated data =
+//! kind ‖ position.
+//!
+//! Invariants
+//! - One [`Envelope`] at a time per directory (a file lock), one epoch per envelope,
+//!   one counter per epoch: no nonce comes twice under a key. The counter is taken
+//!   by `fetch_add` and its end is asserted, long before it wraps.
+//! - A record opens only as what it was sealed for: its kind at its position.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aws_lc_rs::aead::{self, LessSafeKey, NONCE_LEN, Nonce};
+
+use crate::epochs;
+use crate::files;
+use crate::keys::{KeyError, Keyring};
+
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = 1 + 4 + 8;
+const TAG_BYTES: usize = 16;
+/// What sealing adds to a record.
+pub const SEAL_OVERHEAD_BYTES: usize = HEAD_BYTES + TAG_BYTES;
+/// Records that one incarnation may seal: far more than a process writes in years.
+const COUNTER_END: u64 = 1 << 48;
+const POSITION_BYTES_MAX: usize = 63;
+const LOCK_FILE: &str = "epochs.lock";
+
+/// What a record is. The numbers are on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A row of the machine or the shell.
+    Row = 1,
+    /// The engine's mark of its last flush.
+    FlushMark = 2,
+    /// A frame of the log.
+    LogFrame = 3,
+    /// The head of a log segment.
+    LogHead = 4,
+    /// The vote.
+    Vote = 5,
+    /// Other state of the node itself.
+    NodeState = 6,
+}
+
+/// What a record is bound to.
+#[derive(Debug, Clone, Copy)]
+pub struct Aad<'a> {
+    /// What it is.
+    pub kind: Kind,
+    /// Where it stands: at most 63 bytes, unique among its kind.
+    pub position: &'a [u8],
+}
+
+/// Why a record or a directory could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvelopeError {
+    /// The record is not what was sealed for this place.
+    #[error("{kind:?} record at {position}: {reason}")]
+    Refused {
+        /// What it should be.
+        kind: Kind,
+        /// Its position in hex.
+        position: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The table of epochs is damaged or of another quorum.
+    #[error("{}: {reason}", .path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Another process has the directory open.
+    #[error("{} is in use by another process", .path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The file system refused.
+    #[error("could not {action} {}: {source}", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No random bytes.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+impl EnvelopeError {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+/// Seals under a subkey of its own; opens what any earlier incarnation sealed here.
+pub struct Envelope {
+    keys: BTreeMap<u32, LessSafeKey>,
+    epoch: u32,
+    counter: AtomicU64,
+    _lock: File,
+}
+
+impl Envelope {
+    /// Opens `dir` (made if it is not there) for a new incarnation.
+    pub fn open_dir(dir: &Path, keyring: &Keyring) -> Result<Self, EnvelopeError> {
+        fs::create_dir_all(dir).map_err(EnvelopeError::io("create", dir))?;
+        let lock_path = dir.join(LOCK_FILE);
+        let lock = files::lock(&lock_path).map_err(EnvelopeError::io("lock", &lock_path))?;
+        let lock = lock.ok_or_else(|| EnvelopeError::InUse {
+            path: dir.to_owned(),
+        })?;
+        let epochs = epochs::begin(dir, keyring)?;
+        let epoch = epochs.last().map_or(0, |epoch| epoch.number);
+        assert_ne!(epoch, 0, "an epoch was begun");
+        let keys = epochs
+            .iter()
+            .map(|epoch| (epoch.number, keyring.epoch_key(&epoch.salt, epoch.number)))
+            .collect();
+        Ok(Self {
+            keys,
+            epoch,
+            counter: AtomicU64::new(0),
+            _lock: lock,
+        })
+    }
+
+    /// Seals a record.
+    pub fn seal(&self, aad: Aad<'_>, plain: &[u8]) -> Vec<u8> {
+        let mut sealed = Vec::with_capacity(plain.len() + SEAL_OVERHEAD_BYTES);
+        self.seal_into(aad, plain, &mut sealed);
+        sealed
+    }
+
+    /// Seals a record and appends it: `plain.len() + SEAL_OVERHEAD_BYTES` bytes.
+    pub fn seal_into(&self, aad: Aad<'_>, plain: &[u8], sealed: &mut Vec<u8>) {
+        let counter = self.counter.fetch_add(1, Ordering::Relaxed);
+        assert!(
+            counter < COUNTER_END,
+            "this incarnation has sealed all it may: restart the node"
+        );
+        let start = sealed.len();
+        sealed.push(VERSION);
+        sealed.extend_from_slice(&self.epoch.to_be_bytes());
+        sealed.extend_from_slice(&counter.to_be_bytes());
+        sealed.extend_from_slice(plain);
+        let body = &mut sealed[start + HEAD_BYTES..];
+        let bound = Bound::new(aad);
+        let nonce = nonce(self.epoch, counter);
+        let key = &self.keys[&self.epoch];
+        let tag = key.seal_in_place_separate_tag(nonce, aead::Aad::from(bound.bytes()), body);
+        let tag = tag.unwrap_or_else(|_| panic!("a record of {} bytes is too long", plain.len()));
+        sealed.extend_from_slice(tag.as_ref());
+    }
+
+    /// Opens a record, as what it must be.
+    pub fn open(&self, aad: Aad<'_>, sealed: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
+        let refused = |reason: &str| EnvelopeError::Refused {
+            kind: aad.kind,
+            position: hex(aad.position),
+            reason: reason.to_owned(),
+        };
+        let (head, body) = sealed
+            .split_at_checked(HEAD_BYTES)
+            .ok_or_else(|| refused("it is cut short"))?;
+        let (epoch, counter) = match parse_head(head) {
+            Some(head) => head,
+            None => return Err(refused("its version is not known to this program")),
+        };
+        let text_bytes = body
+            .len()
+            .checked_sub(TAG_BYTES)
+            .ok_or_else(|| refused("it is cut short"))?;
+        let (ciphertext, tag) = body.split_at(text_bytes);
+        let key = self.keys.get(&epoch).ok_or_else(|| {
+            refused(&format!(
+                "it was sealed in epoch {epoch}, which the table does not have"
+            ))
+        })?;
+        let bound = Bound::new(aad);
+        let mut plain = vec![0; text_bytes];
+        key.open_separate_gather(
+            nonce(epoch, counter),
+            aead::Aad::from(bound.bytes()),
+            ciphertext,
+            tag,
+            &mut plain,
+        )
+        .map_err(|_| refused("it does not authenticate: changed, or moved from another place"))?;
+        Ok(plain)
+    }
+}
+
+fn parse_head(head: &[u8]) -> Option<(u32, u64)> {
+    let rest = head.strip_prefix(&[VERSION])?;
+    let epoch = u32::from_be_bytes(rest.get(..4)?.try_into().ok()?);
+    let counter = u64::from_be_bytes(rest.get(4..)?.try_into().ok()?);
+    Some((epoch, counter))
+}
+
+fn nonce(epoch: u32, counter: u64) -> Nonce {
+    let mut nonce = [0; NONCE_LEN];
+    nonce[..4].copy_from_slice(&epoch.to_be_bytes());
+    nonce[4..].copy_from_slice(&counter.to_be_bytes());
+    Nonce::assume_unique_for_key(nonce)
+}
+
+/// The associated data's bytes.
+struct Bound {
+    bytes: [u8; 1 + POSITION_BYTES_MAX],
+    length: usize,
+}
+
+impl Bound {
+    fn new(aad: Aad<'_>) -> Self {
+        let length = 1 + aad.position.len();
+        assert!(
+            length <= 1 + POSITION_BYTES_MAX,
+            "a position of {} bytes",
+            aad.position.len()
+        );
+        let mut bytes = [0; 1 + POSITION_BYTES_MAX];
+        bytes[0] = aad.kind as u8;
+        bytes[1..length].copy_from_slice(aad.position);
+        Self { bytes, length }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

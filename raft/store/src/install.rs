@@ -1,0 +1,149 @@
+//! Making engines: the first, empty one, and those made from snapshots.
+//!
+//! An engine is made beside the one that counts: rows, notes, flush, mark; then it is
+//! read back whole, so that its digest is proved before it counts; then `CURRENT` is
+//! switched by a rename, and only then memory. A crash before the rename leaves the
+//! old store, a crash after it the new one; what is left over is swept at the next
+//! opening.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nautilus_machine::{Machine, RowBatch};
+
+use crate::directory::Directory;
+use crate::engine::{Engine, MemoryEngine};
+use crate::error::StoreError;
+use crate::keys::Keyring;
+use crate::notes::Notes;
+use crate::snapshot::SnapshotReader;
+use crate::store::{DiskEngine, Place, State, Store};
+
+/// Bytes of rows written in one batch while an engine is made.
+const BATCH_BYTES: usize = 4 << 20;
+const FIRST_ENGINE: u64 = 1;
+
+/// Makes the first engine of a directory.
+pub(crate) fn first_engine(directory: &Directory, keyring: &Keyring) -> Result<State, StoreError> {
+    let engine = directory.create_engine(FIRST_ENGINE)?;
+    let disk = DiskEngine {
+        number: FIRST_ENGINE,
+        engine: Arc::clone(&engine),
+    };
+    let state = seed(
+        engine,
+        Some(disk.clone()),
+        Machine::new(keyring.digest_key()),
+    )?;
+    disk.engine.flush()?;
+    directory.mark_flushed(FIRST_ENGINE, &disk.engine, state.notes.sequence)?;
+    directory.point_to(FIRST_ENGINE)?;
+    Ok(state)
+}
+
+/// Writes an empty machine's rows.
+pub(crate) fn seed(
+    engine: Arc<dyn Engine>,
+    disk: Option<DiskEngine>,
+    machine: Machine,
+) -> Result<State, StoreError> {
+    let mut batch = RowBatch::default();
+    machine.write_counters(&mut batch)?;
+    let mut notes = Notes::default();
+    notes.put_into(&mut batch)?;
+    engine.write(batch)?;
+    Ok(State::new(machine, engine, disk, notes))
+}
+
+impl Store {
+    /// Replaces the whole state by that of a snapshot file, and all notes by `notes`.
+    /// The file is verified whole before anything is made of it. On an error the old
+    /// state stays. Blocks readers only while memory is switched.
+    pub fn install(&self, path: &Path, notes: &[(&str, Bytes)]) -> Result<(), StoreError> {
+        let _writer = self.writer();
+        let _no_flush = self.no_flush();
+        SnapshotReader::open(path, &self.keyring)?.each_row(&mut |_, _, _| Ok(()))?;
+        let (next, disk) = self.next_engine()?;
+        let built = self.build(path, notes, &next, disk.clone());
+        let state = match built {
+            Ok(state) => state,
+            Err(error) => {
+                next.discard_when_dropped();
+                return Err(error);
+            }
+        };
+        let old = {
+            let mut current = self.state.write();
+            std::mem::replace(&mut *current, state)
+        };
+        old.engine.discard_when_dropped();
+        Ok(())
+    }
+
+    fn next_engine(&self) -> Result<(Arc<dyn Engine>, Option<DiskEngine>), StoreError> {
+        let Place::Directory(directory) = &self.place else {
+            return Ok((Arc::new(MemoryEngine::default()), None));
+        };
+        let number = self
+            .state
+            .read()
+            .disk
+            .as_ref()
+            .map_or(0, |disk| disk.number)
+            + 1;
+        let engine = directory.create_engine(number)?;
+        Ok((
+            Arc::clone(&engine) as Arc<dyn Engine>,
+            Some(DiskEngine { number, engine }),
+        ))
+    }
+
+    fn build(
+        &self,
+        path: &Path,
+        notes: &[(&str, Bytes)],
+        engine: &Arc<dyn Engine>,
+        disk: Option<DiskEngine>,
+    ) -> Result<State, StoreError> {
+        copy_rows(path, &self.keyring, &**engine, notes)?;
+        engine.flush()?;
+        let state =
+            State::load(Arc::clone(engine), disk.clone(), &self.keyring).map_err(|error| {
+                StoreError::Snapshot {
+                    path: path.to_owned(),
+                    reason: error.to_string(),
+                }
+            })?;
+        if let (Place::Directory(directory), Some(disk)) = (&self.place, &disk) {
+            directory.mark_flushed(disk.number, &disk.engine, state.notes.sequence)?;
+            directory.point_to(disk.number)?;
+        }
+        Ok(state)
+    }
+}
+
+/// Copies a snapshot's rows into an engine; the notes go with the machine's own row,
+/// which comes last.
+fn copy_rows(
+    path: &Path,
+    keyring: &Keyring,
+    engine: &dyn Engine,
+    notes: &[(&str, Bytes)],
+) -> Result<(), StoreError> {
+    let mut batch = RowBatch::default();
+    let mut batch_bytes = 0;
+    SnapshotReader::open(path, keyring)?.each_row(&mut |space, key, value| {
+        batch_bytes += key.len() + value.len();
+        batch.put(space, key, value);
+        if space != nautilus_machine::Space::Meta && batch_bytes >= BATCH_BYTES {
+            batch_bytes = 0;
+            engine.write(std::mem::take(&mut batch))?;
+        }
+        Ok(())
+    })?;
+    let mut row = Notes::default().with(notes)?;
+    row.put_into(&mut batch)?;
+    engine.write(batch)?;
+    Ok(())
+}

@@ -1,0 +1,386 @@
+//! Snapshot files: a consistent state, sealed, that any member can open.
+//!
+//! magic (8 bytes) ‖ salt (32 bytes) ‖ frames. A frame is last u8 ‖ length u32 BE ‖
+//! ciphertext and tag, by AES-256-GCM under a subkey of the quorum's root key and the
+//! file's own random salt; nonce = 0 (4 bytes) ‖ frame number; associated data = hash
+//! of all that came before frame 1 (of the clear part, for frame 0) ‖ number ‖ last.
+//! Frame 0 is the caller's header; the rest, put together, is a stream of records:
+//! space u8 ‖ key length u16 BE ‖ value length u32 BE ‖ key ‖ value, ended by a
+//! record of space 0 whose value is the number of rows.
+//!
+//! Invariants
+//! - A frame is at most [`SNAPSHOT_CHUNK_BYTES`] long and is used only after it
+//!   authenticated at its number; frames cannot be swapped, dropped or taken from
+//!   another file, and the last one says that it is.
+//! - The salt is fresh for every file: no nonce comes twice under a key.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+
+use aws_lc_rs::aead::{self, LessSafeKey, NONCE_LEN, Nonce};
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use nautilus_machine::{Digest, MACHINE_ROW, Revision, Space};
+
+use crate::error::StoreError;
+use crate::keys::{KEY_BYTES, Keyring, fresh_salt};
+
+/// The largest frame, tag included.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+/// The largest header of a caller.
+pub const SNAPSHOT_HEADER_BYTES_MAX: usize = SNAPSHOT_CHUNK_BYTES - TAG_BYTES;
+
+const MAGIC: &[u8; 8] = b"NAUTSNP1";
+const TAG_BYTES: usize = 16;
+const CHUNK_PLAIN_BYTES: usize = SNAPSHOT_CHUNK_BYTES - TAG_BYTES;
+/// The largest row that is believed; far above what a proposal can hold.
+const VALUE_BYTES_MAX: usize = 64 << 20;
+const END_OF_RECORDS: u8 = 0;
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// The file's length.
+    pub size_bytes: u64,
+    /// Rows in it.
+    pub rows: u64,
+    /// The store's revision.
+    pub revision: Revision,
+    /// The state's digest.
+    pub digest: Digest,
+}
+
+/// Reads the caller's header of a snapshot file, authenticated.
+pub fn read_header(path: &Path, keyring: &Keyring) -> Result<Bytes, StoreError> {
+    SnapshotReader::open(path, keyring).map(|reader| reader.header)
+}
+
+/// Writes a snapshot.
+pub(crate) struct SnapshotWriter<W: Write> {
+    sink: W,
+    frames: Frames,
+    pending: Vec<u8>,
+    rows: u64,
+    size_bytes: u64,
+}
+
+impl<W: Write> SnapshotWriter<W> {
+    pub(crate) fn begin(sink: W, keyring: &Keyring, header: &[u8]) -> io::Result<Self> {
+        let salt = fresh_salt().map_err(io::Error::other)?;
+        let mut clear = Vec::with_capacity(MAGIC.len() + KEY_BYTES);
+        clear.extend_from_slice(MAGIC);
+        clear.extend_from_slice(&salt);
+        let mut writer = Self {
+            sink,
+            frames: Frames::new(keyring.snapshot_key(&salt), &clear),
+            pending: Vec::with_capacity(CHUNK_PLAIN_BYTES),
+            rows: 0,
+            size_bytes: 0,
+        };
+        writer.write_out(&clear)?;
+        let sealed = writer.write_frame(header, false)?;
+        writer.frames.bind(&sealed);
+        Ok(writer)
+    }
+
+    pub(crate) fn row(&mut self, space: Space, key: &[u8], value: &[u8]) -> io::Result<()> {
+        self.rows += 1;
+        self.record(space as u8, key, value)
+    }
+
+    /// Ends the file; gives the sink, the rows and the length.
+    pub(crate) fn finish(mut self) -> io::Result<(W, u64, u64)> {
+        let rows = self.rows.to_be_bytes();
+        self.record(END_OF_RECORDS, &[], &rows)?;
+        let last = std::mem::take(&mut self.pending);
+        self.write_frame(&last, true)?;
+        self.sink.flush()?;
+        Ok((self.sink, self.rows, self.size_bytes))
+    }
+
+    fn record(&mut self, space: u8, key: &[u8], value: &[u8]) -> io::Result<()> {
+        let key_bytes = u16::try_from(key.len()).map_err(io::Error::other)?;
+        let value_bytes = u32::try_from(value.len()).map_err(io::Error::other)?;
+        self.append(&[space])?;
+        self.append(&key_bytes.to_be_bytes())?;
+        self.append(&value_bytes.to_be_bytes())?;
+        self.append(key)?;
+        self.append(value)
+    }
+
+    fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if self.pending.len() == CHUNK_PLAIN_BYTES {
+                let full = std::mem::take(&mut self.pending);
+                self.write_frame(&full, false)?;
+                self.pending = full;
+                self.pending.clear();
+            }
+            let room = (CHUNK_PLAIN_BYTES - self.pending.len()).min(bytes.len());
+            let (now, later) = bytes.split_at(room);
+            self.pending.extend_from_slice(now);
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    fn write_frame(&mut self, plain: &[u8], last: bool) -> io::Result<Vec<u8>> {
+        let sealed = self.frames.seal(plain, last);
+        let length = u32::try_from(sealed.len()).map_err(io::Error::other)?;
+        self.write_out(&[u8::from(last)])?;
+        self.write_out(&length.to_be_bytes())?;
+        self.write_out(&sealed)?;
+        Ok(sealed)
+    }
+
+    fn write_out(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.size_bytes += bytes.len() as u64;
+        self.sink.write_all(bytes)
+    }
+}
+
+/// Makes a buffered file for a snapshot.
+pub(crate) fn create(path: &Path) -> io::Result<BufWriter<File>> {
+    File::create(path).map(|file| BufWriter::with_capacity(SNAPSHOT_CHUNK_BYTES, file))
+}
+
+/// Reads a snapshot, frame by frame.
+pub(crate) struct SnapshotReader<'a> {
+    path: &'a Path,
+    file: BufReader<File>,
+    frames: Frames,
+    pub(crate) header: Bytes,
+    chunk: Vec<u8>,
+    at: usize,
+    ended: bool,
+}
+
+impl<'a> SnapshotReader<'a> {
+    pub(crate) fn open(path: &'a Path, keyring: &Keyring) -> Result<Self, StoreError> {
+        let file = File::open(path).map_err(StoreError::io("open", path))?;
+        let mut file = BufReader::new(file);
+        let mut clear = [0; MAGIC.len() + KEY_BYTES];
+        file.read_exact(&mut clear)
+            .map_err(|error| cut(path, &error))?;
+        let (magic, salt) = clear.split_at(MAGIC.len());
+        if magic != MAGIC {
+            return Err(refused(
+                path,
+                "it is not a snapshot that this program knows",
+            ));
+        }
+        let mut fixed = [0; KEY_BYTES];
+        fixed.copy_from_slice(salt);
+        let mut reader = Self {
+            path,
+            file,
+            frames: Frames::new(keyring.snapshot_key(&fixed), &clear),
+            header: Bytes::new(),
+            chunk: Vec::new(),
+            at: 0,
+            ended: false,
+        };
+        let (header, sealed) = reader.frame()?;
+        reader.header = header.into();
+        reader.frames.bind(&sealed);
+        Ok(reader)
+    }
+
+    /// Visits every row; returns when the whole file has been read and authenticated.
+    pub(crate) fn each_row(
+        mut self,
+        visit: &mut dyn FnMut(Space, &[u8], Vec<u8>) -> Result<(), StoreError>,
+    ) -> Result<u64, StoreError> {
+        let path = self.path;
+        let mut rows = 0u64;
+        loop {
+            let [space] = self.array()?;
+            let key_bytes = u16::from_be_bytes(self.array()?);
+            let value_bytes = u32::from_be_bytes(self.array()?) as usize;
+            if value_bytes > VALUE_BYTES_MAX {
+                return Err(refused(path, "it holds a row that is too large"));
+            }
+            let key = self.take(usize::from(key_bytes))?;
+            let value = self.take(value_bytes)?;
+            if space == END_OF_RECORDS {
+                if value != rows.to_be_bytes() {
+                    return Err(refused(
+                        path,
+                        "it holds another number of rows than it says",
+                    ));
+                }
+                return self.expect_end().map(|()| rows);
+            }
+            let space = known_space(space, &key)
+                .ok_or_else(|| refused(path, "it holds a row that no snapshot has"))?;
+            rows += 1;
+            visit(space, &key, value)?;
+        }
+    }
+
+    fn expect_end(mut self) -> Result<(), StoreError> {
+        let mut rest = [0];
+        let more = self
+            .file
+            .read(&mut rest)
+            .map_err(StoreError::io("read", self.path))?;
+        if !self.ended || self.at != self.chunk.len() || more != 0 {
+            return Err(refused(self.path, "it goes on after its end"));
+        }
+        Ok(())
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
+        let mut array = [0; N];
+        self.fill(&mut array)?;
+        Ok(array)
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<Vec<u8>, StoreError> {
+        let mut taken = vec![0; bytes];
+        self.fill(&mut taken)?;
+        Ok(taken)
+    }
+
+    fn fill(&mut self, mut target: &mut [u8]) -> Result<(), StoreError> {
+        while !target.is_empty() {
+            if self.at == self.chunk.len() {
+                if self.ended {
+                    return Err(refused(self.path, "its rows end in the middle"));
+                }
+                self.chunk = self.frame()?.0;
+                self.at = 0;
+                continue;
+            }
+            let now = (self.chunk.len() - self.at).min(target.len());
+            let (head, tail) = target.split_at_mut(now);
+            head.copy_from_slice(&self.chunk[self.at..self.at + now]);
+            self.at += now;
+            target = tail;
+        }
+        Ok(())
+    }
+
+    /// The next frame, opened, and as it was sealed.
+    fn frame(&mut self) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
+        let path = self.path;
+        let mut head = [0; 5];
+        self.file
+            .read_exact(&mut head)
+            .map_err(|error| cut(path, &error))?;
+        let [last, length @ ..] = head;
+        let length = u32::from_be_bytes(length) as usize;
+        if last > 1 || !(TAG_BYTES..=SNAPSHOT_CHUNK_BYTES).contains(&length) {
+            return Err(refused(path, &self.frames.damaged()));
+        }
+        let mut sealed = vec![0; length];
+        self.file
+            .read_exact(&mut sealed)
+            .map_err(|error| cut(path, &error))?;
+        let damaged = self.frames.damaged();
+        let plain = self.frames.open(&sealed, last == 1);
+        let plain = plain.ok_or_else(|| refused(path, &damaged))?;
+        self.ended = last == 1;
+        Ok((plain, sealed))
+    }
+}
+
+/// The sealing of a file's frames, one after the other.
+struct Frames {
+    key: LessSafeKey,
+    clear_hash: digest::Context,
+    bound: [u8; 32],
+    number: u64,
+}
+
+impl Frames {
+    fn new(key: LessSafeKey, clear: &[u8]) -> Self {
+        let mut clear_hash = digest::Context::new(&digest::SHA256);
+        clear_hash.update(clear);
+        let bound = finish(clear_hash.clone());
+        Self {
+            key,
+            clear_hash,
+            bound,
+            number: 0,
+        }
+    }
+
+    /// Binds the frames to come to the header's frame.
+    fn bind(&mut self, sealed_header: &[u8]) {
+        self.clear_hash.update(sealed_header);
+        self.bound = finish(self.clear_hash.clone());
+    }
+
+    fn seal(&mut self, plain: &[u8], last: bool) -> Vec<u8> {
+        let (nonce, aad) = self.next(last);
+        let mut sealed = Vec::with_capacity(plain.len() + TAG_BYTES);
+        sealed.extend_from_slice(plain);
+        let done = self
+            .key
+            .seal_in_place_append_tag(nonce, aead::Aad::from(aad), &mut sealed);
+        assert!(
+            done.is_ok(),
+            "a frame of {} bytes could not be sealed",
+            plain.len()
+        );
+        sealed
+    }
+
+    fn open(&mut self, sealed: &[u8], last: bool) -> Option<Vec<u8>> {
+        let (nonce, aad) = self.next(last);
+        let (ciphertext, tag) = sealed.split_at(sealed.len().checked_sub(TAG_BYTES)?);
+        let mut plain = vec![0; ciphertext.len()];
+        self.key
+            .open_separate_gather(nonce, aead::Aad::from(aad), ciphertext, tag, &mut plain)
+            .ok()?;
+        Some(plain)
+    }
+
+    fn next(&mut self, last: bool) -> (Nonce, [u8; 41]) {
+        let number = self.number.to_be_bytes();
+        self.number += 1;
+        let mut nonce = [0; NONCE_LEN];
+        nonce[4..].copy_from_slice(&number);
+        let mut aad = [0; 41];
+        aad[..32].copy_from_slice(&self.bound);
+        aad[32..40].copy_from_slice(&number);
+        aad[40] = u8::from(last);
+        (Nonce::assume_unique_for_key(nonce), aad)
+    }
+
+    fn damaged(&self) -> String {
+        format!(
+            "frame {} does not authenticate: it was changed or moved, or the file is of another \
+             quorum (another root key)",
+            self.number
+        )
+    }
+}
+
+fn finish(context: digest::Context) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
+}
+
+fn known_space(space: u8, key: &[u8]) -> Option<Space> {
+    match space {
+        1 => Some(Space::Revision),
+        2 => Some(Space::Lease),
+        3 if key == MACHINE_ROW => Some(Space::Meta),
+        _ => None,
+    }
+}
+
+fn refused(path: &Path, reason: &str) -> StoreError {
+    StoreError::Snapshot {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+fn cut(path: &Path, error: &io::Error) -> StoreError {
+    refused(path, &format!("it is cut short ({error})"))
+}
