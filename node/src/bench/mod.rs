@@ -1,0 +1,144 @@
+//! `nautilus bench`: measures a quorum from outside, as its clients see it.
+//!
+//! Every bench starts a quorum of real processes of its own, so that nothing else
+//! is in the numbers, and stops it at the end whatever happens.
+
+mod failover;
+mod load;
+mod report;
+mod store;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+
+use crate::cli::{Global, Output, print};
+use crate::up::layout::{Layout, Quorum};
+use crate::up::{self, UpArgs, progress::Progress};
+use report::Report;
+
+/// Examples of `--help`.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  nautilus bench failover --kills 10
+  nautilus bench store --output json > store.json
+  nautilus bench store --dir /mnt/fast/q          on that disk";
+
+/// The nodes of a bench's quorum.
+const NODES: u64 = 3;
+
+/// `nautilus bench`.
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// The form of the answer
+    #[arg(long, short, global = true, value_enum, default_value = "table")]
+    output: Output,
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Kill the leader again and again under a write load: gaps, and writes lost
+    #[command(after_help = "Examples:\n  nautilus bench failover --kills 10 --output json")]
+    Failover(failover::FailoverArgs),
+    /// Writes and linearizable reads per second, and their latencies
+    #[command(after_help = "Examples:\n  nautilus bench store --seconds 5 --output json")]
+    Store(store::StoreArgs),
+}
+
+/// Runs a bench and prints its report.
+pub(crate) async fn run(global: &Global, arguments: BenchArgs) -> anyhow::Result<()> {
+    let progress = Progress::start();
+    let report = match &arguments.bench {
+        Bench::Failover(arguments) => {
+            let world = World::start(global, &progress).await?;
+            let rows = failover::run(&world, arguments, &progress).await;
+            Report::new(
+                "failover",
+                world.layout.root(),
+                world.end(&progress, rows).await?,
+            )
+        }
+        Bench::Store(arguments) => {
+            let world = World::start(global, &progress).await?;
+            let rows = store::run(&world, arguments, &progress).await;
+            Report::new(
+                "store",
+                world.layout.root(),
+                world.end(&progress, rows).await?,
+            )
+        }
+    };
+    match arguments.output {
+        Output::Json => print(&serde_json::to_string(&report)?),
+        Output::Table => print(&report.to_table()),
+    }
+    report.verdict()
+}
+
+/// A quorum of the bench's own.
+pub(crate) struct World {
+    layout: Layout,
+    quorum: Quorum,
+    /// The temporary folder, when none was named.
+    temporary: Option<PathBuf>,
+}
+
+impl World {
+    async fn start(global: &Global, progress: &Progress) -> anyhow::Result<Self> {
+        let (dir, temporary) = match global.named_dir() {
+            Some(dir) => (dir.to_owned(), None),
+            None => {
+                let name = format!("nautilus-bench-{}", std::process::id());
+                let dir = std::env::temp_dir().join(name);
+                (dir.clone(), Some(dir))
+            }
+        };
+        let layout = Layout::new(&dir)?;
+        if layout.load()?.is_some() {
+            anyhow::bail!(
+                "{} holds a quorum already; a bench starts its own: name another folder",
+                layout.root().display()
+            );
+        }
+        let arguments = UpArgs {
+            nodes: NODES,
+            detach: true,
+            base_port: None,
+        };
+        let started = up::bring_up(&layout, &arguments, progress).await;
+        match started {
+            Ok(quorum) => Ok(Self {
+                layout,
+                quorum,
+                temporary,
+            }),
+            Err(error) => {
+                if let Ok(Some(quorum)) = layout.load() {
+                    up::stop(&layout, &quorum, progress).await?;
+                }
+                Err(error).context("start the bench's quorum")
+            }
+        }
+    }
+
+    /// Stops the quorum and removes what it kept, if the bench went well.
+    async fn end<T>(&self, progress: &Progress, result: anyhow::Result<T>) -> anyhow::Result<T> {
+        let stopped = up::stop(&self.layout, &self.quorum, progress).await;
+        match &result {
+            Ok(_) => {
+                stopped?;
+                self.layout.purge()?;
+            }
+            Err(_) if self.temporary.is_some() => progress.say(&format!(
+                "the nodes' logs are kept in {}",
+                self.layout.root().display()
+            )),
+            Err(_) => {}
+        }
+        progress.end();
+        result
+    }
+}

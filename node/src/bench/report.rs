@@ -1,0 +1,187 @@
+//! What a bench prints: one object, the same form for every bench.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::cli::status::table;
+use crate::exit::Failure;
+
+/// The form others rely on.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Report {
+    /// The bench's name.
+    bench: &'static str,
+    /// Where it ran.
+    machine: MachineFacts,
+    /// The source's commit, or `unknown`.
+    commit: String,
+    /// The numbers.
+    rows: Vec<Row>,
+}
+
+/// Where a bench ran.
+#[derive(Debug, Clone, Serialize)]
+struct MachineFacts {
+    /// Processors.
+    cores: usize,
+    /// Memory in bytes.
+    memory: u64,
+    /// The kernel's release.
+    kernel: String,
+    /// The file system's device and type under the data.
+    disk: String,
+}
+
+/// One number.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Row {
+    /// What was measured.
+    pub(crate) what: String,
+    /// In which unit.
+    pub(crate) unit: &'static str,
+    /// Our number.
+    pub(crate) ours: f64,
+    /// A peer's number of the same run.
+    pub(crate) peer: Option<f64>,
+    /// Ours by the peer's.
+    pub(crate) ratio: Option<f64>,
+}
+
+impl Row {
+    /// A number without a peer, to three digits after the point.
+    pub(crate) fn new(what: impl Into<String>, unit: &'static str, ours: f64) -> Self {
+        let ours = (ours * 1000.0).round() / 1000.0;
+        Self {
+            what: what.into(),
+            unit,
+            ours,
+            peer: None,
+            ratio: None,
+        }
+    }
+}
+
+impl Report {
+    /// A bench's report.
+    pub(crate) fn new(bench: &'static str, data: &Path, rows: Vec<Row>) -> Self {
+        Self {
+            bench,
+            machine: MachineFacts::read(data),
+            commit: commit(),
+            rows,
+        }
+    }
+
+    /// The table for people.
+    pub(crate) fn to_table(&self) -> String {
+        let rows = self.rows.iter().map(|row| {
+            vec![
+                row.what.clone(),
+                format!("{}", row.ours),
+                row.unit.to_owned(),
+            ]
+        });
+        format!(
+            "{} on {} cores, {} ({}), commit {}\n\n{}",
+            self.bench,
+            self.machine.cores,
+            self.machine.kernel,
+            self.machine.disk,
+            self.commit,
+            table(&["WHAT", "OURS", "UNIT"], rows)
+        )
+    }
+
+    /// Fails when the numbers say that a promise was broken.
+    pub(crate) fn verdict(&self) -> anyhow::Result<()> {
+        let missing = self
+            .rows
+            .iter()
+            .find(|row| row.what == "acknowledged_missing");
+        match missing.filter(|row| row.ours > 0.0) {
+            Some(row) => {
+                Err(Failure::General.error(format!("{} acknowledged writes are missing", row.ours)))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl MachineFacts {
+    fn read(data: &Path) -> Self {
+        Self {
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            memory: memory_bytes().unwrap_or(0),
+            kernel: rustix::system::uname()
+                .release()
+                .to_string_lossy()
+                .into_owned(),
+            disk: disk(data).unwrap_or_else(|| "unknown".to_owned()),
+        }
+    }
+}
+
+/// `MemTotal` of proc_meminfo(5), which counts in KiB.
+fn memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Device and type of the mount that holds `path` or its nearest parent, by
+/// proc_pid_mounts(5).
+fn disk(path: &Path) -> Option<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ');
+            let (device, point, kind) = (fields.next()?, fields.next()?, fields.next()?);
+            path.starts_with(point)
+                .then(|| (point.len(), format!("{device} {kind}")))
+        })
+        .max_by_key(|(length, _)| *length)
+        .map(|(_, text)| text)
+}
+
+/// The commit this binary was built from, as far as it can be told.
+fn commit() -> String {
+    if let Some(commit) = option_env!("NAUTILUS_COMMIT") {
+        return commit.to_owned();
+    }
+    let output = std::process::Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
+        _ => "unknown".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_without_a_peer_has_nulls() {
+        let row = serde_json::to_string(&Row::new("gap_ms_max", "ms", 1.23456)).expect("plain");
+        assert_eq!(
+            row,
+            r#"{"what":"gap_ms_max","unit":"ms","ours":1.235,"peer":null,"ratio":null}"#
+        );
+    }
+
+    #[test]
+    fn a_lost_write_fails_the_bench() {
+        let rows = vec![Row::new("acknowledged_missing", "writes", 1.0)];
+        Report::new("failover", Path::new("/"), rows)
+            .verdict()
+            .expect_err("one is missing");
+    }
+}

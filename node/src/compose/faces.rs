@@ -1,0 +1,335 @@
+//! The faces for clients: the Kubernetes API, our own paths, and the Go workers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures_util::future::BoxFuture;
+use metrics_exporter_prometheus::PrometheusHandle;
+use nautilus_attest_protocol::credential_report_data;
+use nautilus_machine::{Kv, RangeRequest, types::KeyRange};
+use nautilus_machinery::identity::User;
+use nautilus_rest::operators::{MASTERS_GROUP, OPERATORS_PREFIX, spki_fingerprint};
+use nautilus_rest::{
+    Authority, ConnectionLimits, NodeFacts, Operator, RequestLimits, RestContext,
+    ServingCertificate, pin_operators, router_with, run_controllers, serve_plain_loopback,
+    serve_tls, server_config,
+};
+use nautilus_workers::{
+    Evidence, Facts, FileJudge, Leader, Probes, RosterSettings, SealToken, SystemClock, TokenJudge,
+    Verdict, WorkersContext, WorkersSettings, run as run_workers, workers_router,
+};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use x509_parser::prelude::FromDer as _;
+
+use super::{Node, authority};
+use crate::config::{Bootstrap, NodeConfig};
+use crate::exit::Failure;
+
+/// Names every serving certificate covers, so that a client may come through the
+/// stable endpoint, a loopback address or a Service.
+const BUILT_IN_NAMES: [&str; 8] = [
+    "localhost",
+    "127.0.0.1",
+    "::1",
+    "nautilus",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
+/// The Service `kubernetes`'s address.
+const SERVICE_ADDRESS: &str = "10.96.0.1";
+/// For requests under way when the node is told to stop.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+/// Pause before operators are pinned again after a failure.
+const PIN_PAUSE: Duration = Duration::from_millis(300);
+/// Media type of our evidence in CBOR.
+const EVIDENCE_FORMAT: &str = "application/cbor";
+
+/// Serves until told to stop.
+pub(super) async fn serve(
+    node: &Node,
+    config: &NodeConfig,
+    metrics: &PrometheusHandle,
+    stopped: &CancellationToken,
+) -> anyhow::Result<()> {
+    let kv = node.consensus.kv();
+    let leader = Leader::new(Arc::new(SystemClock::new()), RosterSettings::default());
+    node.consensus.set_leader_handler(Arc::clone(&leader) as _);
+    let ready = async {
+        let authority = authority(kv.as_ref(), &config.cluster_id).await?;
+        if config.bootstrap == Bootstrap::Genesis {
+            pin(kv.as_ref(), config).await?;
+        }
+        anyhow::Ok(authority)
+    };
+    let authority = tokio::select! {
+        authority = ready => authority?,
+        () = stopped.cancelled() => return Ok(()),
+    };
+    let certificate = ServingCertificate::issue(Arc::clone(&authority), names(config))?;
+    let tls = server_config(&authority, Arc::clone(&certificate))?;
+    let context = RestContext::new(
+        Arc::clone(&kv),
+        node.consensus.cluster(),
+        Arc::clone(&authority),
+        facts(node, config, metrics),
+        RequestLimits::default(),
+        stopped.clone(),
+    );
+    let workers = workers_router(workers_context(
+        node,
+        config,
+        &kv,
+        &certificate,
+        &authority,
+    )?);
+    let router = router_with(context, workers);
+    let tracker = TaskTracker::new();
+    tracker.spawn(run_workers(leader, Arc::clone(&kv), stopped.clone()));
+    tracker.spawn(run_controllers(
+        Arc::clone(&kv),
+        config.api.listen.port(),
+        stopped.clone(),
+    ));
+    tracker.spawn(certificate.keep_fresh(stopped.clone()));
+    let limits = ConnectionLimits {
+        shutdown_grace: SHUTDOWN_GRACE,
+        ..ConnectionLimits::default()
+    };
+    if let Some(listener) = &node.plain {
+        let listener = duplicate(listener)?;
+        let serving =
+            serve_plain_loopback(listener, router.clone(), limits.clone(), stopped.clone());
+        tracker.spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the plain listener ended");
+            }
+        });
+    }
+    tracing::info!(api = %config.api.advertise, "serving");
+    serve_tls(duplicate(&node.api)?, tls, router, limits, stopped.clone())
+        .await
+        .context("serve the API")?;
+    tracker.close();
+    tracker.wait().await;
+    Ok(())
+}
+
+/// The listener for a server that wants to own it.
+fn duplicate(listener: &tokio::net::TcpListener) -> anyhow::Result<tokio::net::TcpListener> {
+    use std::os::fd::AsFd as _;
+    let copy = listener
+        .as_fd()
+        .try_clone_to_owned()
+        .context("duplicate a listener")?;
+    Ok(tokio::net::TcpListener::from_std(
+        std::net::TcpListener::from(copy),
+    )?)
+}
+
+/// Pins the operators of the configuration, unless the quorum has operators: its
+/// configuration is believed at genesis only.
+async fn pin(kv: &dyn Kv, config: &NodeConfig) -> anyhow::Result<()> {
+    let operators: Vec<Operator> = config
+        .operators
+        .iter()
+        .map(|operator| Operator {
+            spki_sha256: spki_fingerprint(&operator.public_key_der),
+            user: operator.user.clone(),
+            groups: vec![MASTERS_GROUP.to_owned()],
+        })
+        .collect();
+    loop {
+        let present = async {
+            kv.read_barrier().await.map_err(|error| error.to_string())?;
+            let mut request = RangeRequest::newest(KeyRange::prefix(OPERATORS_PREFIX));
+            request.count_only = true;
+            kv.range(&request)
+                .map(|answer| answer.count)
+                .map_err(|error| error.to_string())
+        };
+        let failed = match present.await {
+            Ok(0) => match pin_operators(kv, &operators).await {
+                Ok(()) => {
+                    tracing::info!(operators = operators.len(), "pinned the operators");
+                    return Ok(());
+                }
+                Err(error @ nautilus_rest::OperatorError::Invalid { .. }) => {
+                    return Err(Failure::Usage.error(error));
+                }
+                Err(error) => error.to_string(),
+            },
+            Ok(_) => return Ok(()),
+            Err(reason) => reason,
+        };
+        tracing::warn!(reason = %failed, "the operators are not pinned yet");
+        tokio::time::sleep(PIN_PAUSE).await;
+    }
+}
+
+fn names(config: &NodeConfig) -> Vec<String> {
+    let mut names: Vec<String> = BUILT_IN_NAMES.iter().map(|&name| name.to_owned()).collect();
+    names.push(SERVICE_ADDRESS.to_owned());
+    let host = config
+        .api
+        .advertise
+        .rsplit_once(':')
+        .map_or("", |(host, _)| host);
+    let host = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned();
+    let others = config.api_extra_sans.iter().cloned();
+    for name in std::iter::once(host).chain(others) {
+        if !name.is_empty() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+fn facts(node: &Node, config: &NodeConfig, metrics: &PrometheusHandle) -> NodeFacts {
+    let identity = Arc::clone(&node.identity);
+    let transport = Arc::clone(&node.transport);
+    let metrics = metrics.clone();
+    NodeFacts {
+        cluster: config.cluster_id.clone(),
+        api_address: format!("https://{}", config.api.advertise),
+        tee: node.identity.tee(),
+        measurement: node.identity.measurement(),
+        evidence: Arc::new(move |report_data| identity.evidence(&report_data)),
+        credential_report_data: Arc::new(credential_report_data),
+        evidence_digest: Arc::new(move |node_id| transport.evidence_digest(node_id)),
+        metrics_text: Arc::new(move || metrics.render()),
+    }
+}
+
+fn workers_context(
+    node: &Node,
+    config: &NodeConfig,
+    kv: &Arc<dyn Kv>,
+    certificate: &Arc<ServingCertificate>,
+    authority: &Arc<Authority>,
+) -> anyhow::Result<WorkersContext> {
+    let judge: Arc<dyn TokenJudge> = match &config.tokens_file {
+        Some(path) => Arc::new(
+            FileJudge::open(path)
+                .map_err(|error| Failure::Usage.error(format!("tokens_file: {error}")))?,
+        ),
+        None => Arc::new(NobodyKnown),
+    };
+    let facts = Facts {
+        enclave: node.identity.is_hardware(),
+        components: ["api", "consensus", "store", "workers"]
+            .map(str::to_owned)
+            .into(),
+        tee_type: node.identity.tee(),
+        security_level: u8::from(node.identity.is_hardware()),
+        measurement: node.identity.measurement(),
+    };
+    Ok(WorkersContext {
+        kv: Arc::clone(kv),
+        channel: node.consensus.leader_channel(),
+        judge,
+        clock: Arc::new(SystemClock::new()),
+        facts,
+        probes: probes(node, config, kv, certificate, authority),
+        settings: WorkersSettings::default(),
+    })
+}
+
+fn probes(
+    node: &Node,
+    config: &NodeConfig,
+    kv: &Arc<dyn Kv>,
+    certificate: &Arc<ServingCertificate>,
+    authority: &Arc<Authority>,
+) -> Probes {
+    let kv = Arc::clone(kv);
+    let identity = Arc::clone(&node.identity);
+    let certificate = Arc::clone(certificate);
+    let authority_pem = authority.certificate_pem();
+    let server = format!("https://{}", config.api.advertise);
+    Probes {
+        ready: Arc::new(move || match kv.leadership().leader {
+            Some(_) => Ok(()),
+            None => Err("no leader is known".to_owned()),
+        }),
+        // The chain's events come with a later build.
+        sui_connected: Arc::new(|| false),
+        attest: Arc::new(move |nonce| {
+            let identity = Arc::clone(&identity);
+            let certificate = certificate.certificate_der();
+            Box::pin(async move {
+                let quote = move || {
+                    let (_, parsed) =
+                        x509_parser::certificate::X509Certificate::from_der(&certificate)
+                            .map_err(|error| format!("this node's own certificate: {error}"))?;
+                    identity.attestation(&nonce, parsed.tbs_certificate.subject_pki.raw)
+                };
+                let document = tokio::task::spawn_blocking(quote)
+                    .await
+                    .map_err(|error| error.to_string())??;
+                Ok(Evidence {
+                    format: EVIDENCE_FORMAT.to_owned(),
+                    document: document.into(),
+                })
+            })
+        }),
+        kubeconfig: Arc::new(move |user| Ok(public_kubeconfig(&authority_pem, &server, user))),
+    }
+}
+
+/// A kubeconfig without the private key, which never leaves its owner.
+fn public_kubeconfig(authority_pem: &str, server: &str, user: &User) -> String {
+    use base64::Engine as _;
+    let authority = base64::engine::general_purpose::STANDARD.encode(authority_pem);
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let (server, user) = (quoted(server), quoted(&user.name));
+    format!(
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: nautilus\n  cluster:\n    server: {server}\n    \
+         certificate-authority-data: {authority}\ncontexts:\n- name: nautilus\n  context:\n    \
+         cluster: nautilus\n    user: {user}\ncurrent-context: nautilus\nusers:\n- name: {user}\n  user: {{}}\n"
+    )
+}
+
+/// The judge of a node without a file of tokens: it knows no token.
+struct NobodyKnown;
+
+impl TokenJudge for NobodyKnown {
+    fn judge<'a>(&'a self, _token: &'a SealToken, _node_id: &'a str) -> BoxFuture<'a, Verdict> {
+        Box::pin(std::future::ready(Verdict::Unknown))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_kubeconfig_is_yaml_that_names_its_user() {
+        let user = User {
+            name: "a \"b\"".into(),
+            groups: Vec::new(),
+        };
+        let text = public_kubeconfig("CA", "https://127.0.0.1:1", &user);
+        let parsed: serde_json::Value = serde_yaml_ng::from_str(&text).expect("YAML");
+        assert_eq!(parsed["users"][0]["name"], "a \"b\"");
+        assert_eq!(
+            parsed["clusters"][0]["cluster"]["server"],
+            "https://127.0.0.1:1"
+        );
+    }
+
+    #[tokio::test]
+    async fn without_a_file_of_tokens_no_token_is_known() {
+        let token = SealToken::new("x".to_owned()).expect("a token");
+        assert_eq!(
+            NobodyKnown.judge(&token, "worker-1").await,
+            Verdict::Unknown
+        );
+    }
+}

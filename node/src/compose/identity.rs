@@ -1,0 +1,95 @@
+//! What this node is: its TEE, and what it accepts of others.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use nautilus_attest_protocol::{EvidencePolicy, Quoter as _, TeeKind, attestation_report_data};
+use nautilus_attest_tee::{
+    PlatformSecret, SimulatedProvider, SimulatedRoot, SimulatedVerifier, Verifiers,
+};
+
+use crate::config::{Attestation, Provider};
+use crate::exit::Failure;
+
+/// The TEE and the policy.
+pub(crate) struct Identity {
+    provider: Arc<SimulatedProvider>,
+    verifier: Arc<Verifiers>,
+    policy: EvidencePolicy,
+}
+
+impl Identity {
+    /// Starts the TEE and reads the policy. Blocks while the binary is measured.
+    pub(super) fn new(attestation: &Attestation) -> anyhow::Result<Self> {
+        let Provider::Simulated {
+            root,
+            platform_secret,
+        } = &attestation.provider;
+        let root = SimulatedRoot::load(root).context("attestation.simulated_root")?;
+        let secret = PlatformSecret::load_or_create(platform_secret)
+            .context("attestation.platform_secret")?;
+        let root_key = root.public_key();
+        let provider = SimulatedProvider::for_this_process(root, secret)?;
+        let entries = attestation.allowed_measurements.iter().map(String::as_str);
+        let policy = EvidencePolicy::from_text(
+            entries,
+            attestation.allow_simulated,
+            provider.kind(),
+            &provider.measurement(),
+        )
+        .map_err(|error| Failure::Usage.error(error))?;
+        let verifier = Verifiers::new().with(
+            TeeKind::Simulated,
+            Arc::new(SimulatedVerifier::new(root_key)),
+        );
+        Ok(Self {
+            provider: Arc::new(provider),
+            verifier: Arc::new(verifier),
+            policy,
+        })
+    }
+
+    /// The TEE.
+    pub(super) fn provider(&self) -> &Arc<SimulatedProvider> {
+        &self.provider
+    }
+
+    /// Judges others' evidence.
+    pub(super) fn verifier(&self) -> &Arc<Verifiers> {
+        &self.verifier
+    }
+
+    /// What is accepted.
+    pub(super) fn policy(&self) -> &EvidencePolicy {
+        &self.policy
+    }
+
+    /// Hex of the measurement.
+    pub(super) fn measurement(&self) -> String {
+        self.provider.measurement().to_string()
+    }
+
+    /// The TEE's name.
+    pub(super) fn tee(&self) -> String {
+        self.provider.kind().to_string()
+    }
+
+    /// Whether hardware stands behind the evidence.
+    pub(super) fn is_hardware(&self) -> bool {
+        self.provider.kind() != TeeKind::Simulated
+    }
+
+    /// Encoded evidence over 64 bytes of report data. May block.
+    pub(super) fn evidence(&self, report_data: &[u8; 64]) -> Result<Vec<u8>, String> {
+        let evidence = self
+            .provider
+            .quote(report_data)
+            .map_err(|error| error.to_string())?;
+        Ok(evidence.encode())
+    }
+
+    /// Encoded evidence for whoever asks what serves here. May block.
+    pub(super) fn attestation(&self, nonce: &[u8], serving_spki: &[u8]) -> Result<Vec<u8>, String> {
+        self.evidence(&attestation_report_data(nonce, serving_spki))
+    }
+}

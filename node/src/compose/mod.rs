@@ -1,0 +1,197 @@
+//! The composition root: one node, put together from its parts.
+//!
+//! ```text
+//! data directory -> TEE -> attested endpoint -> root key -> consensus -> authority
+//!                                                                     -> API faces
+//! ```
+//! Each step needs the one before it and nothing else. From the attested endpoint on
+//! there is no way back: a node that can't prove what it is gets no key, and without
+//! the key there is no log to read.
+
+mod faces;
+mod identity;
+mod keys;
+mod transport;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
+use nautilus_attest_protocol::Quoter as _;
+use nautilus_consensus::{Consensus, ConsensusConfig, Timing};
+use nautilus_machine::Kv;
+use nautilus_rest::Authority;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Bootstrap, NodeConfig};
+use crate::data_dir::DataDir;
+use crate::exit::Failure;
+use crate::telemetry;
+use identity::Identity;
+use transport::AttestedTransport;
+
+/// Pause before a step that needs a quorum is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Runs one node until `stop` completes or it can't go on.
+pub(crate) async fn run(
+    config: NodeConfig,
+    metrics: PrometheusHandle,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let stopped = CancellationToken::new();
+    let signal = stopped.clone();
+    tokio::spawn(async move {
+        stop.await;
+        tracing::info!("told to stop");
+        signal.cancel();
+    });
+    let node = Node::start(&config, &stopped).await?;
+    let Some(node) = node else { return Ok(()) };
+    tokio::spawn(telemetry::process_metrics(
+        metrics.clone(),
+        node.identity.measurement(),
+    ));
+    let served = node.serve(&config, &metrics, &stopped).await;
+    let ended = tokio::time::timeout(config.shutdown_timeout, node.consensus.shutdown()).await;
+    if ended.is_err() {
+        tracing::warn!(
+            after_ms = u64::try_from(config.shutdown_timeout.as_millis()).unwrap_or(u64::MAX),
+            "the orderly end took too long; the log has everything that was acknowledged"
+        );
+    }
+    tracing::info!("stopped");
+    served
+}
+
+/// A node that takes part in consensus.
+struct Node {
+    identity: Arc<Identity>,
+    transport: Arc<AttestedTransport>,
+    consensus: Consensus,
+    api: TcpListener,
+    plain: Option<TcpListener>,
+    _data_dir: DataDir,
+}
+
+impl Node {
+    /// Everything up to consensus; `None` when told to stop before that.
+    async fn start(
+        config: &NodeConfig,
+        stopped: &CancellationToken,
+    ) -> anyhow::Result<Option<Self>> {
+        let data_dir = DataDir::open(&config.data_dir, &config.cluster_id, config.node_id)
+            .map_err(|error| Failure::Refused.error(error))?;
+        // Ports are taken before anything is promised to anybody.
+        let peers = bind("peer.listen", config.peer.listen).await?;
+        let api = bind("api.listen", config.api.listen).await?;
+        let plain = match config.plain_http_listen {
+            Some(address) => Some(bind("plain_http_listen", address).await?),
+            None => None,
+        };
+        let identity = Arc::new(Identity::new(&config.attestation)?);
+        tracing::info!(
+            node = config.node_id,
+            quorum = %config.cluster_id,
+            measurement = %identity.measurement(),
+            tee = %identity.tee(),
+            "starting"
+        );
+        let members = Arc::new(OnceLock::new());
+        let transport =
+            Arc::new(AttestedTransport::new(config, &identity, Arc::clone(&members)).await?);
+        let keys = keys::obtain(config, &data_dir, &identity, &transport);
+        let root = tokio::select! {
+            root = keys => root?,
+            () = stopped.cancelled() => return Ok(None),
+        };
+        let (keyring, secrets) = root.into_parts();
+        let consensus = Consensus::start(
+            consensus_config(config),
+            &keyring,
+            transport.clone(),
+            peers,
+            secrets,
+        )
+        .await
+        .map_err(|error| Failure::Fatal.error(error))?;
+        // Set once, here: whoever asked before had nothing pinned yet.
+        let _ = members.set(consensus.cluster());
+        if config.bootstrap == Bootstrap::Genesis && !consensus.is_initialized() {
+            consensus
+                .initialize(&identity.provider().platform())
+                .await
+                .context("found the quorum")?;
+            tracing::info!("founded the quorum");
+        }
+        Ok(Some(Self {
+            identity,
+            transport,
+            consensus,
+            api,
+            plain,
+            _data_dir: data_dir,
+        }))
+    }
+
+    /// Serves until told to stop; an error is one that the process must end with.
+    async fn serve(
+        &self,
+        config: &NodeConfig,
+        metrics: &PrometheusHandle,
+        stopped: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let fatal = self.consensus.fatal();
+        tokio::select! {
+            served = faces::serve(self, config, metrics, stopped) => served,
+            error = fatal => {
+                stopped.cancel();
+                Err(Failure::Fatal.error(format!(
+                    "{error}; the node must not serve on: see what the message names, then start \
+                     it again"
+                )))
+            }
+        }
+    }
+}
+
+/// The quorum's authority, waited for until there is a quorum.
+async fn authority(kv: &dyn Kv, cluster_id: &str) -> anyhow::Result<Arc<Authority>> {
+    loop {
+        match Authority::load_or_create(kv, cluster_id).await {
+            Ok(authority) => return Ok(Arc::new(authority)),
+            Err(nautilus_rest::AuthorityError::Store(reason)) => {
+                tracing::warn!(%reason, "waiting for a quorum");
+            }
+            Err(error) => return Err(Failure::Fatal.error(error)),
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+async fn bind(key: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::Usage.error(format!(
+            "{key} = {address}: {error}; free it, or choose another"
+        ))
+    })
+}
+
+fn consensus_config(config: &NodeConfig) -> ConsensusConfig {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let mut consensus = ConsensusConfig::new(
+        config.node_id,
+        &config.peer.advertise,
+        &format!("https://{}", config.api.advertise),
+        config.data_dir.clone(),
+    );
+    consensus.timing = Timing {
+        heartbeat_ms: millis(config.raft.heartbeat_interval),
+        election_min_ms: millis(config.raft.election_timeout_min),
+        election_max_ms: millis(config.raft.election_timeout_max),
+    };
+    consensus.checkpoint_every_entries = config.checkpoint_every;
+    consensus
+}

@@ -1,0 +1,151 @@
+//! Attested TLS plugged into consensus's transport port.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use anyhow::Context as _;
+use futures_util::future::BoxFuture;
+use nautilus_attest_tls::{AttestedEndpoint, AttestedError, AttestedStream, EndpointConfig, Peer};
+use nautilus_consensus::{Connection, PeerIdentity, Transport, TransportError};
+use nautilus_machine::{Cluster, NodeId};
+use tokio::net::TcpStream;
+
+use super::identity::Identity;
+use crate::config::NodeConfig;
+use crate::exit::Failure;
+
+/// The number of the policy of the configuration; operators' signed policies come later.
+const POLICY_EPOCH: u64 = 1;
+/// Members whose evidence is remembered.
+const REMEMBERED_MAX: usize = 64;
+
+/// The quorum's membership, once this node takes part in it.
+pub(super) type Membership = Arc<OnceLock<Arc<dyn Cluster>>>;
+
+/// Makes attested connections, and remembers by which evidence.
+pub(super) struct AttestedTransport {
+    endpoint: AttestedEndpoint,
+    node_id: NodeId,
+    evidence: Mutex<BTreeMap<NodeId, String>>,
+}
+
+impl AttestedTransport {
+    /// Makes this node's TLS identity. Blocks a thread while the TEE answers.
+    pub(super) async fn new(
+        config: &NodeConfig,
+        identity: &Identity,
+        members: Membership,
+    ) -> anyhow::Result<Self> {
+        let pinned = move |node_id: u64| {
+            let member = members
+                .get()?
+                .members()
+                .into_iter()
+                .find(|member| member.id == node_id);
+            member
+                .map(|member| member.platform)
+                .filter(|platform| !platform.is_empty())
+        };
+        let endpoint = EndpointConfig {
+            cluster_id: config.cluster_id.clone(),
+            node_id: config.node_id,
+            quoter: Arc::clone(identity.provider()) as _,
+            verifier: Arc::clone(identity.verifier()) as _,
+            policy: identity.policy().clone(),
+            policy_epoch: POLICY_EPOCH,
+            pins: Arc::new(pinned),
+        };
+        let endpoint = tokio::task::spawn_blocking(|| AttestedEndpoint::new(endpoint))
+            .await
+            .context("make this node's evidence")?
+            .map_err(|error| Failure::Refused.error(error))?;
+        Ok(Self {
+            endpoint,
+            node_id: config.node_id,
+            evidence: Mutex::default(),
+        })
+    }
+
+    /// Hex of the digest of a member's evidence, this node's own included.
+    pub(super) fn evidence_digest(&self, node_id: NodeId) -> Option<String> {
+        if node_id == self.node_id {
+            return Some(hex::encode(self.endpoint.own_evidence_digest()));
+        }
+        self.remembered().get(&node_id).cloned()
+    }
+
+    fn remembered(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, String>> {
+        self.evidence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn attested(&self, stream: AttestedStream, peer: Peer) -> Connection {
+        let evidence_digest_hex = hex::encode(peer.evidence_digest);
+        let mut remembered = self.remembered();
+        if remembered.len() < REMEMBERED_MAX || remembered.contains_key(&peer.node_id) {
+            remembered.insert(peer.node_id, evidence_digest_hex.clone());
+        }
+        Connection {
+            stream: Box::new(stream),
+            peer: PeerIdentity {
+                node_id: peer.node_id,
+                platform: peer.platform,
+                measurement: peer.measurement.to_string(),
+                tee: peer.tee.to_string(),
+                evidence_digest_hex,
+            },
+        }
+    }
+}
+
+impl Transport for AttestedTransport {
+    fn connect<'a>(
+        &'a self,
+        address: &'a str,
+        expect: Option<NodeId>,
+    ) -> BoxFuture<'a, Result<Connection, TransportError>> {
+        Box::pin(async move {
+            let unreachable = |reason: String| TransportError::Unreachable {
+                address: address.to_owned(),
+                reason,
+            };
+            let tcp = TcpStream::connect(address)
+                .await
+                .map_err(|error| unreachable(error.to_string()))?;
+            match self.endpoint.connect(tcp, expect).await {
+                Ok((stream, peer)) => Ok(self.attested(stream, peer)),
+                Err(error) if is_refusal(&error) => Err(TransportError::Refused(error.to_string())),
+                Err(error) => Err(unreachable(error.to_string())),
+            }
+        })
+    }
+
+    fn accept(&self, tcp: TcpStream) -> BoxFuture<'_, Result<Connection, TransportError>> {
+        Box::pin(async move {
+            let address = tcp
+                .peer_addr()
+                .map_or_else(|_| "unknown".to_owned(), |address| address.to_string());
+            match self.endpoint.accept(tcp).await {
+                Ok((stream, peer)) => Ok(self.attested(stream, peer)),
+                Err(error) if is_refusal(&error) => {
+                    metrics::counter!("nautilus_peers_refused_total").increment(1);
+                    Err(TransportError::Refused(error.to_string()))
+                }
+                Err(error) => Err(TransportError::Unreachable {
+                    address,
+                    reason: error.to_string(),
+                }),
+            }
+        })
+    }
+}
+
+/// Whether one end refused the other, so that trying again changes nothing.
+fn is_refusal(error: &AttestedError) -> bool {
+    matches!(
+        error,
+        AttestedError::Refused(_)
+            | AttestedError::RefusedByPeer { .. }
+            | AttestedError::OwnEvidence(_)
+            | AttestedError::Alert { .. }
+    )
+}

@@ -1,0 +1,152 @@
+//! A node's configuration: from text, environment and flags to one checked value.
+//!
+//! Every key can stand in the TOML file, in an environment variable `NAUTILUS_*`
+//! and on the command line; the flag wins over the variable, the variable over
+//! the file, the file over the default. [`Settings`] is what was said,
+//! [`NodeConfig`] is what it means: the rest of the program sees only the latter,
+//! so that no later place has to check a value again.
+
+mod check;
+mod error;
+mod settings;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub(crate) use error::ConfigError;
+pub(crate) use settings::{
+    ApiSettings, AttestationSettings, LogSettings, PeerSettings, RaftSettings, Settings,
+};
+
+/// One node's checked configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeConfig {
+    /// Identifies the node in its quorum; never 0.
+    pub(crate) node_id: u64,
+    /// Names the quorum: what keeps two quorums' nodes and disks apart.
+    pub(crate) cluster_id: String,
+    /// Where everything the node keeps lies.
+    pub(crate) data_dir: PathBuf,
+    /// How an empty data directory becomes a node.
+    pub(crate) bootstrap: Bootstrap,
+    /// Where peers reach the node.
+    pub(crate) peer: Endpoint,
+    /// Where clients reach the node.
+    pub(crate) api: Endpoint,
+    /// Names and addresses of the serving certificate beyond the built-in ones.
+    pub(crate) api_extra_sans: Vec<String>,
+    /// A listener without TLS for workers on this machine; loopback only.
+    pub(crate) plain_http_listen: Option<SocketAddr>,
+    /// Who may ask for credentials; pinned at genesis.
+    pub(crate) operators: Vec<Operator>,
+    /// How the node proves what it is, and what it accepts.
+    pub(crate) attestation: Attestation,
+    /// Seal tokens of the development judge.
+    pub(crate) tokens_file: Option<PathBuf>,
+    /// Timings of consensus.
+    pub(crate) raft: RaftTimings,
+    /// Log entries between two checkpoints (digest comparison and snapshot).
+    pub(crate) checkpoint_every: u64,
+    /// What is logged and how.
+    pub(crate) log: Log,
+    /// OTLP collector (gRPC), `http://host:4317`.
+    pub(crate) otlp_endpoint: Option<String>,
+    /// How long an orderly shutdown may take.
+    pub(crate) shutdown_timeout: Duration,
+}
+
+/// How an empty data directory becomes a node. A directory that holds a node
+/// already is simply restarted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Bootstrap {
+    /// Found a new quorum with this node as its only voter.
+    Genesis,
+    /// Join through one of these peers, which must have admitted the node.
+    Join(Vec<String>),
+}
+
+/// A listener and the address others are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// Bound here.
+    pub(crate) listen: SocketAddr,
+    /// `host:port` told to others.
+    pub(crate) advertise: String,
+}
+
+/// A person who may ask for credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Operator {
+    /// The user name in certificates and audit.
+    pub(crate) user: String,
+    /// The public key: DER of a SubjectPublicKeyInfo.
+    pub(crate) public_key_der: Vec<u8>,
+}
+
+/// How the node proves what it is, and what it accepts of others.
+#[derive(Debug, Clone)]
+pub(crate) struct Attestation {
+    /// Who makes the evidence.
+    pub(crate) provider: Provider,
+    /// Whether simulated evidence is accepted. It proves nothing about hardware.
+    pub(crate) allow_simulated: bool,
+    /// The measurements a peer may have, in the form of
+    /// [`nautilus_attest_protocol::EvidencePolicy::from_text`].
+    pub(crate) allowed_measurements: Vec<String>,
+}
+
+/// Who makes the evidence.
+#[derive(Debug, Clone)]
+pub(crate) enum Provider {
+    /// No hardware: evidence signed by a root made for one development quorum.
+    Simulated {
+        /// The signing root, shared by the quorum's nodes.
+        root: PathBuf,
+        /// This "platform's" own secret: its identity and its sealing key.
+        platform_secret: PathBuf,
+    },
+}
+
+/// Timings of consensus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RaftTimings {
+    /// Between a leader's heartbeats.
+    pub(crate) heartbeat_interval: Duration,
+    /// The shortest silence after which a follower stands for election.
+    pub(crate) election_timeout_min: Duration,
+    /// The longest.
+    pub(crate) election_timeout_max: Duration,
+}
+
+/// What is logged and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Log {
+    /// The form of a line.
+    pub(crate) format: LogFormat,
+    /// A `tracing` filter such as `info,nautilus_consensus=debug`.
+    pub(crate) filter: String,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl NodeConfig {
+    /// Reads the file named by `said` (flags and environment) and checks the whole.
+    pub(crate) fn load(file: Option<&Path>, said: Settings) -> Result<Self, ConfigError> {
+        let from_file = match file {
+            Some(path) => Settings::read(path)?,
+            None => Settings::default(),
+        };
+        check::check(said.over(from_file))
+    }
+}
+
+#[cfg(test)]
+mod tests;

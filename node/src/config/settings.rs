@@ -1,0 +1,194 @@
+//! What was said: the keys, unchecked, in the one form shared by file, environment
+//! and flags. Sections of the file are the fields of [`Settings`] that are structs;
+//! the flag of `raft.heartbeat_interval_ms` is `--raft-heartbeat-interval-ms`, its
+//! variable `NAUTILUS_RAFT_HEARTBEAT_INTERVAL_MS`, and so for every key.
+
+use std::path::{Path, PathBuf};
+
+use super::ConfigError;
+
+/// Declares a layer: every field optional, readable from TOML and from the command
+/// line, and laid over another layer field by field.
+macro_rules! layer {
+    ($(#[$meta:meta])* $name:ident {
+        $( $(#[$field_meta:meta])* $field:ident : $type:ty, )*
+        $( @section $(#[$section_meta:meta])* $section:ident : $section_type:ty, )*
+    }) => {
+        #[derive(Debug, Clone, Default, clap::Args, serde::Deserialize, serde::Serialize)]
+        #[serde(deny_unknown_fields, default)]
+        $(#[$meta])*
+        pub(crate) struct $name {
+            $(
+                $(#[$field_meta])*
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub(crate) $field: Option<$type>,
+            )*
+            $( $(#[$section_meta])* #[command(flatten)] pub(crate) $section: $section_type, )*
+        }
+
+        impl $name {
+            /// This layer where it says something, `below` where it does not.
+            pub(crate) fn over(self, below: Self) -> Self {
+                Self {
+                    $( $field: self.$field.or(below.$field), )*
+                    $( $section: self.$section.over(below.$section), )*
+                }
+            }
+        }
+    };
+}
+
+layer! {
+    /// Every key of a node.
+    #[command(next_help_heading = "Keys of the configuration (TOML key = flag with _ for -)")]
+    Settings {
+        /// Names the quorum; the same on all of its nodes. 1 to 64 of [a-z0-9-]
+        #[arg(long, env = "NAUTILUS_CLUSTER_ID", value_name = "NAME")]
+        cluster_id: String,
+        /// Identifies the node in its quorum: a whole number from 1
+        #[arg(long, env = "NAUTILUS_NODE_ID", value_name = "N")]
+        node_id: u64,
+        /// Where the node keeps everything; made if absent
+        #[arg(long, env = "NAUTILUS_DATA_DIR", value_name = "DIR")]
+        data_dir: PathBuf,
+        /// What an empty data directory becomes: "genesis" founds a quorum, "join" enters one
+        #[arg(long, env = "NAUTILUS_BOOTSTRAP", value_name = "genesis|join")]
+        bootstrap: String,
+        /// Peers to join through, host:port
+        #[arg(long, env = "NAUTILUS_JOIN_ADDRESSES", value_delimiter = ',', value_name = "HOST:PORT,..")]
+        join_addresses: Vec<String>,
+        /// Who may ask for credentials, pinned at genesis: USER=FILE, a PEM or DER public key
+        #[arg(long, env = "NAUTILUS_OPERATORS", value_delimiter = ',', value_name = "USER=FILE,..")]
+        operators: Vec<String>,
+        /// A listener without TLS for workers of this machine; loopback addresses only
+        #[arg(long, env = "NAUTILUS_PLAIN_HTTP_LISTEN", value_name = "ADDR:PORT")]
+        plain_http_listen: String,
+        /// Seal tokens of the development judge (JSON)
+        #[arg(long, env = "NAUTILUS_TOKENS_FILE", value_name = "FILE")]
+        tokens_file: PathBuf,
+        /// Log entries between two checkpoints [default: 50000]
+        #[arg(long, env = "NAUTILUS_CHECKPOINT_EVERY", value_name = "ENTRIES")]
+        checkpoint_every: u64,
+        /// OTLP collector for traces (gRPC), e.g. http://127.0.0.1:4317
+        #[arg(long, env = "NAUTILUS_OTLP_ENDPOINT", value_name = "URL")]
+        otlp_endpoint: String,
+        /// How long an orderly shutdown may take [default: 10000]
+        #[arg(long, env = "NAUTILUS_SHUTDOWN_TIMEOUT_MS", value_name = "MS")]
+        shutdown_timeout_ms: u64,
+        @section
+        /// `[peer]`
+        peer: PeerSettings,
+        @section
+        /// `[api]`
+        api: ApiSettings,
+        @section
+        /// `[attestation]`
+        attestation: AttestationSettings,
+        @section
+        /// `[raft]`
+        raft: RaftSettings,
+        @section
+        /// `[log]`
+        log: LogSettings,
+    }
+}
+
+layer! {
+    /// `[peer]`: the listener for the other masters.
+    PeerSettings {
+        /// peer.listen: bound here
+        #[arg(id = "peer_listen", long = "peer-listen", env = "NAUTILUS_PEER_LISTEN", value_name = "ADDR:PORT")]
+        listen: String,
+        /// peer.advertise: told to the other masters [default: peer.listen]
+        #[arg(id = "peer_advertise", long = "peer-advertise", env = "NAUTILUS_PEER_ADVERTISE", value_name = "HOST:PORT")]
+        advertise: String,
+    }
+}
+
+layer! {
+    /// `[api]`: the listener for clients.
+    ApiSettings {
+        /// api.listen: bound here
+        #[arg(id = "api_listen", long = "api-listen", env = "NAUTILUS_API_LISTEN", value_name = "ADDR:PORT")]
+        listen: String,
+        /// api.advertise: told to clients [default: api.listen]
+        #[arg(id = "api_advertise", long = "api-advertise", env = "NAUTILUS_API_ADVERTISE", value_name = "HOST:PORT")]
+        advertise: String,
+        /// api.extra_sans: more names and addresses of the serving certificate
+        #[arg(id = "api_extra_sans", long = "api-extra-sans", env = "NAUTILUS_API_EXTRA_SANS", value_delimiter = ',', value_name = "NAME,..")]
+        extra_sans: Vec<String>,
+    }
+}
+
+layer! {
+    /// `[attestation]`: what the node proves and what it accepts.
+    AttestationSettings {
+        /// attestation.provider: who makes the evidence
+        #[arg(id = "attestation_provider", long = "attestation-provider", env = "NAUTILUS_ATTESTATION_PROVIDER", value_name = "simulated")]
+        provider: String,
+        /// attestation.allow_simulated: accept simulated evidence, which proves nothing
+        /// about hardware [default: false]
+        #[arg(id = "attestation_allow_simulated", long = "attestation-allow-simulated", env = "NAUTILUS_ATTESTATION_ALLOW_SIMULATED", num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
+        allow_simulated: bool,
+        /// attestation.simulated_root: the signing root of simulated evidence
+        #[arg(id = "attestation_simulated_root", long = "attestation-simulated-root", env = "NAUTILUS_ATTESTATION_SIMULATED_ROOT", value_name = "FILE")]
+        simulated_root: PathBuf,
+        /// attestation.platform_secret: this simulated platform's identity and sealing key
+        #[arg(id = "attestation_platform_secret", long = "attestation-platform-secret", env = "NAUTILUS_ATTESTATION_PLATFORM_SECRET", value_name = "FILE")]
+        platform_secret: PathBuf,
+        /// attestation.allowed_measurements: "self" (the running binary's) or hex [default: self]
+        #[arg(id = "attestation_allowed_measurements", long = "attestation-allowed-measurements", env = "NAUTILUS_ATTESTATION_ALLOWED_MEASUREMENTS", value_delimiter = ',', value_name = "self|HEX,..")]
+        allowed_measurements: Vec<String>,
+    }
+}
+
+layer! {
+    /// `[raft]`: timings. Elections must be well above heartbeat, round trip and sync.
+    RaftSettings {
+        /// raft.heartbeat_interval_ms [default: 50]
+        #[arg(id = "raft_heartbeat_interval_ms", long = "raft-heartbeat-interval-ms", env = "NAUTILUS_RAFT_HEARTBEAT_INTERVAL_MS", value_name = "MS")]
+        heartbeat_interval_ms: u64,
+        /// raft.election_timeout_min_ms [default: 150]
+        #[arg(id = "raft_election_timeout_min_ms", long = "raft-election-timeout-min-ms", env = "NAUTILUS_RAFT_ELECTION_TIMEOUT_MIN_MS", value_name = "MS")]
+        election_timeout_min_ms: u64,
+        /// raft.election_timeout_max_ms [default: 250]
+        #[arg(id = "raft_election_timeout_max_ms", long = "raft-election-timeout-max-ms", env = "NAUTILUS_RAFT_ELECTION_TIMEOUT_MAX_MS", value_name = "MS")]
+        election_timeout_max_ms: u64,
+    }
+}
+
+layer! {
+    /// `[log]`: what is logged and how.
+    LogSettings {
+        /// log.format [default: human]
+        #[arg(id = "log_format", long = "log-format", env = "NAUTILUS_LOG_FORMAT", value_name = "human|json")]
+        format: String,
+        /// log.filter, as in `info,nautilus_consensus=debug` [default: info]
+        #[arg(id = "log_filter", long = "log-filter", env = "NAUTILUS_LOG_FILTER", value_name = "FILTER")]
+        filter: String,
+    }
+}
+
+impl Settings {
+    /// Reads a file.
+    pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(path, &text)
+    }
+
+    /// Parses a file's text; `path` is for the message only.
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })
+    }
+
+    /// The settings as a file.
+    pub(crate) fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+}

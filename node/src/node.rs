@@ -1,0 +1,121 @@
+//! `nautilus node`: one process of the quorum, from its configuration to its end.
+
+use std::future::Future;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::compose;
+use crate::config::{NodeConfig, Settings};
+use crate::exit::Failure;
+use crate::telemetry::Telemetry;
+
+/// Examples of `--help`.
+pub(crate) const EXAMPLES: &str = "\
+Every key stands in the TOML file, in an environment variable or in a flag; the flag wins
+over the variable, the variable over the file. Sections of the file are the part of a flag
+before the first dash: --raft-heartbeat-interval-ms is heartbeat_interval_ms of [raft].
+
+Example file:
+  cluster_id = \"alpha\"
+  node_id = 1
+  data_dir = \"/var/lib/nautilus\"
+  bootstrap = \"genesis\"                  # \"join\" on the others,
+  # join_addresses = [\"10.0.0.1:7443\"]   # with this
+  operators = [\"admin=/etc/nautilus/operator.pub\"]
+  [peer]
+  listen = \"0.0.0.0:7443\"
+  advertise = \"10.0.0.1:7443\"
+  [api]
+  listen = \"0.0.0.0:6443\"
+  advertise = \"10.0.0.1:6443\"
+  [attestation]
+  provider = \"simulated\"
+  allow_simulated = true                 # a development quorum
+  simulated_root = \"/etc/nautilus/simulated-root\"
+  platform_secret = \"/etc/nautilus/platform-secret\"
+  allowed_measurements = [\"self\"]
+
+Examples:
+  nautilus node --config node.toml
+  NAUTILUS_LOG_FORMAT=json nautilus node --config node.toml --log-filter debug";
+
+/// `nautilus node`.
+#[derive(Args)]
+pub(crate) struct NodeArgs {
+    /// The configuration (TOML)
+    #[arg(long, env = "NAUTILUS_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+    /// Leave the session of the terminal
+    #[arg(long, hide = true)]
+    own_session: bool,
+}
+
+/// Runs a node until a signal or a fatal error.
+pub(crate) fn run(arguments: NodeArgs) -> anyhow::Result<()> {
+    own_session(arguments.own_session);
+    let config = NodeConfig::load(arguments.config.as_deref(), arguments.settings)
+        .map_err(|error| Failure::Usage.error(error))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("nautilus")
+        .build()
+        .context("start the runtime")?;
+    let result = runtime.block_on(async {
+        let instance = format!("{}/{}", config.cluster_id, config.node_id);
+        let telemetry = Telemetry::start(&config.log, config.otlp_endpoint.as_deref(), &instance)?;
+        let undumpable = forbid_core_dumps();
+        if let Err(error) = undumpable {
+            tracing::warn!(%error, "a core dump of this process would hold keys");
+        }
+        let result = compose::run(config, telemetry.metrics(), stop_signal()?).await;
+        if let Err(error) = &result {
+            tracing::error!(error = %crate::exit::one_line(error), "the node ends");
+        }
+        // The exporter's last batch blocks; it must not hold up a worker thread.
+        let flushed = tokio::task::spawn_blocking(|| telemetry.shutdown());
+        flushed.await.context("flush traces")?;
+        result
+    });
+    // What still blocks (a client that never reads, say) does not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+/// Completes at the first SIGTERM or SIGINT.
+pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Leaves the terminal's session, so that the process outlives it.
+pub(crate) fn own_session(wanted: bool) {
+    if wanted {
+        // Fails only for a process that leads a group already, which is as good.
+        let _ = rustix::process::setsid();
+    }
+}
+
+/// Keys live in memory: neither a core dump nor a debugger of the same user may have it.
+fn forbid_core_dumps() -> std::io::Result<()> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    )?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
+}

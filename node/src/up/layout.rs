@@ -1,0 +1,434 @@
+//! The folder of a quorum on this machine: what lies where.
+//!
+//! ```text
+//! DIR/quorum.json         names, ports, the build's measurement; written once
+//! DIR/kubeconfig          the administrator's kubeconfig (0600)
+//! DIR/operator.key, .pub  the operator's key, pinned at genesis (0600)
+//! DIR/simulated-root      the signing root of simulated evidence (0600), and .pub
+//! DIR/proxy/{pid,log}     the stable endpoint's process
+//! DIR/node-N/{config.toml,pid,log,platform-secret,data/}
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ApiSettings, AttestationSettings, PeerSettings, Settings};
+use crate::data_dir::write_durably;
+use crate::exit::Failure;
+
+/// Where `up` keeps a quorum when nothing is said: in the present folder.
+pub(crate) const DEFAULT_DIR: &str = ".nautilus";
+/// The administrator's user name.
+pub(crate) const OPERATOR: &str = "admin";
+/// The file that makes a folder a quorum's.
+const QUORUM: &str = "quorum.json";
+/// The form of the folder this build writes.
+const FORMAT: u32 = 1;
+
+/// A quorum on this machine, as `DIR/quorum.json` keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Quorum {
+    /// The form of the folder.
+    pub(crate) format: u32,
+    /// The quorum's name.
+    pub(crate) cluster_id: String,
+    /// Hex of the measurement of the build that made it.
+    pub(crate) measurement: String,
+    /// The stable endpoint's port.
+    pub(crate) proxy_port: u16,
+    /// The nodes, by id from 1.
+    pub(crate) nodes: Vec<LocalNode>,
+}
+
+/// A node on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LocalNode {
+    /// Its id.
+    pub(crate) id: u64,
+    /// Its port for clients.
+    pub(crate) api_port: u16,
+    /// Its port for peers.
+    pub(crate) peer_port: u16,
+}
+
+impl LocalNode {
+    /// `host:port` for clients.
+    pub(crate) fn api(&self) -> String {
+        format!("127.0.0.1:{}", self.api_port)
+    }
+
+    /// `host:port` for peers.
+    pub(crate) fn peer(&self) -> String {
+        format!("127.0.0.1:{}", self.peer_port)
+    }
+
+    /// `https://host:port` for clients.
+    pub(crate) fn server(&self) -> String {
+        format!("https://{}", self.api())
+    }
+}
+
+/// Paths of a quorum's folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The folder `dir`, made absolute, whether it exists or not.
+    pub(crate) fn new(dir: &Path) -> anyhow::Result<Self> {
+        let root = std::path::absolute(dir).with_context(|| format!("--dir {}", dir.display()))?;
+        Ok(Self { root })
+    }
+
+    /// The folder.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The administrator's kubeconfig.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.root.join("kubeconfig")
+    }
+
+    /// The operator's private key.
+    pub(crate) fn operator_key(&self) -> PathBuf {
+        self.root.join("operator.key")
+    }
+
+    /// The operator's public key.
+    pub(crate) fn operator_public_key(&self) -> PathBuf {
+        self.root.join("operator.pub")
+    }
+
+    /// The signing root of simulated evidence.
+    pub(crate) fn simulated_root(&self) -> PathBuf {
+        self.root.join("simulated-root")
+    }
+
+    /// The key that verifies simulated evidence.
+    pub(crate) fn simulated_root_key(&self) -> PathBuf {
+        self.root.join("simulated-root.pub")
+    }
+
+    /// Log and process id of the stable endpoint.
+    pub(crate) fn proxy(&self) -> ProcessFiles {
+        ProcessFiles {
+            folder: self.root.join("proxy"),
+        }
+    }
+
+    /// Everything of a node.
+    pub(crate) fn node(&self, id: u64) -> ProcessFiles {
+        ProcessFiles {
+            folder: self.root.join(format!("node-{id}")),
+        }
+    }
+
+    /// The quorum kept here, if one is.
+    pub(crate) fn load(&self) -> anyhow::Result<Option<Quorum>> {
+        let path = self.root.join(QUORUM);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        };
+        let quorum: Quorum = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is damaged", path.display()))?;
+        if quorum.format != FORMAT {
+            bail!(
+                "{}: format {} is not the format {FORMAT} of this build",
+                path.display(),
+                quorum.format
+            );
+        }
+        Ok(Some(quorum))
+    }
+
+    /// The quorum kept here, which must be one.
+    pub(crate) fn existing(&self) -> anyhow::Result<Quorum> {
+        self.load()?.ok_or_else(|| {
+            Failure::General.error(format!(
+                "no quorum in {}; start one with `nautilus up --dir {}`, or name its folder with --dir",
+                self.root.display(),
+                self.root.display()
+            ))
+        })
+    }
+
+    /// Keeps the quorum.
+    pub(crate) fn save(&self, quorum: &Quorum) -> anyhow::Result<()> {
+        let path = self.root.join(QUORUM);
+        let text = serde_json::to_vec_pretty(quorum)?;
+        write_durably(&path, &text, 0o644).with_context(|| path.display().to_string())
+    }
+
+    /// Removes the folder with everything in it; refuses a folder that is no quorum's.
+    pub(crate) fn purge(&self) -> anyhow::Result<()> {
+        if self.load()?.is_none() {
+            bail!(
+                "{} holds no quorum; nothing was removed",
+                self.root.display()
+            );
+        }
+        let files = [
+            self.kubeconfig(),
+            self.operator_key(),
+            self.operator_public_key(),
+            self.simulated_root(),
+            self.simulated_root_key(),
+        ];
+        for path in &files {
+            remove_if_present(path)?;
+        }
+        for entry in std::fs::read_dir(&self.root)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let ours = name
+                .to_str()
+                .is_some_and(|name| name == "proxy" || name.starts_with("node-"));
+            if ours && entry.file_type()?.is_dir() {
+                std::fs::remove_dir_all(entry.path())
+                    .with_context(|| entry.path().display().to_string())?;
+            }
+        }
+        // Last, so that an interrupted purge can be run again.
+        remove_if_present(&self.root.join(QUORUM))?;
+        // A folder in which others keep things too stays.
+        let _ = std::fs::remove_dir(&self.root);
+        Ok(())
+    }
+
+    /// A node's settings: the first founds the quorum, the others join through it.
+    pub(crate) fn settings(&self, quorum: &Quorum, node: &LocalNode) -> Settings {
+        let founder = quorum
+            .nodes
+            .first()
+            .is_some_and(|first| first.id == node.id);
+        let files = self.node(node.id);
+        let others = quorum.nodes.iter().filter(|other| other.id != node.id);
+        Settings {
+            cluster_id: Some(quorum.cluster_id.clone()),
+            node_id: Some(node.id),
+            data_dir: Some(files.data()),
+            bootstrap: Some(if founder { "genesis" } else { "join" }.to_owned()),
+            join_addresses: (!founder).then(|| others.map(LocalNode::peer).collect()),
+            operators: Some(vec![format!(
+                "{OPERATOR}={}",
+                self.operator_public_key().display()
+            )]),
+            peer: PeerSettings {
+                listen: Some(node.peer()),
+                advertise: None,
+            },
+            api: ApiSettings {
+                listen: Some(node.api()),
+                ..ApiSettings::default()
+            },
+            attestation: AttestationSettings {
+                provider: Some("simulated".to_owned()),
+                allow_simulated: Some(true),
+                simulated_root: Some(self.simulated_root()),
+                platform_secret: Some(files.platform_secret()),
+                allowed_measurements: Some(vec!["self".to_owned()]),
+            },
+            ..Settings::default()
+        }
+    }
+}
+
+impl Quorum {
+    /// A new quorum of this build.
+    pub(crate) fn new(cluster_id: String, measurement: String, ports: &Ports) -> Self {
+        let nodes = (1..)
+            .zip(&ports.nodes)
+            .map(|(id, &(api_port, peer_port))| LocalNode {
+                id,
+                api_port,
+                peer_port,
+            })
+            .collect();
+        Self {
+            format: FORMAT,
+            cluster_id,
+            measurement,
+            proxy_port: ports.proxy,
+            nodes,
+        }
+    }
+
+    /// `https://host:port` of the stable endpoint.
+    pub(crate) fn server(&self) -> String {
+        format!("https://127.0.0.1:{}", self.proxy_port)
+    }
+}
+
+/// The ports of a quorum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ports {
+    /// The stable endpoint's.
+    pub(crate) proxy: u16,
+    /// Each node's for clients and for peers.
+    pub(crate) nodes: Vec<(u16, u16)>,
+}
+
+impl Ports {
+    /// The first free ports from `base` on: the endpoint's, the nodes' for clients,
+    /// the nodes' for peers.
+    pub(crate) fn pick(
+        base: u16,
+        nodes: usize,
+        is_free: impl Fn(u16) -> bool,
+    ) -> anyhow::Result<Self> {
+        let wanted = 1 + 2 * nodes;
+        let found: Vec<u16> = (base..=u16::MAX)
+            .filter(|&port| is_free(port))
+            .take(wanted)
+            .collect();
+        if found.len() < wanted {
+            bail!("fewer than {wanted} free ports from {base} on; choose a lower --base-port");
+        }
+        let (api, peer) = found[1..].split_at(nodes);
+        Ok(Self {
+            proxy: found[0],
+            nodes: api.iter().copied().zip(peer.iter().copied()).collect(),
+        })
+    }
+
+    /// Where to look for ports when nothing is said: below the range from which the
+    /// system gives out ports, and elsewhere for each folder.
+    pub(crate) fn base_for(root: &Path) -> u16 {
+        const FIRST: u16 = 16_000;
+        const STRIDE: u16 = 20;
+        const FOLDERS: u32 = 800;
+        let mut hash: u32 = 0x811c_9dc5; // FNV-1a
+        for byte in root.as_os_str().as_encoded_bytes() {
+            hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        }
+        let slot = u16::try_from(hash % FOLDERS).unwrap_or(0);
+        FIRST + slot * STRIDE
+    }
+}
+
+/// Whether nobody listens on this loopback port.
+pub(crate) fn is_free(port: u16) -> bool {
+    std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+fn remove_if_present(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| path.display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The files of one process in its folder.
+#[derive(Debug, Clone)]
+pub(crate) struct ProcessFiles {
+    folder: PathBuf,
+}
+
+impl ProcessFiles {
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The node's configuration.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.join("config.toml")
+    }
+
+    /// What the process prints.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> PathBuf {
+        self.folder.join("pid")
+    }
+
+    /// The node's simulated platform.
+    pub(crate) fn platform_secret(&self) -> PathBuf {
+        self.folder.join("platform-secret")
+    }
+
+    /// The node's data directory.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Whether the node has ever run.
+    pub(crate) fn has_data(&self) -> bool {
+        self.data().join("identity.json").exists()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taken_ports_are_passed_over() {
+        let ports = Ports::pick(7000, 2, |port| port != 7001 && port != 7003).expect("enough");
+        assert_eq!(
+            ports,
+            Ports {
+                proxy: 7000,
+                nodes: vec![(7002, 7005), (7004, 7006)]
+            }
+        );
+    }
+
+    #[test]
+    fn too_few_ports_are_an_error() {
+        let error = Ports::pick(u16::MAX - 3, 3, |_| true).expect_err("4 ports for 7");
+        assert!(error.to_string().contains("--base-port"), "{error}");
+    }
+
+    #[test]
+    fn a_quorum_is_the_same_after_a_restart() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let layout = Layout::new(dir.path()).expect("absolute");
+        let ports = Ports::pick(7000, 3, |_| true).expect("enough");
+        let quorum = Quorum::new("q-1".into(), "ab".into(), &ports);
+        layout.save(&quorum).expect("written");
+        assert_eq!(layout.existing().expect("read"), quorum);
+    }
+
+    #[test]
+    fn the_first_node_founds_and_the_others_join() {
+        let layout = Layout::new(Path::new("q")).expect("absolute");
+        let ports = Ports::pick(7000, 3, |_| true).expect("enough");
+        let quorum = Quorum::new("q-1".into(), "ab".into(), &ports);
+        let first = layout.settings(&quorum, &quorum.nodes[0]);
+        let second = layout.settings(&quorum, &quorum.nodes[1]);
+        assert_eq!(
+            (first.bootstrap.as_deref(), first.join_addresses),
+            (Some("genesis"), None)
+        );
+        assert_eq!(
+            second.join_addresses,
+            Some(vec![
+                "127.0.0.1:7004".to_owned(),
+                "127.0.0.1:7006".to_owned()
+            ])
+        );
+    }
+
+    #[test]
+    fn a_folder_that_is_no_quorums_is_not_purged() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("kubeconfig"), "theirs").expect("written");
+        let layout = Layout::new(dir.path()).expect("absolute");
+        layout.purge().expect_err("not a quorum's");
+        assert!(dir.path().join("kubeconfig").exists());
+    }
+}

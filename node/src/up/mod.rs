@@ -1,0 +1,361 @@
+//! `nautilus up` and `nautilus down`: a quorum of real processes on one machine.
+//!
+//! `up` does what an operator would do on separate machines, and can be run again
+//! at any time: it starts what is stopped, admits and promotes what is not yet a
+//! voter, and changes nothing else. Every step looks at the present state first, so
+//! that an interrupted `up` is finished by the next one.
+
+mod admit;
+pub(crate) mod layout;
+pub(crate) mod process;
+pub(crate) mod progress;
+mod watch;
+
+use std::ffi::OsStr;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Args;
+use rustix::process::Signal;
+
+use crate::cli::status::{QuorumStatus, local};
+use crate::cli::{Global, print};
+use crate::data_dir::write_durably;
+use crate::exit::Failure;
+use crate::simulated;
+use layout::{Layout, LocalNode, Ports, Quorum, is_free};
+use progress::Progress;
+
+/// Examples of `up --help`.
+pub(crate) const UP_EXAMPLES: &str = "\
+Without --detach the command stays, shows changes, and Ctrl-C stops the quorum in order.
+Run it again on an existing folder to start what is stopped.
+
+Examples:
+  nautilus up
+  nautilus up --detach --nodes 3 --dir q
+  nautilus up --dir q --base-port 7000      ports 7000 and following";
+
+/// Examples of `down --help`.
+pub(crate) const DOWN_EXAMPLES: &str = "\
+Examples:
+  nautilus down
+  nautilus down --dir q --purge      and remove everything the quorum kept";
+
+/// The most nodes of a quorum on one machine.
+const NODES_MAX: u64 = 9;
+/// For a node to become ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Between two looks at something awaited.
+const POLL: Duration = Duration::from_millis(100);
+/// For a node to stop in order before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// For a killed process to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `nautilus up`.
+#[derive(Args, Clone)]
+pub(crate) struct UpArgs {
+    /// How many nodes a new quorum has
+    #[arg(long, env = "NAUTILUS_NODES", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=NODES_MAX), value_name = "N")]
+    pub(crate) nodes: u64,
+    /// Return when the quorum is ready, and leave it running
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Look for free ports from here on, for a new quorum [default: by the folder's name]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) base_port: Option<u16>,
+}
+
+/// `nautilus down`.
+#[derive(Args)]
+pub(crate) struct DownArgs {
+    /// Remove the quorum with its data, keys and kubeconfig
+    #[arg(long)]
+    purge: bool,
+}
+
+/// Starts a quorum, or what is stopped of it.
+pub(crate) async fn up(global: &Global, arguments: UpArgs) -> anyhow::Result<()> {
+    let layout = global.layout()?;
+    let progress = Progress::start();
+    let interrupted = tokio::signal::ctrl_c();
+    let quorum = tokio::select! {
+        quorum = bring_up(&layout, &arguments, &progress) => quorum?,
+        _ = interrupted => {
+            progress.say("interrupted; what was started keeps running, `nautilus down` stops it");
+            return Err(Failure::General.error("interrupted before the quorum was ready"));
+        }
+    };
+    progress.end();
+    let status = local(&layout, &quorum).await;
+    print(&summary(
+        &layout,
+        &quorum,
+        &status,
+        global.named_dir().is_some(),
+    ));
+    if arguments.detach {
+        return Ok(());
+    }
+    print("\nCtrl-C stops the quorum.");
+    watch::until_interrupted(&layout, &quorum).await?;
+    stop(&layout, &quorum, &Progress::start()).await
+}
+
+/// The quorum of `layout`, made if absent, with every node a ready voter.
+pub(crate) async fn bring_up(
+    layout: &Layout,
+    arguments: &UpArgs,
+    progress: &Progress,
+) -> anyhow::Result<Quorum> {
+    let measurement = simulated::own_measurement()?;
+    let quorum = match layout.load()? {
+        Some(quorum) => same_build(layout, quorum, &measurement)?,
+        None => found(layout, arguments, measurement, progress)?,
+    };
+    start_proxy(layout, &quorum)?;
+    let mut started = Vec::new();
+    for (index, node) in quorum.nodes.iter().enumerate() {
+        if index == 0 || layout.node(node.id).has_data() {
+            if start_node(layout, node)? {
+                started.push(node.id);
+            }
+        }
+    }
+    if !started.is_empty() {
+        progress.say(&format!("started node {}", by_commas(&started)));
+    }
+    admit::credentials(layout, &quorum, progress).await?;
+    admit::everyone(layout, &quorum, progress).await?;
+    ready(layout, &quorum, progress).await?;
+    Ok(quorum)
+}
+
+/// A folder made by another build can't be unsealed by this one.
+fn same_build(layout: &Layout, quorum: Quorum, measurement: &str) -> anyhow::Result<Quorum> {
+    if quorum.measurement == measurement {
+        return Ok(quorum);
+    }
+    let dir = layout.root().display();
+    let short = |text: &str| text.get(..16).unwrap_or(text).to_owned();
+    Err(Failure::Refused.error(format!(
+        "the quorum in {dir} was made by another build of nautilus (measurement {}.., this one is {}..), \
+         and its keys open to that build alone: run that binary, or start anew with \
+         `nautilus down --purge --dir {dir}` and `nautilus up --dir {dir}`",
+        short(&quorum.measurement),
+        short(measurement),
+    )))
+}
+
+/// Makes the folder, its keys and each node's configuration.
+fn found(
+    layout: &Layout,
+    arguments: &UpArgs,
+    measurement: String,
+    progress: &Progress,
+) -> anyhow::Result<Quorum> {
+    let nodes = usize::try_from(arguments.nodes).context("--nodes")?;
+    let base = arguments
+        .base_port
+        .unwrap_or_else(|| Ports::base_for(layout.root()));
+    let ports = Ports::pick(base, nodes, is_free)?;
+    let cluster_id = format!("nautilus-{}", simulated::random_hex::<4>()?);
+    progress.say(&format!(
+        "making quorum {cluster_id} in {}",
+        layout.root().display()
+    ));
+    let quorum = Quorum::new(cluster_id, measurement, &ports);
+    simulated::make_keys(layout, &quorum)?;
+    for node in &quorum.nodes {
+        let path = layout.node(node.id).config();
+        let text = layout.settings(&quorum, node).to_toml()?;
+        write_durably(&path, text.as_bytes(), 0o600).with_context(|| path.display().to_string())?;
+    }
+    // Last: a folder without it is unfinished and is made again.
+    layout.save(&quorum)?;
+    Ok(quorum)
+}
+
+/// Starts a node unless it runs; says whether it did.
+pub(crate) fn start_node(layout: &Layout, node: &LocalNode) -> anyhow::Result<bool> {
+    let files = layout.node(node.id);
+    if process::running(&files).is_some() {
+        return Ok(false);
+    }
+    let config = files.config();
+    process::start(
+        &files,
+        &[
+            OsStr::new("node"),
+            OsStr::new("--config"),
+            config.as_os_str(),
+        ],
+    )?;
+    Ok(true)
+}
+
+fn start_proxy(layout: &Layout, quorum: &Quorum) -> anyhow::Result<()> {
+    let files = layout.proxy();
+    if process::running(&files).is_some() {
+        return Ok(());
+    }
+    // The kubeconfig's path also marks the process as this folder's.
+    let folder = files.folder().join("..").join("kubeconfig");
+    let mut arguments = vec![
+        "proxy".into(),
+        "--listen".into(),
+        format!("127.0.0.1:{}", quorum.proxy_port).into(),
+        "--kubeconfig".into(),
+        folder.into_os_string(),
+    ];
+    for node in &quorum.nodes {
+        arguments.push("--backend".into());
+        arguments.push(format!("{}={}", node.id, node.api()).into());
+    }
+    let arguments: Vec<&OsStr> = arguments
+        .iter()
+        .map(|argument| argument.as_os_str())
+        .collect();
+    process::start(&files, &arguments)?;
+    Ok(())
+}
+
+/// Waits until every node says that it is ready.
+pub(crate) async fn ready(
+    layout: &Layout,
+    quorum: &Quorum,
+    progress: &Progress,
+) -> anyhow::Result<()> {
+    let clients = admit::clients(layout, quorum)?;
+    let deadline = Instant::now() + READY_TIMEOUT;
+    loop {
+        let mut waiting = Vec::new();
+        for (node, client) in &clients {
+            if !client.ready(POLL * 10).await {
+                alive(layout, node)?;
+                waiting.push(node.id);
+            }
+        }
+        if waiting.is_empty() {
+            progress.say("every node is ready");
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(late(layout, &waiting));
+        }
+        progress.wait(&format!(
+            "waiting until node {} is ready",
+            by_commas(&waiting)
+        ));
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Fails with the end of its log when a node's process has ended.
+fn alive(layout: &Layout, node: &LocalNode) -> anyhow::Result<()> {
+    let files = layout.node(node.id);
+    if process::running(&files).is_some() {
+        return Ok(());
+    }
+    Err(Failure::General.error(format!(
+        "node {} has ended; the end of {}:\n{}",
+        node.id,
+        files.log().display(),
+        process::log_tail(&files)
+    )))
+}
+
+fn late(layout: &Layout, waiting: &[u64]) -> anyhow::Error {
+    let logs: Vec<String> = waiting
+        .iter()
+        .map(|&id| layout.node(id).log().display().to_string())
+        .collect();
+    Failure::Unavailable.error(format!(
+        "node {} is not ready after {} s; read {}, and run `nautilus up` again to go on",
+        by_commas(waiting),
+        READY_TIMEOUT.as_secs(),
+        logs.join(", ")
+    ))
+}
+
+fn by_commas(ids: &[u64]) -> String {
+    ids.iter()
+        .map(u64::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn summary(layout: &Layout, quorum: &Quorum, status: &QuorumStatus, named: bool) -> String {
+    let kubeconfig = shown(&layout.kubeconfig());
+    let dir = if named {
+        format!(" --dir {}", shown(layout.root()))
+    } else {
+        String::new()
+    };
+    format!(
+        "\n{}\nquorum      {}\nendpoint    {}\nkubeconfig  {kubeconfig}\n\nTry next:\n  \
+         kubectl --kubeconfig {kubeconfig} get namespaces\n  nautilus status{dir}",
+        status.to_table(),
+        quorum.cluster_id,
+        quorum.server(),
+    )
+}
+
+/// A path as short as the present folder allows.
+fn shown(path: &std::path::Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here)
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
+
+/// Stops the quorum of a folder.
+pub(crate) async fn down(global: &Global, arguments: DownArgs) -> anyhow::Result<()> {
+    let layout = global.layout()?;
+    let quorum = layout.existing()?;
+    let progress = Progress::start();
+    stop(&layout, &quorum, &progress).await?;
+    if arguments.purge {
+        layout.purge()?;
+        progress.say(&format!("removed {}", layout.root().display()));
+    }
+    progress.end();
+    Ok(())
+}
+
+/// Stops every process: in order, and by force what does not follow in time.
+pub(crate) async fn stop(
+    layout: &Layout,
+    quorum: &Quorum,
+    progress: &Progress,
+) -> anyhow::Result<()> {
+    let nodes: Vec<_> = quorum
+        .nodes
+        .iter()
+        .map(|node| (node.id, layout.node(node.id)))
+        .collect();
+    for (_, files) in &nodes {
+        process::signal(files, Signal::TERM);
+    }
+    for (id, files) in &nodes {
+        progress.wait(&format!("stopping node {id}"));
+        if !process::ended(files, STOP_TIMEOUT).await {
+            progress.say(&format!(
+                "node {id} did not stop within {} s and was killed; nothing acknowledged is lost",
+                STOP_TIMEOUT.as_secs()
+            ));
+            process::signal(files, Signal::KILL);
+            process::ended(files, KILL_TIMEOUT).await;
+        }
+    }
+    let proxy = layout.proxy();
+    process::signal(&proxy, Signal::TERM);
+    if !process::ended(&proxy, KILL_TIMEOUT).await {
+        process::signal(&proxy, Signal::KILL);
+        process::ended(&proxy, KILL_TIMEOUT).await;
+    }
+    progress.say("stopped");
+    Ok(())
+}
