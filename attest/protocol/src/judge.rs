@@ -27,6 +27,13 @@ pub struct Peer {
     pub evidence_digest: [u8; 32],
 }
 
+impl Peer {
+    /// [`Peer::evidence_digest`] in lower-case hex.
+    pub fn evidence_digest_hex(&self) -> String {
+        hex::encode(self.evidence_digest)
+    }
+}
+
 /// What a certificate's evidence has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {

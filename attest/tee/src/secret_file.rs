@@ -87,7 +87,9 @@ pub(crate) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, SecretFile
         });
     }
     let mut content = Zeroizing::new(Vec::with_capacity(MAX_SECRET_FILE_BYTES as usize));
-    let read = (&mut file).take(MAX_SECRET_FILE_BYTES).read_to_end(&mut content);
+    let read = (&mut file)
+        .take(MAX_SECRET_FILE_BYTES)
+        .read_to_end(&mut content);
     read.map_err(|source| io(path, source))?;
     Ok(Some(content))
 }
