@@ -12,6 +12,8 @@ use nautilus_machine::{
     Applied, BarrierError, Command, KeyRange, Kv, Leadership, Operation, Proposal, ProposeError,
     RangeError, RangeRequest, RangeResponse, Revision, Txn, WatchError, WatchRequest, Watcher,
 };
+use nautilus_machinery::strategy::{Change, Context, before_update};
+use nautilus_machinery::table::{IncludeObject, render};
 use nautilus_workers::limits::{BEAT_INTERVAL, LEADER_WAIT, LOST_AFTER, PODS_STEP};
 use nautilus_workers::{Phase, Stake, Verdict};
 use serde_json::json;
@@ -220,8 +222,79 @@ async fn a_registration_whose_outcome_was_unknown_is_made_once() {
     assert_eq!(world.row("w1").expect("a row").registrations, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_deposed_leader_that_does_not_know_it_loses_nobody() {
+    let world = World::not_yet_leading();
+    let first_term = world.kv.leadership();
+    world.start_leading_over(Arc::new(HearsNoElections(world.kv.clone(), first_term)));
+    world.settle().await;
+    world.register("w1", "seal-1").await;
+    world.beat("w1", "seal-1", json!({})).await;
+    world.settle().await;
+    world.elect(2, true);
+    world.pass(LOST_AFTER + BEAT_INTERVAL).await;
+    assert_eq!(world.ready("w1"), "True WorkerReady");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_node_object_is_one_that_the_api_would_have_stored() {
+    let world = World::leading().await;
+    world.register("w1", "seal-1").await;
+    let nodes = nautilus_machinery::resource::find("", "v1", "nodes").expect("served");
+    let node = world.node("w1").expect("a node");
+    let conformed = nautilus_machinery::fields::conform(nodes.schema, &node).expect("conforms");
+    assert_eq!(conformed, node);
+    let mut rewritten = node.clone();
+    let context = Context {
+        now: "2026-09-22T00:00:00Z",
+        uid: "",
+        name_suffix: "",
+        namespace: None,
+        user: "admin",
+        field_manager: "kubectl",
+    };
+    let change = before_update(nodes, None, &node, &mut rewritten, &context).expect("valid");
+    assert_eq!(change, Change::Unchanged);
+    nautilus_machinery::codec::encode_protobuf(nodes.schema, &node).expect("has a protobuf form");
+    world.beat("w1", "seal-1", json!({})).await;
+    world.settle().await;
+    let items = [world.node("w1").expect("a node")];
+    let now_s = i64::try_from(world.now_s()).expect("a small number");
+    let list = json!({"resourceVersion": "1"});
+    let table = render(nodes, &items, &list, IncludeObject::None, "v1", now_s, true);
+    let cells: Vec<String> = table["rows"][0]["cells"].as_array().expect("cells")[..3]
+        .iter()
+        .map(|cell| cell.to_string())
+        .collect();
+    assert_eq!(cells.join(" "), r#""w1" "Ready" "worker""#);
+}
+
 /// Applies the first proposal and then says that nobody knows.
 struct ForgetsFirstAnswer(SoloKv, AtomicBool);
+
+/// Cut off from the news: leads in its first term for ever, by its own account.
+struct HearsNoElections(SoloKv, Leadership);
+
+/// The rest of the port, from the store within.
+macro_rules! as_within {
+    () => {
+        fn read_barrier(&self) -> BoxFuture<'_, Result<Revision, BarrierError>> {
+            self.0.read_barrier()
+        }
+        fn range(&self, request: &RangeRequest) -> Result<RangeResponse, RangeError> {
+            self.0.range(request)
+        }
+        fn revision(&self) -> Revision {
+            self.0.revision()
+        }
+        fn compacted_revision(&self) -> Revision {
+            self.0.compacted_revision()
+        }
+        fn watch(&self, request: WatchRequest) -> Result<Box<dyn Watcher>, WatchError> {
+            self.0.watch(request)
+        }
+    };
+}
 
 impl Kv for ForgetsFirstAnswer {
     fn propose(&self, proposal: Proposal) -> BoxFuture<'_, Result<Applied, ProposeError>> {
@@ -233,25 +306,24 @@ impl Kv for ForgetsFirstAnswer {
             applied
         })
     }
-    fn read_barrier(&self) -> BoxFuture<'_, Result<Revision, BarrierError>> {
-        self.0.read_barrier()
-    }
-    fn range(&self, request: &RangeRequest) -> Result<RangeResponse, RangeError> {
-        self.0.range(request)
-    }
-    fn revision(&self) -> Revision {
-        self.0.revision()
-    }
-    fn compacted_revision(&self) -> Revision {
-        self.0.compacted_revision()
-    }
-    fn watch(&self, request: WatchRequest) -> Result<Box<dyn Watcher>, WatchError> {
-        self.0.watch(request)
-    }
     fn leadership(&self) -> Leadership {
         self.0.leadership()
     }
     fn leadership_changes(&self) -> BoxStream<'static, Leadership> {
         self.0.leadership_changes()
     }
+    as_within!();
+}
+
+impl Kv for HearsNoElections {
+    fn propose(&self, proposal: Proposal) -> BoxFuture<'_, Result<Applied, ProposeError>> {
+        self.0.propose(proposal)
+    }
+    fn leadership(&self) -> Leadership {
+        self.1.clone()
+    }
+    fn leadership_changes(&self) -> BoxStream<'static, Leadership> {
+        Box::pin(futures_util::stream::pending())
+    }
+    as_within!();
 }

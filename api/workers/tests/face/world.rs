@@ -160,7 +160,12 @@ impl World {
 
     /// Starts the leader's background work.
     pub(crate) fn start_leading(&self) {
-        let (leader, kv) = (Arc::clone(&self.leader), Arc::new(self.kv.clone()));
+        self.start_leading_over(Arc::new(self.kv.clone()));
+    }
+
+    /// Starts it over another view of the quorum.
+    pub(crate) fn start_leading_over(&self, kv: Arc<dyn Kv>) {
+        let leader = Arc::clone(&self.leader);
         tokio::spawn(nautilus_workers::run(leader, kv, self.shutdown.clone()));
     }
 
