@@ -235,22 +235,17 @@ pub(crate) fn conform_shape(
 ) -> Result<Value, String> {
     let wrong = |path: &[String], value: &Value| Err(mismatch(shape, value, owner, path));
     match (shape, value) {
-        (Shape::String, Value::String(_)) | (Shape::Bool, Value::Bool(_)) => Ok(value.clone()),
-        (Shape::Raw | Shape::FieldsV1, _) => Ok(value.clone()),
-        (Shape::String | Shape::Bool, Value::Null) => Ok(value.clone()),
-        (Shape::Int32, Value::Number(number)) => match number.as_i64() {
+        (Shape::Raw | Shape::FieldsV1, _)
+        | (Shape::String | Shape::IntOrString, Value::String(_))
+        | (Shape::Bool, Value::Bool(_))
+        | (Shape::Double, Value::Number(_)) => Ok(value.clone()),
+        (Shape::Int32 | Shape::IntOrString, Value::Number(number)) => match number.as_i64() {
             Some(whole) if i32::try_from(whole).is_ok() => Ok(json!(whole)),
             _ => wrong(path, value),
         },
         (Shape::Int64, Value::Number(number)) => match number.as_i64() {
             Some(whole) => Ok(json!(whole)),
             None => wrong(path, value),
-        },
-        (Shape::Double, Value::Number(_)) => Ok(value.clone()),
-        (Shape::IntOrString, Value::String(_)) => Ok(value.clone()),
-        (Shape::IntOrString, Value::Number(number)) => match number.as_i64() {
-            Some(whole) if i32::try_from(whole).is_ok() => Ok(json!(whole)),
-            _ => wrong(path, value),
         },
         (Shape::Quantity, Value::String(text)) => quantity(text.trim()),
         (Shape::Quantity, Value::Number(number)) => quantity(&number.to_string()),
@@ -313,12 +308,11 @@ fn conform_element(
 ) -> Result<Value, String> {
     match (element, value) {
         (Shape::String, Value::Null) => Ok(json!("")),
-        (Shape::Bytes, Value::Null) => Ok(Value::Null),
         (Shape::Quantity, Value::Null) => Ok(json!("0")),
         (Shape::Message(_), Value::Null) => {
             conform_shape(element, &Value::Object(Map::new()), owner, path)
         }
-        (Shape::List(_) | Shape::Map(_), Value::Null) => Ok(Value::Null),
+        (Shape::Bytes | Shape::List(_) | Shape::Map(_), Value::Null) => Ok(Value::Null),
         _ => conform_shape(element, value, owner, path),
     }
 }
@@ -464,7 +458,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
             let field = owner.and_then(|owner| owner.field(&key));
             if owner.is_some() && field.is_none() {
                 self.found.note("unknown", &path);
-            } else if self.shape.is_some() && !seen.insert(key) {
+            } else if (owner.is_some() || element.is_some()) && !seen.insert(key) {
                 self.found.note("duplicate", &path);
             }
             let shape = field.map(|field| &field.shape).or(element);

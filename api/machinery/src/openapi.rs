@@ -119,7 +119,7 @@ fn add_paths(paths: &mut Map<String, Value>, resource: &Resource) {
         &own,
         resource.verbs,
         resource.schema,
-        kind_of(resource),
+        &kind_of(resource),
     );
     paths.insert(format!("{base}/{{name}}"), item);
     for sub in resource.subresources {
@@ -134,7 +134,7 @@ fn add_paths(paths: &mut Map<String, Value>, resource: &Resource) {
             &operations,
             sub.verbs,
             sub.schema,
-            kind_of_sub(sub),
+            &kind_of_sub(sub),
         );
         paths.insert(format!("{base}/{{name}}/{}", sub.name), item);
     }
@@ -154,7 +154,7 @@ fn collection_path(resource: &Resource) -> Value {
         path.insert("get".to_owned(), list_operation(resource));
     }
     if resource.has_verb("create") {
-        let operation = operation("post", resource.schema, resource.schema, kind_of(resource));
+        let operation = operation("post", resource.schema, resource.schema, &kind_of(resource));
         path.insert("post".to_owned(), operation);
     }
     if resource.has_verb("deletecollection") {
@@ -162,7 +162,7 @@ fn collection_path(resource: &Resource) -> Value {
             "deletecollection",
             schema::STATUS,
             schema::DELETE_OPTIONS,
-            kind_of(resource),
+            &kind_of(resource),
         );
         operation["parameters"] = list_parameters();
         path.insert("delete".to_owned(), operation);
@@ -181,7 +181,7 @@ fn item_path(
     operations: &[(&str, &str)],
     verbs: &[&str],
     body: &str,
-    kind: Value,
+    kind: &Value,
 ) -> Value {
     let mut path = Map::new();
     for (method, verb) in operations {
@@ -189,13 +189,8 @@ fn item_path(
             continue;
         }
         let operation = match *method {
-            "delete" => operation(
-                "delete",
-                schema::STATUS,
-                schema::DELETE_OPTIONS,
-                kind.clone(),
-            ),
-            method => operation(method, body, body, kind.clone()),
+            "delete" => operation("delete", schema::STATUS, schema::DELETE_OPTIONS, kind),
+            method => operation(method, body, body, kind),
         };
         path.insert((*method).to_owned(), operation);
     }
@@ -208,12 +203,12 @@ fn item_path(
 }
 
 fn list_operation(resource: &Resource) -> Value {
-    let mut operation = operation("list", &resource.list_schema(), "", kind_of(resource));
+    let mut operation = operation("list", &resource.list_schema(), "", &kind_of(resource));
     operation["parameters"] = list_parameters();
     operation
 }
 
-fn operation(action: &str, answer: &str, body: &str, kind: Value) -> Value {
+fn operation(action: &str, answer: &str, body: &str, kind: &Value) -> Value {
     let mut operation = json!({
         "responses": {"200": {"description": "OK", "content": content(BODY_TYPES, answer)}},
         "x-kubernetes-action": action,

@@ -1,8 +1,10 @@
-//! Quantities (`500m`, `1Gi`, `1e3`): parsing, the canonical form that a typed
-//! server writes back, comparison.
+//! Quantities (`500m`, `1Gi`, `1e3`): parsing, the form that a typed server
+//! writes back, comparison.
 //!
-//! Source: `k8s.io/apimachinery/pkg/api/resource`. Values are kept to the
-//! nanounit, rounded up away from zero, and capped at 2^63-1 units, as there.
+//! Source: `k8s.io/apimachinery/pkg/api/resource`: values are kept to the
+//! nanounit, rounded up away from zero; binary ones are capped at 2^63-1 units; a
+//! text that is canonical already is kept as it is. Decimal values are capped at
+//! [`CAP_UNITS`] here, where the reference has no limit.
 
 use std::cmp::Ordering;
 
@@ -12,7 +14,12 @@ pub const PATTERN_MESSAGE: &str = "quantities must match the regular expression 
 const SUFFIX_MESSAGE: &str = "unable to parse quantity's suffix";
 
 const NANO: i128 = 1_000_000_000;
-const CAP: i128 = (i64::MAX as i128) * NANO;
+/// Largest magnitude of a decimal quantity, in units.
+pub const CAP_UNITS: i128 = 150_000_000_000_000_000_000_000_000_000;
+const CAP: i128 = CAP_UNITS * NANO;
+const BINARY_CAP: i128 = (i64::MAX as i128) * NANO;
+/// Digits that surely fit 64 bits.
+const MAX_FAST_DIGITS: usize = 18;
 /// Longest text looked at, in bytes: longer ones have more digits than any
 /// quantity can mean.
 const MAX_BYTES: usize = 256;
@@ -25,10 +32,12 @@ enum Format {
 }
 
 /// A parsed quantity.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Quantity {
     nanounits: i128,
     format: Format,
+    /// The text it was read from, where that is how it is written.
+    text: Option<String>,
 }
 
 impl PartialEq for Quantity {
@@ -62,23 +71,30 @@ impl Quantity {
             b'+' => (false, &text[1..]),
             _ => (false, text),
         };
-        let end = rest
-            .bytes()
-            .position(|byte| !byte.is_ascii_digit() && byte != b'.')
-            .unwrap_or(rest.len());
-        let (number, suffix) = rest.split_at(end);
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
-            return Err(PATTERN_MESSAGE);
-        }
-        let known = |byte: u8| b"eEinumkKMGTP+-0123456789".contains(&byte);
-        if !suffix.bytes().all(known) {
+        let (whole, rest) = split_while(rest, |byte| byte.is_ascii_digit());
+        let (fraction, suffix) = match rest.strip_prefix('.') {
+            Some(rest) => split_while(rest, |byte| byte.is_ascii_digit()),
+            None => ("", rest),
+        };
+        let (_, rest) = split_while(suffix, |byte| b"eEinumkKMGTP".contains(&byte));
+        let rest = rest.strip_prefix(['+', '-']).unwrap_or(rest);
+        if !rest.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(PATTERN_MESSAGE);
         }
         let (format, base2, exponent) = suffix_scale(suffix).ok_or(SUFFIX_MESSAGE)?;
-        let magnitude = scale(whole, fraction, base2, exponent).min(CAP);
+        let cap = if format == Format::Binary {
+            BINARY_CAP
+        } else {
+            CAP
+        };
+        let magnitude = scale(whole, fraction, base2, exponent).min(cap);
         let nanounits = if negative { -magnitude } else { magnitude };
-        Ok(Self { nanounits, format })
+        let kept = is_written_so(format, whole, fraction, base2, exponent);
+        Ok(Self {
+            nanounits,
+            format,
+            text: kept.then(|| text.to_owned()),
+        })
     }
 
     /// Whether it is below zero.
@@ -106,11 +122,21 @@ impl Quantity {
             rest if rest > 0 => (whole + 1) * step,
             _ => (whole - 1) * step,
         };
-        Self { nanounits, ..self }
+        if nanounits == self.nanounits {
+            return self;
+        }
+        Self {
+            nanounits,
+            format: self.format,
+            text: None,
+        }
     }
 
-    /// The canonical form.
+    /// The form it is written in.
     pub fn canonical(&self) -> String {
+        if let Some(text) = &self.text {
+            return text.clone();
+        }
         if self.nanounits == 0 {
             return "0".to_owned();
         }
@@ -126,7 +152,7 @@ impl Quantity {
         }
         let mut mantissa = self.nanounits;
         let mut exponent: i32 = -9;
-        while mantissa % 1000 == 0 && exponent < 18 {
+        while mantissa % 1000 == 0 && (exponent < 18 || self.format == Format::Exponent) {
             mantissa /= 1000;
             exponent += 3;
         }
@@ -150,6 +176,45 @@ impl Quantity {
         };
         format!("{mantissa}{suffix}")
     }
+}
+
+fn split_while(text: &str, wanted: impl Fn(u8) -> bool) -> (&str, &str) {
+    let end = text
+        .bytes()
+        .position(|byte| !wanted(byte))
+        .unwrap_or(text.len());
+    // Only bytes of ASCII are wanted, so that the end is a character's boundary.
+    text.split_at(end)
+}
+
+/// Whether the reference keeps the text: small enough for its short way, with a
+/// suffix of a step of three (or ten bits) and no factor that another suffix
+/// would take up.
+fn is_written_so(format: Format, whole: &str, fraction: &str, base2: u32, exponent: i32) -> bool {
+    let significant = whole.trim_start_matches('0');
+    let digits = format!(
+        "{}{fraction}",
+        if significant.is_empty() {
+            "0"
+        } else {
+            significant
+        }
+    );
+    let places = i32::try_from(fraction.len()).unwrap_or(i32::MAX);
+    if format == Format::Binary {
+        let bits = usize::try_from(base2)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(3)
+            / 10;
+        let fits = fraction.is_empty() && digits.len() + bits < MAX_FAST_DIGITS - 3;
+        return fits && digits.parse::<i64>().is_ok_and(|value| value % 8 != 0);
+    }
+    let scale = exponent - places;
+    digits.len() <= MAX_FAST_DIGITS
+        && scale >= -9
+        && scale % 3 == 0
+        && !digits.ends_with("000")
+        && !digits.starts_with('0')
 }
 
 fn suffix_scale(suffix: &str) -> Option<(Format, u32, i32)> {
@@ -188,7 +253,7 @@ fn scale(whole: &str, fraction: &str, base2: u32, exponent: i32) -> i128 {
     let mut lost = false;
     let mut decimals: i32 = 0;
     for (at, digit) in whole.bytes().chain(fraction.bytes()).enumerate() {
-        if value > CAP {
+        if value > CAP / 100 {
             if at < whole.len() {
                 decimals -= 1;
             }
@@ -220,7 +285,7 @@ fn scale(whole: &str, fraction: &str, base2: u32, exponent: i32) -> i128 {
         }
     };
     while shift > 0 {
-        if value > CAP {
+        if value > CAP / 10 {
             return CAP;
         }
         value *= 10;
@@ -254,14 +319,15 @@ mod tests {
             ("100", "100"),
             ("1000", "1k"),
             ("1e3", "1e3"),
-            ("1E3", "1e3"),
+            ("1E3", "1E3"),
             ("0.1Ki", "102400m"),
             ("-1.25", "-1250m"),
             ("1n", "1n"),
+            ("200000000000Ei", "9223372036854775807"),
             ("0.1n", "1n"),
             ("1000Ki", "1000Ki"),
-            ("+5", "5"),
-            ("5.", "5"),
+            ("+5", "+5"),
+            ("5.", "5."),
             (".5", "500m"),
         ] {
             assert_eq!(canonical(text), expected, "{text}");
@@ -272,6 +338,7 @@ mod tests {
     fn nonsense_gets_the_reference_s_message() {
         assert_eq!(Quantity::parse("abc"), Err(PATTERN_MESSAGE));
         assert_eq!(Quantity::parse("1.2.3"), Err(PATTERN_MESSAGE));
+        assert_eq!(Quantity::parse("é"), Err(PATTERN_MESSAGE));
         assert_eq!(Quantity::parse("1KiKi"), Err(SUFFIX_MESSAGE));
         assert_eq!(Quantity::parse(""), Err(PATTERN_MESSAGE));
     }

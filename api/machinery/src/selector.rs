@@ -254,7 +254,7 @@ fn check_key(key: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "key: Invalid value: {}: {}",
+        "<nil>: Invalid value: {}: {}",
         quote(key),
         wrong.join("; ")
     ))

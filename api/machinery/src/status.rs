@@ -16,7 +16,7 @@ pub struct ApiError {
     reason: &'static str,
     message: String,
     /// `None`: no `details` at all.
-    details: Option<Details>,
+    details: Option<Box<Details>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -67,7 +67,7 @@ impl ApiError {
             code,
             reason,
             message,
-            details: Some(details),
+            details: Some(Box::new(details)),
         }
     }
 
@@ -129,7 +129,7 @@ impl ApiError {
             quote(path)
         );
         let mut error = Self::new(403, "Forbidden", message);
-        error.details = Some(Details::default());
+        error.details = Some(Box::default());
         error
     }
 
@@ -146,7 +146,7 @@ impl ApiError {
             "NotFound",
             "the server could not find the requested resource",
         );
-        error.details = Some(Details::default());
+        error.details = Some(Box::default());
         error
     }
 
@@ -183,11 +183,11 @@ impl ApiError {
             quote(name)
         );
         let mut error = Self::new(409, "Conflict", message);
-        error.details = Some(Details {
+        error.details = Some(Box::new(Details {
             name: name.to_owned(),
             kind: kind.to_owned(),
             ..Details::default()
-        });
+        }));
         error
     }
 
@@ -225,13 +225,13 @@ impl ApiError {
             "Invalid",
             format!("{qualified} {} is invalid{what}", quote(name)),
         );
-        error.details = Some(Details {
+        error.details = Some(Box::new(Details {
             name: name.to_owned(),
             group: group.to_owned(),
             kind: kind.to_owned(),
             causes,
             ..Details::default()
-        });
+        }));
         error
     }
 
@@ -277,7 +277,7 @@ impl ApiError {
             "MethodNotAllowed",
             "the server does not allow this method on the requested resource",
         );
-        error.details = Some(Details::default());
+        error.details = Some(Box::default());
         error
     }
 
@@ -314,29 +314,27 @@ impl ApiError {
             "InternalError",
             format!("Internal error occurred: {message}"),
         );
-        error.details = Some(Details {
+        error.details = Some(Box::new(Details {
             causes: vec![Cause {
                 message,
                 ..Cause::default()
             }],
             ..Details::default()
-        });
+        }));
         error
     }
 
     /// The same error, telling the client when to come back.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
-        self.details
-            .get_or_insert_with(Details::default)
-            .retry_after_seconds = seconds;
+        self.details.get_or_insert_default().retry_after_seconds = seconds;
         self
     }
 
     /// The same error with the object's uid among its details.
     #[must_use]
     pub fn with_uid(mut self, uid: &str) -> Self {
-        self.details.get_or_insert_with(Details::default).uid = uid.to_owned();
+        self.details.get_or_insert_default().uid = uid.to_owned();
         self
     }
 
@@ -354,10 +352,7 @@ impl ApiError {
             message: message.to_owned(),
             ..Cause::default()
         };
-        self.details
-            .get_or_insert_with(Details::default)
-            .causes
-            .push(cause);
+        self.details.get_or_insert_default().causes.push(cause);
         self
     }
 

@@ -157,11 +157,12 @@ pub fn before_update(
     split(resource, subresource, old, &mut next);
     (resource.rules.prepare_update)(subresource, old, &mut next);
     (resource.rules.default)(&mut next);
+    let mut next = fields::conform(resource.schema, &next)?;
     if resource.rules.counts_generation && old["spec"] != next["spec"] {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         next["metadata"]["generation"] = json!(generation + 1);
+        next = fields::conform(resource.schema, &next)?;
     }
-    let next = fields::conform(resource.schema, &next)?;
     let mut errors = Errors::new();
     metadata::validate(resource, &next, &mut errors);
     metadata::validate_update(old, &next, &mut errors);

@@ -154,13 +154,12 @@ fn merge_field(
 }
 
 /// A patch's value as it stands where there was none: without nulls in maps and
-/// without directives. `None` for what only deletes.
+/// without directives. `None` for what holds a `$patch`: there is nothing to
+/// delete or to replace.
 fn without_directives(value: &Value) -> Option<Value> {
     match value {
+        Value::Object(map) if map.contains_key(PATCH) => None,
         Value::Object(map) => {
-            if map.get(PATCH).is_some_and(|word| word == "delete") {
-                return None;
-            }
             let kept = map
                 .iter()
                 .filter(|(key, value)| !is_directive(key) && !value.is_null())
@@ -169,18 +168,10 @@ fn without_directives(value: &Value) -> Option<Value> {
             Some(Value::Object(kept))
         }
         Value::Array(list) => Some(Value::Array(
-            list.iter()
-                .filter(|item| !is_replace_marker(item))
-                .filter_map(without_directives)
-                .collect(),
+            list.iter().filter_map(without_directives).collect(),
         )),
         other => Some(other.clone()),
     }
-}
-
-fn is_replace_marker(item: &Value) -> bool {
-    item.as_object()
-        .is_some_and(|map| map.len() == 1 && map.contains_key(PATCH))
 }
 
 fn is_directive(key: &str) -> bool {
@@ -323,7 +314,9 @@ fn merge_keyed(
                 };
                 *own = Value::Object(merge_map(place, map, patch)?);
             }
-            _ => original.extend(without_directives(item)),
+            // As it is: the reference leaves directives in new elements, where typing
+            // the result drops them.
+            _ => original.push(item.clone()),
         }
     }
     Ok(original)

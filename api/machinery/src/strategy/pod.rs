@@ -392,8 +392,8 @@ pub fn quality_of_service(pod: &Value) -> &'static str {
         };
         for name in ["cpu", "memory"] {
             let limit = amount("limits", name);
-            let request = amount("requests", name).or(limit);
-            any |= limit.is_some() || request.is_some();
+            let request = amount("requests", name).or_else(|| limit.clone());
+            any |= request.is_some();
             guaranteed &= limit.is_some() && request == limit;
         }
     }

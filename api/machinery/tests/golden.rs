@@ -1,0 +1,173 @@
+//! Compared with the reference: fixtures that `schema/generate/golden` writes
+//! with the real Go types, codecs and patches of the release served.
+
+use base64::Engine as _;
+use nautilus_machinery::codec::{self, MediaType};
+use nautilus_machinery::patch::strategic;
+use nautilus_machinery::quantity::Quantity;
+use nautilus_machinery::selector::LabelSelector;
+use nautilus_machinery::table::duration;
+use nautilus_machinery::{fields, schema};
+use serde_json::{Value, json};
+
+fn rows(text: &str) -> Vec<Value> {
+    let rows: Vec<Value> = serde_json::from_str(text).expect("the fixture is JSON");
+    assert!(rows.len() > 5, "the fixture is not empty");
+    rows
+}
+
+fn text<'a>(row: &'a Value, key: &str) -> &'a str {
+    row[key].as_str().expect("the fixture has the field")
+}
+
+fn fail_with(failures: &[String]) {
+    assert!(
+        failures.is_empty(),
+        "{} failures:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+}
+
+/// Whether both are the same with their fields in the same order.
+fn same_text(left: &Value, right: &Value) -> bool {
+    let text = |value: &Value| serde_json::to_string(value).expect("JSON");
+    text(left) == text(right)
+}
+
+#[test]
+fn protobuf_is_read_as_the_reference_writes_it() {
+    let mut failures = Vec::new();
+    for row in rows(include_str!("golden/objects.json")) {
+        let wire = base64::engine::general_purpose::STANDARD
+            .decode(text(&row, "protobuf"))
+            .expect("base64");
+        match codec::decode(text(&row, "schema"), MediaType::Protobuf, &wire) {
+            // Compared as text: the order of fields is the reference's too.
+            Ok(value) if same_text(&value, &row["json"]) => {}
+            Ok(value) => failures.push(format!("got  {value}\nwant {}", row["json"])),
+            Err(error) => failures.push(format!("{error}: {}", row["json"])),
+        }
+    }
+    fail_with(&failures);
+}
+
+#[test]
+fn protobuf_is_written_byte_for_byte_as_the_reference_does() {
+    let mut failures = Vec::new();
+    for row in rows(include_str!("golden/objects.json")) {
+        match codec::encode_protobuf(text(&row, "schema"), &row["json"]) {
+            Ok(wire) => {
+                let wire = base64::engine::general_purpose::STANDARD.encode(wire);
+                if wire != text(&row, "protobuf") {
+                    failures.push(format!(
+                        "{}\n  got  {wire}\n  want {}",
+                        row["json"], row["protobuf"]
+                    ));
+                }
+            }
+            Err(error) => failures.push(format!("{error}: {}", row["json"])),
+        }
+    }
+    fail_with(&failures);
+}
+
+#[test]
+fn json_is_written_back_as_the_reference_does() {
+    let mut failures = Vec::new();
+    for row in rows(include_str!("golden/objects.json")) {
+        match codec::decode(
+            text(&row, "schema"),
+            MediaType::Json,
+            row["json"].to_string().as_bytes(),
+        ) {
+            Ok(value) if same_text(&value, &row["json"]) => {}
+            Ok(value) => failures.push(format!("got  {value}\nwant {}", row["json"])),
+            Err(error) => failures.push(format!("{error}: {}", row["json"])),
+        }
+    }
+    fail_with(&failures);
+}
+
+#[test]
+fn strategic_merge_patches_give_what_the_reference_gives() {
+    let mut failures = Vec::new();
+    for row in rows(include_str!("golden/strategic.json")) {
+        let name = text(&row, "schema");
+        let found = schema::find(name).expect("in the table");
+        let result = strategic::apply(found, &row["original"], &row["patch"]);
+        // Both typed, as a server does before anybody sees the result.
+        let typed = |value: &Value| fields::conform(name, value).unwrap_or(Value::Null);
+        let got = result.as_ref().map_or(Value::Null, typed);
+        if got != typed(&row["result"]) {
+            failures.push(format!(
+                "{} + {}\n  got  {result:?}\n  want {}",
+                row["original"], row["patch"], row["result"]
+            ));
+        }
+    }
+    fail_with(&failures);
+}
+
+#[test]
+fn quantities_are_read_and_written_as_the_reference_does() {
+    let mut failures = Vec::new();
+    for row in rows(include_str!("golden/quantities.json")) {
+        let got = match Quantity::parse(text(&row, "text")) {
+            Ok(quantity) => json!({"canonical": quantity.canonical(), "text": row["text"]}),
+            Err(error) => json!({"error": error, "text": row["text"]}),
+        };
+        if got != row {
+            failures.push(format!("got {got}, want {row}"));
+        }
+    }
+    fail_with(&failures);
+}
+
+#[test]
+fn ages_are_written_as_the_reference_does() {
+    for row in rows(include_str!("golden/durations.json")) {
+        let seconds = row[0].as_i64().expect("a number");
+        assert_eq!(
+            duration::human(seconds),
+            row[1].as_str().expect("text"),
+            "{seconds} seconds"
+        );
+    }
+}
+
+#[test]
+fn strict_decoding_says_what_the_reference_says() {
+    for row in rows(include_str!("golden/strict.json")) {
+        let messages =
+            fields::unknown_and_duplicate("io.k8s.api.core.v1.Pod", text(&row, "body").as_bytes());
+        assert_eq!(json!(messages), row["messages"], "{}", row["body"]);
+    }
+}
+
+#[test]
+fn label_selectors_parse_and_match_as_in_the_reference() {
+    let sets = [
+        json!({}),
+        json!({"a": "1"}),
+        json!({"a": "2", "b": "x"}),
+        json!({"a": "", "c": "5"}),
+    ];
+    let mut failures = Vec::new();
+    for row in rows(include_str!("golden/selectors.json")) {
+        let got = match LabelSelector::parse(text(&row, "text")) {
+            Ok(selector) => {
+                let matches: Vec<bool> = sets
+                    .iter()
+                    .map(|labels| selector.matches(&json!({"metadata": {"labels": labels}})))
+                    .collect();
+                json!({"matches": matches, "text": row["text"]})
+            }
+            Err(error) => json!({"error": error.message(), "text": row["text"]}),
+        };
+        if got != row {
+            failures.push(format!("got {got}\nwant {row}"));
+        }
+    }
+    fail_with(&failures);
+}
