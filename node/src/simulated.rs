@@ -12,6 +12,9 @@ use zeroize::Zeroizing;
 use crate::data_dir::write_durably;
 use crate::up::layout::{Layout, Quorum};
 
+/// How many workers a new development quorum knows.
+const DEVELOPMENT_TOKENS: u32 = 5;
+
 /// Hex of this binary's measurement.
 pub(crate) fn own_measurement() -> anyhow::Result<String> {
     Ok(measure_running_binary()
@@ -31,7 +34,27 @@ pub(crate) fn make_keys(layout: &Layout, quorum: &Quorum) -> anyhow::Result<()> 
         make_folder(files.folder())?;
         PlatformSecret::load_or_create(&files.platform_secret())?;
     }
+    make_tokens(layout)?;
     make_operator_key(layout)
+}
+
+/// Seal tokens for the development judge, so that workers can be tried at once.
+fn make_tokens(layout: &Layout) -> anyhow::Result<()> {
+    let path = layout.tokens();
+    if path.exists() {
+        return Ok(());
+    }
+    let mut text = Zeroizing::new(String::from(
+        "# Seal tokens that the development judge accepts, read again when this file changes.\n",
+    ));
+    for worker in 1..=DEVELOPMENT_TOKENS {
+        let token = Zeroizing::new(random_hex::<32>()?);
+        text.push_str(&format!(
+            "\n[[token]]\ntoken = \"{}\"\nowner = \"development\"\nnode_id = \"worker-{worker}\"\nstake_amount = 1000000000\n",
+            token.as_str()
+        ));
+    }
+    write_durably(&path, text.as_bytes(), 0o600).with_context(|| path.display().to_string())
 }
 
 /// The key that verifies simulated evidence, from its file.
@@ -96,6 +119,7 @@ mod tests {
             layout.operator_key(),
             layout.simulated_root(),
             layout.node(1).platform_secret(),
+            layout.tokens(),
         ];
         for path in secrets {
             let mode = std::fs::metadata(&path)

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use nautilus_attest_tee::{PlatformSecret, SimulatedRoot};
+
 use crate::network::{address, namespace};
 
 /// How long a step of the set-up may take.
@@ -29,8 +31,12 @@ impl Cluster {
             folder: folder.to_owned(),
             nodes: Vec::new(),
         };
-        nautilus_attest_tee::SimulatedRoot::load_or_create(&folder.join("simulated-root"))
+        let root = SimulatedRoot::load_or_create(&folder.join("simulated-root"))
             .context("the signing root of simulated evidence")?;
+        std::fs::write(
+            folder.join("simulated-root.pub"),
+            root.public_key().to_string(),
+        )?;
         let key = rcgen::KeyPair::generate()?;
         std::fs::write(folder.join("operator.key"), key.serialize_pem())?;
         std::fs::write(folder.join("operator.pub"), key.public_key_pem())?;
@@ -121,7 +127,7 @@ impl Cluster {
     fn prepare(&self, id: u64, nodes: u64) -> Result<()> {
         let folder = self.node_folder(id);
         std::fs::create_dir_all(&folder)?;
-        nautilus_attest_tee::PlatformSecret::load_or_create(&folder.join("platform-secret"))
+        PlatformSecret::load_or_create(&folder.join("platform-secret"))
             .context("the platform's secret")?;
         let bootstrap = if id == 1 {
             "bootstrap = \"genesis\"".to_owned()
@@ -165,12 +171,12 @@ platform_secret = "{node}/platform-secret"
     }
 
     fn fetch_credentials(&self) -> Result<()> {
-        let root = self.folder.join("simulated-root");
+        let root = self.folder.join("simulated-root.pub");
         let key = self.folder.join("operator.key");
         self.until_accepted(|command| {
             command
                 .args(["kubeconfig", "--server", &Self::api(1), "--allow-simulated"])
-                .arg("--simulated-root")
+                .arg("--simulated-root-key")
                 .arg(&root)
                 .arg("--key")
                 .arg(&key)

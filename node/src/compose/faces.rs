@@ -8,8 +8,8 @@ use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 use nautilus_attest_protocol::credential_report_data;
 use nautilus_machine::{Kv, RangeRequest, types::KeyRange};
-use nautilus_machinery::identity::User;
-use nautilus_rest::operators::{MASTERS_GROUP, OPERATORS_PREFIX, spki_fingerprint};
+use nautilus_machinery::identity::{MASTERS_GROUP, User};
+use nautilus_rest::operators::{OPERATORS_PREFIX, spki_fingerprint};
 use nautilus_rest::{
     Authority, ConnectionLimits, NodeFacts, Operator, RequestLimits, RestContext,
     ServingCertificate, pin_operators, router_with, run_controllers, serve_plain_loopback,

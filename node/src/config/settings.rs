@@ -63,7 +63,7 @@ layer! {
         /// A listener without TLS for workers of this machine; loopback addresses only
         #[arg(long, env = "NAUTILUS_PLAIN_HTTP_LISTEN", value_name = "ADDR:PORT")]
         plain_http_listen: String,
-        /// Seal tokens of the development judge (JSON)
+        /// Seal tokens of the development judge (TOML; JSON when the name ends in .json)
         #[arg(long, env = "NAUTILUS_TOKENS_FILE", value_name = "FILE")]
         tokens_file: PathBuf,
         /// Log entries between two checkpoints [default: 50000]

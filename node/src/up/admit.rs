@@ -71,6 +71,9 @@ pub(super) async fn credentials(
     for node in &quorum.nodes {
         contexts.push((format!("{DEFAULT_CONTEXT}-{}", node.id), node.server()));
     }
+    let path = layout.authority();
+    write_durably(&path, granted.authority_pem.as_bytes(), 0o644)
+        .with_context(|| path.display().to_string())?;
     let kubeconfig = Kubeconfig {
         authority_pem: granted.authority_pem,
         certificate_pem: granted.certificate_pem,

@@ -3,6 +3,8 @@
 //! ```text
 //! DIR/quorum.json         names, ports, the build's measurement; written once
 //! DIR/kubeconfig          the administrator's kubeconfig (0600)
+//! DIR/ca.crt              the quorum's authority, for workers
+//! DIR/tokens.toml         Seal tokens of the development judge (0600)
 //! DIR/operator.key, .pub  the operator's key, pinned at genesis (0600)
 //! DIR/simulated-root      the signing root of simulated evidence (0600), and .pub
 //! DIR/proxy/{pid,log}     the stable endpoint's process
@@ -95,6 +97,16 @@ impl Layout {
         self.root.join("kubeconfig")
     }
 
+    /// The quorum's authority, for clients without a kubeconfig (workers).
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.root.join("ca.crt")
+    }
+
+    /// The development judge's Seal tokens.
+    pub(crate) fn tokens(&self) -> PathBuf {
+        self.root.join("tokens.toml")
+    }
+
     /// The operator's private key.
     pub(crate) fn operator_key(&self) -> PathBuf {
         self.root.join("operator.key")
@@ -177,6 +189,8 @@ impl Layout {
         }
         let files = [
             self.kubeconfig(),
+            self.authority(),
+            self.tokens(),
             self.operator_key(),
             self.operator_public_key(),
             self.simulated_root(),
@@ -236,6 +250,7 @@ impl Layout {
                 platform_secret: Some(files.platform_secret()),
                 allowed_measurements: Some(vec!["self".to_owned()]),
             },
+            tokens_file: Some(self.tokens()),
             ..Settings::default()
         }
     }
