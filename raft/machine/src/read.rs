@@ -67,6 +67,9 @@ pub(crate) fn missing(place: Place) -> RowError {
     )
 }
 
+/// Reads the put of a key at a place.
+pub(crate) type ReadPut<'a> = dyn FnMut(&[u8], Place) -> Result<KeyValue, RowError> + 'a;
+
 /// A range answered from the index; the rows are yet to be read.
 #[derive(Debug, Clone)]
 pub struct Located {
@@ -108,10 +111,7 @@ impl Located {
         }
     }
 
-    pub(crate) fn read_with(
-        self,
-        read: &mut dyn FnMut(&[u8], Place) -> Result<KeyValue, RowError>,
-    ) -> Result<RangeResponse, RowError> {
+    pub(crate) fn read_with(self, read: &mut ReadPut<'_>) -> Result<RangeResponse, RowError> {
         let mut kvs = Vec::with_capacity(self.found.len());
         for (key, place) in &self.found {
             let mut kv = read(key, *place)?;

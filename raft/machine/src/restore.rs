@@ -130,12 +130,10 @@ fn restore_versions(
     Ok((index, attached))
 }
 
+type Visit<'a> = dyn FnMut(&[u8], Bytes) -> Result<(), RowError> + 'a;
+
 /// Visits every row of a space, and stops at the first failure.
-fn each(
-    rows: &dyn Rows,
-    space: Space,
-    visit: &mut dyn FnMut(&[u8], Bytes) -> Result<(), RowError>,
-) -> Result<(), RowError> {
+fn each(rows: &dyn Rows, space: Space, visit: &mut Visit<'_>) -> Result<(), RowError> {
     let mut failure = None;
     rows.scan(space, &[], None, &mut |key, row| match visit(key, row) {
         Ok(()) => ControlFlow::Continue(()),

@@ -1,6 +1,7 @@
 //! Random entries against a naive model: the same answers, at every revision that
 //! can be read; and the machine's own promises: what is restored from the rows is
 //! the running machine, batches may be cut anywhere, replicas are equal.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
 //! etcd's promises that the model does not cover, one by one.
+#![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
 use nautilus_machine::{

@@ -1,4 +1,5 @@
 //! The quorum of one behaves as the ports promise.
+#![allow(clippy::unwrap_used)]
 #![cfg(feature = "solo")]
 
 use futures_util::FutureExt;

@@ -182,9 +182,8 @@ impl Envelope {
         let (head, body) = sealed
             .split_at_checked(HEAD_BYTES)
             .ok_or_else(|| refused("it is cut short"))?;
-        let (epoch, counter) = match parse_head(head) {
-            Some(head) => head,
-            None => return Err(refused("its version is not known to this program")),
+        let Some((epoch, counter)) = parse_head(head) else {
+            return Err(refused("its version is not known to this program"));
         };
         let text_bytes = body
             .len()

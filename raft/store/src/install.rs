@@ -65,18 +65,23 @@ impl Store {
         let _no_flush = self.no_flush();
         SnapshotReader::open(path, &self.keyring)?.each_row(&mut |_, _, _| Ok(()))?;
         let (next, disk) = self.next_engine()?;
-        let built = self.build(path, notes, &next, disk.clone());
-        let state = match built {
+        let state = match self.build(path, notes, &next, disk.as_ref()) {
             Ok(state) => state,
             Err(error) => {
                 next.discard_when_dropped();
                 return Err(error);
             }
         };
-        let old = {
-            let mut current = self.state.write();
-            std::mem::replace(&mut *current, state)
-        };
+        let mut current = self.state.write();
+        if let (Place::Directory(directory), Some(disk)) = (&self.place, &disk) {
+            // Which of the two counts is not known after a failure: both stay, and
+            // nothing is served before a restart has found out.
+            directory
+                .point_to(disk.number)
+                .map_err(|error| current.stop(error))?;
+        }
+        let old = std::mem::replace(&mut *current, state);
+        drop(current);
         old.engine.discard_when_dropped();
         Ok(())
     }
@@ -104,20 +109,19 @@ impl Store {
         path: &Path,
         notes: &[(&str, Bytes)],
         engine: &Arc<dyn Engine>,
-        disk: Option<DiskEngine>,
+        disk: Option<&DiskEngine>,
     ) -> Result<State, StoreError> {
         copy_rows(path, &self.keyring, &**engine, notes)?;
         engine.flush()?;
         let state =
-            State::load(Arc::clone(engine), disk.clone(), &self.keyring).map_err(|error| {
+            State::load(Arc::clone(engine), disk.cloned(), &self.keyring).map_err(|error| {
                 StoreError::Snapshot {
                     path: path.to_owned(),
                     reason: error.to_string(),
                 }
             })?;
-        if let (Place::Directory(directory), Some(disk)) = (&self.place, &disk) {
+        if let (Place::Directory(directory), Some(disk)) = (&self.place, disk) {
             directory.mark_flushed(disk.number, &disk.engine, state.notes.sequence)?;
-            directory.point_to(disk.number)?;
         }
         Ok(state)
     }
@@ -146,4 +150,40 @@ fn copy_rows(
     row.put_into(&mut batch)?;
     engine.write(batch)?;
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::keys::RootKey;
+
+    #[test]
+    fn a_crash_before_the_first_engine_counts_leaves_an_empty_store() {
+        let home = TempDir::new().unwrap();
+        let keyring = Keyring::new(RootKey::from_bytes([7; 32]));
+        let (directory, current) = Directory::open(home.path(), &keyring).unwrap();
+        assert_eq!(current, None);
+        // Made, but CURRENT was not switched to it.
+        drop(directory.create_engine(FIRST_ENGINE).unwrap());
+        drop(directory);
+        let store = Store::open(home.path(), &keyring).unwrap();
+        assert_eq!((store.revision(), store.applied()), (1, None));
+        drop(store);
+        assert!(
+            Store::open(home.path(), &keyring).is_ok(),
+            "and it counts from now on"
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "two writers on one store")]
+    fn a_second_writer_is_a_defect() {
+        let keyring = Keyring::new(RootKey::from_bytes([7; 32]));
+        let store = Store::open_memory(&keyring).unwrap();
+        let _first = store.writer();
+        let _ = store.put_notes(&[]);
+    }
 }

@@ -120,7 +120,7 @@ impl RocksEngine {
         let sealed = self
             .db()
             .get_pinned_opt(row_key(space, key), options)
-            .map_err(|error| self.row_error(space, key, &error.to_string()))?;
+            .map_err(|error| self.row_error(space, key, error.as_ref()))?;
         sealed
             .map(|sealed| self.unseal(space, key, &sealed))
             .transpose()
@@ -142,7 +142,7 @@ impl RocksEngine {
             .iterator_opt(IteratorMode::From(&start, Direction::Forward), options);
         for row in rows {
             let (position, sealed) =
-                row.map_err(|error| self.row_error(space, from, &error.to_string()))?;
+                row.map_err(|error| self.row_error(space, from, error.as_ref()))?;
             let key = &position[1..];
             let value = self.unseal(space, key, &sealed)?;
             if visit(key, value).is_break() {

@@ -140,6 +140,9 @@ impl<W: Write> SnapshotWriter<W> {
     }
 }
 
+/// What is done with each row of a snapshot.
+pub(crate) type RowVisit<'a> = dyn FnMut(Space, &[u8], Vec<u8>) -> Result<(), StoreError> + 'a;
+
 /// Makes a buffered file for a snapshot.
 pub(crate) fn create(path: &Path) -> io::Result<BufWriter<File>> {
     File::create(path).map(|file| BufWriter::with_capacity(SNAPSHOT_CHUNK_BYTES, file))
@@ -188,10 +191,7 @@ impl<'a> SnapshotReader<'a> {
     }
 
     /// Visits every row; returns when the whole file has been read and authenticated.
-    pub(crate) fn each_row(
-        mut self,
-        visit: &mut dyn FnMut(Space, &[u8], Vec<u8>) -> Result<(), StoreError>,
-    ) -> Result<u64, StoreError> {
+    pub(crate) fn each_row(mut self, visit: &mut RowVisit<'_>) -> Result<u64, StoreError> {
         let path = self.path;
         let mut rows = 0u64;
         loop {

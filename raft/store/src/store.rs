@@ -99,7 +99,7 @@ impl State {
     }
 
     /// Nothing is served from here on.
-    fn stop(&mut self, error: StoreError) -> StoreError {
+    pub(crate) fn stop(&mut self, error: StoreError) -> StoreError {
         self.stopped = Some(error.to_string());
         error
     }

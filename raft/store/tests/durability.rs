@@ -1,0 +1,257 @@
+//! What was flushed comes back whole; a crash leaves one whole store.
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use std::fs;
+
+use bytes::Bytes;
+use nautilus_machine::{Command, KeyRange, RangeRequest};
+use nautilus_store::{Keyring, RootKey, Store, read_header};
+use world::{World, content, copy_dir, engine_dir, keyring, refused};
+
+#[test]
+fn a_store_comes_back_as_it_was() {
+    let world = World::new();
+    let store = world.open();
+    world.fill(&store);
+    let before = content(&store);
+    store.flush().unwrap();
+    drop(store);
+    assert_eq!(content(&world.open()), before);
+}
+
+#[test]
+fn a_crash_leaves_the_state_of_the_last_flush() {
+    let world = World::new();
+    let store = world.open();
+    world.fill(&store);
+    store.flush().unwrap();
+    let flushed = content(&store);
+    world.put(&store, "late", "lost");
+    let crashed = world.file("crashed");
+    copy_dir(&world.dir(), &crashed);
+    let survivor = Store::open(&crashed, &keyring()).unwrap();
+    assert_eq!(content(&survivor), flushed);
+}
+
+#[test]
+fn a_snapshot_carries_the_state_to_another_member_without_the_notes() {
+    let world = World::new();
+    let store = world.open();
+    world.fill(&store);
+    let path = world.file("snapshot");
+    let info = store
+        .view()
+        .unwrap()
+        .write_to(&path, Bytes::from("header"))
+        .unwrap();
+    assert_eq!(info.size_bytes, fs::metadata(&path).unwrap().len());
+    assert_eq!(info.digest, store.digest());
+    assert_eq!(read_header(&path, &keyring()).unwrap(), "header");
+
+    let other = World::new();
+    let joined = other.open();
+    other.put(&joined, "stale", "gone after the install");
+    joined.put_notes(&[("vote", Bytes::from("old"))]).unwrap();
+    joined
+        .install(&path, &[("applied", Bytes::from("from the leader"))])
+        .unwrap();
+    let mut wanted = content(&store);
+    wanted.note = Some(Bytes::from("from the leader"));
+    assert_eq!(content(&joined), wanted);
+    assert_eq!(
+        joined.note("vote").unwrap(),
+        None,
+        "an install replaces all notes"
+    );
+    drop(joined);
+    assert_eq!(content(&other.open()), wanted, "the install is durable");
+    assert!(
+        !engine_dir(&other.dir(), 1).exists(),
+        "the old engine is gone"
+    );
+}
+
+#[test]
+fn a_view_does_not_see_what_is_written_later() {
+    let world = World::new();
+    let store = world.open();
+    world.fill(&store);
+    let before = content(&store);
+    let view = store.view().unwrap();
+    world.put(&store, "late", "unseen");
+    world.apply(
+        &store,
+        Command::Compact {
+            revision: store.revision(),
+        },
+    );
+    let path = world.file("snapshot");
+    view.write_to(&path, Bytes::new()).unwrap();
+    let memory = Store::open_memory(&keyring()).unwrap();
+    memory.install(&path, &[]).unwrap();
+    assert_eq!(
+        content(&memory),
+        world::Content {
+            note: None,
+            ..before
+        }
+    );
+}
+
+#[test]
+fn a_crash_within_an_install_leaves_the_old_store_or_the_new_one() {
+    let world = World::new();
+    let store = world.open();
+    world.fill(&store);
+    let path = world.file("snapshot");
+    store.view().unwrap().write_to(&path, Bytes::new()).unwrap();
+    let new = world::Content {
+        note: None,
+        ..content(&store)
+    };
+
+    let other = World::new();
+    let joined = other.open();
+    other.put(&joined, "old", "state");
+    joined.flush().unwrap();
+    let old = content(&joined);
+    let before = other.file("before");
+    copy_dir(&other.dir(), &before);
+    // A view keeps the old engine alive, as a reader would.
+    let view = joined.view().unwrap();
+    joined.install(&path, &[]).unwrap();
+    let after = other.file("after");
+    copy_dir(&other.dir(), &after);
+    drop(view);
+    assert!(engine_dir(&after, 1).exists() && engine_dir(&after, 2).exists());
+
+    // Crashed after CURRENT was switched: the new one, and the old is swept.
+    let reopened = Store::open(&after, &keyring()).unwrap();
+    assert_eq!(content(&reopened), new);
+    assert!(!engine_dir(&after, 1).exists());
+    drop(reopened);
+
+    // Crashed before CURRENT was switched: whole or half, the new engine is swept.
+    for half in [false, true] {
+        copy_dir(&engine_dir(&after, 2), &engine_dir(&before, 2));
+        if half {
+            fs::remove_dir_all(engine_dir(&before, 2).join("rows")).unwrap();
+        }
+        let reopened = Store::open(&before, &keyring()).unwrap();
+        assert_eq!(content(&reopened), old);
+        assert!(!engine_dir(&before, 2).exists());
+    }
+}
+
+#[test]
+fn a_refused_snapshot_leaves_the_store_as_it_was() {
+    let world = World::new();
+    let store = world.open();
+    world.fill(&store);
+    let before = content(&store);
+    let path = world.file("snapshot");
+    store.view().unwrap().write_to(&path, Bytes::new()).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let text = refused(store.install(&path, &[]));
+    assert!(
+        text.contains("snapshot") && text.contains("does not authenticate"),
+        "{text}"
+    );
+    assert_eq!(content(&store), before);
+    world.put(&store, "still", "writable");
+}
+
+#[test]
+fn reads_at_a_revision_fall_with_compaction_only() {
+    let world = World::new();
+    let store = world.open();
+    world.fill(&store);
+    let at = |revision| {
+        let range = KeyRange::prefix("registry/");
+        store.range(&RangeRequest {
+            revision: Some(revision),
+            ..RangeRequest::newest(range)
+        })
+    };
+    assert!(at(19).unwrap_err().to_string().contains("compacted"));
+    assert_eq!(at(20).unwrap().count, 15);
+    assert!(at(1_000).unwrap_err().to_string().contains("future"));
+}
+
+#[test]
+fn a_store_is_opened_once() {
+    let world = World::new();
+    let _store = world.open();
+    let text = refused(Store::open(&world.dir(), &keyring()));
+    assert!(text.contains("in use by another process"), "{text}");
+}
+
+#[test]
+fn another_quorums_store_is_refused() {
+    let world = World::new();
+    let store = world.open();
+    world.fill(&store);
+    store.flush().unwrap();
+    let path = world.file("snapshot");
+    store.view().unwrap().write_to(&path, Bytes::new()).unwrap();
+    drop(store);
+    let stranger = Keyring::new(RootKey::from_bytes([43; 32]));
+    let text = refused(Store::open(&world.dir(), &stranger));
+    assert!(
+        text.contains("CURRENT") && text.contains("another quorum"),
+        "{text}"
+    );
+    let text = refused(read_header(&path, &stranger));
+    assert!(text.contains("another quorum"), "{text}");
+}
+
+#[test]
+fn readers_and_a_writer_that_compacts_do_not_disturb_each_other() {
+    let world = World::new();
+    let store = world.open();
+    world.fill(&store);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut reads = 0u64;
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        let range = KeyRange::prefix("registry/");
+                        let response = store.range(&RangeRequest::newest(range.clone())).unwrap();
+                        assert_eq!(response.count, 14);
+                        let from = store.compacted_revision();
+                        match store.history(&range, from, 8) {
+                            Ok(_) | Err(nautilus_machine::WatchError::Compacted { .. }) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                        reads += 1;
+                    }
+                    reads
+                })
+            })
+            .collect();
+        for round in 0..300 {
+            world.put(
+                &store,
+                &format!("{}/{}", world::PLANTED_KEY, 4),
+                format!("{round}"),
+            );
+            world.apply(
+                &store,
+                Command::Compact {
+                    revision: store.revision(),
+                },
+            );
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        for reader in readers {
+            assert!(reader.join().unwrap() > 0);
+        }
+    });
+}
