@@ -1,0 +1,149 @@
+//! The port `Kv`: propose through whoever leads, read what is here.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
+use nautilus_machine::{
+    Applied, BarrierError, Kv, Leadership, NodeId, Proposal, ProposeError, RangeError, RangeRequest,
+    RangeResponse, Revision, WatchError, WatchRequest, Watcher,
+};
+use tokio_stream::wrappers::WatchStream;
+use tracing::Instrument;
+
+use crate::node_core::{Attempt, Core};
+use crate::peers::{Lane, chain, never_sent};
+use crate::telemetry;
+use crate::types::AppliedReply;
+use crate::wire::v1;
+
+pub(crate) struct KvPort(pub(crate) Arc<Core>);
+
+impl KvPort {
+    async fn propose_with_retries(&self, mut proposal: Proposal) -> Result<Applied, ProposeError> {
+        let core = &self.0;
+        proposal.trace = proposal.trace.or_else(telemetry::current_trace);
+        let encoded = postcard::to_stdvec(&proposal)
+            .map_err(|error| ProposeError::Storage(format!("encoding a proposal: {error}")))?;
+        let limit = core.config.limits.proposal_bytes;
+        if encoded.len() > limit {
+            return Err(ProposeError::TooLarge { size: encoded.len(), limit });
+        }
+        if let Some(fatal) = core.fatal.borrow().as_ref() {
+            return Err(ProposeError::Storage(fatal.0.clone()));
+        }
+        let stopping = || ProposeError::Unavailable("the node is stopping".into());
+        let _permit = core.pending.acquire().await.map_err(|_| stopping())?;
+        metrics::gauge!("nautilus_raft_proposals_pending").increment(1.0);
+        let result = self.attempts(proposal, encoded.into()).await;
+        metrics::gauge!("nautilus_raft_proposals_pending").decrement(1.0);
+        let outcome = match &result {
+            Ok(_) => "applied",
+            Err(ProposeError::Unknown(_)) => "unknown",
+            Err(_) => "unavailable",
+        };
+        metrics::counter!("nautilus_raft_proposals_total", "outcome" => outcome).increment(1);
+        result
+    }
+
+    async fn attempts(&self, proposal: Proposal, encoded: bytes::Bytes) -> Result<Applied, ProposeError> {
+        let core = &self.0;
+        let deadline = Instant::now() + core.config.limits.propose_timeout;
+        let mut reason = "no leader is known".to_owned();
+        while Instant::now() < deadline {
+            let attempt = match core.raft_leader() {
+                None => Err(Attempt::NotTaken("no leader is known".into())),
+                Some(id) if id == core.config.node_id => {
+                    let write = core.propose_here(proposal.clone());
+                    within(deadline, write).await
+                }
+                Some(id) => within(deadline, forward(core, id, encoded.clone())).await,
+            };
+            match attempt {
+                Ok(reply) => return self.applied_here(reply, deadline).await,
+                Err(Attempt::Unknown(reason)) => return Err(ProposeError::Unknown(reason)),
+                Err(Attempt::NotTaken(text)) => reason = text,
+            }
+            if core.stop.is_cancelled() {
+                return Err(ProposeError::Unavailable("the node is stopping".into()));
+            }
+            core.leadership_moves(deadline).await;
+        }
+        Err(ProposeError::Unavailable(reason))
+    }
+
+    /// The entry is committed: it will be applied here too, unless this node stops.
+    async fn applied_here(&self, reply: AppliedReply, deadline: Instant) -> Result<Applied, ProposeError> {
+        let index = reply.position.index;
+        if self.0.machinery.tracker.wait_for(index, deadline).await {
+            return Ok(reply.into());
+        }
+        Err(ProposeError::Unknown(format!("entry {index} is committed, but was not applied here in time")))
+    }
+}
+
+/// A deadline passed after the proposal was handed over says nothing of its outcome.
+async fn within(
+    deadline: Instant,
+    attempt: impl Future<Output = Result<AppliedReply, Attempt>>,
+) -> Result<AppliedReply, Attempt> {
+    match tokio::time::timeout_at(deadline.into(), attempt).await {
+        Ok(result) => result,
+        Err(_) => Err(Attempt::Unknown("no quorum answered in time".into())),
+    }
+}
+
+async fn forward(core: &Arc<Core>, leader: NodeId, proposal: bytes::Bytes) -> Result<AppliedReply, Attempt> {
+    use v1::propose_answer::Result as Wire;
+    let mut client = core.peers.client(leader, Lane::Bulk);
+    let answer = client.propose(v1::ProposeRequest { proposal }).await;
+    let answer = answer.map_err(|status| {
+        let text = format!("node {leader}: {}", chain(&status));
+        if never_sent(&status) { Attempt::NotTaken(text) } else { Attempt::Unknown(text) }
+    })?;
+    match answer.into_inner().result {
+        Some(Wire::Applied(reply)) => postcard::from_bytes(&reply)
+            .map_err(|error| Attempt::Unknown(format!("node {leader} gave a malformed answer: {error}"))),
+        Some(Wire::NotTaken(reason)) => Err(Attempt::NotTaken(reason)),
+        Some(Wire::Unknown(reason)) => Err(Attempt::Unknown(reason)),
+        None => Err(Attempt::Unknown(format!("node {leader} gave an empty answer"))),
+    }
+}
+
+impl Kv for KvPort {
+    fn propose(&self, proposal: Proposal) -> BoxFuture<'_, Result<Applied, ProposeError>> {
+        let span = tracing::info_span!("propose");
+        self.propose_with_retries(proposal).instrument(span).boxed()
+    }
+
+    fn read_barrier(&self) -> BoxFuture<'_, Result<Revision, BarrierError>> {
+        self.0.barrier.pass(&self.0).boxed()
+    }
+
+    fn range(&self, request: &RangeRequest) -> Result<RangeResponse, RangeError> {
+        self.0.store().range(request)
+    }
+
+    fn revision(&self) -> Revision {
+        self.0.store().revision()
+    }
+
+    fn compacted_revision(&self) -> Revision {
+        self.0.store().compacted_revision()
+    }
+
+    fn watch(&self, request: WatchRequest) -> Result<Box<dyn Watcher>, WatchError> {
+        self.0.machinery.hub.watch(request)
+    }
+
+    fn leadership(&self) -> Leadership {
+        self.0.leadership.borrow().clone()
+    }
+
+    fn leadership_changes(&self) -> BoxStream<'static, Leadership> {
+        let stop = self.0.stop.clone().cancelled_owned();
+        WatchStream::new(self.0.leadership.subscribe()).take_until(stop).boxed()
+    }
+}

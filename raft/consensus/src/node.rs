@@ -1,0 +1,262 @@
+//! One node of the quorum: started, initialized, stopped.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use nautilus_machine::{Cluster, Kv, LeaderChannel, LeaderHandler, Leadership, NodeId};
+use nautilus_store::{Envelope, Keyring, Store};
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{InitializeError as RaftInitializeError, RaftError};
+use openraft::{Config, SnapshotPolicy};
+use parking_lot::RwLock;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::applied::AppliedTracker;
+use crate::barrier::{self, Barrier};
+use crate::channel::Channel;
+use crate::cluster::{self, ClusterPort};
+use crate::config::ConsensusConfig;
+use crate::node_core::{Core, LeaderClock, SecretsSource};
+use crate::error::{FatalError, InitializeError, StartError};
+use crate::hub::Hub;
+use crate::kv::KvPort;
+use crate::log::{Wal, WalOptions, WriteFault};
+use crate::log_storage::LogStorage;
+use crate::loss::{self, LossDetector};
+use crate::network::NetworkFactory;
+use crate::peers::Peers;
+use crate::server;
+use crate::snapshots::Snapshots;
+use crate::state_machine::{Machinery, StateMachine};
+use crate::transport::Transport;
+use crate::types::{NodeInfo, Raft};
+use crate::upkeep;
+
+/// Milliseconds a snapshot may take to be installed: as long as it needs, the
+/// transfer has its own limit on standing still.
+const INSTALL_TIMEOUT_MS: u64 = 3_600_000;
+/// Entries of one append at most; its bytes are bounded by the log's reader.
+const APPEND_ENTRIES: u64 = 1024;
+
+/// A running node. Dropping it stops everything at once, as a crash would;
+/// [`Consensus::shutdown`] is the orderly way.
+pub struct Consensus {
+    core: Arc<Core>,
+}
+
+impl Consensus {
+    /// Recovers log and store from `config.data_dir`, and takes part from now on.
+    /// `listener` is where peers connect; `secrets` are what a joiner gets.
+    pub async fn start(
+        config: ConsensusConfig,
+        keyring: &Keyring,
+        transport: Arc<dyn Transport>,
+        listener: TcpListener,
+        secrets: SecretsSource,
+    ) -> Result<Self, StartError> {
+        Self::start_with_fault(config, keyring, transport, listener, secrets, None).await
+    }
+
+    /// As [`Consensus::start`], with writes of the log that fail when `fault` says so.
+    #[cfg(feature = "test-transport")]
+    pub async fn start_with_write_fault(
+        config: ConsensusConfig,
+        keyring: &Keyring,
+        transport: Arc<dyn Transport>,
+        listener: TcpListener,
+        secrets: SecretsSource,
+        fault: Arc<dyn Fn(usize) -> Option<std::io::Error> + Send + Sync>,
+    ) -> Result<Self, StartError> {
+        Self::start_with_fault(config, keyring, transport, listener, secrets, Some(fault)).await
+    }
+
+    async fn start_with_fault(
+        config: ConsensusConfig,
+        keyring: &Keyring,
+        transport: Arc<dyn Transport>,
+        listener: TcpListener,
+        secrets: SecretsSource,
+        write_fault: Option<WriteFault>,
+    ) -> Result<Self, StartError> {
+        if config.node_id == 0 {
+            return Err(StartError::Config("node_id must not be 0".into()));
+        }
+        let raft_config = Arc::new(raft_config(&config)?);
+        let (opening, ring) = (config.clone(), keyring.clone());
+        let opened = tokio::task::spawn_blocking(move || open(&opening, &ring, write_fault));
+        let (wal, machinery) = opened.await.map_err(|error| StartError::Storage(error.to_string()))??;
+        let machine = StateMachine::new(Arc::clone(&machinery))
+            .map_err(|error| StartError::Storage(error.to_string()))?;
+        let log = wal.reader();
+        let peers = Peers::new(config.node_id, Arc::clone(&transport));
+        let network = NetworkFactory { peers: Arc::clone(&peers) };
+        let raft = Raft::new(config.node_id, raft_config, network, LogStorage::new(wal), machine).await;
+        let raft = raft.map_err(|error| StartError::Storage(error.to_string()))?;
+        peers.set_membership(raft.metrics().borrow_watched().membership_config.clone());
+        let (losses, ended) = LossDetector::new();
+        let core = Arc::new(Core {
+            pending: Semaphore::new(config.limits.proposals_pending),
+            config,
+            raft,
+            peers,
+            machinery,
+            log,
+            secrets,
+            handler: RwLock::new(None),
+            leadership: watch::channel(Leadership::default()).0,
+            barrier: Barrier::default(),
+            losses,
+            clock: LeaderClock::default(),
+            fatal: watch::channel(None).0,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        core.tasks.spawn(upkeep::observe(Arc::clone(&core)));
+        core.tasks.spawn(upkeep::lead(Arc::clone(&core)));
+        core.tasks.spawn(upkeep::shorten_log(Arc::clone(&core)));
+        core.tasks.spawn(barrier::run(Arc::clone(&core)));
+        core.tasks.spawn(loss::run(Arc::clone(&core), ended));
+        core.tasks.spawn(server::serve(Arc::clone(&core), transport, listener));
+        Ok(Self { core })
+    }
+
+    /// Genesis: makes this node the only voter of a new quorum, pinned to `platform`.
+    pub async fn initialize(&self, platform: &str) -> Result<(), InitializeError> {
+        let config = &self.core.config;
+        let node = NodeInfo {
+            peer_address: config.peer_address.clone(),
+            api_address: config.api_address.clone(),
+            platform: platform.to_owned(),
+        };
+        let members: BTreeMap<NodeId, NodeInfo> = BTreeMap::from([(config.node_id, node)]);
+        self.core.raft.initialize(members).await.map_err(|error| match error {
+            RaftError::APIError(RaftInitializeError::NotAllowed(_)) => InitializeError::AlreadyInitialized,
+            other => InitializeError::Raft(other.to_string()),
+        })
+    }
+
+    /// Whether this node belongs to a quorum already (genesis or a first append was here).
+    pub fn is_initialized(&self) -> bool {
+        self.core.log.bounds().1.is_some() || self.core.applied().is_some()
+    }
+
+    /// The replicated key space.
+    pub fn kv(&self) -> Arc<dyn Kv> {
+        Arc::new(KvPort(Arc::clone(&self.core)))
+    }
+
+    /// Members and status.
+    pub fn cluster(&self) -> Arc<dyn Cluster> {
+        Arc::new(ClusterPort(Arc::clone(&self.core)))
+    }
+
+    /// Messages to the leader's memory.
+    pub fn leader_channel(&self) -> Arc<dyn LeaderChannel> {
+        Arc::new(Channel(Arc::clone(&self.core)))
+    }
+
+    /// Who answers such messages while this node leads.
+    pub fn set_leader_handler(&self, handler: Arc<dyn LeaderHandler>) {
+        *self.core.handler.write() = Some(handler);
+    }
+
+    /// Resolves with the error that must end the process; never, if there is none.
+    pub fn fatal(&self) -> impl Future<Output = FatalError> + Send + 'static {
+        let mut errors = WatchStream::new(self.core.fatal.subscribe());
+        async move {
+            while let Some(error) = errors.next().await {
+                if let Some(error) = error {
+                    return error;
+                }
+            }
+            std::future::pending().await
+        }
+    }
+
+    /// The orderly end: hands leadership over if this node leads, stops, and flushes.
+    pub async fn shutdown(&self) {
+        let core = &self.core;
+        if core.raft_leader() == Some(core.config.node_id) {
+            cluster::hand_over(core).await;
+        }
+        core.pending.close();
+        core.stop.cancel();
+        core.machinery.hub.close();
+        if let Err(error) = core.raft.shutdown().await {
+            tracing::warn!(%error, "raft's core had ended badly");
+        }
+        core.tasks.close();
+        core.tasks.wait().await;
+        let store = Arc::clone(&core.machinery.store);
+        match tokio::task::spawn_blocking(move || store.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the store was not flushed; the log has it all"),
+            Err(error) => tracing::warn!(%error, "the store was not flushed; the log has it all"),
+        }
+    }
+}
+
+impl Drop for Consensus {
+    fn drop(&mut self) {
+        self.core.stop.cancel();
+        self.core.machinery.hub.close();
+    }
+}
+
+/// Opens log and store; blocks.
+fn open(
+    config: &ConsensusConfig,
+    keyring: &Keyring,
+    write_fault: Option<WriteFault>,
+) -> Result<(Arc<Wal>, Arc<Machinery>), StartError> {
+    let storage = |error: &dyn std::fmt::Display| StartError::Storage(error.to_string());
+    let log_dir = config.data_dir.join("log");
+    std::fs::create_dir_all(&log_dir).map_err(|error| storage(&error))?;
+    let envelope = Envelope::open_dir(&log_dir, keyring).map_err(|error| storage(&error))?;
+    let options = WalOptions {
+        dir: log_dir,
+        segment_bytes: config.segment_bytes,
+        cache_bytes: config.log_cache_bytes,
+        write_fault,
+    };
+    let wal = Wal::open(&options, envelope).map_err(|error| storage(&error))?;
+    let store = Store::open(&config.data_dir.join("store"), keyring).map_err(|error| storage(&error))?;
+    let store = Arc::new(store);
+    let snapshots = Snapshots::open(config.data_dir.join("snapshots"), config.node_id, &store)
+        .map_err(|error| storage(&error))?;
+    let machinery = Machinery {
+        hub: Hub::new(Arc::clone(&store), config.limits.hub),
+        store,
+        tracker: AppliedTracker::new(None),
+        snapshots,
+        checkpoints: watch::channel(None).0,
+    };
+    Ok((Arc::new(wal), Arc::new(machinery)))
+}
+
+fn raft_config(config: &ConsensusConfig) -> Result<Config, StartError> {
+    let timing = config.timing;
+    let raft = Config {
+        cluster_name: "nautilus".into(),
+        heartbeat_interval: timing.heartbeat_ms,
+        election_timeout_min: timing.election_min_ms,
+        election_timeout_max: timing.election_max_ms,
+        install_snapshot_timeout: INSTALL_TIMEOUT_MS,
+        max_payload_entries: APPEND_ENTRIES,
+        replication_lag_threshold: u64::MAX,
+        // Snapshots and purges are ours to drive, by checkpoints.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        enable_pre_vote: Some(true),
+        // The state machine is not synced: a restarted leader has to be elected.
+        enable_leader_restore: Some(false),
+        broadcast_submitted_on_append: Some(true),
+        ..Config::default()
+    };
+    raft.validate().map_err(|error| StartError::Config(error.to_string()))
+}
