@@ -75,6 +75,50 @@ pub fn conform(schema: &str, value: &Value) -> Result<Value, ApiError> {
         .map_err(|what| cannot_be_handled(found, value, &what))
 }
 
+/// Fills in the defaults that the types themselves state, where a field is
+/// absent or zero. Defaults that depend on other fields are the strategies'.
+pub fn apply_defaults(schema: &str, value: &mut Value) {
+    if let (Some(found), Value::Object(map)) = (schema::find(schema), value) {
+        default_message(found, map);
+    }
+}
+
+fn default_message(found: &Type, map: &mut Map<String, Value>) {
+    for field in &found.fields {
+        if let (true, Some(inner)) = (field.inlined, message_of(&field.shape)) {
+            default_message(inner, map);
+            continue;
+        }
+        if let Some(default) = &field.default {
+            let own = map.entry(field.name.clone()).or_insert(Value::Null);
+            if own.is_null() || (!field.pointer && is_empty(own)) {
+                *own = default.clone();
+            }
+        } else if let Some(own) = map.get_mut(&field.name) {
+            default_shape(&field.shape, own);
+        }
+    }
+}
+
+fn default_shape(shape: &Shape, value: &mut Value) {
+    match (shape, value) {
+        (Shape::Message(name), Value::Object(map)) => {
+            if let Some(inner) = schema::find(name) {
+                default_message(inner, map);
+            }
+        }
+        (Shape::List(element), Value::Array(list)) => {
+            list.iter_mut()
+                .for_each(|item| default_shape(element, item));
+        }
+        (Shape::Map(element), Value::Object(map)) => {
+            map.values_mut()
+                .for_each(|item| default_shape(element, item));
+        }
+        _ => {}
+    }
+}
+
 /// `Pod in version "v1" cannot be handled as a Pod: …`, 400.
 pub(crate) fn cannot_be_handled(found: &Type, value: &Value, what: &str) -> ApiError {
     let expected = found.short_name();
@@ -502,6 +546,18 @@ mod tests {
             "Pod in version \"v1\" cannot be handled as a Pod: json: cannot unmarshal number into \
              Go struct field Container.spec.containers.name of type string"
         );
+    }
+
+    #[test]
+    fn stated_defaults_fill_what_is_absent() {
+        let mut pod = json!({"spec": {"volumes": [{"rbd": {"image": "i", "pool": "p"}}], "containers": [{"ports": [{}]}]}});
+        apply_defaults(POD, &mut pod);
+        let volume = &pod["spec"]["volumes"][0]["rbd"];
+        assert_eq!(
+            (&volume["pool"], &volume["user"]),
+            (&json!("p"), &json!("admin"))
+        );
+        assert_eq!(pod["spec"]["containers"][0]["ports"][0]["protocol"], "TCP");
     }
 
     #[test]

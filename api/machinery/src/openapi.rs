@@ -80,7 +80,7 @@ pub fn document(group: &str, version: &str) -> Option<Value> {
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": schema::release()},
         "paths": paths,
-        "components": {"schemas": schemas(wanted)},
+        "components": {"schemas": schemas(wanted, (group, version))},
     }))
 }
 
@@ -164,7 +164,7 @@ fn collection_path(resource: &Resource) -> Value {
             schema::DELETE_OPTIONS,
             &kind_of(resource),
         );
-        operation["parameters"] = list_parameters();
+        add_selection(&mut operation);
         path.insert("delete".to_owned(), operation);
     }
     let parameters = if resource.namespaced {
@@ -248,6 +248,19 @@ fn content(types: &[&str], schema: &str) -> Value {
         .collect()
 }
 
+/// What a deletion of many takes besides its own: the parameters of a list.
+fn add_selection(operation: &mut Value) {
+    let list = list_parameters();
+    let chosen = list.as_array().into_iter().flatten().filter(|parameter| {
+        !["watch", "allowWatchBookmarks"]
+            .iter()
+            .any(|name| parameter["name"] == *name)
+    });
+    if let Some(parameters) = operation["parameters"].as_array_mut() {
+        parameters.extend(chosen.cloned());
+    }
+}
+
 fn list_parameters() -> Value {
     [
         "allowWatchBookmarks",
@@ -283,7 +296,7 @@ fn path_parameter(name: &str) -> Value {
 }
 
 /// The named types and all they refer to.
-fn schemas(wanted: BTreeSet<String>) -> Value {
+fn schemas(wanted: BTreeSet<String>, own: (&str, &str)) -> Value {
     let mut pending: Vec<String> = wanted.into_iter().collect();
     let mut done = Map::new();
     done.insert(format!("{META}Patch"), json!({"type": "object"}));
@@ -298,7 +311,7 @@ fn schemas(wanted: BTreeSet<String>) -> Value {
         let Some(found) = schema::find(&name) else {
             continue;
         };
-        done.insert(name, type_schema(found, &mut pending));
+        done.insert(name, type_schema(found, own, &mut pending));
     }
     done.sort_keys();
     Value::Object(done)
@@ -330,12 +343,11 @@ fn leaf_schema(name: &str) -> Option<Value> {
     })
 }
 
-fn type_schema(found: &Type, pending: &mut Vec<String>) -> Value {
+fn type_schema(found: &Type, own: (&str, &str), pending: &mut Vec<String>) -> Value {
     let mut properties = Map::new();
     let mut required = Vec::new();
     add_properties(found, &mut properties, &mut required, pending);
     properties.sort_keys();
-    required.sort();
     let mut document = json!({"type": "object"});
     if !properties.is_empty() {
         document["properties"] = Value::Object(properties);
@@ -343,18 +355,18 @@ fn type_schema(found: &Type, pending: &mut Vec<String>) -> Value {
     if !required.is_empty() {
         document["required"] = json!(required);
     }
+    if let Some(map_type) = &found.map_type {
+        document["x-kubernetes-map-type"] = json!(map_type);
+    }
     let kinds: Vec<Value> = found
         .kinds
         .iter()
         .flat_map(|(group, version, kind)| {
-            let everywhere =
-                ["DeleteOptions", "WatchEvent"].contains(&kind.as_str()) && group.is_empty();
-            let own = std::iter::once((group.as_str(), version.as_str()));
-            let all = discovery::group_versions()
-                .into_iter()
-                .filter(move |_| everywhere);
-            let pairs: BTreeSet<(&str, &str)> = own.chain(all).collect();
-            pairs.into_iter().map(
+            // Options and events of watches are of this document's group too.
+            let shared = ["DeleteOptions", "WatchEvent"].contains(&kind.as_str());
+            let pair = (group.as_str(), version.as_str());
+            let pairs = std::iter::once(pair).chain((shared && own != pair).then_some(own));
+            pairs.map(
                 move |(group, version)| json!({"group": group, "kind": kind, "version": version}),
             )
         })
@@ -393,6 +405,9 @@ fn field_schema(field: &Field, pending: &mut Vec<String>) -> Value {
             document["default"] = json!({});
         }
     }
+    if let Some(default) = default_of(field) {
+        document["default"] = default;
+    }
     if let Some(list_type) = &field.list_type {
         if !field.list_keys.is_empty() {
             document["x-kubernetes-list-map-keys"] = json!(field.list_keys);
@@ -412,6 +427,19 @@ fn field_schema(field: &Field, pending: &mut Vec<String>) -> Value {
         (false, false) => {}
     }
     document
+}
+
+/// The stated default, or the zero value of what is always written.
+fn default_of(field: &Field) -> Option<Value> {
+    if field.default.is_some() || field.pointer || field.omit_empty || field.omit_zero {
+        return field.default.clone();
+    }
+    match field.shape {
+        Shape::String => Some(json!("")),
+        Shape::Bool => Some(json!(false)),
+        Shape::Int32 | Shape::Int64 => Some(json!(0)),
+        _ => None,
+    }
 }
 
 fn shape_schema(shape: &Shape, pending: &mut Vec<String>) -> Value {

@@ -35,6 +35,17 @@ pub fn apply(
     original: &Value,
     patch: &Value,
 ) -> Result<Value, ApiError> {
+    fields::conform(schema, &apply_loosely(kind, schema, original, patch)?)
+}
+
+/// The patched object before unknown fields are dropped: what a strict request has
+/// to be judged by.
+pub fn apply_loosely(
+    kind: PatchKind,
+    schema: &str,
+    original: &Value,
+    patch: &Value,
+) -> Result<Value, ApiError> {
     let patched = match kind {
         PatchKind::Json => apply_json(original, patch)?,
         PatchKind::Merge => {
@@ -58,7 +69,7 @@ pub fn apply(
             })?
         }
     };
-    fields::conform(schema, &patched)
+    Ok(patched)
 }
 
 fn apply_json(original: &Value, patch: &Value) -> Result<Value, ApiError> {

@@ -116,6 +116,8 @@ pub struct Field {
     pub list_keys: Vec<String>,
     /// `atomic` or `granular`, where stated.
     pub map_type: Option<String>,
+    /// What an absent field is taken for, where stated.
+    pub default: Option<Value>,
 }
 
 /// A type of the table.
@@ -127,7 +129,10 @@ pub struct Type {
     pub fields: Vec<Field>,
     /// The group, version and kind of those that stand alone.
     pub kinds: Vec<(String, String, String)>,
+    /// `atomic`, where the type says that it is owned as a whole.
+    pub map_type: Option<String>,
     flat: BTreeMap<String, Field>,
+    numbered: Vec<usize>,
 }
 
 impl Type {
@@ -141,11 +146,9 @@ impl Type {
         self.name.rsplit('.').next().unwrap_or(&self.name)
     }
 
-    /// The fields in protobuf order.
-    pub fn by_number(&self) -> Vec<&Field> {
-        let mut fields: Vec<&Field> = self.fields.iter().filter(|f| f.number > 0).collect();
-        fields.sort_by_key(|field| field.number);
-        fields
+    /// The fields that stand on the protobuf wire, in its order.
+    pub fn by_number(&self) -> impl Iterator<Item = &Field> {
+        self.numbered.iter().filter_map(|at| self.fields.get(*at))
     }
 }
 
@@ -210,11 +213,17 @@ impl Schema {
             for kind in &kinds {
                 schema.kinds.insert(kind.clone(), at);
             }
+            let mut numbered: Vec<usize> = (0..fields.len())
+                .filter(|at| fields[*at].number > 0)
+                .collect();
+            numbered.sort_by_key(|at| fields[*at].number);
             schema.types.push(Type {
                 name: name.clone(),
                 fields,
                 kinds,
+                map_type: entry["m"].as_str().map(str::to_owned),
                 flat: BTreeMap::new(),
+                numbered,
             });
         }
         schema.flatten();
@@ -286,6 +295,7 @@ fn parse_field(row: &Value) -> Option<Field> {
             .map(str::to_owned)
             .collect(),
         map_type: extra("mt"),
+        default: extras.and_then(|e| e.get("df")).cloned(),
     })
 }
 

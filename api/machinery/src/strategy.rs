@@ -133,6 +133,7 @@ pub fn before_create(
     let mut new = fields::conform(resource.schema, object)?;
     metadata::prepare_create(resource, &mut new, context)?;
     (resource.rules.prepare_create)(&mut new, context);
+    fields::apply_defaults(resource.schema, &mut new);
     (resource.rules.default)(&mut new);
     let new = fields::conform(resource.schema, &new)?;
     let mut errors = Errors::new();
@@ -156,6 +157,7 @@ pub fn before_update(
     metadata::prepare_update(resource, old, &mut next, context)?;
     split(resource, subresource, old, &mut next);
     (resource.rules.prepare_update)(subresource, old, &mut next);
+    fields::apply_defaults(resource.schema, &mut next);
     (resource.rules.default)(&mut next);
     let mut next = fields::conform(resource.schema, &next)?;
     if resource.rules.counts_generation && old["spec"] != next["spec"] {

@@ -78,6 +78,8 @@ type generator struct {
 	gvks    map[string][][3]string
 	markers map[string]map[string]markers // package path + type -> field -> markers
 	loaded  map[string]bool
+
+	structTypes map[string]string // model name -> structType marker of the type itself
 }
 
 type markers map[string][]string
@@ -86,6 +88,7 @@ func main() {
 	g := &generator{
 		types: map[string][]any{}, gvks: map[string][][3]string{},
 		markers: map[string]map[string]markers{}, loaded: map[string]bool{},
+		structTypes: map[string]string{},
 	}
 	for _, r := range roots {
 		t := reflect.TypeOf(r.value)
@@ -110,6 +113,9 @@ func (g *generator) write() {
 			out.WriteString(",")
 		}
 		entry := map[string]any{"f": g.types[name]}
+		if kind, ok := g.structTypes[name]; ok {
+			entry["m"] = kind
+		}
 		if gvks, ok := g.gvks[name]; ok {
 			entry["g"] = gvks
 		}
@@ -132,6 +138,9 @@ func (g *generator) message(t reflect.Type) {
 		return
 	}
 	g.types[name] = []any{}
+	if v := g.fieldMarkers(t, "")["structType"]; len(v) > 0 {
+		g.structTypes[name] = v[0]
+	}
 	fields := []any{}
 	for i := 0; i < t.NumField(); i++ {
 		fields = append(fields, g.field(t, t.Field(i))...)
@@ -168,7 +177,7 @@ func (g *generator) field(owner reflect.Type, f reflect.StructField) []any {
 	inlined := f.Anonymous && parts[0] == ""
 	if inlined {
 		flags += "n"
-	} else if !strings.Contains(flags, "e") && !m.has("optional") && !m.has("k8s:optional") {
+	} else if m.has("required") || !strings.Contains(flags, "e") && !m.has("optional") && !m.has("k8s:optional") {
 		flags += "r"
 	}
 	name := parts[0]
@@ -194,6 +203,9 @@ func (g *generator) field(owner reflect.Type, f reflect.StructField) []any {
 	}
 	if v := m["structType"]; len(v) > 0 {
 		extras["mt"] = v[0]
+	}
+	if v := m["default"]; len(v) > 0 && json.Valid([]byte(v[0])) {
+		extras["df"] = json.RawMessage(v[0])
 	}
 	if len(extras) > 0 {
 		row = append(row, extras)
@@ -255,36 +267,47 @@ func (g *generator) load(path string) {
 		}
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
 		check(err)
-		ast.Inspect(parsed, func(node ast.Node) bool {
-			spec, ok := node.(*ast.TypeSpec)
+		for _, declaration := range parsed.Decls {
+			group, ok := declaration.(*ast.GenDecl)
 			if !ok {
-				return true
+				continue
 			}
-			if body, ok := spec.Type.(*ast.StructType); ok {
-				g.markers[path+"."+spec.Name.Name] = structMarkers(body)
+			for _, one := range group.Specs {
+				spec, ok := one.(*ast.TypeSpec)
+				if !ok {
+					continue
+				}
+				if body, ok := spec.Type.(*ast.StructType); ok {
+					found := structMarkers(body)
+					found[""] = docMarkers(group.Doc) // the type's own
+					g.markers[path+"."+spec.Name.Name] = found
+				}
 			}
-			return false
-		})
+		}
 	}
 }
 
 func structMarkers(body *ast.StructType) map[string]markers {
 	found := map[string]markers{}
 	for _, field := range body.Fields.List {
-		m := markers{}
-		for _, line := range strings.Split(field.Doc.Text(), "\n") {
-			line = strings.TrimSpace(line)
-			if !strings.HasPrefix(line, "+") {
-				continue
-			}
-			key, value, _ := strings.Cut(line[1:], "=")
-			m[key] = append(m[key], strings.TrimSpace(value))
-		}
 		for _, name := range field.Names {
-			found[name.Name] = m
+			found[name.Name] = docMarkers(field.Doc)
 		}
 	}
 	return found
+}
+
+func docMarkers(doc *ast.CommentGroup) markers {
+	m := markers{}
+	for _, line := range strings.Split(doc.Text(), "\n") {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "+") {
+			continue
+		}
+		key, value, _ := strings.Cut(line[1:], "=")
+		m[key] = append(m[key], strings.TrimSpace(value))
+	}
+	return m
 }
 
 func check(err error) {
