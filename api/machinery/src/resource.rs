@@ -42,6 +42,11 @@ pub struct Resource {
     /// The group and plural under which objects are stored, where it is another
     /// kind's: both are the same objects in two forms (see [`crate::convert`]).
     pub stored_as: Option<(&'static str, &'static str)>,
+    /// Whether an update of an object that does not exist creates it.
+    pub create_on_update: bool,
+    /// Whether an update may leave out `metadata.resourceVersion` and so write over
+    /// whatever is there.
+    pub unconditional_update: bool,
     /// Which names are good.
     pub name_rule: NameRule,
     /// Defaults, validation, columns' values.
@@ -264,6 +269,8 @@ const PLAIN: Resource = Resource {
     selectable: &[field("metadata.name"), field("metadata.namespace")],
     storage_version_hash: "",
     stored_as: None,
+    create_on_update: false,
+    unconditional_update: true,
     name_rule: NameRule::DnsSubdomain,
     rules: &rules::PLAIN,
 };
@@ -328,6 +335,9 @@ static ALL: &[Resource] = &[
             field("type"),
         ],
         storage_version_hash: "r2yiGXH7wu8=",
+        create_on_update: true,
+        // Names of events were never checked in this group.
+        name_rule: NameRule::PathSegment,
         rules: &rules::EVENT,
         ..PLAIN
     },
@@ -493,6 +503,7 @@ static ALL: &[Resource] = &[
         ],
         storage_version_hash: "0/CO1lhkEBI=",
         name_rule: NameRule::DnsLabel,
+        create_on_update: true,
         rules: &rules::SERVICE,
         ..PLAIN
     },
@@ -504,6 +515,8 @@ static ALL: &[Resource] = &[
         schema: "io.k8s.api.coordination.v1.Lease",
         columns: &[name_column(), column("Holder"), column("Age")],
         storage_version_hash: "gqkMMb/YqFM=",
+        create_on_update: true,
+        unconditional_update: false,
         rules: &rules::LEASE,
         ..PLAIN
     },
@@ -531,6 +544,7 @@ static ALL: &[Resource] = &[
         ],
         storage_version_hash: "r2yiGXH7wu8=",
         stored_as: Some(("", "events")),
+        create_on_update: true,
         rules: &rules::EVENTS_EVENT,
         ..PLAIN
     },

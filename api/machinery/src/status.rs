@@ -235,6 +235,17 @@ impl ApiError {
         error
     }
 
+    /// 422: a request's options (as `DeleteOptions`) break rules.
+    pub fn invalid_options(kind: &str, causes: Vec<Cause>) -> Self {
+        Self::invalid_kind(
+            &format!("{kind}.meta.k8s.io"),
+            "meta.k8s.io",
+            kind,
+            "",
+            causes,
+        )
+    }
+
     /// 422: the request is well formed but can't be carried out (a JSON patch that
     /// does not fit the object).
     pub fn unprocessable(message: impl Into<String>) -> Self {

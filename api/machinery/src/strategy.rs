@@ -97,8 +97,8 @@ impl DeleteOptions {
     fn check(&self, value: &Value) -> Result<(), ApiError> {
         let mut errors = Errors::new();
         if let Some(policy) = &self.propagation_policy {
-            let known = ["Background", "Foreground", "Orphan"];
-            if !known.contains(&policy.as_str()) {
+            let known = ["Foreground", "Background", "Orphan", "nil"];
+            if policy == "nil" || !known.contains(&policy.as_str()) {
                 errors.not_supported("propagationPolicy", policy, &known);
             }
             if !value["orphanDependents"].is_null() {
@@ -114,13 +114,13 @@ impl DeleteOptions {
                 errors.not_supported("dryRun", item.as_str().unwrap_or_default(), &["All"]);
             }
         }
-        match errors.into_causes().first() {
-            Some(cause) => Err(ApiError::bad_request(format!(
-                "DeleteOptions.meta.k8s.io \"\" is invalid: {}: {}",
-                cause.field, cause.message
-            ))),
-            None => Ok(()),
+        if errors.is_empty() {
+            return Ok(());
         }
+        Err(ApiError::invalid_options(
+            "DeleteOptions",
+            errors.into_causes(),
+        ))
     }
 }
 
@@ -139,6 +139,7 @@ pub fn before_create(
     let mut errors = Errors::new();
     metadata::validate(resource, &new, &mut errors);
     (resource.rules.validate)(&new, &mut errors);
+    (resource.rules.validate_create)(&new, &mut errors);
     refuse_invalid(resource, &new, errors)?;
     *object = new;
     Ok(())

@@ -35,7 +35,6 @@ pub(super) fn prepare_create(pod: &mut Value, _context: &Context<'_>) {
             "serviceAccountName".into(),
             json!(account.as_deref().unwrap_or("default")),
         );
-        spec.remove("ephemeralContainers");
         set_default(spec, "priority", json!(0));
         set_default(spec, "preemptionPolicy", json!("PreemptLowerPriority"));
         add_tolerations(spec);

@@ -386,6 +386,17 @@ fn validate_tolerations(spec: &Value, errors: &mut Errors) {
     }
 }
 
+pub(super) fn validate_create(pod: &Value, errors: &mut Errors) {
+    let spec = &pod["spec"];
+    if !list(spec, "ephemeralContainers").is_empty() {
+        errors.forbidden("spec.ephemeralContainers", "cannot be set on create");
+    }
+    if !text(spec, "nodeName").is_empty() && !list(spec, "schedulingGates").is_empty() {
+        let detail = "cannot be set until all schedulingGates have been cleared";
+        errors.forbidden("spec.nodeName", detail);
+    }
+}
+
 pub(super) fn validate_update(old: &Value, new: &Value, errors: &mut Errors) {
     let (old, new) = (&old["spec"], &new["spec"]);
     for kind in ["containers", "initContainers"] {

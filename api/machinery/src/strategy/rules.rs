@@ -26,6 +26,8 @@ pub struct Rules {
     pub prepare_update: fn(Option<&str>, &Value, &mut Value),
     /// Checks an object.
     pub validate: fn(&Value, &mut Errors),
+    /// Checks what only a new object may not have.
+    pub validate_create: fn(&Value, &mut Errors),
     /// Checks a change, old and new.
     pub validate_update: fn(&Value, &Value, &mut Errors),
     /// Refuses a deletion.
@@ -47,6 +49,7 @@ pub const PLAIN: Rules = Rules {
     prepare_create: |_, _| {},
     prepare_update: |_, _, _| {},
     validate: |_, _| {},
+    validate_create: |_, _| {},
     validate_update: |_, _, _| {},
     may_delete: |_, _| Ok(()),
     grace_seconds: |_, _| None,
@@ -102,6 +105,7 @@ pub static POD: Rules = Rules {
     prepare_create: pod::prepare_create,
     prepare_update: pod::prepare_update,
     validate: pod_validation::validate,
+    validate_create: pod_validation::validate_create,
     validate_update: pod_validation::validate_update,
     grace_seconds: pod::grace_seconds,
     cells: cells::pod,

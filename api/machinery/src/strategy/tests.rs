@@ -279,6 +279,12 @@ fn bad_pods_are_refused_in_the_words_of_the_reference() {
             "pods",
             spec(json!({"containers": [good()], "tolerations": [{"operator": "Equal"}]})),
         ),
+        refusal(
+            "pods",
+            spec(
+                json!({"containers": [good()], "ephemeralContainers": [{"name": "e", "image": "i"}]}),
+            ),
+        ),
     ];
     expect![[r#"
         422 Pod "p" is invalid: spec.containers: Required value
@@ -296,7 +302,8 @@ fn bad_pods_are_refused_in_the_words_of_the_reference() {
         422 Pod "p" is invalid: spec.containers[0].volumeMounts[0].name: Not found: "v"
         422 Pod "p" is invalid: spec.containers[0].imagePullPolicy: Unsupported value: "Maybe": supported values: "Always", "IfNotPresent", "Never"
         422 Pod "p" is invalid: [spec.containers[0].livenessProbe: Required value: must specify a handler type, spec.containers[0].livenessProbe.periodSeconds: Invalid value: -1: must be greater than or equal to 0]
-        422 Pod "p" is invalid: spec.tolerations[0].operator: Invalid value: "Equal": operator must be Exists when `key` is empty, which means "match all values and all keys""#]].assert_eq(&messages.join("\n"));
+        422 Pod "p" is invalid: spec.tolerations[0].operator: Invalid value: "Equal": operator must be Exists when `key` is empty, which means "match all values and all keys"
+        422 Pod "p" is invalid: spec.ephemeralContainers: Forbidden: cannot be set on create"#]].assert_eq(&messages.join("\n"));
 }
 
 #[test]
@@ -607,8 +614,10 @@ fn a_pod_is_bound_once() {
 fn options_are_checked() {
     let bad = json!({"propagationPolicy": "Sideways"});
     assert_eq!(
-        DeleteOptions::from_value(&bad).expect_err("unknown").code(),
-        400
+        DeleteOptions::from_value(&bad)
+            .expect_err("unknown")
+            .message(),
+        "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"Sideways\": supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
     );
     let good = json!({"gracePeriodSeconds": 5, "preconditions": {"uid": "u"}, "dryRun": ["All"]});
     let options = DeleteOptions::from_value(&good).expect("good");
