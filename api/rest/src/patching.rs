@@ -1,5 +1,6 @@
 //! Patch bodies: which kind, how parsed, and what strictness says of the result.
 
+use bytes::Bytes;
 use nautilus_machinery::fields::{self, FieldValidation};
 use nautilus_machinery::patch::{self, PatchKind};
 use nautilus_machinery::status::ApiError;
@@ -15,7 +16,7 @@ const PATCH_TYPES: [&str; 3] = [
 ];
 
 /// The kind of patch a media type names.
-pub(crate) fn kind(media: &str) -> Result<PatchKind, ApiError> {
+fn kind(media: &str) -> Result<PatchKind, ApiError> {
     match media {
         "application/json-patch+json" => Ok(PatchKind::Json),
         "application/merge-patch+json" => Ok(PatchKind::Merge),
@@ -24,30 +25,49 @@ pub(crate) fn kind(media: &str) -> Result<PatchKind, ApiError> {
     }
 }
 
-/// Parses a patch's text.
-pub(crate) fn parse(content: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(content)
-        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))
+/// A parsed patch and its text.
+pub(crate) struct Patch {
+    kind: PatchKind,
+    value: Value,
+    text: Bytes,
 }
 
-/// The patched object, as a typed server would keep it.
-pub(crate) fn apply(
-    kind: PatchKind,
-    schema: &str,
-    current: &Value,
-    patch: &Value,
-    validation: FieldValidation,
-    warnings: &Warnings,
-) -> Result<Value, ApiError> {
-    let patched = patch::apply(kind, schema, current, patch)?;
-    if validation != FieldValidation::Ignore {
-        let text =
-            serde_json::to_vec(&patched).map_err(|error| ApiError::internal(error.to_string()))?;
-        let unknown = fields::unknown_and_duplicate(schema, &text);
-        if validation == FieldValidation::Strict && !unknown.is_empty() {
-            return Err(fields::strict_error(schema, &unknown));
-        }
-        warnings.replace(unknown);
+impl Patch {
+    /// Reads a patch of this media type.
+    pub(crate) fn read(media: &str, text: Bytes) -> Result<Self, ApiError> {
+        let kind = kind(media)?;
+        let value = serde_json::from_slice(&text)
+            .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
+        Ok(Self { kind, value, text })
     }
-    fields::conform(schema, &patched)
+
+    /// The patched object, as a typed server would keep it.
+    pub(crate) fn apply(
+        &self,
+        schema: &str,
+        current: &Value,
+        validation: FieldValidation,
+        warnings: &Warnings,
+    ) -> Result<Value, ApiError> {
+        let patched = patch::apply_loosely(self.kind, schema, current, &self.value)?;
+        if validation != FieldValidation::Ignore {
+            let found = self.faults(schema, &patched)?;
+            if validation == FieldValidation::Strict && !found.is_empty() {
+                return Err(fields::strict_error(schema, &found));
+            }
+            warnings.replace(found);
+        }
+        fields::conform(schema, &patched)
+    }
+
+    /// Fields named twice in the patch, and fields of the result that its type does
+    /// not have (the patch itself may hold directives, which no type has).
+    fn faults(&self, schema: &str, patched: &Value) -> Result<Vec<String>, ApiError> {
+        let mut found = fields::unknown_and_duplicate(schema, &self.text);
+        found.retain(|message| message.starts_with("duplicate field"));
+        let text =
+            serde_json::to_vec(patched).map_err(|error| ApiError::internal(error.to_string()))?;
+        found.extend(fields::unknown_and_duplicate(schema, &text));
+        Ok(found)
+    }
 }

@@ -10,9 +10,9 @@ use nautilus_machinery::codec::{self, MediaType};
 use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::{Resource, Subresource};
 use nautilus_machinery::status::{self, ApiError};
+use nautilus_machinery::strategy;
 use nautilus_machinery::strategy::{Context, DeleteOptions};
 use nautilus_machinery::table::IncludeObject;
-use nautilus_machinery::{patch::PatchKind, strategy};
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -21,11 +21,12 @@ use crate::context::RestContext;
 use crate::failure::Failure;
 use crate::negotiate::{Agreed, Rendering, negotiate};
 use crate::options::{ListOptions, Query, WriteOptions, parse_dry_run, parse_version};
+use crate::patching::Patch;
 use crate::respond::{self, Form};
 use crate::route::{ResourceRequest, Verb};
 use crate::storage::{Deleted, Storage, Target, Writer, metadata_text};
 use crate::watch::Session;
-use crate::{ids, patching, stream};
+use crate::{ids, stream};
 
 /// The OpenAPI name of `DeleteOptions`.
 const DELETE_OPTIONS_SCHEMA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
@@ -227,15 +228,16 @@ impl Call {
     async fn patch(&self, request: Request, form: Form) -> Result<Response, Failure> {
         let options = write_options(request.uri(), request.headers())?;
         let (parts, content) = request.into_parts();
-        let kind = patching::kind(&body::content_type(&parts.headers))?;
+        let media = body::content_type(&parts.headers);
         let limit = self.context.limits.max_body_bytes;
         let content = body::read(&parts.headers, content, limit).await?;
-        let patch = patching::parse(&content)?;
+        let patch = Patch::read(&media, content)?;
         let warnings = Warnings::default();
         let writer = self.writer(&options);
         let schema = self.asked.resource.schema;
-        let apply =
-            |current: &Value| self.patched(kind, schema, current, &patch, &options, &warnings);
+        let apply = |current: &Value| {
+            Ok(patch.apply(schema, current, options.field_validation, &warnings)?)
+        };
         let updated = self
             .storage()
             .update(&self.target(), &writer, apply)
@@ -247,26 +249,6 @@ impl Call {
             updated.into_object(),
             &warnings,
         )
-    }
-
-    fn patched(
-        &self,
-        kind: PatchKind,
-        schema: &str,
-        current: &Value,
-        patch: &Value,
-        options: &WriteOptions,
-        warnings: &Warnings,
-    ) -> Result<Value, Failure> {
-        let applied = patching::apply(
-            kind,
-            schema,
-            current,
-            patch,
-            options.field_validation,
-            warnings,
-        )?;
-        Ok(applied)
     }
 
     async fn bind(&self, request: Request, form: Form) -> Result<Response, Failure> {

@@ -112,7 +112,7 @@ impl Storage {
                 let stored: Option<Value> = serde_json::from_slice(&row.value).ok();
                 stored
                     .filter(|object| metadata_text(object, "uid") == *uid)
-                    .map(|_| row.mod_revision)
+                    .map(|_| row.create_revision)
             }
             (Evidence::Bytes(bytes), Some(row)) if row.value == **bytes => Some(row.mod_revision),
             _ => None,

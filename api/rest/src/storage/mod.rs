@@ -45,8 +45,8 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    fn parse(resource: &Resource, row: KeyValue) -> Result<Self, Failure> {
-        let object = parse_object(resource, &row)?;
+    fn parse(resource: &Resource, row: &KeyValue) -> Result<Self, Failure> {
+        let object = parse_object(resource, row)?;
         Ok(Self {
             object,
             revision: row.mod_revision,
@@ -142,7 +142,7 @@ impl Storage {
     /// One object of this node's state as it is.
     pub(crate) fn read(&self, resource: &Resource, key: &str) -> Result<Option<Row>, Failure> {
         self.read_row(key)?
-            .map(|row| Row::parse(resource, row))
+            .map(|row| Row::parse(resource, &row))
             .transpose()
     }
 

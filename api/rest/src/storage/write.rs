@@ -216,7 +216,7 @@ impl Storage {
             match self.update_once(target, writer, &make).await {
                 Ok(Attempt::Done(updated)) => return Ok(updated),
                 Ok(Attempt::Lost) => {}
-                Err(_) if attempt == 0 && !writer.dry_run => {}
+                Err(failure) if may_be_stale(attempt, writer, &failure) => {}
                 Err(failure) => return Err(failure),
             }
         }
@@ -320,7 +320,7 @@ impl Storage {
             match self.delete_once(target, options, writer).await {
                 Ok(Attempt::Done(deleted)) => return Ok(deleted),
                 Ok(Attempt::Lost) => {}
-                Err(_) if attempt == 0 && !writer.dry_run => {}
+                Err(failure) if may_be_stale(attempt, writer, &failure) => {}
                 Err(failure) => return Err(failure),
             }
         }
@@ -399,6 +399,12 @@ fn stored_bytes(resource: &Resource, object: Value) -> Result<Bytes, Failure> {
     serde_json::to_vec(&convert::to_stored(resource, object))
         .map(Bytes::from)
         .map_err(|error| ApiError::internal(error.to_string()).into())
+}
+
+/// Whether a refusal may come from this node's lag: the first attempt reads without a
+/// barrier. What the quorum itself failed at is no such thing.
+fn may_be_stale(attempt: u32, writer: &Writer<'_>, failure: &Failure) -> bool {
+    attempt == 0 && !writer.dry_run && failure.error.code() < 500
 }
 
 fn uid_conflict(target: &Target<'_>, wanted: &str, actual: &str) -> Failure {

@@ -95,3 +95,25 @@ async fn readiness_lists_its_checks_when_asked() {
         "{text}"
     );
 }
+
+#[tokio::test]
+async fn a_change_of_leadership_is_told_to_who_watches() {
+    let world = World::start().await;
+    let mut changes = world.watch("/nautilus/v1/leader?watch=true").await;
+    assert_eq!(changes.next().await.unwrap()["term"], 1);
+    world.kv.lead(2, false);
+    let change = changes.next().await.unwrap();
+    assert_eq!((&change["term"], &change["id"]), (&2.into(), &1.into()));
+}
+
+#[tokio::test]
+async fn a_master_sees_the_node_and_its_members() {
+    let world = World::start().await;
+    let (_, status) = world.get("/nautilus/v1/status").await;
+    assert_eq!(
+        (&status["cluster"], &status["role"]),
+        (&"test".into(), &"leader".into())
+    );
+    let (_, members) = world.get("/nautilus/v1/members").await;
+    assert_eq!(members["members"][0]["role"], "voter");
+}

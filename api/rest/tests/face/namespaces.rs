@@ -99,3 +99,24 @@ async fn a_fresh_quorum_has_the_api_as_a_service() {
     assert_eq!(status, StatusCode::OK);
     assert_eq!(service["spec"]["ports"][0]["port"], 443);
 }
+
+#[tokio::test]
+async fn a_new_leader_empties_what_the_old_one_left() {
+    let world = World::start().await;
+    make_namespace(&world, "a").await;
+    world.kv.lead(2, false);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(nautilus_rest::run_controllers(
+        world.kv.clone(),
+        6443,
+        stop.clone(),
+    ));
+    world.delete("/api/v1/namespaces/a").await;
+    let path = "/api/v1/namespaces?watch=true&fieldSelector=metadata.name%3Da";
+    let mut events = world.watch(path).await;
+    assert_eq!(events.next_named().await.0, "ADDED");
+    world.kv.lead(3, true);
+    while events.next_named().await.0 != "DELETED" {}
+    stop.cancel();
+    running.await.unwrap();
+}

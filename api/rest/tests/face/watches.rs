@@ -5,9 +5,11 @@ use std::time::Duration;
 use nautilus_machinery::identity::User;
 use nautilus_rest::RequestLimits;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 
-use crate::world::{World, text};
+use crate::world::{World, text, within};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -193,4 +195,61 @@ async fn one_object_is_watched_by_its_path() {
     label(&world, "one", "a").await;
     label(&world, "two", "a").await;
     assert_eq!(events.next_named().await, pair("MODIFIED", "two"));
+}
+
+/// Speaks HTTP/1.1 by hand: opens a WebSocket and gives its first message.
+async fn first_message(world: &World, path: &str) -> Value {
+    let stream = TcpStream::connect(world.base.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    let mut stream = BufReader::new(stream);
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: nautilus\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut line = String::new();
+    stream.read_line(&mut line).await.unwrap();
+    assert!(line.starts_with("HTTP/1.1 101"), "{line}");
+    while line != "\r\n" {
+        line.clear();
+        stream.read_line(&mut line).await.unwrap();
+    }
+    // A final text frame, not masked, its length in two further bytes.
+    let mut frame = [0; 4];
+    stream.read_exact(&mut frame).await.unwrap();
+    assert_eq!(frame[..2], [0x81, 126]);
+    let mut message = vec![0; usize::from(u16::from_be_bytes([frame[2], frame[3]]))];
+    stream.read_exact(&mut message).await.unwrap();
+    serde_json::from_slice(&message).unwrap()
+}
+
+#[tokio::test]
+async fn a_watch_is_spoken_over_a_websocket() {
+    let world = World::start().await;
+    world.config_map("one", &json!({}), &json!({})).await;
+    let event = within(first_message(&world, &format!("{MAPS}?watch=true"))).await;
+    assert_eq!(event["type"], "ADDED");
+    assert_eq!(event["object"]["metadata"]["name"], "one");
+}
+
+#[tokio::test]
+async fn a_watch_in_protobuf_comes_in_frames_with_their_length() {
+    let world = World::start().await;
+    world.config_map("one", &json!({}), &json!({})).await;
+    let answer = world
+        .client
+        .get(format!("{}{MAPS}?watch=true&timeoutSeconds=1", world.base))
+        .header("accept", "application/vnd.kubernetes.protobuf;stream=watch")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        answer.headers()["content-type"],
+        "application/vnd.kubernetes.protobuf;stream=watch"
+    );
+    let body = within(answer.bytes()).await.unwrap();
+    let length = u32::from_be_bytes(body[..4].try_into().unwrap());
+    assert_eq!(usize::try_from(length).unwrap(), body.len() - 4);
+    assert_eq!(&body[4..11], b"\x0a\x05ADDED");
 }

@@ -35,6 +35,14 @@ pub(crate) struct Forgetful {
 }
 
 impl Forgetful {
+    pub(crate) fn lead(&self, term: u64, is_self: bool) {
+        self.inner.set_leadership(Leadership {
+            term,
+            is_self,
+            ..self.inner.leadership()
+        });
+    }
+
     pub(crate) fn lose_next_answer(&self) {
         self.answers_to_lose.fetch_add(1, Ordering::SeqCst);
     }

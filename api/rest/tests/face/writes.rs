@@ -320,3 +320,29 @@ async fn a_binding_gives_a_pod_its_node() {
     let (_, stored) = world.get(&format!("{pods}/web")).await;
     assert_eq!(stored["spec"]["nodeName"], "worker-1");
 }
+
+#[tokio::test]
+async fn a_strict_patch_names_the_unknown_field() {
+    let world = World::start().await;
+    let path = "/api/v1/namespaces/default/services/kubernetes?fieldValidation=Strict";
+    for media in [
+        "application/strategic-merge-patch+json",
+        "application/merge-patch+json",
+    ] {
+        let patch = r#"{"spec":{"foo":1}}"#;
+        let answer = world.send(Method::PATCH, path, media, patch).await;
+        let (status, answer) = crate::world::parts(answer).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+        let message = answer["message"].as_str().unwrap();
+        assert!(message.contains("unknown field \"spec.foo\""), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn server_side_apply_is_refused_with_the_patches_served() {
+    let world = World::start().await;
+    let media = "application/apply-patch+yaml";
+    let path = format!("{MAPS}/settings");
+    let answer = world.send(Method::PATCH, &path, media, "{}").await;
+    assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
