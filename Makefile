@@ -42,7 +42,7 @@ test: build e2e-bin ## Every test: unit, property, integration, end to end
 e2e-bin: ## Build kubectl and the Go programs for the end-to-end tests
 	@.ci/setup test
 	@mkdir -p $(NAUTILUS_E2E_BIN)
-	@cd tests/e2e && go build -o $(NAUTILUS_E2E_BIN)/ ./cmd/...
+	@cd tests/e2e && go build -ldflags "-X k8s.io/component-base/version.gitVersion=v1.37.2" -o $(NAUTILUS_E2E_BIN)/ ./cmd/...
 
 .PHONY: lint
 lint: setup ## Format, clippy, the dependency graph, the house rules
