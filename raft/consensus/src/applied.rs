@@ -26,7 +26,10 @@ struct Waiting {
 
 impl AppliedTracker {
     pub(crate) fn new(applied: Option<LogPosition>) -> Self {
-        Self { waiting: Mutex::new(Waiting::default()), newest: watch::channel(applied).0 }
+        Self {
+            waiting: Mutex::new(Waiting::default()),
+            newest: watch::channel(applied).0,
+        }
     }
 
     pub(crate) fn newest(&self) -> Option<LogPosition> {
@@ -54,7 +57,10 @@ impl AppliedTracker {
     pub(crate) async fn wait_for(&self, index: u64, deadline: Instant) -> bool {
         let receiver = {
             let mut waiting = self.waiting.lock();
-            if self.newest().is_some_and(|position| position.index >= index) {
+            if self
+                .newest()
+                .is_some_and(|position| position.index >= index)
+            {
                 return true;
             }
             let (sender, receiver) = oneshot::channel();
@@ -66,6 +72,9 @@ impl AppliedTracker {
             waiting.by_index.insert((index, ticket), sender);
             receiver
         };
-        matches!(tokio::time::timeout_at(deadline.into(), receiver).await, Ok(Ok(())))
+        matches!(
+            tokio::time::timeout_at(deadline.into(), receiver).await,
+            Ok(Ok(()))
+        )
     }
 }

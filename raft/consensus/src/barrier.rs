@@ -35,12 +35,18 @@ impl Barrier {
             Ok(Ok(Ok(index))) => index,
             Ok(Ok(Err(reason))) => return Err(BarrierError::Unavailable(reason)),
             Ok(Err(_)) => return Err(BarrierError::Unavailable("the node is stopping".into())),
-            Err(_) => return Err(BarrierError::Unavailable("no round was done in time".into())),
+            Err(_) => {
+                return Err(BarrierError::Unavailable(
+                    "no round was done in time".into(),
+                ));
+            }
         };
         if core.machinery.tracker.wait_for(index, deadline).await {
             return Ok(core.store().revision());
         }
-        Err(BarrierError::Unavailable(format!("entry {index} was not applied here in time")))
+        Err(BarrierError::Unavailable(format!(
+            "entry {index} was not applied here in time"
+        )))
     }
 }
 
@@ -52,7 +58,9 @@ pub(crate) async fn run(core: Arc<Core>) {
             () = core.stop.cancelled() => return,
             () = core.barrier.wake.notified() => {}
         }
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+            return;
+        };
         let waiting = std::mem::take(&mut *core.barrier.waiting.lock());
         if waiting.is_empty() {
             continue;

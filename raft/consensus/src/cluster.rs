@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use nautilus_machine::{
-    Cluster, ClusterError, Member, MemberRole, NewMember, NodeId, NodeStatus,
-};
+use nautilus_machine::{Cluster, ClusterError, Member, MemberRole, NewMember, NodeId, NodeStatus};
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
@@ -96,33 +94,52 @@ async fn change(core: &Arc<Core>, change: Change) -> Result<(), ClusterError> {
     Err(ClusterError::Unavailable(reason))
 }
 
-async fn change_there(core: &Arc<Core>, leader: NodeId, change: &Change) -> Result<(), ClusterError> {
+async fn change_there(
+    core: &Arc<Core>,
+    leader: NodeId,
+    change: &Change,
+) -> Result<(), ClusterError> {
     use v1::change_member_answer::Result as Wire;
     use v1::change_member_request::Change as Asked;
     let asked = match change.clone() {
-        Change::Admit(NewMember { id, peer_address }) => Asked::Admit(v1::Admit { id, peer_address }),
+        Change::Admit(NewMember { id, peer_address }) => {
+            Asked::Admit(v1::Admit { id, peer_address })
+        }
         Change::Promote(id) => Asked::Promote(id),
         Change::Remove(id) => Asked::Remove(id),
         Change::Transfer(id) => Asked::Transfer(id),
     };
     let mut client = core.peers.client(leader, Lane::Bulk);
-    let answer = client.change_member(v1::ChangeMemberRequest { change: Some(asked) }).await;
+    let answer = client
+        .change_member(v1::ChangeMemberRequest {
+            change: Some(asked),
+        })
+        .await;
     let answer = answer.map_err(|status| {
-        let sent = if never_sent(&status) { "" } else { " (it may have been done)" };
+        let sent = if never_sent(&status) {
+            ""
+        } else {
+            " (it may have been done)"
+        };
         ClusterError::Unavailable(format!("node {leader}: {}{sent}", chain(&status)))
     })?;
     match answer.into_inner().result {
         Some(Wire::Done(_)) => Ok(()),
         Some(Wire::Invalid(reason)) => Err(ClusterError::Invalid(reason)),
         Some(Wire::Unavailable(reason)) => Err(ClusterError::Unavailable(reason)),
-        None => Err(ClusterError::Unavailable(format!("node {leader} gave an empty answer"))),
+        None => Err(ClusterError::Unavailable(format!(
+            "node {leader} gave an empty answer"
+        ))),
     }
 }
 
 /// Makes a change on this node, which must lead.
 pub(crate) async fn change_here(core: &Arc<Core>, change: &Change) -> Result<(), ClusterError> {
     if core.raft_leader() != Some(core.config.node_id) {
-        return Err(ClusterError::Unavailable(format!("node {} does not lead", core.config.node_id)));
+        return Err(ClusterError::Unavailable(format!(
+            "node {} does not lead",
+            core.config.node_id
+        )));
     }
     match change {
         Change::Admit(member) => admit(core, member).await,
@@ -134,7 +151,9 @@ pub(crate) async fn change_here(core: &Arc<Core>, change: &Change) -> Result<(),
 
 async fn admit(core: &Core, new: &NewMember) -> Result<(), ClusterError> {
     if new.id == 0 || new.peer_address.is_empty() {
-        return Err(ClusterError::Invalid("a member needs an id above 0 and a peer address".into()));
+        return Err(ClusterError::Invalid(
+            "a member needs an id above 0 and a peer address".into(),
+        ));
     }
     if let Some(member) = core.peers.member(new.id) {
         if member.peer_address == new.peer_address {
@@ -145,19 +164,25 @@ async fn admit(core: &Core, new: &NewMember) -> Result<(), ClusterError> {
             new.id, member.peer_address
         )));
     }
-    let info = NodeInfo { peer_address: new.peer_address.clone(), ..NodeInfo::default() };
+    let info = NodeInfo {
+        peer_address: new.peer_address.clone(),
+        ..NodeInfo::default()
+    };
     let change = ChangeMembers::AddNodes(BTreeMap::from([(new.id, info)]));
     submit(core, change).await
 }
 
 async fn promote(core: &Core, id: NodeId) -> Result<(), ClusterError> {
     let member = core.peers.member(id);
-    let member = member.ok_or_else(|| ClusterError::Invalid(format!("node {id} is not a member")))?;
+    let member =
+        member.ok_or_else(|| ClusterError::Invalid(format!("node {id} is not a member")))?;
     if member.role == MemberRole::Voter {
         return Ok(());
     }
     if member.platform.is_empty() {
-        return Err(ClusterError::Invalid(format!("node {id} has not joined yet; start it first")));
+        return Err(ClusterError::Invalid(format!(
+            "node {id} has not joined yet; start it first"
+        )));
     }
     let deadline = Instant::now() + CATCH_UP;
     while let Some(behind) = lag(core, id).filter(|behind| *behind > CAUGHT_UP_ENTRIES) {
@@ -175,24 +200,39 @@ async fn promote(core: &Core, id: NodeId) -> Result<(), ClusterError> {
 fn lag(core: &Core, id: NodeId) -> Option<u64> {
     let metrics = core.raft.metrics();
     let metrics = metrics.borrow_watched();
-    let matched = metrics.replication.as_ref()?.get(&id)?.as_ref().map_or(0, |at| at.index + 1);
+    let matched = metrics
+        .replication
+        .as_ref()?
+        .get(&id)?
+        .as_ref()
+        .map_or(0, |at| at.index + 1);
     let last = metrics.last_log_index.map_or(0, |index| index + 1);
     Some(last.saturating_sub(matched))
 }
 
 async fn remove(core: &Core, id: NodeId) -> Result<(), ClusterError> {
-    let Some(member) = core.peers.member(id) else { return Ok(()) };
-    let voters: Vec<_> =
-        core.peers.members().into_iter().filter(|member| member.role == MemberRole::Voter).collect();
+    let Some(member) = core.peers.member(id) else {
+        return Ok(());
+    };
+    let voters: Vec<_> = core
+        .peers
+        .members()
+        .into_iter()
+        .filter(|member| member.role == MemberRole::Voter)
+        .collect();
     if member.role == MemberRole::Learner {
         return submit(core, ChangeMembers::RemoveNodes(BTreeSet::from([id]))).await;
     }
     if voters.len() == 1 {
-        return Err(ClusterError::Invalid(format!("node {id} is the only voter; a quorum can't be empty")));
+        return Err(ClusterError::Invalid(format!(
+            "node {id} is the only voter; a quorum can't be empty"
+        )));
     }
     if id == core.config.node_id {
         hand_over(core).await;
-        return Err(ClusterError::Unavailable("leadership is being handed over; ask again".into()));
+        return Err(ClusterError::Unavailable(
+            "leadership is being handed over; ask again".into(),
+        ));
     }
     submit(core, ChangeMembers::RemoveVoters(BTreeSet::from([id]))).await
 }
@@ -203,21 +243,40 @@ async fn transfer(core: &Core, id: NodeId) -> Result<(), ClusterError> {
     }
     match core.peers.member(id) {
         Some(member) if member.role == MemberRole::Voter => {}
-        Some(_) => return Err(ClusterError::Invalid(format!("node {id} is a learner; promote it first"))),
+        Some(_) => {
+            return Err(ClusterError::Invalid(format!(
+                "node {id} is a learner; promote it first"
+            )));
+        }
         None => return Err(ClusterError::Invalid(format!("node {id} is not a member"))),
     }
     let stopped = |error: &dyn std::fmt::Display| ClusterError::Unavailable(error.to_string());
-    core.raft.trigger().transfer_leader(id).await.map_err(|error| stopped(&error))?;
-    let took_over = |metrics: &openraft::RaftMetrics<TypeConfig>| metrics.current_leader == Some(id);
-    let waited = core.raft.wait(Some(TRANSFER_TIMEOUT)).metrics(took_over, "transfer").await;
-    waited.map(|_| ()).map_err(|_| ClusterError::Unavailable(format!("node {id} did not take over in time")))
+    core.raft
+        .trigger()
+        .transfer_leader(id)
+        .await
+        .map_err(|error| stopped(&error))?;
+    let took_over =
+        |metrics: &openraft::RaftMetrics<TypeConfig>| metrics.current_leader == Some(id);
+    let waited = core
+        .raft
+        .wait(Some(TRANSFER_TIMEOUT))
+        .metrics(took_over, "transfer")
+        .await;
+    waited
+        .map(|_| ())
+        .map_err(|_| ClusterError::Unavailable(format!("node {id} did not take over in time")))
 }
 
 /// Hands leadership to the voter that has most of the log; returns when another
 /// one leads, or after a moment.
 pub(crate) async fn hand_over(core: &Core) {
     let own = core.config.node_id;
-    let voters = core.peers.members().into_iter().filter(|member| member.role == MemberRole::Voter);
+    let voters = core
+        .peers
+        .members()
+        .into_iter()
+        .filter(|member| member.role == MemberRole::Voter);
     let heir = voters
         .filter(|member| member.id != own)
         .min_by_key(|member| lag(core, member.id).unwrap_or(u64::MAX))
@@ -229,7 +288,10 @@ pub(crate) async fn hand_over(core: &Core) {
     }
 }
 
-pub(crate) async fn submit(core: &Core, change: ChangeMembers<NodeId, NodeInfo>) -> Result<(), ClusterError> {
+pub(crate) async fn submit(
+    core: &Core,
+    change: ChangeMembers<NodeId, NodeInfo>,
+) -> Result<(), ClusterError> {
     match core.raft.change_membership(change, false).await {
         Ok(_) => {
             let metrics = core.raft.metrics();
@@ -240,9 +302,9 @@ pub(crate) async fn submit(core: &Core, change: ChangeMembers<NodeId, NodeInfo>)
         Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => {
             use openraft::errors::ChangeMembershipError as Refused;
             match error {
-                Refused::InProgress(_) => {
-                    Err(ClusterError::Unavailable("another change of the membership is under way".into()))
-                }
+                Refused::InProgress(_) => Err(ClusterError::Unavailable(
+                    "another change of the membership is under way".into(),
+                )),
                 other => Err(ClusterError::Invalid(other.to_string())),
             }
         }

@@ -68,7 +68,11 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 50, election_min_ms: 150, election_max_ms: 250 }
+        Self {
+            heartbeat_ms: 50,
+            election_min_ms: 150,
+            election_max_ms: 250,
+        }
     }
 }
 

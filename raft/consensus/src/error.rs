@@ -20,7 +20,9 @@ pub enum StartError {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum InitializeError {
     /// The data directory is not empty: this node is or was a member already.
-    #[error("this node already belongs to a quorum (its log is not empty); genesis is for an empty data directory")]
+    #[error(
+        "this node already belongs to a quorum (its log is not empty); genesis is for an empty data directory"
+    )]
     AlreadyInitialized,
     /// Raft stopped.
     #[error("raft: {0}")]

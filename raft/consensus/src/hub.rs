@@ -25,7 +25,10 @@ pub struct HubLimits {
 
 impl Default for HubLimits {
     fn default() -> Self {
-        Self { ring_events: 65_536, ring_bytes: 64 << 20 }
+        Self {
+            ring_events: 65_536,
+            ring_bytes: 64 << 20,
+        }
     }
 }
 
@@ -67,14 +70,30 @@ struct Signal {
 impl Hub {
     pub(crate) fn new(store: Arc<Store>, limits: HubLimits) -> Arc<Self> {
         let head = store.revision();
-        let ring = Ring { batches: VecDeque::new(), events: 0, bytes: 0, floor: head, head };
-        let (signal, _) = watch::channel(Signal { head, closed: false });
-        Arc::new(Self { store, limits, ring: RwLock::new(ring), signal })
+        let ring = Ring {
+            batches: VecDeque::new(),
+            events: 0,
+            bytes: 0,
+            floor: head,
+            head,
+        };
+        let (signal, _) = watch::channel(Signal {
+            head,
+            closed: false,
+        });
+        Arc::new(Self {
+            store,
+            limits,
+            ring: RwLock::new(ring),
+            signal,
+        })
     }
 
     /// Takes the events of entries just applied.
     pub(crate) fn publish(&self, applied: Vec<Applied>) {
-        let Some(head) = applied.last().map(|last| last.revision) else { return };
+        let Some(head) = applied.last().map(|last| last.revision) else {
+            return;
+        };
         let mut ring = self.ring.write();
         for entry in applied {
             if entry.events.is_empty() {
@@ -83,11 +102,17 @@ impl Hub {
             let bytes = entry.events.iter().map(weight).sum();
             ring.events += entry.events.len();
             ring.bytes += bytes;
-            ring.batches.push_back(Batch { revision: entry.revision, events: entry.events.into(), bytes });
+            ring.batches.push_back(Batch {
+                revision: entry.revision,
+                events: entry.events.into(),
+                bytes,
+            });
         }
         ring.head = head;
         while ring.events > self.limits.ring_events || ring.bytes > self.limits.ring_bytes {
-            let Some(oldest) = ring.batches.pop_front() else { break };
+            let Some(oldest) = ring.batches.pop_front() else {
+                break;
+            };
             ring.events -= oldest.events.len();
             ring.bytes -= oldest.bytes;
             ring.floor = oldest.revision;
@@ -101,7 +126,13 @@ impl Hub {
     pub(crate) fn restart(&self) {
         let head = self.store.revision();
         let mut ring = self.ring.write();
-        *ring = Ring { batches: VecDeque::new(), events: 0, bytes: 0, floor: head, head };
+        *ring = Ring {
+            batches: VecDeque::new(),
+            events: 0,
+            bytes: 0,
+            floor: head,
+            head,
+        };
         drop(ring);
         self.signal.send_modify(|signal| signal.head = head);
     }
@@ -111,7 +142,10 @@ impl Hub {
         self.signal.send_modify(|signal| signal.closed = true);
     }
 
-    pub(crate) fn watch(self: &Arc<Self>, request: WatchRequest) -> Result<Box<dyn Watcher>, WatchError> {
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        request: WatchRequest,
+    ) -> Result<Box<dyn Watcher>, WatchError> {
         if self.signal.borrow().closed {
             return Err(WatchError::Closed);
         }
@@ -137,23 +171,37 @@ impl Hub {
         if delivered < ring.floor {
             return Read::Behind;
         }
-        let from = ring.batches.partition_point(|batch| batch.revision <= delivered);
+        let from = ring
+            .batches
+            .partition_point(|batch| batch.revision <= delivered);
         let mut events = Vec::new();
         for batch in ring.batches.range(from..) {
-            let matching = batch.events.iter().filter(|event| range.contains(&event.kv.key));
+            let matching = batch
+                .events
+                .iter()
+                .filter(|event| range.contains(&event.kv.key));
             events.extend(matching.cloned());
             if events.len() >= EVENTS_PER_ANSWER {
-                return Read::Events { events, through: batch.revision };
+                return Read::Events {
+                    events,
+                    through: batch.revision,
+                };
             }
         }
-        Read::Events { events, through: ring.head.max(delivered) }
+        Read::Events {
+            events,
+            through: ring.head.max(delivered),
+        }
     }
 }
 
 enum Read {
     /// The ring has moved past what is wanted.
     Behind,
-    Events { events: Vec<Event>, through: Revision },
+    Events {
+        events: Vec<Event>,
+        through: Revision,
+    },
 }
 
 struct HubWatcher {
@@ -176,7 +224,9 @@ impl HubWatcher {
             match self.hub.read(&self.range, self.delivered) {
                 Read::Behind if self.live => {
                     metrics::counter!("nautilus_watch_lagged_total").increment(1);
-                    return Err(WatchError::Lagged { resume_after: self.delivered });
+                    return Err(WatchError::Lagged {
+                        resume_after: self.delivered,
+                    });
                 }
                 Read::Behind => {
                     let events = self.catch_up().await?;
@@ -201,9 +251,16 @@ impl HubWatcher {
 
     /// A piece of the past, read on a blocking thread.
     async fn catch_up(&mut self) -> Result<Vec<Event>, WatchError> {
-        let (store, range, from) = (Arc::clone(&self.hub.store), self.range.clone(), self.delivered + 1);
-        let read = tokio::task::spawn_blocking(move || store.history(&range, from, EVENTS_PER_ANSWER));
-        let history = read.await.map_err(|error| WatchError::Storage(error.to_string()))??;
+        let (store, range, from) = (
+            Arc::clone(&self.hub.store),
+            self.range.clone(),
+            self.delivered + 1,
+        );
+        let read =
+            tokio::task::spawn_blocking(move || store.history(&range, from, EVENTS_PER_ANSWER));
+        let history = read
+            .await
+            .map_err(|error| WatchError::Storage(error.to_string()))??;
         self.delivered = self.delivered.max(history.through);
         Ok(history.events)
     }

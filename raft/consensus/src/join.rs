@@ -9,8 +9,8 @@ use openraft::ChangeMembers;
 use zeroize::Zeroizing;
 
 use crate::cluster;
-use crate::node_core::Core;
 use crate::error::JoinError;
+use crate::node_core::Core;
 use crate::peers::{chain, client_on};
 use crate::transport::{PeerIdentity, Transport};
 use crate::types::NodeInfo;
@@ -59,14 +59,20 @@ pub async fn join(
         }
         match ask(transport.as_ref(), &address, &request).await {
             Ok(Asked::Granted(grant)) => return Ok(grant),
-            Ok(Asked::Elsewhere { address: leader, reason }) => {
+            Ok(Asked::Elsewhere {
+                address: leader,
+                reason,
+            }) => {
                 reasons.push(format!("{address}: {reason}"));
                 if !leader.is_empty() {
                     queue.push_front(leader);
                 }
             }
             Ok(Asked::Refused(reason)) => {
-                return Err(JoinError::Refused { node_id: request.node_id, reason });
+                return Err(JoinError::Refused {
+                    node_id: request.node_id,
+                    reason,
+                });
             }
             Err(reason) => reasons.push(format!("{address}: {reason}")),
         }
@@ -80,16 +86,27 @@ enum Asked {
     Refused(String),
 }
 
-async fn ask(transport: &dyn Transport, address: &str, request: &JoinRequest) -> Result<Asked, String> {
+async fn ask(
+    transport: &dyn Transport,
+    address: &str,
+    request: &JoinRequest,
+) -> Result<Asked, String> {
     use v1::join_answer::Result as Wire;
-    let connection = transport.connect(address, None).await.map_err(|error| error.to_string())?;
-    let mut client = client_on(connection).await.map_err(|error| error.to_string())?;
+    let connection = transport
+        .connect(address, None)
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut client = client_on(connection)
+        .await
+        .map_err(|error| error.to_string())?;
     let call = client.join(v1::JoinRequest {
         node_id: request.node_id,
         api_address: request.api_address.clone(),
         peer_address: request.peer_address.clone(),
     });
-    let answer = tokio::time::timeout(ANSWER, call).await.map_err(|_| "no answer in time".to_owned())?;
+    let answer = tokio::time::timeout(ANSWER, call)
+        .await
+        .map_err(|_| "no answer in time".to_owned())?;
     let answer = answer.map_err(|status| chain(&status))?;
     match answer.into_inner().result {
         Some(Wire::Grant(grant)) => Ok(Asked::Granted(JoinGrant {
@@ -97,9 +114,10 @@ async fn ask(transport: &dyn Transport, address: &str, request: &JoinRequest) ->
             leader_id: grant.leader_id,
             leader_address: grant.leader_address,
         })),
-        Some(Wire::Redirect(redirect)) => {
-            Ok(Asked::Elsewhere { address: redirect.address, reason: redirect.reason })
-        }
+        Some(Wire::Redirect(redirect)) => Ok(Asked::Elsewhere {
+            address: redirect.address,
+            reason: redirect.reason,
+        }),
         Some(Wire::Refused(reason)) => Ok(Asked::Refused(reason)),
         None => Err("an empty answer".into()),
     }
@@ -114,22 +132,39 @@ pub(crate) enum NotAdmitted {
 }
 
 /// The leader's side: judges the joiner and pins it; returns once that is committed.
-pub(crate) async fn admit(core: &Arc<Core>, peer: &PeerIdentity, request: v1::JoinRequest) -> Result<(), NotAdmitted> {
+pub(crate) async fn admit(
+    core: &Arc<Core>,
+    peer: &PeerIdentity,
+    request: v1::JoinRequest,
+) -> Result<(), NotAdmitted> {
     let id = request.node_id;
     if peer.node_id != id {
-        let reason = format!("the evidence is of node {}, but node {id} asks to join", peer.node_id);
+        let reason = format!(
+            "the evidence is of node {}, but node {id} asks to join",
+            peer.node_id
+        );
         return Err(NotAdmitted::Refused(reason));
     }
     match core.raft_leader() {
         Some(leader) if leader == core.config.node_id => {}
         Some(leader) => {
-            let address = core.peers.member(leader).map(|member| member.peer_address).unwrap_or_default();
-            let reason = format!("node {} does not lead, node {leader} does", core.config.node_id);
+            let address = core
+                .peers
+                .member(leader)
+                .map(|member| member.peer_address)
+                .unwrap_or_default();
+            let reason = format!(
+                "node {} does not lead, node {leader} does",
+                core.config.node_id
+            );
             return Err(NotAdmitted::Elsewhere { address, reason });
         }
         None => {
             let reason = format!("node {} knows no leader", core.config.node_id);
-            return Err(NotAdmitted::Elsewhere { address: String::new(), reason });
+            return Err(NotAdmitted::Elsewhere {
+                address: String::new(),
+                reason,
+            });
         }
     }
     let membership = core.peers.membership();
@@ -139,7 +174,9 @@ pub(crate) async fn admit(core: &Arc<Core>, peer: &PeerIdentity, request: v1::Jo
         )));
     };
     if peer.platform.is_empty() {
-        return Err(NotAdmitted::Refused(format!("node {id} shows no platform identity that could be pinned")));
+        return Err(NotAdmitted::Refused(format!(
+            "node {id} shows no platform identity that could be pinned"
+        )));
     }
     if !node.platform.is_empty() && node.platform != peer.platform {
         return Err(NotAdmitted::Refused(format!(
@@ -154,8 +191,13 @@ pub(crate) async fn admit(core: &Arc<Core>, peer: &PeerIdentity, request: v1::Jo
     };
     // Written even when nothing changes: its commit proves that this node still leads.
     let change = ChangeMembers::SetNodes(BTreeMap::from([(id, pinned)]));
-    cluster::submit(core, change).await.map_err(|error| match error {
-        ClusterError::Invalid(reason) => NotAdmitted::Refused(reason),
-        ClusterError::Unavailable(reason) => NotAdmitted::Elsewhere { address: String::new(), reason },
-    })
+    cluster::submit(core, change)
+        .await
+        .map_err(|error| match error {
+            ClusterError::Invalid(reason) => NotAdmitted::Refused(reason),
+            ClusterError::Unavailable(reason) => NotAdmitted::Elsewhere {
+                address: String::new(),
+                reason,
+            },
+        })
 }

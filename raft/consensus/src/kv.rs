@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use nautilus_machine::{
-    Applied, BarrierError, Kv, Leadership, NodeId, Proposal, ProposeError, RangeError, RangeRequest,
-    RangeResponse, Revision, WatchError, WatchRequest, Watcher,
+    Applied, BarrierError, Kv, Leadership, NodeId, Proposal, ProposeError, RangeError,
+    RangeRequest, RangeResponse, Revision, WatchError, WatchRequest, Watcher,
 };
 use tokio_stream::wrappers::WatchStream;
 use tracing::Instrument;
@@ -29,7 +29,10 @@ impl KvPort {
             .map_err(|error| ProposeError::Storage(format!("encoding a proposal: {error}")))?;
         let limit = core.config.limits.proposal_bytes;
         if encoded.len() > limit {
-            return Err(ProposeError::TooLarge { size: encoded.len(), limit });
+            return Err(ProposeError::TooLarge {
+                size: encoded.len(),
+                limit,
+            });
         }
         if let Some(fatal) = core.fatal.borrow().as_ref() {
             return Err(ProposeError::Storage(fatal.0.clone()));
@@ -48,7 +51,11 @@ impl KvPort {
         result
     }
 
-    async fn attempts(&self, proposal: Proposal, encoded: bytes::Bytes) -> Result<Applied, ProposeError> {
+    async fn attempts(
+        &self,
+        proposal: Proposal,
+        encoded: bytes::Bytes,
+    ) -> Result<Applied, ProposeError> {
         let core = &self.0;
         let deadline = Instant::now() + core.config.limits.propose_timeout;
         let mut reason = "no leader is known".to_owned();
@@ -75,12 +82,18 @@ impl KvPort {
     }
 
     /// The entry is committed: it will be applied here too, unless this node stops.
-    async fn applied_here(&self, reply: AppliedReply, deadline: Instant) -> Result<Applied, ProposeError> {
+    async fn applied_here(
+        &self,
+        reply: AppliedReply,
+        deadline: Instant,
+    ) -> Result<Applied, ProposeError> {
         let index = reply.position.index;
         if self.0.machinery.tracker.wait_for(index, deadline).await {
             return Ok(reply.into());
         }
-        Err(ProposeError::Unknown(format!("entry {index} is committed, but was not applied here in time")))
+        Err(ProposeError::Unknown(format!(
+            "entry {index} is committed, but was not applied here in time"
+        )))
     }
 }
 
@@ -95,20 +108,31 @@ async fn within(
     }
 }
 
-async fn forward(core: &Arc<Core>, leader: NodeId, proposal: bytes::Bytes) -> Result<AppliedReply, Attempt> {
+async fn forward(
+    core: &Arc<Core>,
+    leader: NodeId,
+    proposal: bytes::Bytes,
+) -> Result<AppliedReply, Attempt> {
     use v1::propose_answer::Result as Wire;
     let mut client = core.peers.client(leader, Lane::Bulk);
     let answer = client.propose(v1::ProposeRequest { proposal }).await;
     let answer = answer.map_err(|status| {
         let text = format!("node {leader}: {}", chain(&status));
-        if never_sent(&status) { Attempt::NotTaken(text) } else { Attempt::Unknown(text) }
+        if never_sent(&status) {
+            Attempt::NotTaken(text)
+        } else {
+            Attempt::Unknown(text)
+        }
     })?;
     match answer.into_inner().result {
-        Some(Wire::Applied(reply)) => postcard::from_bytes(&reply)
-            .map_err(|error| Attempt::Unknown(format!("node {leader} gave a malformed answer: {error}"))),
+        Some(Wire::Applied(reply)) => postcard::from_bytes(&reply).map_err(|error| {
+            Attempt::Unknown(format!("node {leader} gave a malformed answer: {error}"))
+        }),
         Some(Wire::NotTaken(reason)) => Err(Attempt::NotTaken(reason)),
         Some(Wire::Unknown(reason)) => Err(Attempt::Unknown(reason)),
-        None => Err(Attempt::Unknown(format!("node {leader} gave an empty answer"))),
+        None => Err(Attempt::Unknown(format!(
+            "node {leader} gave an empty answer"
+        ))),
     }
 }
 
@@ -144,6 +168,8 @@ impl Kv for KvPort {
 
     fn leadership_changes(&self) -> BoxStream<'static, Leadership> {
         let stop = self.0.stop.clone().cancelled_owned();
-        WatchStream::new(self.0.leadership.subscribe()).take_until(stop).boxed()
+        WatchStream::new(self.0.leadership.subscribe())
+            .take_until(stop)
+            .boxed()
     }
 }

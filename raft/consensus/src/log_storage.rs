@@ -4,12 +4,13 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
-use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use crate::log::{Wal, WalReader};
 use crate::types::{
-    LogId, RaftEntry, TypeConfig, Vote, hard_vote, log_id, position, raft_entry, raft_vote, raw_entry,
+    LogId, RaftEntry, TypeConfig, Vote, hard_vote, log_id, position, raft_entry, raft_vote,
+    raw_entry,
 };
 
 /// Bytes of entries one append to a follower carries at most.
@@ -35,7 +36,10 @@ pub(crate) struct LogReader(WalReader);
 impl LogReader {
     fn read(&self, range: std::ops::Range<u64>, max_bytes: usize) -> io::Result<Vec<RaftEntry>> {
         let entries = self.0.read(range, max_bytes)?;
-        let decoded = entries.into_iter().map(raft_entry).collect::<Result<_, _>>();
+        let decoded = entries
+            .into_iter()
+            .map(raft_entry)
+            .collect::<Result<_, _>>();
         decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }
@@ -62,7 +66,11 @@ impl RaftLogReader<TypeConfig> for LogReader {
         Ok(self.0.vote().map(raft_vote))
     }
 
-    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<RaftEntry>> {
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> io::Result<Vec<RaftEntry>> {
         self.read(start..end, APPEND_BYTES)
     }
 }
@@ -72,7 +80,10 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
 
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
         let (purged, last) = self.reader.0.bounds();
-        Ok(LogState { last_purged_log_id: purged.map(log_id), last_log_id: last.map(log_id) })
+        Ok(LogState {
+            last_purged_log_id: purged.map(log_id),
+            last_log_id: last.map(log_id),
+        })
     }
 
     async fn get_log_reader(&mut self) -> LogReader {
@@ -99,8 +110,10 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
         I: IntoIterator<Item = RaftEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Result<Vec<_>, _> = entries.into_iter().map(|entry| raw_entry(&entry)).collect();
-        let entries = entries.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let entries: Result<Vec<_>, _> =
+            entries.into_iter().map(|entry| raw_entry(&entry)).collect();
+        let entries =
+            entries.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let done = move |result: Result<(), crate::log::LogError>| {
             callback.io_completed(result.map_err(io::Error::from));
         };

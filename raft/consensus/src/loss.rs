@@ -42,7 +42,13 @@ pub(crate) struct LossDetector {
 impl LossDetector {
     pub(crate) fn new() -> (Self, mpsc::Receiver<NodeId>) {
         let (ended, receiver) = mpsc::channel(QUEUE);
-        (Self { ended, found: Mutex::new(BTreeMap::new()) }, receiver)
+        (
+            Self {
+                ended,
+                found: Mutex::new(BTreeMap::new()),
+            },
+            receiver,
+        )
     }
 
     /// Where to tell that a connection from a peer ended.
@@ -53,7 +59,9 @@ impl LossDetector {
     /// Whether this node lately found the leader of `term` gone.
     pub(crate) fn found(&self, leader: NodeId, term: u64) -> bool {
         let found = self.found.lock();
-        found.get(&leader).is_some_and(|(at_term, at)| *at_term == term && at.elapsed() < FINDING)
+        found
+            .get(&leader)
+            .is_some_and(|(at_term, at)| *at_term == term && at.elapsed() < FINDING)
     }
 
     fn note(&self, leader: NodeId, term: u64) {
@@ -96,11 +104,14 @@ pub(crate) async fn confirm(core: &Core, leader: NodeId, term: u64) -> bool {
 fn followed(core: &Core, peer: NodeId) -> Option<u64> {
     let metrics = core.raft.metrics();
     let metrics = metrics.borrow_watched();
-    (metrics.current_leader == Some(peer) && peer != core.config.node_id).then_some(metrics.current_term)
+    (metrics.current_leader == Some(peer) && peer != core.config.node_id)
+        .then_some(metrics.current_term)
 }
 
 async fn refuses(core: &Core, peer: NodeId) -> bool {
-    let Some(member) = core.peers.member(peer) else { return false };
+    let Some(member) = core.peers.member(peer) else {
+        return false;
+    };
     let connected = tokio::net::TcpStream::connect(&member.peer_address);
     let connected = tokio::time::timeout(PROBE, connected).await;
     matches!(connected, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused)
@@ -116,7 +127,9 @@ async fn succeed(core: &Arc<Core>, leader: NodeId, term: u64) {
         .collect();
     let mut heirs: Vec<NodeId> = voters.iter().copied().filter(|id| *id != leader).collect();
     heirs.sort_unstable();
-    let Some(rank) = heirs.iter().position(|id| *id == core.config.node_id) else { return };
+    let Some(rank) = heirs.iter().position(|id| *id == core.config.node_id) else {
+        return;
+    };
     tokio::time::sleep(STAGGER * u32::try_from(rank).unwrap_or(u32::MAX)).await;
     if followed(core, leader) != Some(term) {
         return;
@@ -127,14 +140,25 @@ async fn succeed(core: &Arc<Core>, leader: NodeId, term: u64) {
         let mut client = core.peers.client(id, Lane::Raft);
         asked.spawn(async move {
             let call = client.confirm_loss(v1::ConfirmLossRequest { leader, term });
-            tokio::time::timeout(CONFIRM, call).await.ok()?.ok().map(tonic::Response::into_inner)
+            tokio::time::timeout(CONFIRM, call)
+                .await
+                .ok()?
+                .ok()
+                .map(tonic::Response::into_inner)
         });
     }
     let (mut agreed, needed) = (1, voters.len() / 2 + 1);
     while agreed < needed {
-        let Some(answer) = asked.join_next().await else { break };
+        let Some(answer) = asked.join_next().await else {
+            break;
+        };
         let Ok(Some(answer)) = answer else { continue };
-        let longer = answer.last.map(crate::wire::from_log_id).as_ref().map(crate::types::position) > own_last;
+        let longer = answer
+            .last
+            .map(crate::wire::from_log_id)
+            .as_ref()
+            .map(crate::types::position)
+            > own_last;
         if answer.lost && longer {
             // Its own turn comes next, and it can win.
             return;
@@ -142,7 +166,11 @@ async fn succeed(core: &Arc<Core>, leader: NodeId, term: u64) {
         agreed += usize::from(answer.lost);
     }
     if agreed >= needed && followed(core, leader) == Some(term) {
-        tracing::info!(leader, term, "the leader's process is gone; asking for votes at once");
+        tracing::info!(
+            leader,
+            term,
+            "the leader's process is gone; asking for votes at once"
+        );
         metrics::counter!("nautilus_raft_leader_losses_total").increment(1);
         // A core that stopped says so by itself.
         let _ = core.raft.trigger().elect(false).await;

@@ -5,13 +5,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, StreamExt};
-use futures_util::Stream;
 use nautilus_machine::NodeId;
-use openraft::errors::{
-    NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable,
-};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, stream_append_sequential};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
@@ -43,11 +41,19 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     type Network = PeerNetwork;
 
     async fn new_client(&mut self, target: NodeId, _node: &NodeInfo) -> PeerNetwork {
-        PeerNetwork { peers: Arc::clone(&self.peers), target, streaming: true }
+        PeerNetwork {
+            peers: Arc::clone(&self.peers),
+            target,
+            streaming: true,
+        }
     }
 
     async fn new_heartbeat_client(&mut self, target: NodeId, _node: &NodeInfo) -> PeerNetwork {
-        PeerNetwork { peers: Arc::clone(&self.peers), target, streaming: false }
+        PeerNetwork {
+            peers: Arc::clone(&self.peers),
+            target,
+            streaming: false,
+        }
     }
 }
 
@@ -112,7 +118,13 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         &'s mut self,
         input: S,
         option: RPCOption,
-    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>>
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+            RPCError<TypeConfig>,
+        >,
+    >
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
@@ -121,12 +133,14 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         }
         Box::pin(async move {
             // An entry that can't be encoded ends the stream; it was encoded before, in the log.
-            let requests = input.map(|request| wire::to_append(&request)).take_while(|request| {
-                if let Err(error) = request {
-                    tracing::error!(%error, "an entry can't be sent");
-                }
-                std::future::ready(request.is_ok())
-            });
+            let requests = input
+                .map(|request| wire::to_append(&request))
+                .take_while(|request| {
+                    if let Err(error) = request {
+                        tracing::error!(%error, "an entry can't be sent");
+                    }
+                    std::future::ready(request.is_ok())
+                });
             let mut client = self.client(Lane::Raft);
             let requests = requests.filter_map(|request| std::future::ready(request.ok()));
             let answers = self.call(CONNECT_TIMEOUT, client.append(requests)).await?;
@@ -217,19 +231,33 @@ impl PeerNetwork {
         file: &Arc<SnapshotFile>,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let mut client = self.client(Lane::Bulk);
-        let asked = client.snapshot_progress(v1::SnapshotProgressRequest { name: file.name.clone() });
+        let asked = client.snapshot_progress(v1::SnapshotProgressRequest {
+            name: file.name.clone(),
+        });
         let there = self.call(CONNECT_TIMEOUT, asked).await?.bytes;
         let from = if there <= file.size_bytes { there } else { 0 };
-        tracing::info!(target_node = self.target, name = file.name, bytes = file.size_bytes, from, "sending a snapshot");
+        tracing::info!(
+            target_node = self.target,
+            name = file.name,
+            bytes = file.size_bytes,
+            from,
+            "sending a snapshot"
+        );
         let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
-        let reader = tokio::spawn(read_chunks(Arc::clone(file), wire::to_vote(vote), from, sender));
+        let reader = tokio::spawn(read_chunks(
+            Arc::clone(file),
+            wire::to_vote(vote),
+            from,
+            sender,
+        ));
         let answer = client.install_snapshot(ReceiverStream::new(chunks)).await;
         reader.abort();
         let answer = answer.map_err(|status| {
             let text = format!("node {}: {}", self.target, chain(&status));
             StreamingError::Network(NetworkError::from_string(text))
         })?;
-        let vote = wire::from_vote(answer.into_inner().vote).map_err(|error| NetworkError::new(&error))?;
+        let vote =
+            wire::from_vote(answer.into_inner().vote).map_err(|error| NetworkError::new(&error))?;
         Ok(SnapshotResponse::new(vote))
     }
 }
@@ -248,7 +276,11 @@ async fn read_chunks(
         size_bytes: file.size_bytes,
         vote: Some(vote),
     };
-    let mut queue = VecDeque::from([v1::SnapshotChunk { start: Some(start), offset: from, data: Default::default() }]);
+    let mut queue = VecDeque::from([v1::SnapshotChunk {
+        start: Some(start),
+        offset: from,
+        data: Default::default(),
+    }]);
     let mut offset = from;
     loop {
         while let Some(chunk) = queue.pop_front() {
@@ -263,7 +295,11 @@ async fn read_chunks(
             return Ok(());
         }
         data.truncate(length);
-        queue.push_back(v1::SnapshotChunk { start: None, offset, data: data.into() });
+        queue.push_back(v1::SnapshotChunk {
+            start: None,
+            offset,
+            data: data.into(),
+        });
         offset += length as u64;
     }
 }

@@ -21,7 +21,6 @@ use crate::barrier::{self, Barrier};
 use crate::channel::Channel;
 use crate::cluster::{self, ClusterPort};
 use crate::config::ConsensusConfig;
-use crate::node_core::{Core, LeaderClock, SecretsSource};
 use crate::error::{FatalError, InitializeError, StartError};
 use crate::hub::Hub;
 use crate::kv::KvPort;
@@ -29,6 +28,7 @@ use crate::log::{Wal, WalOptions, WriteFault};
 use crate::log_storage::LogStorage;
 use crate::loss::{self, LossDetector};
 use crate::network::NetworkFactory;
+use crate::node_core::{Core, LeaderClock, SecretsSource};
 use crate::peers::Peers;
 use crate::server;
 use crate::snapshots::Snapshots;
@@ -89,13 +89,24 @@ impl Consensus {
         let raft_config = Arc::new(raft_config(&config)?);
         let (opening, ring) = (config.clone(), keyring.clone());
         let opened = tokio::task::spawn_blocking(move || open(&opening, &ring, write_fault));
-        let (wal, machinery) = opened.await.map_err(|error| StartError::Storage(error.to_string()))??;
+        let (wal, machinery) = opened
+            .await
+            .map_err(|error| StartError::Storage(error.to_string()))??;
         let machine = StateMachine::new(Arc::clone(&machinery))
             .map_err(|error| StartError::Storage(error.to_string()))?;
         let log = wal.reader();
         let peers = Peers::new(config.node_id, Arc::clone(&transport));
-        let network = NetworkFactory { peers: Arc::clone(&peers) };
-        let raft = Raft::new(config.node_id, raft_config, network, LogStorage::new(wal), machine).await;
+        let network = NetworkFactory {
+            peers: Arc::clone(&peers),
+        };
+        let raft = Raft::new(
+            config.node_id,
+            raft_config,
+            network,
+            LogStorage::new(wal),
+            machine,
+        )
+        .await;
         let raft = raft.map_err(|error| StartError::Storage(error.to_string()))?;
         peers.set_membership(raft.metrics().borrow_watched().membership_config.clone());
         let (losses, ended) = LossDetector::new();
@@ -121,7 +132,8 @@ impl Consensus {
         core.tasks.spawn(upkeep::shorten_log(Arc::clone(&core)));
         core.tasks.spawn(barrier::run(Arc::clone(&core)));
         core.tasks.spawn(loss::run(Arc::clone(&core), ended));
-        core.tasks.spawn(server::serve(Arc::clone(&core), transport, listener));
+        core.tasks
+            .spawn(server::serve(Arc::clone(&core), transport, listener));
         Ok(Self { core })
     }
 
@@ -134,10 +146,16 @@ impl Consensus {
             platform: platform.to_owned(),
         };
         let members: BTreeMap<NodeId, NodeInfo> = BTreeMap::from([(config.node_id, node)]);
-        self.core.raft.initialize(members).await.map_err(|error| match error {
-            RaftError::APIError(RaftInitializeError::NotAllowed(_)) => InitializeError::AlreadyInitialized,
-            other => InitializeError::Raft(other.to_string()),
-        })
+        self.core
+            .raft
+            .initialize(members)
+            .await
+            .map_err(|error| match error {
+                RaftError::APIError(RaftInitializeError::NotAllowed(_)) => {
+                    InitializeError::AlreadyInitialized
+                }
+                other => InitializeError::Raft(other.to_string()),
+            })
     }
 
     /// Whether this node belongs to a quorum already (genesis or a first append was here).
@@ -195,7 +213,9 @@ impl Consensus {
         let store = Arc::clone(&core.machinery.store);
         match tokio::task::spawn_blocking(move || store.flush()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the store was not flushed; the log has it all"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the store was not flushed; the log has it all")
+            }
             Err(error) => tracing::warn!(%error, "the store was not flushed; the log has it all"),
         }
     }
@@ -225,7 +245,8 @@ fn open(
         write_fault,
     };
     let wal = Wal::open(&options, envelope).map_err(|error| storage(&error))?;
-    let store = Store::open(&config.data_dir.join("store"), keyring).map_err(|error| storage(&error))?;
+    let store =
+        Store::open(&config.data_dir.join("store"), keyring).map_err(|error| storage(&error))?;
     let store = Arc::new(store);
     let snapshots = Snapshots::open(config.data_dir.join("snapshots"), config.node_id, &store)
         .map_err(|error| storage(&error))?;
@@ -258,5 +279,6 @@ fn raft_config(config: &ConsensusConfig) -> Result<Config, StartError> {
         broadcast_submitted_on_append: Some(true),
         ..Config::default()
     };
-    raft.validate().map_err(|error| StartError::Config(error.to_string()))
+    raft.validate()
+        .map_err(|error| StartError::Config(error.to_string()))
 }

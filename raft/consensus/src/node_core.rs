@@ -75,18 +75,27 @@ impl Core {
     pub(crate) async fn propose_here(&self, proposal: Proposal) -> Result<AppliedReply, Attempt> {
         let time = self.clock.stamp(self.store().time());
         let entry = Entry { time, proposal };
-        let encoded = postcard::to_stdvec(&entry).map_err(|error| Attempt::NotTaken(error.to_string()))?;
+        let encoded =
+            postcard::to_stdvec(&entry).map_err(|error| Attempt::NotTaken(error.to_string()))?;
         match self.raft.client_write(LogData(Bytes::from(encoded))).await {
             Ok(written) => {
                 let position = crate::types::position(&written.log_id);
                 written.data.0.ok_or_else(|| {
-                    Attempt::Unknown(format!("entry {}.{} has no outcome", position.term, position.index))
+                    Attempt::Unknown(format!(
+                        "entry {}.{} has no outcome",
+                        position.term, position.index
+                    ))
                 })
             }
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
                 Err(Attempt::NotTaken(match forward.leader_id {
-                    Some(id) => format!("node {} does not lead, node {id} does", self.config.node_id),
-                    None => format!("node {} does not lead, and knows no leader", self.config.node_id),
+                    Some(id) => {
+                        format!("node {} does not lead, node {id} does", self.config.node_id)
+                    }
+                    None => format!(
+                        "node {} does not lead, and knows no leader",
+                        self.config.node_id
+                    ),
                 }))
             }
             Err(other) => Err(Attempt::Unknown(other.to_string())),
@@ -94,15 +103,25 @@ impl Core {
     }
 
     /// A proposal of the leader's own upkeep, void in any other term.
-    pub(crate) async fn propose_in_term(&self, term: u64, command: Command) -> Result<AppliedReply, Attempt> {
-        let proposal = Proposal { command, guard_term: Some(term), trace: None };
+    pub(crate) async fn propose_in_term(
+        &self,
+        term: u64,
+        command: Command,
+    ) -> Result<AppliedReply, Attempt> {
+        let proposal = Proposal {
+            command,
+            guard_term: Some(term),
+            trace: None,
+        };
         self.propose_here(proposal).await
     }
 
     /// The index a read has to wait for; this node must lead, and proves it to a quorum.
     pub(crate) async fn read_index_here(&self) -> Result<u64, String> {
         let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
-        linearizer.map(|linearizer| linearizer.read_log_id().index()).map_err(|error| error.to_string())
+        linearizer
+            .map(|linearizer| linearizer.read_log_id().index())
+            .map_err(|error| error.to_string())
     }
 
     /// Waits for another leadership, or a moment.
@@ -148,5 +167,7 @@ impl LeaderClock {
 
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }

@@ -13,9 +13,7 @@ use nautilus_machine::{Member, NodeId};
 use parking_lot::Mutex;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::config::{
-    CONNECT_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, PEER_MESSAGE_BYTES,
-};
+use crate::config::{CONNECT_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, PEER_MESSAGE_BYTES};
 use crate::transport::{Connection, PeerIdentity, Transport};
 use crate::types::{StoredMembership, members_of};
 use crate::wire::v1::peer_client::PeerClient;
@@ -59,7 +57,9 @@ impl Peers {
 
     pub(crate) fn set_membership(&self, membership: Arc<StoredMembership>) {
         let known = membership.clone();
-        self.clients.lock().retain(|(id, _), _| known.get_node(id).is_some());
+        self.clients
+            .lock()
+            .retain(|(id, _), _| known.get_node(id).is_some());
         self.membership.store(membership);
     }
 
@@ -102,10 +102,12 @@ impl Peers {
         let mut clients = self.clients.lock();
         let client = clients.entry((id, lane)).or_insert_with(|| {
             let peers = Arc::clone(self);
-            wrap(endpoint().connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-                let peers = Arc::clone(&peers);
-                async move { peers.connect(id).await.map(TokioIo::new) }
-            })))
+            wrap(
+                endpoint().connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+                    let peers = Arc::clone(&peers);
+                    async move { peers.connect(id).await.map(TokioIo::new) }
+                })),
+            )
         });
         client.clone()
     }
@@ -113,14 +115,19 @@ impl Peers {
     async fn connect(&self, id: NodeId) -> Result<Connection, NotConnected> {
         let failed = |reason: String| NotConnected(format!("node {id}: {reason}"));
         let membership = self.membership.load_full();
-        let node = membership.get_node(&id).ok_or_else(|| failed("is not a member".into()))?;
+        let node = membership
+            .get_node(&id)
+            .ok_or_else(|| failed("is not a member".into()))?;
         if id == self.own_id {
             return Err(failed("is this node itself".into()));
         }
         let connected = self.transport.connect(&node.peer_address, Some(id)).await;
         let connection = connected.map_err(|error| failed(error.to_string()))?;
         if connection.peer.node_id != id {
-            return Err(failed(format!("{} answers as node {}", node.peer_address, connection.peer.node_id)));
+            return Err(failed(format!(
+                "{} answers as node {}",
+                node.peer_address, connection.peer.node_id
+            )));
         }
         self.check(&connection.peer).map_err(failed)?;
         Ok(connection)
@@ -132,10 +139,16 @@ pub(crate) async fn client_on(connection: Connection) -> Result<Client, NotConne
     let connection = Arc::new(Mutex::new(Some(connection)));
     let connector = tower::service_fn(move |_: Uri| {
         let taken = connection.lock().take();
-        async move { taken.map(TokioIo::new).ok_or_else(|| NotConnected("the connection broke".into())) }
+        async move {
+            taken
+                .map(TokioIo::new)
+                .ok_or_else(|| NotConnected("the connection broke".into()))
+        }
     });
     let channel = endpoint().connect_with_connector(connector).await;
-    channel.map(wrap).map_err(|error| NotConnected(chain(&error)))
+    channel
+        .map(wrap)
+        .map_err(|error| NotConnected(chain(&error)))
 }
 
 fn endpoint() -> Endpoint {

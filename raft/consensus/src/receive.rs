@@ -30,10 +30,17 @@ pub(crate) async fn receive(
     mut chunks: Streaming<v1::SnapshotChunk>,
 ) -> Result<(Vote, SnapshotFile), Status> {
     let failed = |error: std::io::Error| Status::internal(format!("receiving a snapshot: {error}"));
-    let first = next(&mut chunks).await?.ok_or_else(|| malformed(Malformed("no chunk".into())))?;
-    let start = first.start.ok_or_else(|| malformed(Malformed("no start".into())))?;
+    let first = next(&mut chunks)
+        .await?
+        .ok_or_else(|| malformed(Malformed("no chunk".into())))?;
+    let start = first
+        .start
+        .ok_or_else(|| malformed(Malformed("no start".into())))?;
     let vote = wire::from_vote(start.vote).map_err(malformed)?;
-    let partial = machinery.snapshots.partial_path(&start.name).map_err(failed)?;
+    let partial = machinery
+        .snapshots
+        .partial_path(&start.name)
+        .map_err(failed)?;
     let mut file = OpenOptions::new()
         .create(true)
         .write(true)
@@ -44,15 +51,24 @@ pub(crate) async fn receive(
     let mut offset = file.seek(std::io::SeekFrom::End(0)).await.map_err(failed)?;
     if first.offset != offset {
         file.set_len(0).await.map_err(failed)?;
-        return Err(Status::aborted(format!("chunk at {} where {offset} is wanted", first.offset)));
+        return Err(Status::aborted(format!(
+            "chunk at {} where {offset} is wanted",
+            first.offset
+        )));
     }
     while offset < start.size_bytes {
         let Some(chunk) = next(&mut chunks).await? else {
             file.flush().await.map_err(failed)?;
-            return Err(Status::aborted(format!("the snapshot ended at {offset} of {}", start.size_bytes)));
+            return Err(Status::aborted(format!(
+                "the snapshot ended at {offset} of {}",
+                start.size_bytes
+            )));
         };
         if chunk.offset != offset {
-            return Err(Status::aborted(format!("chunk at {} where {offset} is wanted", chunk.offset)));
+            return Err(Status::aborted(format!(
+                "chunk at {} where {offset} is wanted",
+                chunk.offset
+            )));
         }
         file.write_all(&chunk.data).await.map_err(failed)?;
         offset += chunk.data.len() as u64;
@@ -62,11 +78,15 @@ pub(crate) async fn receive(
     let machinery = Arc::clone(machinery);
     let complete = move || machinery.snapshots.complete(&partial, &machinery.store);
     let completed = tokio::task::spawn_blocking(complete).await;
-    let file = completed.map_err(|error| Status::internal(error.to_string()))?.map_err(failed)?;
+    let file = completed
+        .map_err(|error| Status::internal(error.to_string()))?
+        .map_err(failed)?;
     Ok((vote, file))
 }
 
-async fn next(chunks: &mut Streaming<v1::SnapshotChunk>) -> Result<Option<v1::SnapshotChunk>, Status> {
+async fn next(
+    chunks: &mut Streaming<v1::SnapshotChunk>,
+) -> Result<Option<v1::SnapshotChunk>, Status> {
     let next = tokio::time::timeout(SNAPSHOT_STALL, chunks.message()).await;
     next.map_err(|_| Status::aborted("the snapshot's transfer stood still"))?
 }

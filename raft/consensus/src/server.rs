@@ -29,8 +29,12 @@ const STREAMS_PER_CONNECTION: u32 = 8192;
 /// Serves until the node stops.
 pub(crate) async fn serve(core: Arc<Core>, transport: Arc<dyn Transport>, listener: TcpListener) {
     let (sender, ready) = mpsc::channel(READY);
-    core.tasks.spawn(accept(Arc::clone(&core), transport, listener, sender));
-    let service = PeerService { core: Arc::clone(&core), receiving: Arc::default() };
+    core.tasks
+        .spawn(accept(Arc::clone(&core), transport, listener, sender));
+    let service = PeerService {
+        core: Arc::clone(&core),
+        receiving: Arc::default(),
+    };
     let service = PeerServer::new(service)
         .max_decoding_message_size(PEER_MESSAGE_BYTES)
         .max_encoding_message_size(PEER_MESSAGE_BYTES);
@@ -58,7 +62,9 @@ async fn accept(
 ) {
     let handshakes = Arc::new(Semaphore::new(core.config.limits.handshakes));
     loop {
-        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else {
+            return;
+        };
         let tcp = tokio::select! {
             () = core.stop.cancelled() => return,
             accepted = listener.accept() => match accepted {
@@ -82,8 +88,16 @@ async fn accept(
     }
 }
 
-async fn handshake(core: &Core, transport: &dyn Transport, tcp: TcpStream, ready: &mpsc::Sender<io::Result<PeerIo>>) {
-    let from = tcp.peer_addr().map(|address| address.to_string()).unwrap_or_default();
+async fn handshake(
+    core: &Core,
+    transport: &dyn Transport,
+    tcp: TcpStream,
+    ready: &mpsc::Sender<io::Result<PeerIo>>,
+) {
+    let from = tcp
+        .peer_addr()
+        .map(|address| address.to_string())
+        .unwrap_or_default();
     let limit = core.config.limits.handshake_timeout;
     match tokio::time::timeout(limit, transport.accept(tcp)).await {
         Ok(Ok(connection)) => {
@@ -108,7 +122,11 @@ struct PeerIo {
 
 impl PeerIo {
     fn new(connection: Connection, ended: mpsc::Sender<NodeId>, stop: &CancellationToken) -> Self {
-        Self { connection, ended, stop: Box::pin(stop.clone().cancelled_owned()) }
+        Self {
+            connection,
+            ended,
+            stop: Box::pin(stop.clone().cancelled_owned()),
+        }
     }
 }
 
@@ -128,16 +146,27 @@ impl Connected for PeerIo {
 }
 
 impl AsyncRead for PeerIo {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.stop.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the node is stopping")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the node is stopping",
+            )));
         }
         Pin::new(&mut self.connection).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for PeerIo {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.connection).poll_write(context, bytes)
     }
 

@@ -14,9 +14,9 @@ use openraft::raft::TransferLeaderRequest;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::cluster::{self, Change};
-use crate::node_core::{Attempt, Core};
 use crate::join;
 use crate::loss;
+use crate::node_core::{Attempt, Core};
 use crate::receive;
 use crate::transport::PeerIdentity;
 use crate::types::{TypeConfig, Vote};
@@ -34,7 +34,10 @@ impl PeerService {
     /// The peer of a request, if it is the member it claims to be.
     fn member<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
         let peer = identity(request)?;
-        self.core.peers.check(&peer).map_err(Status::permission_denied)?;
+        self.core
+            .peers
+            .check(&peer)
+            .map_err(Status::permission_denied)?;
         Ok(peer.node_id)
     }
 }
@@ -49,7 +52,9 @@ fn speaks_for_itself(vote: &Vote, peer: NodeId) -> Result<(), Status> {
     if claimed == peer {
         return Ok(());
     }
-    Err(Status::permission_denied(format!("node {peer} speaks for node {claimed}")))
+    Err(Status::permission_denied(format!(
+        "node {peer} speaks for node {claimed}"
+    )))
 }
 
 pub(crate) fn malformed(error: Malformed) -> Status {
@@ -64,12 +69,17 @@ fn stopped(error: RaftError<TypeConfig>) -> Status {
 impl v1::peer_server::Peer for PeerService {
     type AppendStream = BoxStream<'static, Result<v1::AppendAnswer, Status>>;
 
-    async fn append(&self, request: Request<Streaming<v1::AppendRequest>>) -> Answer<Self::AppendStream> {
+    async fn append(
+        &self,
+        request: Request<Streaming<v1::AppendRequest>>,
+    ) -> Answer<Self::AppendStream> {
         let peer = self.member(&request)?;
         let core = Arc::clone(&self.core);
         let identity = identity(&request)?;
         let requests = request.into_inner().map(move |request| {
-            core.peers.check(&identity).map_err(Status::permission_denied)?;
+            core.peers
+                .check(&identity)
+                .map_err(Status::permission_denied)?;
             let request = wire::from_append(request?).map_err(malformed)?;
             speaks_for_itself(&request.vote, peer)?;
             Ok(request)
@@ -81,10 +91,14 @@ impl v1::peer_server::Peer for PeerService {
             }
             std::future::ready(request.ok())
         });
-        let answers = self.core.raft.stream_append(requests).map(|result| match result {
-            Ok(result) => Ok(wire::to_append_answer(&result)),
-            Err(fatal) => Err(Status::unavailable(fatal.to_string())),
-        });
+        let answers = self
+            .core
+            .raft
+            .stream_append(requests)
+            .map(|result| match result {
+                Ok(result) => Ok(wire::to_append_answer(&result)),
+                Err(fatal) => Err(Status::unavailable(fatal.to_string())),
+            });
         Ok(Response::new(answers.boxed()))
     }
 
@@ -94,8 +108,18 @@ impl v1::peer_server::Peer for PeerService {
         let request = wire::from_append(request.into_inner()).map_err(malformed)?;
         speaks_for_itself(&request.vote, peer)?;
         let previous = request.prev_log_id;
-        let last = request.entries.last().map(|entry| entry.log_id).or(previous);
-        let result = match self.core.raft.append_entries(request).await.map_err(stopped)? {
+        let last = request
+            .entries
+            .last()
+            .map(|entry| entry.log_id)
+            .or(previous);
+        let result = match self
+            .core
+            .raft
+            .append_entries(request)
+            .await
+            .map_err(stopped)?
+        {
             Appended::Success => Ok(last),
             Appended::PartialSuccess(upto) => Ok(upto),
             Appended::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote)),
@@ -127,23 +151,36 @@ impl v1::peer_server::Peer for PeerService {
         Ok(Response::new(wire::to_vote_answer(&answer)))
     }
 
-    async fn confirm_loss(&self, request: Request<v1::ConfirmLossRequest>) -> Answer<v1::ConfirmLossAnswer> {
+    async fn confirm_loss(
+        &self,
+        request: Request<v1::ConfirmLossRequest>,
+    ) -> Answer<v1::ConfirmLossAnswer> {
         self.member(&request)?;
         let v1::ConfirmLossRequest { leader, term } = request.into_inner();
         let lost = loss::confirm(&self.core, leader, term).await;
         let last = self.core.log.bounds().1.map(crate::types::log_id);
-        Ok(Response::new(v1::ConfirmLossAnswer { lost, last: last.as_ref().map(wire::to_log_id) }))
+        Ok(Response::new(v1::ConfirmLossAnswer {
+            lost,
+            last: last.as_ref().map(wire::to_log_id),
+        }))
     }
 
-    async fn transfer_leader(&self, request: Request<v1::TransferRequest>) -> Answer<v1::TransferAnswer> {
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::TransferRequest>,
+    ) -> Answer<v1::TransferAnswer> {
         let peer = self.member(&request)?;
         let request = request.into_inner();
         let from = wire::from_vote(request.from).map_err(malformed)?;
         speaks_for_itself(&from, peer)?;
-        let request = TransferLeaderRequest::new(from, request.to, request.last.map(wire::from_log_id));
+        let request =
+            TransferLeaderRequest::new(from, request.to, request.last.map(wire::from_log_id));
         let result = self.core.raft.handle_transfer_leader(request).await;
         let result = result.map_err(|fatal| Status::unavailable(fatal.to_string()))?;
-        let refused = result.err().map(|refused| refused.to_string()).unwrap_or_default();
+        let refused = result
+            .err()
+            .map(|refused| refused.to_string())
+            .unwrap_or_default();
         Ok(Response::new(v1::TransferAnswer { refused }))
     }
 
@@ -158,17 +195,25 @@ impl v1::peer_server::Peer for PeerService {
         Ok(Response::new(v1::SnapshotProgressAnswer { bytes }))
     }
 
-    async fn install_snapshot(&self, request: Request<Streaming<v1::SnapshotChunk>>) -> Answer<v1::SnapshotAnswer> {
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<v1::SnapshotChunk>>,
+    ) -> Answer<v1::SnapshotAnswer> {
         let peer = self.member(&request)?;
         let Ok(_one) = self.receiving.try_lock() else {
             return Err(Status::aborted("another snapshot is being received"));
         };
         let (vote, file) = receive::receive(&self.core.machinery, request.into_inner()).await?;
         speaks_for_itself(&vote, peer)?;
-        let snapshot = openraft::Snapshot { meta: file.header.clone().into_meta(), snapshot: Arc::new(file) };
+        let snapshot = openraft::Snapshot {
+            meta: file.header.clone().into_meta(),
+            snapshot: Arc::new(file),
+        };
         let answer = self.core.raft.install_full_snapshot(vote, snapshot).await;
         let answer = answer.map_err(|fatal| Status::unavailable(fatal.to_string()))?;
-        Ok(Response::new(v1::SnapshotAnswer { vote: Some(wire::to_vote(&answer.vote)) }))
+        Ok(Response::new(v1::SnapshotAnswer {
+            vote: Some(wire::to_vote(&answer.vote)),
+        }))
     }
 
     async fn propose(&self, request: Request<v1::ProposeRequest>) -> Answer<v1::ProposeAnswer> {
@@ -184,36 +229,51 @@ impl v1::peer_server::Peer for PeerService {
             Err(Attempt::NotTaken(reason)) => Wire::NotTaken(reason),
             Err(Attempt::Unknown(reason)) => Wire::Unknown(reason),
         };
-        Ok(Response::new(v1::ProposeAnswer { result: Some(result) }))
+        Ok(Response::new(v1::ProposeAnswer {
+            result: Some(result),
+        }))
     }
 
-    async fn read_index(&self, request: Request<v1::ReadIndexRequest>) -> Answer<v1::ReadIndexAnswer> {
+    async fn read_index(
+        &self,
+        request: Request<v1::ReadIndexRequest>,
+    ) -> Answer<v1::ReadIndexAnswer> {
         use v1::read_index_answer::Result as Wire;
         self.member(&request)?;
         let result = match self.core.read_index_here().await {
             Ok(index) => Wire::Index(index),
             Err(reason) => Wire::Unavailable(reason),
         };
-        Ok(Response::new(v1::ReadIndexAnswer { result: Some(result) }))
+        Ok(Response::new(v1::ReadIndexAnswer {
+            result: Some(result),
+        }))
     }
 
     async fn call(&self, request: Request<v1::CallRequest>) -> Answer<v1::CallAnswer> {
         use v1::call_answer::Result as Wire;
         self.member(&request)?;
-        let result = match crate::channel::handle_here(&self.core, request.into_inner().message).await {
-            Ok(Ok(answer)) => Wire::Answer(answer),
-            Ok(Err(refused)) => Wire::Refused(refused),
-            Err(not_leader) => Wire::NotLeader(not_leader),
-        };
-        Ok(Response::new(v1::CallAnswer { result: Some(result) }))
+        let result =
+            match crate::channel::handle_here(&self.core, request.into_inner().message).await {
+                Ok(Ok(answer)) => Wire::Answer(answer),
+                Ok(Err(refused)) => Wire::Refused(refused),
+                Err(not_leader) => Wire::NotLeader(not_leader),
+            };
+        Ok(Response::new(v1::CallAnswer {
+            result: Some(result),
+        }))
     }
 
-    async fn change_member(&self, request: Request<v1::ChangeMemberRequest>) -> Answer<v1::ChangeMemberAnswer> {
+    async fn change_member(
+        &self,
+        request: Request<v1::ChangeMemberRequest>,
+    ) -> Answer<v1::ChangeMemberAnswer> {
         use v1::change_member_answer::Result as Wire;
         use v1::change_member_request::Change as Asked;
         self.member(&request)?;
         let change = match request.into_inner().change {
-            Some(Asked::Admit(v1::Admit { id, peer_address })) => Change::Admit(NewMember { id, peer_address }),
+            Some(Asked::Admit(v1::Admit { id, peer_address })) => {
+                Change::Admit(NewMember { id, peer_address })
+            }
             Some(Asked::Promote(id)) => Change::Promote(id),
             Some(Asked::Remove(id)) => Change::Remove(id),
             Some(Asked::Transfer(id)) => Change::Transfer(id),
@@ -224,7 +284,9 @@ impl v1::peer_server::Peer for PeerService {
             Err(nautilus_machine::ClusterError::Invalid(reason)) => Wire::Invalid(reason),
             Err(nautilus_machine::ClusterError::Unavailable(reason)) => Wire::Unavailable(reason),
         };
-        Ok(Response::new(v1::ChangeMemberAnswer { result: Some(result) }))
+        Ok(Response::new(v1::ChangeMemberAnswer {
+            result: Some(result),
+        }))
     }
 
     async fn join(&self, request: Request<v1::JoinRequest>) -> Answer<v1::JoinAnswer> {
@@ -237,13 +299,17 @@ impl v1::peer_server::Peer for PeerService {
                 leader_id: self.core.config.node_id,
                 leader_address: self.core.config.peer_address.clone(),
             }),
-            Err(join::NotAdmitted::Elsewhere { address, reason }) => Wire::Redirect(v1::Redirect { address, reason }),
+            Err(join::NotAdmitted::Elsewhere { address, reason }) => {
+                Wire::Redirect(v1::Redirect { address, reason })
+            }
             Err(join::NotAdmitted::Refused(reason)) => {
                 tracing::warn!(peer = peer.node_id, %reason, "refused a node that asked to join");
                 Wire::Refused(reason)
             }
         };
-        Ok(Response::new(v1::JoinAnswer { result: Some(result) }))
+        Ok(Response::new(v1::JoinAnswer {
+            result: Some(result),
+        }))
     }
 }
 

@@ -49,7 +49,11 @@ impl Snapshots {
     /// Finds the newest whole snapshot, and removes the others.
     pub(crate) fn open(dir: PathBuf, node_id: u64, store: &Store) -> std::io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
-        let snapshots = Self { dir, node_id, current: Mutex::new(None) };
+        let snapshots = Self {
+            dir,
+            node_id,
+            current: Mutex::new(None),
+        };
         for entry in std::fs::read_dir(&snapshots.dir)? {
             let path = entry?.path();
             if path.extension().and_then(|extension| extension.to_str()) != Some(SUFFIX) {
@@ -75,15 +79,24 @@ impl Snapshots {
         let last = header.last.unwrap_or_default();
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let nanos = now.map_or(0, |since| since.as_nanos());
-        self.dir.join(format!("{}-{}-{}-{nanos}.{SUFFIX}", self.node_id, last.term, last.index))
+        self.dir.join(format!(
+            "{}-{}-{}-{nanos}.{SUFFIX}",
+            self.node_id, last.term, last.index
+        ))
     }
 
     /// Makes a whole file the current snapshot, if it is newer.
     pub(crate) fn adopt(&self, file: SnapshotFile) {
         let mut current = self.current.lock();
-        let newer = current.as_ref().is_none_or(|old| old.header.last <= file.header.last);
+        let newer = current
+            .as_ref()
+            .is_none_or(|old| old.header.last <= file.header.last);
         let file = Arc::new(file);
-        let superseded = if newer { current.replace(file) } else { Some(file) };
+        let superseded = if newer {
+            current.replace(file)
+        } else {
+            Some(file)
+        };
         if let Some(old) = superseded {
             old.superseded.store(true, Ordering::Relaxed);
         }
@@ -93,12 +106,16 @@ impl Snapshots {
     pub(crate) fn partial_path(&self, name: &str) -> std::io::Result<PathBuf> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         if name.is_empty() || name.len() > NAME_BYTES || !name.bytes().all(allowed) {
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a snapshot's name"));
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidInput,
+                "not a snapshot's name",
+            ));
         }
         let wanted = self.dir.join(format!("{name}.{PARTIAL_SUFFIX}"));
         for entry in std::fs::read_dir(&self.dir)? {
             let path = entry?.path();
-            let partial = path.extension().and_then(|extension| extension.to_str()) == Some(PARTIAL_SUFFIX);
+            let partial =
+                path.extension().and_then(|extension| extension.to_str()) == Some(PARTIAL_SUFFIX);
             if partial && path != wanted {
                 std::fs::remove_file(&path)?;
             }
@@ -124,8 +141,14 @@ impl Snapshots {
 pub(crate) fn load(path: &Path, store: &Store) -> Result<SnapshotFile, String> {
     let header = store.read_header(path).map_err(|error| error.to_string())?;
     let header = postcard::from_bytes(&header).map_err(|error| error.to_string())?;
-    let size_bytes = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+    let size_bytes = std::fs::metadata(path)
+        .map_err(|error| error.to_string())?
+        .len();
+    let name = path
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .unwrap_or_default()
+        .to_owned();
     Ok(SnapshotFile {
         name,
         path: path.to_path_buf(),

@@ -61,12 +61,18 @@ impl StateMachine {
         if let Some(position) = applied {
             shared.tracker.advance(position);
         }
-        Ok(Self { shared, applied, membership })
+        Ok(Self {
+            shared,
+            applied,
+            membership,
+        })
     }
 
     fn apply_chunk(&mut self, chunk: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
         let started = Instant::now();
-        let Some((last, _)) = chunk.last() else { return Ok(()) };
+        let Some((last, _)) = chunk.last() else {
+            return Ok(());
+        };
         let last = position(&last.log_id);
         let mut commands = Vec::with_capacity(chunk.len());
         let mut responders: Vec<(LogPosition, Option<Responder>)> = Vec::with_capacity(chunk.len());
@@ -78,7 +84,10 @@ impl StateMachine {
                 Payload::Blank => {}
                 Payload::Normal(data) => commands.push((at, decode_entry(at, &data.0)?)),
                 Payload::Membership(new) => {
-                    membership = Some(MembershipNote { at: Some(at), membership: new });
+                    membership = Some(MembershipNote {
+                        at: Some(at),
+                        membership: new,
+                    });
                 }
             }
             responders.push((at, responder));
@@ -100,15 +109,23 @@ impl StateMachine {
         Ok(())
     }
 
-    fn write(&self, commands: &[(LogPosition, Entry)], notes: &[(&str, Bytes)]) -> io::Result<Vec<Applied>> {
+    fn write(
+        &self,
+        commands: &[(LogPosition, Entry)],
+        notes: &[(&str, Bytes)],
+    ) -> io::Result<Vec<Applied>> {
         let store = &self.shared.store;
         if commands.is_empty() {
             store.put_notes(notes).map_err(io::Error::other)?;
             return Ok(Vec::new());
         }
-        let _spans: Vec<_> = commands.iter().filter_map(|(at, entry)| apply_span(*at, entry)).collect();
+        let _spans: Vec<_> = commands
+            .iter()
+            .filter_map(|(at, entry)| apply_span(*at, entry))
+            .collect();
         let work = || store.apply(commands, notes).map_err(io::Error::other);
-        let multi_thread = tokio::runtime::Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+        let multi_thread =
+            tokio::runtime::Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
         if multi_thread && commands.len() >= BLOCKING_ENTRIES {
             tokio::task::block_in_place(work)
         } else {
@@ -145,7 +162,9 @@ impl StateMachine {
     }
 
     fn compare_checkpoint(&self, applied: &Applied, entry: &Entry) -> io::Result<()> {
-        let Command::Checkpoint { previous: theirs } = &entry.proposal.command else { return Ok(()) };
+        let Command::Checkpoint { previous: theirs } = &entry.proposal.command else {
+            return Ok(());
+        };
         if let Outcome::Checkpoint { previous: ours, .. } = &applied.outcome
             && let (Some((theirs_at, theirs)), Some((ours_at, ours))) = (theirs, ours)
             && theirs_at == ours_at
@@ -165,7 +184,10 @@ impl StateMachine {
     }
 
     fn header(&self) -> SnapshotHeader {
-        SnapshotHeader { last: self.applied, membership: self.membership.clone() }
+        SnapshotHeader {
+            last: self.applied,
+            membership: self.membership.clone(),
+        }
     }
 }
 
@@ -174,7 +196,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        Ok((self.applied.map(log_id), self.membership.clone().into_stored()))
+        Ok((
+            self.applied.map(log_id),
+            self.membership.clone().into_stored(),
+        ))
     }
 
     async fn apply<Strm>(&mut self, entries: Strm) -> io::Result<()>
@@ -191,13 +216,23 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         let view = self.shared.store.view().map_err(io::Error::other);
-        SnapshotBuilder { shared: Arc::clone(&self.shared), header: self.header(), view: Mutex::new(Some(view)) }
+        SnapshotBuilder {
+            shared: Arc::clone(&self.shared),
+            header: self.header(),
+            view: Mutex::new(Some(view)),
+        }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Arc<SnapshotFile>) -> io::Result<()> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Arc<SnapshotFile>,
+    ) -> io::Result<()> {
         let header = SnapshotHeader::from_meta(meta);
-        let notes =
-            [(NOTE_APPLIED, encode(&header.last)?), (NOTE_MEMBERSHIP, encode(&header.membership)?)];
+        let notes = [
+            (NOTE_APPLIED, encode(&header.last)?),
+            (NOTE_MEMBERSHIP, encode(&header.membership)?),
+        ];
         let (store, path) = (Arc::clone(&self.shared.store), snapshot.path.clone());
         let install = move || {
             store.install(&path, &notes).map_err(|error| {
@@ -206,10 +241,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 io::Error::other(error)
             })
         };
-        tokio::task::spawn_blocking(install).await.map_err(io::Error::other)??;
+        tokio::task::spawn_blocking(install)
+            .await
+            .map_err(io::Error::other)??;
         self.applied = header.last;
         self.membership = header.membership;
-        let is_current = self.shared.snapshots.current().is_some_and(|current| current.name == snapshot.name);
+        let is_current = self
+            .shared
+            .snapshots
+            .current()
+            .is_some_and(|current| current.name == snapshot.name);
         if !is_current {
             let file = load(&snapshot.path, &self.shared.store).map_err(io::Error::other)?;
             self.shared.snapshots.adopt(file);
@@ -223,7 +264,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         let current = self.shared.snapshots.current();
-        Ok(current.map(|file| Snapshot { meta: file.header.clone().into_meta(), snapshot: file }))
+        Ok(current.map(|file| Snapshot {
+            meta: file.header.clone().into_meta(),
+            snapshot: file,
+        }))
     }
 }
 
@@ -245,7 +289,11 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = Arc<SnapshotFile>;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let view = self.view.lock().take().ok_or_else(|| io::Error::other("the view was used already"))??;
+        let view = self
+            .view
+            .lock()
+            .take()
+            .ok_or_else(|| io::Error::other("the view was used already"))??;
         let path = self.shared.snapshots.new_path(&self.header);
         let header = encode(&self.header)?;
         let store = Arc::clone(&self.shared.store);
@@ -255,11 +303,16 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             store.flush().map_err(io::Error::other)?;
             load(&path, &store).map_err(io::Error::other)
         };
-        let file = tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
+        let file = tokio::task::spawn_blocking(write)
+            .await
+            .map_err(io::Error::other)??;
         self.shared.snapshots.adopt(file);
         let current = self.shared.snapshots.current();
         let file = current.ok_or_else(|| io::Error::other("the snapshot just made is gone"))?;
-        Ok(Snapshot { meta: file.header.clone().into_meta(), snapshot: file })
+        Ok(Snapshot {
+            meta: file.header.clone().into_meta(),
+            snapshot: file,
+        })
     }
 }
 
@@ -298,9 +351,11 @@ fn read_note<T: serde::de::DeserializeOwned>(store: &Store, name: &str) -> io::R
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a String can't fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }

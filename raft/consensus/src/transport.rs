@@ -115,7 +115,9 @@ impl AsyncWrite for Connection {
 /// A transport without attestation, for tests of what lies above it.
 #[cfg(any(test, feature = "test-transport"))]
 pub mod plain {
-    use super::{BoxFuture, Connection, NodeId, PeerIdentity, TcpStream, Transport, TransportError};
+    use super::{
+        BoxFuture, Connection, NodeId, PeerIdentity, TcpStream, Transport, TransportError,
+    };
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// Bytes an identity may have on the wire.
@@ -132,7 +134,14 @@ pub mod plain {
         /// A transport for a node with this id on this platform.
         pub fn new(node_id: NodeId, platform: &str) -> Self {
             let platform = platform.to_owned();
-            Self { identity: PeerIdentity { node_id, platform, tee: "none".into(), ..PeerIdentity::default() } }
+            Self {
+                identity: PeerIdentity {
+                    node_id,
+                    platform,
+                    tee: "none".into(),
+                    ..PeerIdentity::default()
+                },
+            }
         }
 
         async fn exchange(&self, mut tcp: TcpStream) -> Result<Connection, TransportError> {
@@ -140,17 +149,24 @@ pub mod plain {
             tcp.set_nodelay(true).map_err(failed)?;
             let own = postcard::to_stdvec(&self.identity)
                 .map_err(|error| TransportError::Refused(error.to_string()))?;
-            tcp.write_u32(u32::try_from(own.len()).unwrap_or(u32::MAX)).await.map_err(failed)?;
+            tcp.write_u32(u32::try_from(own.len()).unwrap_or(u32::MAX))
+                .await
+                .map_err(failed)?;
             tcp.write_all(&own).await.map_err(failed)?;
             let length = tcp.read_u32().await.map_err(failed)? as usize;
             if length > IDENTITY_BYTES {
-                return Err(TransportError::Refused(format!("an identity of {length} bytes")));
+                return Err(TransportError::Refused(format!(
+                    "an identity of {length} bytes"
+                )));
             }
             let mut theirs = vec![0; length];
             tcp.read_exact(&mut theirs).await.map_err(failed)?;
             let peer = postcard::from_bytes(&theirs)
                 .map_err(|error| TransportError::Refused(error.to_string()))?;
-            Ok(Connection { stream: Box::new(tcp), peer })
+            Ok(Connection {
+                stream: Box::new(tcp),
+                peer,
+            })
         }
     }
 
@@ -162,14 +178,19 @@ pub mod plain {
         ) -> BoxFuture<'a, Result<Connection, TransportError>> {
             Box::pin(async move {
                 let tcp = TcpStream::connect(address).await.map_err(|error| {
-                    TransportError::Unreachable { address: address.to_owned(), reason: error.to_string() }
+                    TransportError::Unreachable {
+                        address: address.to_owned(),
+                        reason: error.to_string(),
+                    }
                 })?;
                 let connection = self.exchange(tcp).await?;
                 match expect {
-                    Some(id) if id != connection.peer.node_id => Err(TransportError::Refused(format!(
-                        "{address} is node {}, not node {id}",
-                        connection.peer.node_id
-                    ))),
+                    Some(id) if id != connection.peer.node_id => {
+                        Err(TransportError::Refused(format!(
+                            "{address} is node {}, not node {id}",
+                            connection.peer.node_id
+                        )))
+                    }
                     _ => Ok(connection),
                 }
             })

@@ -7,7 +7,9 @@
 use std::fmt;
 
 use bytes::Bytes;
-use nautilus_machine::{Applied, LogPosition, Member, MemberRole, NodeId, Outcome, Revision, UnixMillis};
+use nautilus_machine::{
+    Applied, LogPosition, Member, MemberRole, NodeId, Outcome, Revision, UnixMillis,
+};
 use openraft::vote::leader_id_std::{CommittedLeaderId, LeaderId};
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +28,8 @@ openraft::declare_raft_types!(
 pub(crate) type LogId = openraft::LogId<CommittedLeaderId<u64>>;
 pub(crate) type Vote = openraft::Vote<LeaderId<u64, NodeId>>;
 pub(crate) type Membership = openraft::Membership<NodeId, NodeInfo>;
-pub(crate) type StoredMembership = openraft::StoredMembership<CommittedLeaderId<u64>, NodeId, NodeInfo>;
+pub(crate) type StoredMembership =
+    openraft::StoredMembership<CommittedLeaderId<u64>, NodeId, NodeInfo>;
 pub(crate) type SnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId<u64>, NodeId, NodeInfo>;
 pub(crate) type Payload = openraft::EntryPayload<LogData, NodeId, NodeInfo>;
 pub(crate) type RaftEntry = openraft::Entry<CommittedLeaderId<u64>, Payload>;
@@ -82,8 +85,19 @@ pub(crate) struct AppliedReply {
 
 impl From<AppliedReply> for Applied {
     fn from(reply: AppliedReply) -> Self {
-        let AppliedReply { position, time, revision, outcome } = reply;
-        Self { position, time, revision, outcome, events: Vec::new() }
+        let AppliedReply {
+            position,
+            time,
+            revision,
+            outcome,
+        } = reply;
+        Self {
+            position,
+            time,
+            revision,
+            outcome,
+            events: Vec::new(),
+        }
     }
 }
 
@@ -94,12 +108,24 @@ pub(crate) struct Reply(pub(crate) Option<AppliedReply>);
 /// Every member with its role, by id.
 pub(crate) fn members_of(membership: &StoredMembership) -> Vec<Member> {
     let voters: std::collections::BTreeSet<NodeId> = membership.voter_ids().collect();
-    let role = |id| if voters.contains(id) { MemberRole::Voter } else { MemberRole::Learner };
-    membership.nodes().map(|(id, info)| info.member(*id, role(id))).collect()
+    let role = |id| {
+        if voters.contains(id) {
+            MemberRole::Voter
+        } else {
+            MemberRole::Learner
+        }
+    };
+    membership
+        .nodes()
+        .map(|(id, info)| info.member(*id, role(id)))
+        .collect()
 }
 
 pub(crate) fn position(id: &LogId) -> LogPosition {
-    LogPosition { term: id.leader_id.term, index: id.index }
+    LogPosition {
+        term: id.leader_id.term,
+        index: id.index,
+    }
 }
 
 pub(crate) fn log_id(position: LogPosition) -> LogId {
@@ -107,7 +133,11 @@ pub(crate) fn log_id(position: LogPosition) -> LogId {
 }
 
 pub(crate) fn hard_vote(vote: &Vote) -> HardVote {
-    HardVote { term: vote.leader_id.term, node: vote.leader_id.voted_for, committed: vote.committed }
+    HardVote {
+        term: vote.leader_id.term,
+        node: vote.leader_id.voted_for,
+        committed: vote.committed,
+    }
 }
 
 pub(crate) fn raft_vote(vote: HardVote) -> Vote {
@@ -121,11 +151,16 @@ pub(crate) fn raw_entry(entry: &RaftEntry) -> Result<RawEntry, postcard::Error> 
     let (kind, body) = match &entry.payload {
         Payload::Blank => (EntryKind::Blank, Bytes::new()),
         Payload::Normal(data) => (EntryKind::Command, data.0.clone()),
-        Payload::Membership(membership) => {
-            (EntryKind::Membership, postcard::to_stdvec(membership)?.into())
-        }
+        Payload::Membership(membership) => (
+            EntryKind::Membership,
+            postcard::to_stdvec(membership)?.into(),
+        ),
     };
-    Ok(RawEntry { position: position(&entry.log_id), kind, body })
+    Ok(RawEntry {
+        position: position(&entry.log_id),
+        kind,
+        body,
+    })
 }
 
 pub(crate) fn raft_entry(entry: RawEntry) -> Result<RaftEntry, postcard::Error> {
@@ -134,7 +169,10 @@ pub(crate) fn raft_entry(entry: RawEntry) -> Result<RaftEntry, postcard::Error> 
         EntryKind::Command => Payload::Normal(LogData(entry.body)),
         EntryKind::Membership => Payload::Membership(postcard::from_bytes(&entry.body)?),
     };
-    Ok(RaftEntry { log_id: log_id(entry.position), payload })
+    Ok(RaftEntry {
+        log_id: log_id(entry.position),
+        payload,
+    })
 }
 
 /// What stands in the clear part of a snapshot's sealed header, and in the notes.
@@ -153,7 +191,10 @@ pub(crate) struct MembershipNote {
 
 impl MembershipNote {
     pub(crate) fn from_stored(stored: &StoredMembership) -> Self {
-        Self { at: stored.log_id().as_ref().map(position), membership: stored.membership().clone() }
+        Self {
+            at: stored.log_id().as_ref().map(position),
+            membership: stored.membership().clone(),
+        }
     }
 
     pub(crate) fn into_stored(self) -> StoredMembership {

@@ -25,7 +25,8 @@ pub(crate) async fn observe(core: Arc<Core>) {
         let (leadership, running) = {
             let metrics = metrics.borrow_and_update();
             if !Arc::ptr_eq(&metrics.membership_config, &core.peers.membership()) {
-                core.peers.set_membership(Arc::clone(&metrics.membership_config));
+                core.peers
+                    .set_membership(Arc::clone(&metrics.membership_config));
             }
             publish(&metrics);
             (leadership(&core, &metrics), metrics.running_state.clone())
@@ -40,7 +41,10 @@ pub(crate) async fn observe(core: Arc<Core>) {
             });
             return;
         }
-        let awaits_own_entry = leadership.leader.as_ref().is_some_and(|leader| leader.id == core.config.node_id)
+        let awaits_own_entry = leadership
+            .leader
+            .as_ref()
+            .is_some_and(|leader| leader.id == core.config.node_id)
             && !leadership.is_self;
         announce(&core, leadership);
         let ended = tokio::select! {
@@ -61,7 +65,11 @@ fn leadership(core: &Core, metrics: &openraft::RaftMetrics<TypeConfig>) -> Leade
     let term = metrics.current_term;
     let leads = metrics.current_leader == Some(core.config.node_id) && metrics.state.is_leader();
     let is_self = leads && core.applied().is_some_and(|applied| applied.term == term);
-    Leadership { term, leader, is_self }
+    Leadership {
+        term,
+        leader,
+        is_self,
+    }
 }
 
 fn announce(core: &Core, leadership: Leadership) {
@@ -123,7 +131,10 @@ async fn duties(core: &Core, term: u64) {
         }
         tokio::time::sleep(TICK).await;
     }
-    let mut duty = Duty { past: VecDeque::new(), last_checkpoint: checkpoint_index(core) };
+    let mut duty = Duty {
+        past: VecDeque::new(),
+        last_checkpoint: checkpoint_index(core),
+    };
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while leads() {
@@ -140,7 +151,9 @@ fn explain(what: &str, error: &Attempt) {
 }
 
 fn checkpoint_index(core: &Core) -> u64 {
-    core.store().checkpoint().map_or(0, |(position, _)| position.index)
+    core.store()
+        .checkpoint()
+        .map_or(0, |(position, _)| position.index)
 }
 
 struct Duty {
@@ -158,11 +171,14 @@ impl Duty {
         let applied = core.applied().map_or(0, |position| position.index);
         if applied.saturating_sub(self.last_checkpoint) >= core.config.checkpoint_every_entries {
             let previous = core.store().checkpoint();
-            let reply = core.propose_in_term(term, Command::Checkpoint { previous }).await?;
+            let reply = core
+                .propose_in_term(term, Command::Checkpoint { previous })
+                .await?;
             self.last_checkpoint = reply.position.index;
         }
         if let Some(revision) = self.compact_to(core) {
-            core.propose_in_term(term, Command::Compact { revision }).await?;
+            core.propose_in_term(term, Command::Compact { revision })
+                .await?;
         }
         Ok(())
     }
@@ -220,11 +236,21 @@ async fn snapshot_and_purge(core: &Core, checkpoint: LogPosition) {
         return;
     }
     let reached = |metrics: &openraft::RaftMetrics<TypeConfig>| {
-        metrics.snapshot.as_ref().is_some_and(|snapshot| snapshot.index >= checkpoint.index)
+        metrics
+            .snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.index >= checkpoint.index)
     };
-    let waited = core.raft.wait(Some(SNAPSHOT_WAIT)).metrics(reached, "snapshot").await;
+    let waited = core
+        .raft
+        .wait(Some(SNAPSHOT_WAIT))
+        .metrics(reached, "snapshot")
+        .await;
     let Ok(metrics) = waited else {
-        tracing::warn!(index = checkpoint.index, "no snapshot came of the checkpoint; the log stays as it is");
+        tracing::warn!(
+            index = checkpoint.index,
+            "no snapshot came of the checkpoint; the log stays as it is"
+        );
         return;
     };
     let snapshot = metrics.snapshot.map_or(0, |id| id.index);

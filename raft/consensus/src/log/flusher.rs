@@ -77,7 +77,9 @@ impl Flusher {
         records.extend(committed.as_ref());
         let size: usize = records.iter().map(|record| record.encoded_len()).sum();
         if frame::frame_bytes(size) > frame::MAX_FRAME_BYTES {
-            return Err(LogError::Stopped(format!("a batch of {size} bytes is over the limit")));
+            return Err(LogError::Stopped(format!(
+                "a batch of {size} bytes is over the limit"
+            )));
         }
         let place = self.write(&records, size)?;
         self.settle(&records, place);
@@ -103,8 +105,15 @@ impl Flusher {
         let frame_start = self.out.len() as u64;
         self.encode(records, first_index.unwrap_or(0))?;
         let segment = self.current()?;
-        let place = Place { segment: segment.id, offset: self.tail.offset + frame_start };
-        if let Some(error) = self.write_fault.as_ref().and_then(|fault| fault(self.out.len())) {
+        let place = Place {
+            segment: segment.id,
+            offset: self.tail.offset + frame_start,
+        };
+        if let Some(error) = self
+            .write_fault
+            .as_ref()
+            .and_then(|fault| fault(self.out.len()))
+        {
             return Err(LogError::io("writing", &segment.path, &error));
         }
         segment
@@ -115,7 +124,8 @@ impl Flusher {
         segment.sync()?;
         metrics::histogram!("nautilus_wal_fsync_duration_seconds").record(started.elapsed());
         self.tail.offset += self.out.len() as u64;
-        self.watermark.advance(&self.shared.envelope, self.tail.next_frame - 1)?;
+        self.watermark
+            .advance(&self.shared.envelope, self.tail.next_frame - 1)?;
         Ok(place)
     }
 
@@ -125,9 +135,19 @@ impl Flusher {
             record.encode(&mut self.plain);
         }
         let segment = self.current()?;
-        let header = Header { length: 0, number: self.tail.next_frame, first_index };
-        frame::seal(&self.shared.envelope, segment.id, &header, &self.plain, &mut self.out)
-            .map_err(|reason| LogError::Stopped(format!("sealing a frame: {reason}")))?;
+        let header = Header {
+            length: 0,
+            number: self.tail.next_frame,
+            first_index,
+        };
+        frame::seal(
+            &self.shared.envelope,
+            segment.id,
+            &header,
+            &self.plain,
+            &mut self.out,
+        )
+        .map_err(|reason| LogError::Stopped(format!("sealing a frame: {reason}")))?;
         self.tail.next_frame += 1;
         Ok(())
     }
@@ -139,7 +159,10 @@ impl Flusher {
 
     fn roll(&mut self) -> Result<(), LogError> {
         let segment = Arc::new(self.preparer.take(self.tail.next_segment)?);
-        self.shared.segments.lock().insert(segment.id, Arc::clone(&segment));
+        self.shared
+            .segments
+            .lock()
+            .insert(segment.id, Arc::clone(&segment));
         self.tail.next_segment += 1;
         self.tail.segment = Some(segment);
         self.tail.offset = 0;
@@ -150,10 +173,14 @@ impl Flusher {
     fn carried(&self) -> Vec<Record> {
         let index = self.shared.index.lock();
         let purged = self.watermark_purge(index.purged());
-        [index.vote.map(Record::Vote), purged.map(Record::Purge), index.committed.map(Record::Committed)]
-            .into_iter()
-            .flatten()
-            .collect()
+        [
+            index.vote.map(Record::Vote),
+            purged.map(Record::Purge),
+            index.committed.map(Record::Committed),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// A purge is only carried once its own record is durable; what memory already
@@ -181,9 +208,15 @@ impl Flusher {
         let current = self.current()?.id;
         let keep_from = {
             let index = self.shared.index.lock();
-            if index.live().is_empty() { Some(current) } else { index.oldest_segment() }
+            if index.live().is_empty() {
+                Some(current)
+            } else {
+                index.oldest_segment()
+            }
         };
-        let Some(keep_from) = keep_from.map(|id| id.min(current)) else { return Ok(()) };
+        let Some(keep_from) = keep_from.map(|id| id.min(current)) else {
+            return Ok(());
+        };
         loop {
             let oldest = {
                 let mut segments = self.shared.segments.lock();

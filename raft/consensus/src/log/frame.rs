@@ -74,7 +74,13 @@ pub(crate) fn seal(
 ) -> Result<(), String> {
     let plain_length = u32::try_from(plain.len()).map_err(|_| "too many bytes".to_owned())?;
     let position = header.position(segment, plain_length);
-    let sealed = envelope.seal(Aad { kind: Kind::LogFrame, position: &position }, plain);
+    let sealed = envelope.seal(
+        Aad {
+            kind: Kind::LogFrame,
+            position: &position,
+        },
+        plain,
+    );
     let length = u32::try_from(sealed.len()).map_err(|_| "too many bytes".to_owned())?;
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&length.to_le_bytes());
@@ -92,10 +98,20 @@ pub(crate) fn open(
     header: &Header,
     body: &[u8],
 ) -> Result<Vec<u8>, String> {
-    let plain_length = body.len().checked_sub(SEAL_OVERHEAD_BYTES).ok_or("the frame is too short")?;
-    let plain_length = u32::try_from(plain_length).map_err(|_| "the frame is too long".to_owned())?;
+    let plain_length = body
+        .len()
+        .checked_sub(SEAL_OVERHEAD_BYTES)
+        .ok_or("the frame is too short")?;
+    let plain_length =
+        u32::try_from(plain_length).map_err(|_| "the frame is too long".to_owned())?;
     let position = header.position(segment, plain_length);
     envelope
-        .open(Aad { kind: Kind::LogFrame, position: &position }, body)
+        .open(
+            Aad {
+                kind: Kind::LogFrame,
+                position: &position,
+            },
+            body,
+        )
         .map_err(|error| format!("frame {} does not open: {error}", header.number))
 }

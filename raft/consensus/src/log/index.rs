@@ -68,9 +68,10 @@ impl Index {
     /// The newest entry, or the purge mark when none is left.
     pub(crate) fn last(&self) -> Option<LogPosition> {
         match self.slots.back() {
-            Some(slot) => {
-                Some(LogPosition { term: slot.term, index: self.first + self.slots.len() as u64 - 1 })
-            }
+            Some(slot) => Some(LogPosition {
+                term: slot.term,
+                index: self.first + self.slots.len() as u64 - 1,
+            }),
             None => self.purged,
         }
     }
@@ -87,10 +88,17 @@ impl Index {
             self.first = index;
             self.evict_next = index;
         } else if index != self.live().end {
-            return Err(format!("entry {index} follows entry {}", self.live().end - 1));
+            return Err(format!(
+                "entry {index} follows entry {}",
+                self.live().end - 1
+            ));
         }
         self.cached_bytes += weight(&entry);
-        self.slots.push_back(Slot { term: entry.position.term, place, cached: Some(entry) });
+        self.slots.push_back(Slot {
+            term: entry.position.term,
+            place,
+            cached: Some(entry),
+        });
         self.evict();
         Ok(())
     }
@@ -106,7 +114,9 @@ impl Index {
     }
 
     pub(crate) fn truncate_from(&mut self, index: u64) {
-        let keep = index.saturating_sub(self.first).min(self.slots.len() as u64) as usize;
+        let keep = index
+            .saturating_sub(self.first)
+            .min(self.slots.len() as u64) as usize;
         for slot in self.slots.drain(keep..) {
             self.cached_bytes -= slot.cached.as_ref().map_or(0, weight);
         }
@@ -117,7 +127,9 @@ impl Index {
         if self.purged >= Some(upto) {
             return;
         }
-        let drop_count = (upto.index + 1).saturating_sub(self.first).min(self.slots.len() as u64);
+        let drop_count = (upto.index + 1)
+            .saturating_sub(self.first)
+            .min(self.slots.len() as u64);
         for slot in self.slots.drain(..drop_count as usize) {
             self.cached_bytes -= slot.cached.as_ref().map_or(0, weight);
         }
@@ -133,7 +145,9 @@ impl Index {
         if from >= to {
             return Vec::new();
         }
-        let slots = self.slots.range((from - self.first) as usize..(to - self.first) as usize);
+        let slots = self
+            .slots
+            .range((from - self.first) as usize..(to - self.first) as usize);
         slots
             .filter_map(|slot| match (&slot.cached, slot.place) {
                 (Some(entry), _) => Some(Found::Cached(entry.clone())),
@@ -145,14 +159,19 @@ impl Index {
 
     /// The oldest segment that still holds a live entry.
     pub(crate) fn oldest_segment(&self) -> Option<u64> {
-        self.slots.front().and_then(|slot| slot.place).map(|place| place.segment)
+        self.slots
+            .front()
+            .and_then(|slot| slot.place)
+            .map(|place| place.segment)
     }
 
     /// Lets the oldest entries that are on disk go until the rest fits.
     pub(crate) fn evict(&mut self) {
         while self.cached_bytes > self.cache_limit_bytes {
             let index = self.evict_next;
-            let Some(slot) = self.slot_mut(index) else { return };
+            let Some(slot) = self.slot_mut(index) else {
+                return;
+            };
             if slot.place.is_none() {
                 return;
             }
@@ -160,11 +179,6 @@ impl Index {
             self.cached_bytes -= freed;
             self.evict_next += 1;
         }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn cached_bytes(&self) -> usize {
-        self.cached_bytes
     }
 
     fn slot_mut(&mut self, index: u64) -> Option<&mut Slot> {

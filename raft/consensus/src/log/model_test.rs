@@ -12,11 +12,18 @@ use super::tests::{World, append, entry};
 
 #[derive(Debug, Clone)]
 enum Step {
-    Append { count: u64, size: usize },
+    Append {
+        count: u64,
+        size: usize,
+    },
     /// Forget so many of the newest, and go on in a new term.
-    Truncate { back: u64 },
+    Truncate {
+        back: u64,
+    },
     /// Purge up to so many before the end.
-    Purge { keep: u64 },
+    Purge {
+        keep: u64,
+    },
     Vote(u64),
     Reopen,
 }
@@ -42,7 +49,10 @@ struct Model {
 impl Model {
     fn next(&self) -> u64 {
         let after_purge = self.purged.map_or(0, |purged| purged.index + 1);
-        self.entries.keys().next_back().map_or(after_purge, |last| last + 1)
+        self.entries
+            .keys()
+            .next_back()
+            .map_or(after_purge, |last| last + 1)
     }
 
     async fn run(&mut self, wal: &Wal, step: &Step) {
@@ -50,9 +60,13 @@ impl Model {
             Step::Append { count, size } => {
                 let from = self.next();
                 let body = "m".repeat(size);
-                let new: Vec<_> =
-                    (from..from + count).map(|index| entry(self.term, index, &format!("{index}{body}"))).collect();
-                self.entries.extend(new.iter().map(|entry| (entry.position.index, entry.clone())));
+                let new: Vec<_> = (from..from + count)
+                    .map(|index| entry(self.term, index, &format!("{index}{body}")))
+                    .collect();
+                self.entries.extend(
+                    new.iter()
+                        .map(|entry| (entry.position.index, entry.clone())),
+                );
                 append(wal, new).await.unwrap();
             }
             Step::Truncate { back } => {
@@ -64,13 +78,24 @@ impl Model {
             }
             Step::Purge { keep } => {
                 let upto = self.next().saturating_sub(keep);
-                let Some(last) = self.entries.range(..upto).next_back().map(|(_, entry)| entry.position) else { return };
+                let Some(last) = self
+                    .entries
+                    .range(..upto)
+                    .next_back()
+                    .map(|(_, entry)| entry.position)
+                else {
+                    return;
+                };
                 self.entries.retain(|index, _| *index > last.index);
                 self.purged = Some(last);
                 wal.purge(last).await.unwrap();
             }
             Step::Vote(term) => {
-                let vote = HardVote { term, node: 1, committed: false };
+                let vote = HardVote {
+                    term,
+                    node: 1,
+                    committed: false,
+                };
                 self.vote = Some(vote);
                 wal.save_vote(vote).await.unwrap();
             }

@@ -134,12 +134,20 @@ impl Record {
                     .ok_or_else(|| format!("unknown kind of entry {kind}"))?;
                 let length = bytes.get_u32_le() as usize;
                 need(bytes, length)?;
-                Ok(Self::Entry(RawEntry { position, kind, body: bytes.split_to(length) }))
+                Ok(Self::Entry(RawEntry {
+                    position,
+                    kind,
+                    body: bytes.split_to(length),
+                }))
             }
             TAG_VOTE => {
                 need(bytes, 17)?;
                 let (term, node) = (bytes.get_u64_le(), bytes.get_u64_le());
-                Ok(Self::Vote(HardVote { term, node, committed: bytes.get_u8() != 0 }))
+                Ok(Self::Vote(HardVote {
+                    term,
+                    node,
+                    committed: bytes.get_u8() != 0,
+                }))
             }
             TAG_TRUNCATE => {
                 need(bytes, 8)?;
@@ -165,12 +173,18 @@ fn put_position(out: &mut Vec<u8>, position: LogPosition) {
 
 fn get_position(bytes: &mut Bytes) -> LogPosition {
     let term = bytes.get_u64_le();
-    LogPosition { term, index: bytes.get_u64_le() }
+    LogPosition {
+        term,
+        index: bytes.get_u64_le(),
+    }
 }
 
 fn need(bytes: &Bytes, length: usize) -> Result<(), String> {
     if bytes.remaining() < length {
-        return Err(format!("a record of {length} bytes has only {}", bytes.remaining()));
+        return Err(format!(
+            "a record of {length} bytes has only {}",
+            bytes.remaining()
+        ));
     }
     Ok(())
 }

@@ -28,19 +28,40 @@ pub(crate) fn recover(options: &WalOptions, envelope: &Envelope) -> Result<Recov
     let dir = &options.dir;
     let ids = segment::list(dir)?;
     let index = Index::new(options.cache_bytes);
-    let tail = Tail { segment: None, offset: 0, capacity: 0, next_frame: 1, next_segment: 1 };
+    let tail = Tail {
+        segment: None,
+        offset: 0,
+        capacity: 0,
+        next_frame: 1,
+        next_segment: 1,
+    };
     if ids.is_empty() {
         // A log that had segments also has a watermark above zero.
         if let Ok((_, synced)) = Watermark::open(dir, envelope)
             && synced > 0
         {
-            return Err(LogError::corrupt(dir, 0, format!("no segment is left, but {synced} frames were synced")));
+            return Err(LogError::corrupt(
+                dir,
+                0,
+                format!("no segment is left, but {synced} frames were synced"),
+            ));
         }
         let watermark = Watermark::create(dir, envelope)?;
-        return Ok(Recovered { index, segments: BTreeMap::new(), tail, watermark });
+        return Ok(Recovered {
+            index,
+            segments: BTreeMap::new(),
+            tail,
+            watermark,
+        });
     }
     let (mut watermark, synced) = Watermark::open(dir, envelope)?;
-    let mut reader = Reader { envelope, index, next_frame: None, gap_before: None, synced };
+    let mut reader = Reader {
+        envelope,
+        index,
+        next_frame: None,
+        gap_before: None,
+        synced,
+    };
     let mut segments = BTreeMap::new();
     let mut tail = tail;
     for (at, id) in ids.iter().enumerate() {
@@ -63,7 +84,12 @@ pub(crate) fn recover(options: &WalOptions, envelope: &Envelope) -> Result<Recov
         segment.sync()?;
         watermark.advance(envelope, tail.next_frame - 1)?;
     }
-    Ok(Recovered { index: reader.index, segments, tail, watermark })
+    Ok(Recovered {
+        index: reader.index,
+        segments,
+        tail,
+        watermark,
+    })
 }
 
 struct Reader<'a> {
@@ -83,13 +109,21 @@ impl Reader<'_> {
         let bytes = Bytes::from(bytes);
         let mut offset = 0;
         while let Some((header, body)) = frame_at(&bytes, offset) {
-            if self.next_frame.is_some_and(|expected| expected != header.number) {
+            if self
+                .next_frame
+                .is_some_and(|expected| expected != header.number)
+            {
                 break;
             }
-            let Ok(plain) = frame::open(self.envelope, segment.id, &header, body) else { break };
+            let Ok(plain) = frame::open(self.envelope, segment.id, &header, body) else {
+                break;
+            };
             let records = Record::decode_all(Bytes::from(plain))
                 .map_err(|reason| LogError::corrupt(&segment.path, offset as u64, reason))?;
-            let place = Place { segment: segment.id, offset: offset as u64 };
+            let place = Place {
+                segment: segment.id,
+                offset: offset as u64,
+            };
             for record in records {
                 self.take(record, place)
                     .map_err(|reason| LogError::corrupt(&segment.path, offset as u64, reason))?;
@@ -102,7 +136,13 @@ impl Reader<'_> {
     }
 
     /// Decides what the bytes after the last good frame are.
-    fn judge_end(&self, segment: &Segment, bytes: &[u8], offset: usize, is_last: bool) -> Result<(), LogError> {
+    fn judge_end(
+        &self,
+        segment: &Segment,
+        bytes: &[u8],
+        offset: usize,
+        is_last: bool,
+    ) -> Result<(), LogError> {
         let broken = |reason: String| LogError::corrupt(&segment.path, offset as u64, reason);
         let rest = bytes.get(offset..).unwrap_or_default();
         let next = self.next_frame.unwrap_or(1);
@@ -110,13 +150,20 @@ impl Reader<'_> {
             return Ok(());
         }
         if !is_last {
-            return Err(broken(format!("frame {next} does not open, but a newer segment is there")));
+            return Err(broken(format!(
+                "frame {next} does not open, but a newer segment is there"
+            )));
         }
         if next <= self.synced {
-            return Err(broken(format!("frame {next} does not open, but frames up to {} were synced", self.synced)));
+            return Err(broken(format!(
+                "frame {next} does not open, but frames up to {} were synced",
+                self.synced
+            )));
         }
         if let Some(later) = self.later_frame(segment, bytes, offset + ALIGN) {
-            return Err(broken(format!("frame {next} does not open, but frame {later} after it does")));
+            return Err(broken(format!(
+                "frame {next} does not open, but frame {later} after it does"
+            )));
         }
         tracing::warn!(
             file = %segment.path.display(), offset, frame = next,
@@ -127,10 +174,14 @@ impl Reader<'_> {
 
     /// The number of a frame that opens somewhere at or after `from`.
     fn later_frame(&self, segment: &Segment, bytes: &[u8], from: usize) -> Option<u64> {
-        (from..bytes.len().saturating_sub(HEADER_BYTES)).step_by(ALIGN).find_map(|offset| {
-            let (header, body) = frame_at(bytes, offset)?;
-            frame::open(self.envelope, segment.id, &header, body).ok().map(|_| header.number)
-        })
+        (from..bytes.len().saturating_sub(HEADER_BYTES))
+            .step_by(ALIGN)
+            .find_map(|offset| {
+                let (header, body) = frame_at(bytes, offset)?;
+                frame::open(self.envelope, segment.id, &header, body)
+                    .ok()
+                    .map(|_| header.number)
+            })
     }
 
     fn take(&mut self, record: Record, place: Place) -> Result<(), String> {
@@ -143,7 +194,11 @@ impl Reader<'_> {
                 self.index.append(entry, Some(place))?;
             }
             Record::Vote(vote) => self.index.vote = Some(vote),
-            Record::TruncateFrom(index) => self.index.truncate_from(index),
+            Record::TruncateFrom(index) => {
+                // What was above is gone anyway, wherever it had been.
+                self.gap_before = self.gap_before.map(|gap| gap.min(index));
+                self.index.truncate_from(index);
+            }
             Record::Purge(position) => self.index.purge(position),
             Record::Committed(position) => self.index.committed = Some(position),
         }
@@ -156,12 +211,19 @@ impl Reader<'_> {
             return Err(LogError::corrupt(
                 dir,
                 0,
-                format!("the log ends before frame {next}, but frames up to {} were synced", self.synced),
+                format!(
+                    "the log ends before frame {next}, but frames up to {} were synced",
+                    self.synced
+                ),
             ));
         }
         let purged_next = self.index.purged().map_or(0, |purged| purged.index + 1);
         if let Some(gap) = self.gap_before.filter(|gap| *gap > purged_next) {
-            return Err(LogError::corrupt(dir, 0, format!("entries {purged_next} to {} are missing", gap - 1)));
+            return Err(LogError::corrupt(
+                dir,
+                0,
+                format!("entries {purged_next} to {} are missing", gap - 1),
+            ));
         }
         Ok(next)
     }

@@ -37,7 +37,9 @@ impl Segment {
 
     pub(crate) fn len(&self) -> Result<u64, LogError> {
         let metadata = self.file.metadata();
-        Ok(metadata.map_err(|error| LogError::io("measuring", &self.path, &error))?.len())
+        Ok(metadata
+            .map_err(|error| LogError::io("measuring", &self.path, &error))?
+            .len())
     }
 
     pub(crate) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), LogError> {
@@ -47,7 +49,9 @@ impl Segment {
     }
 
     pub(crate) fn sync(&self) -> Result<(), LogError> {
-        self.file.sync_data().map_err(|error| LogError::io("syncing", &self.path, &error))
+        self.file
+            .sync_data()
+            .map_err(|error| LogError::io("syncing", &self.path, &error))
     }
 
     /// Writes zeros from `offset` to the end of the file, and syncs.
@@ -73,8 +77,13 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<u64>, LogError> {
         let path = entry.map_err(|error| failed(&error))?.path();
         match path.extension().and_then(|extension| extension.to_str()) {
             Some(SUFFIX) => {
-                let id = path.file_stem().and_then(|stem| stem.to_str()).and_then(|s| s.parse().ok());
-                ids.push(id.ok_or_else(|| LogError::corrupt(&path, 0, "no segment has such a name"))?);
+                let id = path
+                    .file_stem()
+                    .and_then(|stem| stem.to_str())
+                    .and_then(|s| s.parse().ok());
+                ids.push(
+                    id.ok_or_else(|| LogError::corrupt(&path, 0, "no segment has such a name"))?,
+                );
             }
             Some(PREPARED_SUFFIX) => remove(&path)?,
             _ => {}
@@ -114,7 +123,11 @@ impl Preparer {
             .name("log-prepare".into())
             .spawn(move || prepare_loop(&folder, segment_bytes, &sender))
             .map_err(|error| LogError::io("starting a thread for", dir, &error))?;
-        Ok(Self { ready: Some(ready), thread: Some(thread), dir: dir.to_path_buf() })
+        Ok(Self {
+            ready: Some(ready),
+            thread: Some(thread),
+            dir: dir.to_path_buf(),
+        })
     }
 
     /// The prepared file under its final name; durable in the directory.
@@ -123,8 +136,7 @@ impl Preparer {
         let ready = self.ready.as_ref().ok_or_else(stopped)?;
         let (prepared, file) = ready.recv().map_err(|_| stopped())??;
         let path = segment_path(&self.dir, id);
-        std::fs::rename(&prepared, &path)
-            .map_err(|error| LogError::io("naming", &path, &error))?;
+        std::fs::rename(&prepared, &path).map_err(|error| LogError::io("naming", &path, &error))?;
         sync_dir(&self.dir)?;
         Ok(Segment { id, path, file })
     }
@@ -168,7 +180,8 @@ fn prepare(path: &Path, bytes: u64) -> Result<File, LogError> {
     let mut left = bytes;
     while left > 0 {
         let length = left.min(ZEROS.len() as u64) as usize;
-        file.write_all(&ZEROS[..length]).map_err(|error| failed(&error))?;
+        file.write_all(&ZEROS[..length])
+            .map_err(|error| failed(&error))?;
         left -= length as u64;
     }
     file.sync_all().map_err(|error| failed(&error))?;

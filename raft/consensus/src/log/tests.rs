@@ -64,12 +64,17 @@ pub(super) fn entry(term: u64, index: u64, body: &str) -> RawEntry {
 /// Appends and waits until it is durable.
 pub(super) async fn append(wal: &Wal, entries: Vec<RawEntry>) -> Result<(), LogError> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    wal.append(entries, move |result| sender.send(result).unwrap()).await?;
+    wal.append(entries, move |result| sender.send(result).unwrap())
+        .await?;
     receiver.await.unwrap()
 }
 
 fn flip(path: &Path, offset: u64) {
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset).unwrap();
     file.write_all_at(&[byte[0] ^ 0x20], offset).unwrap();
@@ -78,16 +83,30 @@ fn flip(path: &Path, offset: u64) {
 /// Bytes of a segment that are not the zeros it was prepared with.
 fn used_bytes(path: &Path) -> u64 {
     let bytes = std::fs::read(path).unwrap();
-    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at as u64 + 1)
+    bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |at| at as u64 + 1)
 }
 
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_restart() {
     let world = World::new();
-    let vote = HardVote { term: 3, node: 2, committed: true };
+    let vote = HardVote {
+        term: 3,
+        node: 2,
+        committed: true,
+    };
     let wal = world.open().unwrap();
     wal.save_vote(vote).await.unwrap();
-    append(&wal, (0..50).map(|index| entry(3, index, &format!("value {index}"))).collect()).await.unwrap();
+    append(
+        &wal,
+        (0..50)
+            .map(|index| entry(3, index, &format!("value {index}")))
+            .collect(),
+    )
+    .await
+    .unwrap();
     wal.save_committed(Some(LogPosition { term: 3, index: 40 }));
     append(&wal, vec![entry(3, 50, "last")]).await.unwrap();
     drop(wal);
@@ -108,11 +127,18 @@ async fn entries_out_of_memory_are_read_from_disk() {
     let wal = world.open().unwrap();
     let body = "x".repeat(500);
     for index in 0..200 {
-        append(&wal, vec![entry(1, index, &format!("{index} {body}"))]).await.unwrap();
+        append(&wal, vec![entry(1, index, &format!("{index} {body}"))])
+            .await
+            .unwrap();
     }
     let entries = wal.reader().read(0..200, usize::MAX).unwrap();
     assert_eq!(entries.len(), 200);
-    assert!(entries.iter().enumerate().all(|(index, found)| *found == entry(1, index as u64, &format!("{index} {body}"))));
+    assert!(
+        entries
+            .iter()
+            .enumerate()
+            .all(|(index, found)| *found == entry(1, index as u64, &format!("{index} {body}")))
+    );
 }
 
 #[tokio::test]
@@ -124,15 +150,36 @@ async fn a_purge_removes_whole_segments_and_survives_a_restart() {
         append(&wal, vec![entry(1, index, &body)]).await.unwrap();
     }
     let before = world.segments().len();
-    let vote = HardVote { term: 9, node: 1, committed: false };
+    let vote = HardVote {
+        term: 9,
+        node: 1,
+        committed: false,
+    };
     wal.save_vote(vote).await.unwrap();
-    wal.purge(LogPosition { term: 1, index: 450 }).await.unwrap();
+    wal.purge(LogPosition {
+        term: 1,
+        index: 450,
+    })
+    .await
+    .unwrap();
     append(&wal, vec![entry(1, 500, &body)]).await.unwrap();
     assert!(world.segments().len() < before);
     drop(wal);
 
     let reader = world.open().unwrap().reader();
-    assert_eq!(reader.bounds(), (Some(LogPosition { term: 1, index: 450 }), Some(LogPosition { term: 1, index: 500 })));
+    assert_eq!(
+        reader.bounds(),
+        (
+            Some(LogPosition {
+                term: 1,
+                index: 450
+            }),
+            Some(LogPosition {
+                term: 1,
+                index: 500
+            })
+        )
+    );
     assert_eq!(reader.live(), 451..501);
     assert_eq!(reader.vote(), Some(vote));
 }
@@ -155,16 +202,23 @@ async fn a_torn_tail_is_cut_and_the_log_goes_on() {
     let wal = world.open().unwrap();
     append(&wal, vec![entry(1, 1, "after")]).await.unwrap();
     drop(wal);
-    let entries = world.open().unwrap().reader().read(0..10, usize::MAX).unwrap();
+    let entries = world
+        .open()
+        .unwrap()
+        .reader()
+        .read(0..10, usize::MAX)
+        .unwrap();
     assert_eq!(entries, vec![entry(1, 0, "kept"), entry(1, 1, "after")]);
 }
 
 #[tokio::test]
 async fn every_flipped_byte_is_refused_or_repaired() {
     let mut world = World::new();
-    world.segment_bytes = 2048;
+    world.segment_bytes = 512;
     let wal = world.open().unwrap();
-    let expected: Vec<_> = (0..12).map(|index| entry(2, index, &format!("value {index} {}", "y".repeat(150)))).collect();
+    let expected: Vec<_> = (0..5)
+        .map(|index| entry(2, index, &format!("value {index} {}", "y".repeat(70))))
+        .collect();
     for one in &expected {
         append(&wal, vec![one.clone()]).await.unwrap();
     }
@@ -181,12 +235,19 @@ async fn every_flipped_byte_is_refused_or_repaired() {
                 ),
                 Err(error) => {
                     let text = error.to_string();
-                    assert!(text.contains("is corrupt at byte") && text.contains("wipe its data directory"), "{text}");
+                    assert!(
+                        text.contains("is corrupt at byte")
+                            && text.contains("wipe its data directory"),
+                        "{text}"
+                    );
                 }
             }
             // Opening may have cleared what was past the end; there it was zero before.
             let mut byte = [0];
-            std::fs::File::open(&path).unwrap().read_exact_at(&mut byte, offset).unwrap();
+            std::fs::File::open(&path)
+                .unwrap()
+                .read_exact_at(&mut byte, offset)
+                .unwrap();
             if byte[0] != 0 {
                 flip(&path, offset);
             }
@@ -204,7 +265,10 @@ async fn a_synced_frame_at_the_end_that_does_not_open_is_corruption() {
     let path = world.segments().pop().unwrap();
     flip(&path, used_bytes(&path) - 10);
     let error = world.open().err().unwrap().to_string();
-    assert!(error.contains(&path.display().to_string()) && error.contains("were synced"), "{error}");
+    assert!(
+        error.contains(&path.display().to_string()) && error.contains("were synced"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -212,14 +276,19 @@ async fn a_missing_segment_is_corruption() {
     let world = World::new();
     let wal = world.open().unwrap();
     for index in 0..300 {
-        append(&wal, vec![entry(1, index, &"z".repeat(1000))]).await.unwrap();
+        append(&wal, vec![entry(1, index, &"z".repeat(1000))])
+            .await
+            .unwrap();
     }
     drop(wal);
     let segments = world.segments();
     for at in [0, 1, segments.len() - 1] {
         let hidden = segments[at].with_extension("hidden");
         std::fs::rename(&segments[at], &hidden).unwrap();
-        assert!(matches!(world.open(), Err(LogError::Corrupt { .. })), "segment {at}");
+        assert!(
+            matches!(world.open(), Err(LogError::Corrupt { .. })),
+            "segment {at}"
+        );
         std::fs::rename(&hidden, &segments[at]).unwrap();
     }
     assert!(world.open().is_ok());
@@ -229,7 +298,9 @@ async fn a_missing_segment_is_corruption() {
 async fn nothing_written_is_readable_in_the_files() {
     let world = World::new();
     let wal = world.open().unwrap();
-    append(&wal, vec![entry(1, 0, "planted-secret-in-the-log")]).await.unwrap();
+    append(&wal, vec![entry(1, 0, "planted-secret-in-the-log")])
+        .await
+        .unwrap();
     drop(wal);
     for file in std::fs::read_dir(world.dir.path()).unwrap() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap();
@@ -243,17 +314,28 @@ async fn after_a_failed_write_nothing_is_acknowledged_and_nothing_acknowledged_i
     let seen = Arc::clone(&full);
     let mut world = World::new();
     world.write_fault = Some(Arc::new(move |_| {
-        seen.load(Ordering::Relaxed).then(|| std::io::Error::from(std::io::ErrorKind::StorageFull))
+        seen.load(Ordering::Relaxed)
+            .then(|| std::io::Error::from(std::io::ErrorKind::StorageFull))
     }));
     let wal = world.open().unwrap();
-    append(&wal, vec![entry(1, 0, "acknowledged")]).await.unwrap();
+    append(&wal, vec![entry(1, 0, "acknowledged")])
+        .await
+        .unwrap();
     full.store(true, Ordering::Relaxed);
-    let error = append(&wal, vec![entry(1, 1, "lost")]).await.unwrap_err().to_string();
+    let error = append(&wal, vec![entry(1, 1, "lost")])
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("no storage space"), "{error}");
     full.store(false, Ordering::Relaxed);
     assert!(append(&wal, vec![entry(1, 2, "never")]).await.is_err());
     drop(wal);
-    let entries = world.open().unwrap().reader().read(0..10, usize::MAX).unwrap();
+    let entries = world
+        .open()
+        .unwrap()
+        .reader()
+        .read(0..10, usize::MAX)
+        .unwrap();
     assert_eq!(entries, vec![entry(1, 0, "acknowledged")]);
 }
 
@@ -272,11 +354,19 @@ async fn concurrent_appends_share_a_sync() {
     let mut waiting = Vec::new();
     for index in 0..100 {
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        wal.append(vec![entry(1, index, "grouped")], move |result| sender.send(result).unwrap()).await.unwrap();
+        wal.append(vec![entry(1, index, "grouped")], move |result| {
+            sender.send(result).unwrap()
+        })
+        .await
+        .unwrap();
         waiting.push(receiver);
     }
     for receiver in waiting {
         receiver.await.unwrap().unwrap();
     }
-    assert!(writes.load(Ordering::Relaxed) < 50, "{} writes", writes.load(Ordering::Relaxed));
+    assert!(
+        writes.load(Ordering::Relaxed) < 50,
+        "{} writes",
+        writes.load(Ordering::Relaxed)
+    );
 }

@@ -69,18 +69,29 @@ impl Wal {
             envelope,
             failed: Mutex::new(None),
         });
-        let flusher = Flusher::new(options, Arc::clone(&shared), recovered.tail, recovered.watermark)?;
+        let flusher = Flusher::new(
+            options,
+            Arc::clone(&shared),
+            recovered.tail,
+            recovered.watermark,
+        )?;
         let (queue, requests) = mpsc::channel(QUEUE_REQUESTS);
         let thread = std::thread::Builder::new()
             .name("log-flush".into())
             .spawn(move || flusher::run(flusher, requests))
             .map_err(|error| LogError::io("starting a thread for", &options.dir, &error))?;
-        Ok(Self { shared, queue: Some(queue), flusher: Some(thread) })
+        Ok(Self {
+            shared,
+            queue: Some(queue),
+            flusher: Some(thread),
+        })
     }
 
     /// A second handle for reading.
     pub(crate) fn reader(&self) -> WalReader {
-        WalReader { shared: Arc::clone(&self.shared) }
+        WalReader {
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     /// Adds `entries`; they can be read when this returns, and are durable when
@@ -94,11 +105,17 @@ impl Wal {
         {
             let mut index = self.shared.index.lock();
             for entry in &entries {
-                index.append(entry.clone(), None).map_err(LogError::Stopped)?;
+                index
+                    .append(entry.clone(), None)
+                    .map_err(LogError::Stopped)?;
             }
         }
         let records = entries.into_iter().map(Record::Entry).collect();
-        self.send(Request { records, done: Some(Box::new(done)) }).await
+        self.send(Request {
+            records,
+            done: Some(Box::new(done)),
+        })
+        .await
     }
 
     /// Durable when this returns.
@@ -143,7 +160,11 @@ impl Wal {
             // The caller may have gone; the record is durable all the same.
             let _ = sender.send(result);
         };
-        self.send(Request { records: vec![record], done: Some(Box::new(done)) }).await?;
+        self.send(Request {
+            records: vec![record],
+            done: Some(Box::new(done)),
+        })
+        .await?;
         receiver.await.map_err(|_| self.stopped())?
     }
 
@@ -199,7 +220,11 @@ impl WalReader {
 
     /// The entries of `range`, cut after `max_bytes` (but never before the first).
     /// Reads from disk block for a frame's length.
-    pub(crate) fn read(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<RawEntry>, LogError> {
+    pub(crate) fn read(
+        &self,
+        range: Range<u64>,
+        max_bytes: usize,
+    ) -> Result<Vec<RawEntry>, LogError> {
         let found = self.shared.index.lock().find(&range);
         let first = range.start.max(self.live().start);
         let mut entries = Vec::with_capacity(found.len());
@@ -238,7 +263,8 @@ impl WalReader {
         }
         let mut body = vec![0; parsed.length as usize];
         segment.read_exact_at(&mut body, place.offset + frame::HEADER_BYTES as u64)?;
-        let plain = frame::open(&self.shared.envelope, segment.id, &parsed, &body).map_err(broken)?;
+        let plain =
+            frame::open(&self.shared.envelope, segment.id, &parsed, &body).map_err(broken)?;
         Record::decode_all(Bytes::from(plain)).map_err(broken)
     }
 
@@ -248,7 +274,12 @@ impl WalReader {
             _ => None,
         });
         entry.ok_or_else(|| {
-            let path = self.shared.segments.lock().get(&place.segment).map(|s| s.path.clone());
+            let path = self
+                .shared
+                .segments
+                .lock()
+                .get(&place.segment)
+                .map(|s| s.path.clone());
             LogError::corrupt(
                 path.unwrap_or_default(),
                 place.offset,

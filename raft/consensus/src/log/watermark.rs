@@ -35,7 +35,12 @@ impl Watermark {
         let path = dir.join(FILE);
         let file = options().create(true).truncate(true).open(&path);
         let file = file.map_err(|error| LogError::io("creating", &path, &error))?;
-        let mut watermark = Self { path, file, next_slot: 0, purged: None };
+        let mut watermark = Self {
+            path,
+            file,
+            next_slot: 0,
+            purged: None,
+        };
         watermark.advance(envelope, 0)?;
         watermark.sync()?;
         sync_dir(dir)?;
@@ -54,16 +59,31 @@ impl Watermark {
         let slots = [read_slot(&file, envelope, 0), read_slot(&file, envelope, 1)];
         let newest = slots.iter().flatten().max().copied();
         let Some(newest) = newest else {
-            return Err(LogError::corrupt(&path, 0, "neither of its two slots opens"));
+            return Err(LogError::corrupt(
+                &path,
+                0,
+                "neither of its two slots opens",
+            ));
         };
         let next_slot = u64::from(slots[0] == Some(newest));
-        Ok((Self { path, file, next_slot, purged: None }, newest))
+        Ok((
+            Self {
+                path,
+                file,
+                next_slot,
+                purged: None,
+            },
+            newest,
+        ))
     }
 
     /// Notes that every frame up to `frame` is synced.
     pub(crate) fn advance(&mut self, envelope: &Envelope, frame: u64) -> Result<(), LogError> {
         let slot = self.next_slot;
-        let aad = Aad { kind: Kind::LogHead, position: &slot.to_le_bytes() };
+        let aad = Aad {
+            kind: Kind::LogHead,
+            position: &slot.to_le_bytes(),
+        };
         let sealed = envelope.seal(aad, &frame.to_le_bytes());
         self.file
             .write_all_at(&sealed, slot * SLOT_BYTES)
@@ -73,7 +93,9 @@ impl Watermark {
     }
 
     pub(crate) fn sync(&self) -> Result<(), LogError> {
-        self.file.sync_data().map_err(|error| LogError::io("syncing", &self.path, &error))
+        self.file
+            .sync_data()
+            .map_err(|error| LogError::io("syncing", &self.path, &error))
     }
 }
 
@@ -86,7 +108,10 @@ fn options() -> OpenOptions {
 fn read_slot(file: &File, envelope: &Envelope, slot: u64) -> Option<u64> {
     let mut sealed = [0; PLAIN_BYTES + SEAL_OVERHEAD_BYTES];
     file.read_exact_at(&mut sealed, slot * SLOT_BYTES).ok()?;
-    let aad = Aad { kind: Kind::LogHead, position: &slot.to_le_bytes() };
+    let aad = Aad {
+        kind: Kind::LogHead,
+        position: &slot.to_le_bytes(),
+    };
     let plain = envelope.open(aad, &sealed).ok()?;
     plain.try_into().ok().map(u64::from_le_bytes)
 }

@@ -26,8 +26,11 @@ pub struct Node {
     pub address: SocketAddr,
     pub dir: PathBuf,
     tune: Tune,
+    fault: Option<Fault>,
     running: Option<(Runtime, Arc<Consensus>)>,
 }
+
+pub type Fault = Arc<dyn Fn(usize) -> Option<std::io::Error> + Send + Sync>;
 
 pub const SECRETS: &[u8] = b"the quorum's secrets";
 
@@ -36,12 +39,22 @@ fn keyring() -> Keyring {
 }
 
 fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 impl Node {
     pub fn new(id: NodeId, dir: PathBuf, tune: Tune) -> Self {
-        Self { id, address: free_address(), dir, tune, running: None }
+        Self {
+            id,
+            address: free_address(),
+            dir,
+            tune,
+            fault: None,
+            running: None,
+        }
     }
 
     pub fn start(&mut self) {
@@ -51,27 +64,49 @@ impl Node {
             .build()
             .unwrap();
         let address = self.address.to_string();
-        let mut config = ConsensusConfig::new(self.id, &address, &format!("https://api-{}", self.id), self.dir.clone());
+        let mut config = ConsensusConfig::new(
+            self.id,
+            &address,
+            &format!("https://api-{}", self.id),
+            self.dir.clone(),
+        );
         config.segment_bytes = 4 << 20;
         (self.tune)(&mut config);
         let transport = Arc::new(PlainTransport::new(self.id, &format!("chip-{}", self.id)));
         let deadline = Instant::now() + Duration::from_secs(20);
         let consensus = loop {
             let started = runtime.block_on(async {
-                let listener = tokio::net::TcpListener::bind(self.address).await.map_err(|error| error.to_string())?;
-                let secrets = Arc::new(|| Zeroizing::new(SECRETS.to_vec()));
-                Consensus::start(config.clone(), &keyring(), transport.clone(), listener, secrets)
+                let listener = tokio::net::TcpListener::bind(self.address)
                     .await
-                    .map_err(|error| error.to_string())
+                    .map_err(|error| error.to_string())?;
+                let secrets = Arc::new(|| Zeroizing::new(SECRETS.to_vec()));
+                let fault = self.fault.clone().unwrap_or_else(|| Arc::new(|_| None));
+                Consensus::start_with_write_fault(
+                    config.clone(),
+                    &keyring(),
+                    transport.clone(),
+                    listener,
+                    secrets,
+                    fault,
+                )
+                .await
+                .map_err(|error| error.to_string())
             });
             match started {
                 Ok(consensus) => break consensus,
                 // The killed one's last blocking calls still hold the directory's locks.
-                Err(error) if Instant::now() > deadline => panic!("node {} does not start: {error}", self.id),
+                Err(error) if Instant::now() > deadline => {
+                    panic!("node {} does not start: {error}", self.id)
+                }
                 Err(_) => std::thread::sleep(Duration::from_millis(20)),
             }
         };
         self.running = Some((runtime, Arc::new(consensus)));
+    }
+
+    /// From the next start on, writes of the log fail when `fault` says so.
+    pub fn fail_writes(&mut self, fault: Fault) {
+        self.fault = Some(fault);
     }
 
     /// As SIGKILL does: no orderly end, sockets closed by force.
@@ -134,7 +169,11 @@ impl Quorum {
         let mut first = Node::new(1, folder.path().join("1"), Arc::clone(&tune));
         first.start();
         first.run(first.consensus().initialize("chip-1")).unwrap();
-        let quorum = Self { nodes: vec![first], folder, tune };
+        let quorum = Self {
+            nodes: vec![first],
+            folder,
+            tune,
+        };
         quorum.leader();
         quorum
     }
@@ -148,20 +187,37 @@ impl Quorum {
         let mut quorum = Self::genesis(tune);
         for id in 2..=count {
             quorum.add_learner(id);
-            quorum.node(1).run(quorum.node(1).cluster().promote(id)).unwrap();
+            quorum
+                .node(1)
+                .run(quorum.node(1).cluster().promote(id))
+                .unwrap();
         }
         quorum
     }
 
     pub fn add_learner(&mut self, id: NodeId) {
-        let mut node = Node::new(id, self.folder.path().join(id.to_string()), Arc::clone(&self.tune));
+        let mut node = Node::new(
+            id,
+            self.folder.path().join(id.to_string()),
+            Arc::clone(&self.tune),
+        );
         let address = node.address.to_string();
         let any = self.nodes.iter().find(|node| node.is_running()).unwrap();
-        any.run(any.cluster().add(NewMember { id, peer_address: address.clone() })).unwrap();
+        any.run(any.cluster().add(NewMember {
+            id,
+            peer_address: address.clone(),
+        }))
+        .unwrap();
         node.start();
         let transport = Arc::new(PlainTransport::new(id, &format!("chip-{id}")));
-        let request = JoinRequest { node_id: id, api_address: format!("https://api-{id}"), peer_address: address };
-        let grant = node.run(join(transport, &[any.address.to_string()], request)).unwrap();
+        let request = JoinRequest {
+            node_id: id,
+            api_address: format!("https://api-{id}"),
+            peer_address: address,
+        };
+        let grant = node
+            .run(join(transport, &[any.address.to_string()], request))
+            .unwrap();
         assert_eq!(&grant.secrets[..], SECRETS);
         self.nodes.push(node);
     }
@@ -191,24 +247,37 @@ impl Quorum {
     pub fn followers(&self) -> Vec<NodeId> {
         let leader = self.leader();
         let running = self.nodes.iter().filter(|node| node.is_running());
-        running.map(|node| node.id).filter(|id| *id != leader).collect()
+        running
+            .map(|node| node.id)
+            .filter(|id| *id != leader)
+            .collect()
     }
 
     pub fn voters(&self) -> usize {
         let any = self.nodes.iter().find(|node| node.is_running()).unwrap();
-        any.cluster().members().iter().filter(|member| member.role == MemberRole::Voter).count()
+        any.cluster()
+            .members()
+            .iter()
+            .filter(|member| member.role == MemberRole::Voter)
+            .count()
     }
 }
 
 pub fn put(key: &str, value: &str) -> Proposal {
     let put = Operation::Put(Put::new(key.as_bytes().to_vec(), value.as_bytes().to_vec()));
-    Proposal::new(Command::Txn(Txn { then: vec![put], ..Txn::default() }))
+    Proposal::new(Command::Txn(Txn {
+        then: vec![put],
+        ..Txn::default()
+    }))
 }
 
 pub fn get(kv: &dyn Kv, key: &str) -> Option<String> {
     let range = KeyRange::single(key.as_bytes().to_vec());
     let found = kv.range(&RangeRequest::newest(range)).unwrap();
-    found.kvs.first().map(|kv| String::from_utf8(kv.value.to_vec()).unwrap())
+    found
+        .kvs
+        .first()
+        .map(|kv| String::from_utf8(kv.value.to_vec()).unwrap())
 }
 
 /// Waits for something that must come true.

@@ -1,15 +1,13 @@
 //! A quorum of real nodes in one process: what it promises to those above it.
 
-mod world;
-
 use std::sync::Arc;
 
+use crate::world::{Quorum, eventually, get, put};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use nautilus_consensus::JoinRequest;
 use nautilus_consensus::transport::plain::PlainTransport;
 use nautilus_machine::{ClusterError, KeyRange, LeaderHandler, NewMember, WatchRequest};
-use world::{Quorum, eventually, get, put};
 
 #[test]
 fn a_write_on_any_node_is_readable_after_a_barrier_on_every_other() {
@@ -21,7 +19,11 @@ fn a_write_on_any_node_is_readable_after_a_barrier_on_every_other() {
         for reader in 1..=3 {
             let node = quorum.node(reader);
             node.run(node.kv().read_barrier()).unwrap();
-            assert_eq!(get(node.kv().as_ref(), &key).as_deref(), Some("value"), "{writer} to {reader}");
+            assert_eq!(
+                get(node.kv().as_ref(), &key).as_deref(),
+                Some("value"),
+                "{writer} to {reader}"
+            );
         }
     }
 }
@@ -31,14 +33,20 @@ fn a_restarted_node_comes_back_from_its_log() {
     let mut quorum = Quorum::of(1);
     let node = quorum.node(1);
     for at in 0..100 {
-        node.run(node.kv().propose(put(&format!("key-{at}"), &at.to_string()))).unwrap();
+        node.run(
+            node.kv()
+                .propose(put(&format!("key-{at}"), &at.to_string())),
+        )
+        .unwrap();
     }
     quorum.node_mut(1).kill();
     quorum.node_mut(1).start();
     quorum.leader();
     let node = quorum.node(1);
     node.run(node.kv().read_barrier()).unwrap();
-    assert!((0..100).all(|at| get(node.kv().as_ref(), &format!("key-{at}")) == Some(at.to_string())));
+    assert!(
+        (0..100).all(|at| get(node.kv().as_ref(), &format!("key-{at}")) == Some(at.to_string()))
+    );
 }
 
 #[test]
@@ -62,14 +70,18 @@ fn members_are_added_promoted_and_removed() {
     node.run(node.cluster().promote(4)).unwrap();
     eventually("four voters", || quorum.voters() == 4);
     let node = quorum.node(4);
-    eventually("the new one knows itself", || node.cluster().members().len() == 4);
-    node.run(node.kv().propose(put("through-the-new-one", "yes"))).unwrap();
+    eventually("the new one knows itself", || {
+        node.cluster().members().len() == 4
+    });
+    node.run(node.kv().propose(put("through-the-new-one", "yes")))
+        .unwrap();
     let leader = quorum.leader();
     let other = quorum.followers()[0];
     let node = quorum.node(other);
     node.run(node.cluster().remove(leader)).unwrap();
     eventually("three voters", || node.cluster().members().len() == 3);
-    node.run(node.kv().propose(put("without-the-old-leader", "yes"))).unwrap();
+    node.run(node.kv().propose(put("without-the-old-leader", "yes")))
+        .unwrap();
 }
 
 #[test]
@@ -77,24 +89,43 @@ fn a_node_that_was_not_admitted_or_runs_elsewhere_is_refused_by_name() {
     let quorum = Quorum::of(3);
     let address = quorum.node(1).address.to_string();
     let ask = |id: u64, platform: &str| {
-        let request = JoinRequest { node_id: id, api_address: String::new(), peer_address: "127.0.0.1:1".into() };
+        let request = JoinRequest {
+            node_id: id,
+            api_address: String::new(),
+            peer_address: "127.0.0.1:1".into(),
+        };
         let transport = Arc::new(PlainTransport::new(id, platform));
         let node = quorum.node(1);
-        node.run(nautilus_consensus::join(transport, &[address.clone()], request)).err().unwrap().to_string()
+        node.run(nautilus_consensus::join(
+            transport,
+            &[address.clone()],
+            request,
+        ))
+        .err()
+        .unwrap()
+        .to_string()
     };
     let stranger = ask(9, "chip-9");
     assert!(stranger.contains("node 9 was not admitted"), "{stranger}");
     let impostor = ask(2, "chip-stolen");
-    assert!(impostor.contains("chip-2") && impostor.contains("chip-stolen"), "{impostor}");
+    assert!(
+        impostor.contains("chip-2") && impostor.contains("chip-stolen"),
+        "{impostor}"
+    );
 }
 
 #[test]
 fn an_id_in_use_is_not_admitted_again_elsewhere() {
     let quorum = Quorum::of(1);
     let node = quorum.node(1);
-    let member = NewMember { id: 1, peer_address: "127.0.0.1:9".into() };
+    let member = NewMember {
+        id: 1,
+        peer_address: "127.0.0.1:9".into(),
+    };
     let refused = node.run(node.cluster().add(member));
-    assert!(matches!(refused, Err(ClusterError::Invalid(text)) if text.contains("node 1 is a member already")));
+    assert!(
+        matches!(refused, Err(ClusterError::Invalid(text)) if text.contains("node 1 is a member already"))
+    );
 }
 
 struct Echo(u64);
@@ -114,7 +145,13 @@ fn a_message_to_the_leader_arrives_from_every_node() {
     }
     let leader = quorum.leader();
     for node in &quorum.nodes {
-        let answer = node.run(node.consensus().leader_channel().call(Bytes::from_static(b"you"))).unwrap();
+        let answer = node
+            .run(
+                node.consensus()
+                    .leader_channel()
+                    .call(Bytes::from_static(b"you")),
+            )
+            .unwrap();
         assert_eq!(answer, format!("{leader} heard you"));
     }
 }
@@ -124,20 +161,36 @@ fn a_watch_on_a_follower_sees_past_and_future_in_order() {
     let quorum = Quorum::of(3);
     let follower = quorum.node(quorum.followers()[0]);
     for at in 0..20 {
-        follower.run(follower.kv().propose(put(&format!("watched/{at}"), "past"))).unwrap();
+        follower
+            .run(follower.kv().propose(put(&format!("watched/{at}"), "past")))
+            .unwrap();
     }
-    let request = WatchRequest { range: KeyRange::prefix("watched/"), from: Some(2) };
+    let request = WatchRequest {
+        range: KeyRange::prefix("watched/"),
+        from: Some(2),
+    };
     let mut watcher = follower.kv().watch(request).unwrap();
     let mut seen = Vec::new();
     for at in 20..40 {
         let leader = quorum.node(quorum.leader());
-        leader.run(leader.kv().propose(put(&format!("watched/{at}"), "future"))).unwrap();
+        leader
+            .run(leader.kv().propose(put(&format!("watched/{at}"), "future")))
+            .unwrap();
     }
     while seen.len() < 40 {
         let events = follower.run(watcher.next()).unwrap();
-        seen.extend(events.into_iter().map(|event| String::from_utf8(event.kv.key.to_vec()).unwrap()));
+        seen.extend(
+            events
+                .into_iter()
+                .map(|event| String::from_utf8(event.kv.key.to_vec()).unwrap()),
+        );
     }
-    assert_eq!(seen, (0..40).map(|at| format!("watched/{at}")).collect::<Vec<_>>());
+    assert_eq!(
+        seen,
+        (0..40)
+            .map(|at| format!("watched/{at}"))
+            .collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -145,12 +198,23 @@ fn replicas_hold_the_same_digest_at_every_checkpoint() {
     let quorum = Quorum::tuned(3, Arc::new(|config| config.checkpoint_every_entries = 50));
     let node = quorum.node(quorum.followers()[0]);
     for at in 0..200 {
-        node.run(node.kv().propose(put(&format!("digest-{}", at % 30), &at.to_string()))).unwrap();
+        node.run(
+            node.kv()
+                .propose(put(&format!("digest-{}", at % 30), &at.to_string())),
+        )
+        .unwrap();
     }
-    let checkpoints = || -> Vec<_> { quorum.nodes.iter().map(|node| node.cluster().status().checkpoint).collect() };
+    let checkpoints = || -> Vec<_> {
+        quorum
+            .nodes
+            .iter()
+            .map(|node| node.cluster().status().checkpoint)
+            .collect()
+    };
     eventually("one checkpoint on all", || {
         let found = checkpoints();
-        found[0].as_ref().is_some_and(|(index, _)| *index >= 150) && found.iter().all(|one| *one == found[0])
+        found[0].as_ref().is_some_and(|(index, _)| *index >= 150)
+            && found.iter().all(|one| *one == found[0])
     });
 }
 
@@ -159,10 +223,21 @@ fn nothing_written_is_readable_in_any_file() {
     let mut quorum = Quorum::tuned(3, Arc::new(|config| config.checkpoint_every_entries = 20));
     let node = quorum.node(1);
     for at in 0..60 {
-        node.run(node.kv().propose(put(&format!("planted-key-name-{at}"), "planted-value-text"))).unwrap();
+        node.run(
+            node.kv()
+                .propose(put(&format!("planted-key-name-{at}"), "planted-value-text")),
+        )
+        .unwrap();
     }
     eventually("a snapshot", || {
-        quorum.folder.path().join("1/snapshots").read_dir().unwrap().next().is_some()
+        quorum
+            .folder
+            .path()
+            .join("1/snapshots")
+            .read_dir()
+            .unwrap()
+            .next()
+            .is_some()
     });
     for id in 1..=3 {
         quorum.node_mut(id).shutdown();
