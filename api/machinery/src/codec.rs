@@ -218,13 +218,36 @@ fn embedded_object(object: &Value) -> Result<Vec<u8>, ApiError> {
     }
 }
 
-/// Standard base64, with or without padding bits of zero; `None` if malformed.
+/// Standard base64 as Go reads it: padded, line ends ignored, whatever bits after
+/// the last byte.
+const BASE64: base64::engine::GeneralPurpose = base64::engine::GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    base64::engine::GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
+
+fn without_line_ends(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.contains(['\r', '\n']) {
+        text.replace(['\r', '\n'], "").into()
+    } else {
+        text.into()
+    }
+}
+
+/// The bytes that base64 stands for; `None` if malformed.
 pub(crate) fn base64_bytes(text: &str) -> Option<Vec<u8>> {
-    base64::engine::general_purpose::STANDARD.decode(text).ok()
+    BASE64.decode(without_line_ends(text).as_bytes()).ok()
+}
+
+/// Where [`base64_bytes`] stops reading, in bytes from the start.
+pub(crate) fn base64_fault(text: &str) -> usize {
+    match BASE64.decode(without_line_ends(text).as_bytes()) {
+        Err(base64::DecodeError::InvalidByte(at, _)) => at,
+        _ => text.len(),
+    }
 }
 
 pub(crate) fn base64_text(bytes: &[u8]) -> String {
-    base64::engine::general_purpose::STANDARD.encode(bytes)
+    BASE64.encode(bytes)
 }
 
 #[cfg(test)]

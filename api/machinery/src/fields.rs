@@ -309,8 +309,11 @@ pub(crate) fn conform_shape(
             )),
         },
         (Shape::Bytes, Value::String(text)) => match crate::codec::base64_bytes(text) {
-            Some(_) => Ok(value.clone()),
-            None => Err("illegal base64 data".to_owned()),
+            Some(bytes) => Ok(json!(crate::codec::base64_text(&bytes))),
+            None => Err(format!(
+                "illegal base64 data at input byte {}",
+                crate::codec::base64_fault(text)
+            )),
         },
         (Shape::Message(name), Value::Object(map)) => match schema::find(name) {
             Some(inner) => conform_message(inner, map, path).map(Value::Object),

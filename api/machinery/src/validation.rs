@@ -397,13 +397,15 @@ pub enum NameRule {
 impl NameRule {
     /// The messages; with `is_prefix` a trailing dash is allowed (generateName).
     pub fn check(self, name: &str, is_prefix: bool) -> Vec<String> {
-        let masked;
-        let text = if is_prefix && name.len() > 1 && name.ends_with('-') {
-            masked = format!("{}a", &name[..name.len() - 1]);
-            masked.as_str()
-        } else {
-            name
-        };
+        // The reference masks the dash together with the character before it.
+        let masked = name
+            .strip_suffix('-')
+            .filter(|_| is_prefix)
+            .and_then(|start| {
+                let (at, _) = start.char_indices().next_back()?;
+                Some(format!("{}a", &start[..at]))
+            });
+        let text = masked.as_deref().unwrap_or(name);
         match self {
             Self::DnsSubdomain => dns_subdomain(text),
             Self::DnsLabel => dns_label(text),
@@ -467,6 +469,7 @@ mod tests {
 
     #[test]
     fn a_multibyte_name_is_refused_not_a_panic() {
-        assert!(!NameRule::DnsLabel.check("é-", true).is_empty());
+        assert!(!NameRule::DnsLabel.check("éa-", true).is_empty());
+        assert!(!NameRule::DnsLabel.check("é", true).is_empty());
     }
 }

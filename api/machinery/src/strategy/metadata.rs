@@ -13,8 +13,7 @@ use crate::validation::{self, Errors};
 /// Longest prefix kept of a `generateName`, in bytes: with the suffix it makes a
 /// DNS label.
 const GENERATE_NAME_MAX_BYTES: usize = 58;
-/// Most finalizers an object may have is not bounded by the reference; the size
-/// of a request bounds it here.
+/// What a client may not set.
 const SYSTEM_FIELDS: &[&str] = &[
     "deletionTimestamp",
     "deletionGracePeriodSeconds",
@@ -201,18 +200,24 @@ pub(super) fn validate(resource: &Resource, object: &Value, errors: &mut Errors)
     }
     validation::labels(errors, "metadata.labels", metadata.get("labels"));
     validation::annotations(errors, "metadata.annotations", metadata.get("annotations"));
-    for finalizer in metadata["finalizers"].as_array().into_iter().flatten() {
+    for (at, finalizer) in metadata["finalizers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
+        let path = format!("metadata.finalizers[{at}]");
         let finalizer = finalizer.as_str().unwrap_or_default();
         let wrong = validation::qualified_name(finalizer);
         let standard = ["orphan", "foregroundDeletion", "kubernetes"].contains(&finalizer);
         if wrong.is_empty() && !finalizer.contains('/') && !standard {
             errors.invalid_text(
-                "metadata.finalizers",
+                &path,
                 finalizer,
                 "name is neither a standard finalizer name nor is it fully qualified",
             );
         }
-        errors.each("metadata.finalizers", finalizer, wrong);
+        errors.each(&path, finalizer, wrong);
     }
     validate_owners(metadata, errors);
 }
@@ -223,14 +228,9 @@ fn validate_owners(metadata: &Value, errors: &mut Errors) {
         .map_or(&[][..], Vec::as_slice);
     for (at, owner) in owners.iter().enumerate() {
         let path = format!("metadata.ownerReferences[{at}]");
-        for (key, detail) in [
-            ("apiVersion", "version must not be empty"),
-            ("kind", "kind must not be empty"),
-            ("name", "name must not be empty"),
-            ("uid", "uid must not be empty"),
-        ] {
+        for key in ["apiVersion", "kind", "name", "uid"] {
             if owner[key].as_str().unwrap_or_default().is_empty() {
-                errors.invalid_text(&format!("{path}.{key}"), "", detail);
+                errors.required(&format!("{path}.{key}"), "must not be empty");
             }
         }
     }

@@ -33,6 +33,20 @@ pub(super) fn validate(pod: &Value, errors: &mut Errors) {
         for (at, container) in list(spec, kind).iter().enumerate() {
             let path = format!("spec.{kind}[{at}]");
             validate_container(container, &path, &volumes, errors);
+            if kind == "initContainers" && container["restartPolicy"] != "Always" {
+                for key in [
+                    "lifecycle",
+                    "livenessProbe",
+                    "readinessProbe",
+                    "startupProbe",
+                ] {
+                    if !container[key].is_null() {
+                        let detail =
+                            "may not be set for init containers without restartPolicy=Always";
+                        errors.forbidden(&format!("{path}.{key}"), detail);
+                    }
+                }
+            }
             let name = text(container, "name");
             if !name.is_empty() && !names.insert(name) {
                 errors.duplicate(&format!("{path}.name"), &container["name"]);
@@ -92,13 +106,15 @@ fn validate_volumes(spec: &Value, errors: &mut Errors) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (at, volume) in list(spec, "volumes").iter().enumerate() {
         let path = format!("spec.volumes[{at}]");
-        let sources: Vec<&String> = volume
+        let mut sources: Vec<&str> = volume
             .as_object()
             .into_iter()
             .flatten()
             .filter(|(key, value)| *key != "name" && !value.is_null())
-            .map(|(key, _)| key)
+            .map(|(key, _)| key.as_str())
             .collect();
+        // The reference looks at this one first.
+        sources.sort_by_key(|source| *source != "emptyDir");
         if sources.is_empty() {
             errors.required(&path, "must specify a volume type");
         }
@@ -114,7 +130,7 @@ fn validate_volumes(spec: &Value, errors: &mut Errors) -> BTreeSet<String> {
             ("hostPath", "path"),
             ("persistentVolumeClaim", "claimName"),
         ] {
-            if !volume[source].is_null() && text(&volume[source], key).is_empty() {
+            if sources.first() == Some(&source) && text(&volume[source], key).is_empty() {
                 errors.required(&format!("{path}.{source}.{key}"), "");
             }
         }
@@ -255,7 +271,7 @@ fn validate_mounts(container: &Value, path: &str, volumes: &BTreeSet<String>, er
     }
 }
 
-fn validate_resources(resources: &Value, path: &str, errors: &mut Errors) {
+fn validate_resources(resources: &Value, root: &str, errors: &mut Errors) {
     let amounts = |key: &str| -> Vec<(String, Quantity)> {
         let map = resources[key].as_object().into_iter().flatten();
         map.filter_map(|(name, value)| Some((name.clone(), Quantity::parse(value.as_str()?).ok()?)))
@@ -264,11 +280,13 @@ fn validate_resources(resources: &Value, path: &str, errors: &mut Errors) {
     let limits = amounts("limits");
     for (key, list) in [("limits", &limits), ("requests", &amounts("requests"))] {
         for (name, quantity) in list {
-            let path = format!("{path}.{key}[{name}]");
+            let path = format!("{root}.{key}[{name}]");
             let value = json!(quantity.canonical());
             let standard = ["cpu", "memory", "ephemeral-storage"].contains(&name.as_str())
                 || name.starts_with("hugepages-");
             if !standard && !name.contains('/') {
+                let detail = "must be a standard resource type or fully qualified";
+                errors.invalid_text(&path, name, detail);
                 errors.invalid_text(&path, name, "must be a standard resource for containers");
             }
             if quantity.is_negative() {
@@ -281,12 +299,16 @@ fn validate_resources(resources: &Value, path: &str, errors: &mut Errors) {
                 .iter()
                 .find(|(own, _)| own == name)
                 .map(|(_, limit)| limit);
+            if key == "requests" && limit.is_none() && !standard && name.contains('/') {
+                let detail = "Limit must be set for non overcommitable resources";
+                errors.required(&format!("{root}.limits"), detail);
+            }
             if key == "requests"
                 && let Some(limit) = limit
                 && quantity > limit
             {
                 errors.invalid(
-                    &path.replace(&format!("[{name}]"), ""),
+                    &format!("{root}.requests"),
                     &value,
                     &format!(
                         "must be less than or equal to {name} limit of {}",
@@ -312,6 +334,15 @@ fn validate_probe(probe: &Value, path: &str, errors: &mut Errors) {
             "may not specify more than 1 handler type",
         );
     }
+    for handler in ["httpGet", "tcpSocket"] {
+        if handlers.first() == Some(&handler) {
+            validate_probe_port(
+                &probe[handler]["port"],
+                &format!("{path}.{handler}.port"),
+                errors,
+            );
+        }
+    }
     for key in [
         "initialDelaySeconds",
         "timeoutSeconds",
@@ -333,6 +364,13 @@ fn validate_probe(probe: &Value, path: &str, errors: &mut Errors) {
             &json!(number),
             "must be 1",
         );
+    }
+}
+
+fn validate_probe_port(port: &Value, path: &str, errors: &mut Errors) {
+    match port {
+        Value::String(name) => errors.each(path, name, validation::port_name(name)),
+        number => check_port(path, number.as_i64().unwrap_or(0), errors),
     }
 }
 

@@ -222,7 +222,12 @@ fn validate_ports(ports: &[Value], kind: &str, errors: &mut Errors) {
             );
         }
         if !numbers.insert((protocol, number)) {
-            errors.duplicate(&path, &json!({"protocol": protocol, "port": number}));
+            // As the reference prints its own form of a port.
+            let port = json!({
+                "Name": "", "Protocol": protocol, "AppProtocol": null, "Port": number,
+                "TargetPort": 0, "NodePort": 0,
+            });
+            errors.duplicate(&path, &port);
         }
         let node_port = port["nodePort"].as_i64().unwrap_or(0);
         if node_port != 0 && matches!(kind, "ClusterIP" | "ExternalName") {

@@ -110,7 +110,9 @@ pub(super) fn validate_secret(secret: &Value, errors: &mut Errors) {
         "kubernetes.io/basic-auth" if missing("username") && missing("password") => {
             require(&["username", "password"]);
         }
-        "kubernetes.io/ssh-auth" => require(&["ssh-privatekey"]),
+        "kubernetes.io/ssh-auth" if text(&secret["data"], "ssh-privatekey").is_empty() => {
+            errors.required("data[ssh-privatekey]", "");
+        }
         "kubernetes.io/tls" => require(&["tls.crt", "tls.key"]),
         "kubernetes.io/service-account-token" => {
             let key = "kubernetes.io/service-account.name";

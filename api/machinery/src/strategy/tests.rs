@@ -391,11 +391,11 @@ fn the_other_kinds_are_refused_in_the_words_of_the_reference() {
         422 ConfigMap "x" is invalid: []: Too long: may not be more than 1048576 bytes
         422 ConfigMap "x" is invalid: data[a]: Invalid value: "a": duplicate of key present in binaryData
         422 Secret "x" is invalid: [data[tls.crt]: Required value, data[tls.key]: Required value]
-        400 Secret in version "v1" cannot be handled as a Secret: illegal base64 data
+        400 Secret in version "v1" cannot be handled as a Secret: illegal base64 data at input byte 2
         422 Service "x" is invalid: spec.ports: Required value
         422 Service "x" is invalid: [spec.type: Unsupported value: "Magic": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort", spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive, spec.ports[0].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive]
         422 Service "a.b" is invalid: metadata.name: Invalid value: "a.b": must not contain dots
-        422 Service "x" is invalid: [spec.ports[0].name: Required value, spec.ports[1].name: Required value, spec.ports[1]: Duplicate value: {"protocol":"TCP","port":1}]
+        422 Service "x" is invalid: [spec.ports[0].name: Required value, spec.ports[1].name: Required value, spec.ports[1]: Duplicate value: {"Name":"","Protocol":"TCP","AppProtocol":null,"Port":1,"TargetPort":0,"NodePort":0}]
         422 Event "x" is invalid: involvedObject.namespace: Invalid value: "b": does not match event.namespace"#]].assert_eq(&messages.join("\n"));
 }
 
