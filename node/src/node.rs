@@ -1,11 +1,10 @@
 //! `nautilus node`: one process of the quorum, from its configuration to its end.
 
-use std::future::Future;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::compose;
 use crate::config::{NodeConfig, Settings};
@@ -72,7 +71,7 @@ pub(crate) fn run(arguments: NodeArgs) -> anyhow::Result<()> {
         if let Err(error) = undumpable {
             tracing::warn!(%error, "a core dump of this process would hold keys");
         }
-        let result = compose::run(config, telemetry.metrics(), stop_signal()?).await;
+        let result = compose::run(config, telemetry.metrics(), StopSignals::listen()?).await;
         if let Err(error) = &result {
             tracing::error!(error = %crate::exit::one_line(error), "the node ends");
         }
@@ -86,16 +85,28 @@ pub(crate) fn run(arguments: NodeArgs) -> anyhow::Result<()> {
     result
 }
 
-/// Completes at the first SIGTERM or SIGINT.
-pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
-    Ok(async move {
+/// SIGTERM and SIGINT, one after another.
+pub(crate) struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// From now on they do not end the process by themselves.
+    pub(crate) fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("wait for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("wait for SIGINT")?,
+        })
+    }
+
+    /// The next one. Cancel safe.
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-    })
+    }
 }
 
 /// Leaves the terminal's session, so that the process outlives it.

@@ -41,6 +41,7 @@ pub(crate) struct Row {
     /// In which unit.
     pub(crate) unit: &'static str,
     /// Our number.
+    #[serde(serialize_with = "shortest")]
     pub(crate) ours: f64,
     /// A peer's number of the same run.
     pub(crate) peer: Option<f64>,
@@ -59,6 +60,15 @@ impl Row {
             peer: None,
             ratio: None,
         }
+    }
+}
+
+/// Whole numbers without a point.
+fn shortest<S: serde::Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    let text = number.to_string();
+    match text.parse::<u64>() {
+        Ok(whole) => serializer.serialize_u64(whole),
+        Err(_) => serializer.serialize_f64(*number),
     }
 }
 
@@ -175,6 +185,12 @@ mod tests {
             row,
             r#"{"what":"gap_ms_max","unit":"ms","ours":1.235,"peer":null,"ratio":null}"#
         );
+    }
+
+    #[test]
+    fn a_count_is_a_whole_number() {
+        let row = serde_json::to_value(Row::new("acknowledged", "writes", 17.0)).expect("plain");
+        assert_eq!(row["ours"].to_string(), "17");
     }
 
     #[test]

@@ -2,13 +2,12 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Context as _;
 use clap::Args;
 
 use super::Global;
 use crate::config::{Log, LogFormat};
 use crate::exit::Failure;
-use crate::node::{own_session, stop_signal};
+use crate::node::{StopSignals, own_session};
 use crate::proxy::{ProxyConfig, run as balance};
 use crate::telemetry::Telemetry;
 
@@ -77,8 +76,8 @@ pub(super) async fn run(global: &Global, arguments: ProxyArgs) -> anyhow::Result
         filter: "info".to_owned(),
     };
     let telemetry = Telemetry::start(&log, None, "proxy")?;
-    let stop = stop_signal().context("wait for signals")?;
-    balance(config, stop).await?;
+    let mut signals = StopSignals::listen()?;
+    balance(config, signals.next()).await?;
     telemetry.shutdown();
     Ok(())
 }

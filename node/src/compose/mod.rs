@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Bootstrap, NodeConfig};
 use crate::data_dir::DataDir;
 use crate::exit::Failure;
+use crate::node::StopSignals;
 use crate::telemetry;
 use identity::Identity;
 use transport::AttestedTransport;
@@ -35,18 +36,23 @@ use transport::AttestedTransport;
 /// Pause before a step that needs a quorum is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// Runs one node until `stop` completes or it can't go on.
+/// Runs one node until the first of `signals` or until it can't go on. The second
+/// signal ends the orderly end: whoever stops the last nodes of a quorum need not
+/// wait for an heir that can't come.
 pub(crate) async fn run(
     config: NodeConfig,
     metrics: PrometheusHandle,
-    stop: impl Future<Output = ()> + Send + 'static,
+    mut signals: StopSignals,
 ) -> anyhow::Result<()> {
     let stopped = CancellationToken::new();
-    let signal = stopped.clone();
+    let hurried = CancellationToken::new();
+    let tokens = (stopped.clone(), hurried.clone());
     tokio::spawn(async move {
-        stop.await;
+        signals.next().await;
         tracing::info!("told to stop");
-        signal.cancel();
+        tokens.0.cancel();
+        signals.next().await;
+        tokens.1.cancel();
     });
     let node = Node::start(&config, &stopped).await?;
     let Some(node) = node else { return Ok(()) };
@@ -55,12 +61,13 @@ pub(crate) async fn run(
         node.identity.measurement(),
     ));
     let served = node.serve(&config, &metrics, &stopped).await;
-    let ended = tokio::time::timeout(config.shutdown_timeout, node.consensus.shutdown()).await;
-    if ended.is_err() {
-        tracing::warn!(
+    tokio::select! {
+        () = node.consensus.shutdown() => {}
+        () = hurried.cancelled() => tracing::info!("told again: leaving at once"),
+        () = tokio::time::sleep(config.shutdown_timeout) => tracing::warn!(
             after_ms = u64::try_from(config.shutdown_timeout.as_millis()).unwrap_or(u64::MAX),
             "the orderly end took too long; the log has everything that was acknowledged"
-        );
+        ),
     }
     tracing::info!("stopped");
     served

@@ -25,6 +25,9 @@ const SHUTDOWN_TIMEOUT_DEFAULT_MS: u64 = 10_000;
 const HEARTBEAT_DEFAULT_MS: u64 = 50;
 /// Elections, when nothing is said.
 const ELECTION_DEFAULT_MS: (u64, u64) = (150, 250);
+/// What is logged, when nothing is said: what the consensus library says is repeated by
+/// our own crate where it matters.
+const LOG_FILTER_DEFAULT: &str = "info,openraft=error";
 /// The longest name of a quorum.
 const CLUSTER_ID_MAX_LENGTH: usize = 64;
 /// The most operators a quorum is founded with.
@@ -429,7 +432,9 @@ fn log(settings: LogSettings) -> Result<Log, ConfigError> {
             ));
         }
     };
-    let filter = settings.filter.unwrap_or_else(|| "info".to_owned());
+    let filter = settings
+        .filter
+        .unwrap_or_else(|| LOG_FILTER_DEFAULT.to_owned());
     tracing_subscriber::EnvFilter::try_new(&filter).map_err(|error| {
         ConfigError::invalid(
             "log.filter",

@@ -163,7 +163,7 @@ layer! {
         /// log.format [default: human]
         #[arg(id = "log_format", long = "log-format", env = "NAUTILUS_LOG_FORMAT", value_name = "human|json")]
         format: String,
-        /// log.filter, as in `info,nautilus_consensus=debug` [default: info]
+        /// log.filter, as in `info,nautilus_consensus=debug` [default: info,openraft=error]
         #[arg(id = "log_filter", long = "log-filter", env = "NAUTILUS_LOG_FILTER", value_name = "FILTER")]
         filter: String,
     }

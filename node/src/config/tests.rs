@@ -88,7 +88,7 @@ fn the_smallest_file_gets_every_default() {
         config.log,
         Log {
             format: LogFormat::Human,
-            filter: "info".into()
+            filter: "info,openraft=error".into()
         }
     );
 }

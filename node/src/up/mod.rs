@@ -50,6 +50,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
 /// For a node to stop in order before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// The last node of a quorum that is stopped whole may finish for so long before it is
+/// told that it is the last.
+const LAST_NODE_PATIENCE: Duration = Duration::from_millis(300);
 /// For a killed process to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -325,7 +328,9 @@ pub(crate) async fn down(global: &Global, arguments: DownArgs) -> anyhow::Result
     Ok(())
 }
 
-/// Stops every process: in order, and by force what does not follow in time.
+/// Stops every process: in order, and by force what does not follow in time. A leader
+/// hands over while there is somebody to hand over to; the last node has nobody, and
+/// is told so by a second signal.
 pub(crate) async fn stop(
     layout: &Layout,
     quorum: &Quorum,
@@ -339,16 +344,38 @@ pub(crate) async fn stop(
     for (_, files) in &nodes {
         process::signal(files, Signal::TERM);
     }
-    for (id, files) in &nodes {
-        progress.wait(&format!("stopping node {id}"));
-        if !process::ended(files, STOP_TIMEOUT).await {
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    let mut last_alone_since = None;
+    loop {
+        let running: Vec<_> = nodes
+            .iter()
+            .filter(|(_, files)| process::running(files).is_some())
+            .collect();
+        match running.as_slice() {
+            [] => break,
+            [(_, last)] => {
+                let since = *last_alone_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= LAST_NODE_PATIENCE {
+                    process::signal(last, Signal::TERM);
+                }
+            }
+            _ => {}
+        }
+        let ids: Vec<u64> = running.iter().map(|(id, _)| *id).collect();
+        if Instant::now() >= deadline {
+            for (_, files) in running {
+                process::signal(files, Signal::KILL);
+                process::ended(files, KILL_TIMEOUT).await;
+            }
             progress.say(&format!(
-                "node {id} did not stop within {} s and was killed; nothing acknowledged is lost",
+                "node {} did not stop within {} s and was killed; nothing acknowledged is lost",
+                by_commas(&ids),
                 STOP_TIMEOUT.as_secs()
             ));
-            process::signal(files, Signal::KILL);
-            process::ended(files, KILL_TIMEOUT).await;
+            break;
         }
+        progress.wait("stopping the nodes");
+        tokio::time::sleep(POLL).await;
     }
     let proxy = layout.proxy();
     process::signal(&proxy, Signal::TERM);

@@ -5,19 +5,18 @@ use std::time::Duration;
 use super::layout::{Layout, Quorum};
 use crate::cli::print;
 use crate::cli::status::{NodeRow, QuorumStatus, local};
-use crate::node::stop_signal;
+use crate::node::StopSignals;
 
 /// Between two looks at the nodes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Returns on SIGINT or SIGTERM.
 pub(super) async fn until_interrupted(layout: &Layout, quorum: &Quorum) -> anyhow::Result<()> {
-    let stop = stop_signal()?;
-    tokio::pin!(stop);
+    let mut signals = StopSignals::listen()?;
     let mut seen = local(layout, quorum).await;
     loop {
         tokio::select! {
-            () = &mut stop => return Ok(()),
+            () = signals.next() => return Ok(()),
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
         }
         let now = local(layout, quorum).await;
