@@ -158,9 +158,14 @@ impl Authority {
             }
             let row = Self::generate_row(cluster)?;
             match kv.propose(create_proposal(&row)).await {
-                // Whatever came of it, the next read tells whose authority stands.
+                // Ours or another node's: the read tells whose authority stands.
                 Ok(applied) => match applied.outcome {
-                    Outcome::Txn { .. } => {}
+                    Outcome::Txn { .. } => {
+                        if let Some(bytes) = read_row(kv)? {
+                            return Self::from_row(&bytes);
+                        }
+                        last = "the authority was written and is not there".into();
+                    }
                     other => last = format!("{other:?}"),
                 },
                 Err(ProposeError::Unavailable(reason) | ProposeError::Unknown(reason)) => {

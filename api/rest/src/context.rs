@@ -43,6 +43,9 @@ pub struct NodeFacts {
     pub metrics_text: MetricsText,
 }
 
+/// Health checks served at once.
+const MAX_HEALTH_CHECKS: usize = 256;
+
 /// Bounds on requests.
 #[derive(Debug, Clone)]
 pub struct RequestLimits {
@@ -86,6 +89,8 @@ pub struct RestContext {
     pub(crate) shutdown: CancellationToken,
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) watches: Arc<Semaphore>,
+    /// Health checks have places of their own, so that load does not look like death.
+    pub(crate) health_checks: Arc<Semaphore>,
     /// When a read barrier last succeeded for `/readyz`.
     pub(crate) last_barrier: Mutex<Option<Instant>>,
     pub(crate) documents: crate::documents::Documents,
@@ -112,6 +117,7 @@ impl RestContext {
             shutdown,
             requests,
             watches,
+            health_checks: Arc::new(Semaphore::new(MAX_HEALTH_CHECKS)),
             last_barrier: Mutex::new(None),
             documents: crate::documents::Documents::default(),
         })

@@ -244,7 +244,9 @@ enum Pass {
 async fn sweep(storage: &Storage) -> Result<Pass, Failure> {
     storage.barrier().await?;
     let resource = namespaces()?;
-    let (rows, _) = storage.rows(&resource.storage_prefix()).await?;
+    let (rows, _) = storage
+        .rows(KeyRange::prefix(resource.storage_prefix()))
+        .await?;
     let mut pass = Pass::Settled;
     for row in &rows {
         let namespace = versioned_object(resource, row)?;
@@ -269,7 +271,9 @@ async fn empty(storage: &Storage, namespace: &str) -> Result<bool, Failure> {
         if !resource.namespaced || resource.stored_as.is_some() || !resource.has_verb("delete") {
             continue;
         }
-        let (rows, _) = storage.rows(&resource.namespace_prefix(namespace)).await?;
+        let (rows, _) = storage
+            .rows(KeyRange::prefix(resource.namespace_prefix(namespace)))
+            .await?;
         for row in &rows {
             let object = versioned_object(resource, row)?;
             let target = Target {

@@ -10,9 +10,12 @@ use http::Uri;
 use nautilus_machinery::fields::FieldValidation;
 use nautilus_machinery::resource::Resource;
 use nautilus_machinery::selector::{FieldSelector, LabelSelector};
-use nautilus_machinery::status::ApiError;
+use nautilus_machinery::status::{ApiError, Cause};
 
 use crate::route::{query_pairs, truth};
+
+/// Bytes of a `fieldManager`, at most.
+const MAX_MANAGER_BYTES: usize = 128;
 
 /// `resourceVersionMatch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +98,15 @@ impl ListOptions {
     }
 
     fn check(&self, watch: bool) -> Result<(), ApiError> {
-        let forbidden =
-            |field: &str, why: &str| Err(invalid_option(field, &format!("Forbidden: {why}")));
+        let forbidden = |field: &str, why: &str| {
+            let message = format!("Forbidden: {why}");
+            Err(invalid_option(
+                "ListOptions",
+                field,
+                "FieldValueForbidden",
+                &message,
+            ))
+        };
         if watch {
             return match (self.send_initial_events, self.version_match) {
                 (Some(_), VersionMatch::NotOlderThan) | (None, VersionMatch::Unset) => Ok(()),
@@ -155,10 +165,13 @@ impl WriteOptions {
         let field_validation =
             FieldValidation::parse(query.text("fieldValidation").unwrap_or_default())?;
         let field_manager = match query.text("fieldManager") {
-            Some(manager) if manager.len() <= 128 => manager.to_owned(),
+            Some(manager) if manager.len() <= MAX_MANAGER_BYTES => manager.to_owned(),
             Some(_) => {
-                return Err(ApiError::unprocessable(
-                    "fieldManager: Too long: may not be more than 128 bytes",
+                return Err(invalid_option(
+                    "PatchOptions",
+                    "fieldManager",
+                    "FieldValueTooLong",
+                    &format!("Too long: may not be more than {MAX_MANAGER_BYTES} bytes"),
                 ));
             }
             None => user_agent
@@ -166,7 +179,7 @@ impl WriteOptions {
                 .next()
                 .unwrap_or_default()
                 .chars()
-                .take(128)
+                .take(MAX_MANAGER_BYTES)
                 .collect(),
         };
         let dry_runs: Vec<&str> = query.all("dryRun").collect();
@@ -184,9 +197,12 @@ pub(crate) fn parse_dry_run(values: &[&str]) -> Result<bool, ApiError> {
         .iter()
         .find(|value| !value.is_empty() && **value != "All")
     {
-        Some(other) => Err(ApiError::unprocessable(format!(
-            "dryRun: Unsupported value: \"{other}\": supported values: \"All\""
-        ))),
+        Some(other) => Err(invalid_option(
+            "CreateOptions",
+            "dryRun",
+            "FieldValueNotSupported",
+            &format!("Unsupported value: \"{other}\": supported values: \"All\""),
+        )),
         None => Ok(values.contains(&"All")),
     }
 }
@@ -251,7 +267,9 @@ fn parse_match(text: Option<&str>) -> Result<VersionMatch, ApiError> {
         Some("Exact") => Ok(VersionMatch::Exact),
         Some("NotOlderThan") => Ok(VersionMatch::NotOlderThan),
         Some(other) => Err(invalid_option(
+            "ListOptions",
             "resourceVersionMatch",
+            "FieldValueNotSupported",
             &format!(
                 "Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\""
             ),
@@ -259,8 +277,12 @@ fn parse_match(text: Option<&str>) -> Result<VersionMatch, ApiError> {
     }
 }
 
-fn invalid_option(field: &str, message: &str) -> ApiError {
-    ApiError::unprocessable(format!(
-        "ListOptions.meta.k8s.io \"\" is invalid: {field}: {message}"
-    ))
+/// 422 in the reference's words: one option breaks a rule.
+fn invalid_option(kind: &str, field: &str, reason: &str, message: &str) -> ApiError {
+    let cause = Cause {
+        field: field.into(),
+        reason: reason.into(),
+        message: message.into(),
+    };
+    ApiError::invalid_options(kind, vec![cause])
 }

@@ -212,17 +212,31 @@ impl Call {
         let warnings = Warnings::default();
         let object = self.read_object(request, &options, &warnings).await?;
         let writer = self.writer(&options);
-        let updated = self
-            .storage()
+        let storage = self.storage();
+        let updated = storage
             .update(&self.target(), &writer, |_| Ok(object.clone()))
-            .await?;
-        finish(
-            form,
-            StatusCode::OK,
-            self.asked.resource,
-            updated.into_object(),
-            &warnings,
-        )
+            .await;
+        let (code, stored) = match updated {
+            Err(failure) if failure.error.code() == 404 && self.creates_on_update(&object) => {
+                let namespace = self.asked.namespace.as_deref();
+                let resource = self.asked.resource;
+                let created = storage
+                    .create(resource, namespace, &object, &writer)
+                    .await?;
+                (StatusCode::CREATED, created)
+            }
+            updated => (StatusCode::OK, updated?.into_object()),
+        };
+        finish(form, code, self.asked.resource, stored, &warnings)
+    }
+
+    /// Whether an update of a missing object makes it: the kind says so, and the body
+    /// names the object of the path without a version it should have.
+    fn creates_on_update(&self, object: &Value) -> bool {
+        self.asked.resource.create_on_update
+            && self.asked.subresource.is_none()
+            && self.asked.name.as_deref() == Some(metadata_text(object, "name"))
+            && metadata_text(object, "resourceVersion").is_empty()
     }
 
     async fn patch(&self, request: Request, form: Form) -> Result<Response, Failure> {

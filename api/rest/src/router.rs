@@ -209,37 +209,29 @@ async fn admit_and_handle(
     }
 }
 
-/// Takes a place among the requests, or among the watches, without waiting.
+/// Takes a place among the requests, the watches or the health checks, without waiting.
 fn admit(context: &RestContext, route: &Route, uri: &Uri) -> Result<Admitted, Failure> {
-    let full = || ApiError::too_many_requests("too many requests, please try again later", 1);
-    if matches!(route, Route::Health { .. }) {
-        return Ok(Admitted {
-            request: None,
-            watch: None,
-            limit: Some(context.limits.request_timeout),
-        });
-    }
-    if route.is_long_running(uri) {
-        let permit = context
-            .watches
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| full())?;
-        return Ok(Admitted {
+    let watching = route.is_long_running(uri);
+    let places = match route {
+        Route::Health { .. } => &context.health_checks,
+        _ if watching => &context.watches,
+        _ => &context.requests,
+    };
+    let permit = places
+        .clone()
+        .try_acquire_owned()
+        .map_err(|_| ApiError::too_many_requests("too many requests, please try again later", 1))?;
+    Ok(match watching {
+        true => Admitted {
             request: None,
             watch: Some(permit),
             limit: None,
-        });
-    }
-    let permit = context
-        .requests
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| full())?;
-    Ok(Admitted {
-        request: Some(permit),
-        watch: None,
-        limit: Some(context.limits.request_timeout),
+        },
+        false => Admitted {
+            request: Some(permit),
+            watch: None,
+            limit: Some(context.limits.request_timeout),
+        },
     })
 }
 

@@ -24,7 +24,7 @@ use crate::context::RestContext;
 use crate::failure::{Failure, expired_watch};
 use crate::ids;
 use crate::options::{ListOptions, Version};
-use crate::storage::{Storage, prefix, versioned_object, watch_range, with_version};
+use crate::storage::{Storage, versioned_object, watch_range, with_version};
 
 /// Initial events encoded in one go.
 const INITIAL_BATCH: usize = 256;
@@ -96,13 +96,14 @@ impl Session {
             Version::Any => {}
             Version::At(revision) => storage.reach(revision).await?,
         }
+        let range = watch_range(resource, namespace, options.fields.exact_name());
         let (initial, start) = match (origin.initial, origin.at_least) {
-            (true, _) => storage.rows(&prefix(resource, namespace)).await?,
+            (true, _) => storage.rows(range.clone()).await?,
             (false, Version::At(revision)) => (Vec::new(), revision),
             (false, _) => (Vec::new(), context.kv.revision()),
         };
         let request = WatchRequest {
-            range: watch_range(resource, namespace, options.fields.exact_name()),
+            range,
             from: Some(start + 1),
         };
         let (watcher, failed) = match context.kv.watch(request) {

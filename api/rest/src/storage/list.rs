@@ -247,14 +247,16 @@ impl Storage {
         }
     }
 
-    /// Every object under a prefix, at one revision, as stored rows.
+    /// Every row of a range, at one revision.
     pub(crate) async fn rows(
         &self,
-        prefix: &str,
+        range: KeyRange,
     ) -> Result<(Vec<nautilus_machine::KeyValue>, Revision), Failure> {
-        let end = KeyRange::prefix(prefix.to_owned()).end;
         let (mut rows, mut pinned) = (Vec::new(), None);
-        let mut next = Bytes::from(prefix.to_owned());
+        let KeyRange {
+            start: mut next,
+            end,
+        } = range;
         loop {
             let request = RangeRequest {
                 range: KeyRange {
@@ -283,7 +285,7 @@ impl Storage {
 }
 
 /// The prefix of a kind's keys, in one namespace or in all.
-pub(crate) fn prefix(resource: &Resource, namespace: Option<&str>) -> String {
+fn prefix(resource: &Resource, namespace: Option<&str>) -> String {
     match namespace {
         Some(namespace) if resource.namespaced => resource.namespace_prefix(namespace),
         _ => resource.storage_prefix(),

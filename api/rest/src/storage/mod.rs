@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 
-pub(crate) use list::{Page, prefix, watch_range};
+pub(crate) use list::{Page, watch_range};
 pub(crate) use write::{Deleted, Target, Updated, Writer};
 
 /// The store as one request, or one controller of a term, uses it.

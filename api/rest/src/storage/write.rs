@@ -10,7 +10,7 @@ use nautilus_machine::types::KeyRange;
 use nautilus_machine::{Compare, Operation, Put, Revision};
 use nautilus_machinery::convert;
 use nautilus_machinery::resource::Resource;
-use nautilus_machinery::status::ApiError;
+use nautilus_machinery::status::{ApiError, Cause};
 use nautilus_machinery::strategy::{self, Change, Context, DeleteOptions, Deletion};
 use serde_json::Value;
 
@@ -234,6 +234,9 @@ impl Storage {
         let mut wanted = make(&current)?;
         self.check_identity(target, &current, &mut wanted)?;
         let version = take_version(&mut wanted);
+        if version.is_empty() && !target.resource.unconditional_update {
+            return Err(missing_version(target));
+        }
         if !version.is_empty() && version != row.revision.to_string() {
             return Err(ApiError::conflict(target.resource, target.name).into());
         }
@@ -399,6 +402,16 @@ fn stored_bytes(resource: &Resource, object: Value) -> Result<Bytes, Failure> {
     serde_json::to_vec(&convert::to_stored(resource, object))
         .map(Bytes::from)
         .map_err(|error| ApiError::internal(error.to_string()).into())
+}
+
+/// 422: an object of this kind is not written over unseen.
+fn missing_version(target: &Target<'_>) -> Failure {
+    let cause = Cause {
+        field: "metadata.resourceVersion".into(),
+        reason: "FieldValueInvalid".into(),
+        message: "Invalid value: 0x0: must be specified for an update".into(),
+    };
+    ApiError::invalid(target.resource, target.name, vec![cause]).into()
 }
 
 /// Whether a refusal may come from this node's lag: the first attempt reads without a

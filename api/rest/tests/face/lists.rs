@@ -154,3 +154,17 @@ async fn a_list_comes_in_protobuf_to_who_prefers_it() {
     assert_eq!(&body[..4], b"k8s\0");
     assert!(body.windows(13).any(|window| window == b"ConfigMapList"));
 }
+
+#[tokio::test]
+async fn a_match_without_a_version_is_invalid() {
+    let world = World::start().await;
+    let (status, answer) = world
+        .get(&format!("{MAPS}?resourceVersionMatch=Exact"))
+        .await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(
+        answer["message"],
+        "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: \
+         resourceVersionMatch is forbidden unless resourceVersion is provided"
+    );
+}

@@ -346,3 +346,19 @@ async fn server_side_apply_is_refused_with_the_patches_served() {
     let answer = world.send(Method::PATCH, &path, media, "{}").await;
     assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
 }
+
+#[tokio::test]
+async fn a_lease_is_made_by_an_update_and_never_written_over_unseen() {
+    let world = World::start().await;
+    let path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/beat";
+    let object = json!({ "metadata": { "name": "beat" }, "spec": { "holderIdentity": "a" } });
+    let (status, answer) = world.call(Method::PUT, path, &object).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    let (status, answer) = world.call(Method::PUT, path, &object).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let message = answer["message"].as_str().unwrap();
+    assert!(
+        message.contains("must be specified for an update"),
+        "{message}"
+    );
+}
