@@ -75,7 +75,8 @@ fn unsealing_failed(file: &std::path::Path, error: &SealError) -> anyhow::Error 
     Failure::Refused.error(format!("{}: {error}", file.display()))
 }
 
-/// Asks until the quorum answers; a refusal is final.
+/// Asks until the quorum answers. A refusal is final, be it the quorum's or that of
+/// the evidence on every connection.
 async fn fetch(
     config: &NodeConfig,
     addresses: &[String],
@@ -87,8 +88,9 @@ async fn fetch(
         peer_address: config.peer.advertise.clone(),
     };
     loop {
-        let transport: Arc<dyn Transport> = transport.clone();
-        match join(transport, addresses, request.clone()).await {
+        let before = transport.outcomes();
+        let port: Arc<dyn Transport> = transport.clone();
+        match join(port, addresses, request.clone()).await {
             Ok(grant) => {
                 tracing::info!(
                     leader = grant.leader_id,
@@ -104,6 +106,14 @@ async fn fetch(
                 )));
             }
             Err(JoinError::Unavailable(reason)) => {
+                let now = transport.outcomes();
+                let attempts = now.attempts - before.attempts;
+                if attempts > 0 && now.refusals - before.refusals == attempts {
+                    return Err(Failure::Refused.error(format!(
+                        "no member and this node accept each other: {reason}; compare \
+                         attestation.allowed_measurements with the measurements of both"
+                    )));
+                }
                 tracing::warn!(%reason, "can't join yet");
             }
         }

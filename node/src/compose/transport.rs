@@ -27,6 +27,16 @@ pub(super) struct AttestedTransport {
     endpoint: AttestedEndpoint,
     node_id: NodeId,
     evidence: Mutex<BTreeMap<NodeId, String>>,
+    outcomes: Mutex<Outcomes>,
+}
+
+/// What came of the connections this node made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Outcomes {
+    /// Everything tried.
+    pub(super) attempts: u64,
+    /// One end refused the other.
+    pub(super) refusals: u64,
 }
 
 impl AttestedTransport {
@@ -63,6 +73,7 @@ impl AttestedTransport {
             endpoint,
             node_id: config.node_id,
             evidence: Mutex::default(),
+            outcomes: Mutex::default(),
         })
     }
 
@@ -72,6 +83,17 @@ impl AttestedTransport {
             return Some(hex::encode(self.endpoint.own_evidence_digest()));
         }
         self.remembered().get(&node_id).cloned()
+    }
+
+    /// What came of the connections made so far.
+    pub(super) fn outcomes(&self) -> Outcomes {
+        *self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, refused: bool) {
+        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        outcomes.attempts += 1;
+        outcomes.refusals += u64::from(refused);
     }
 
     fn remembered(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, String>> {
@@ -104,18 +126,20 @@ impl Transport for AttestedTransport {
         expect: Option<NodeId>,
     ) -> BoxFuture<'a, Result<Connection, TransportError>> {
         Box::pin(async move {
-            let unreachable = |reason: String| TransportError::Unreachable {
-                address: address.to_owned(),
-                reason,
+            let attested = match TcpStream::connect(address).await {
+                Ok(tcp) => self
+                    .endpoint
+                    .connect(tcp, expect)
+                    .await
+                    .map_err(|e| failed(e, address)),
+                Err(error) => Err(TransportError::Unreachable {
+                    address: address.to_owned(),
+                    reason: error.to_string(),
+                }),
             };
-            let tcp = TcpStream::connect(address)
-                .await
-                .map_err(|error| unreachable(error.to_string()))?;
-            match self.endpoint.connect(tcp, expect).await {
-                Ok((stream, peer)) => Ok(self.attested(stream, peer)),
-                Err(error) if is_refusal(&error) => Err(TransportError::Refused(error.to_string())),
-                Err(error) => Err(unreachable(error.to_string())),
-            }
+            self.count(matches!(attested, Err(TransportError::Refused(_))));
+            let (stream, peer) = attested?;
+            Ok(self.attested(stream, peer))
         })
     }
 
@@ -126,26 +150,32 @@ impl Transport for AttestedTransport {
                 .map_or_else(|_| "unknown".to_owned(), |address| address.to_string());
             match self.endpoint.accept(tcp).await {
                 Ok((stream, peer)) => Ok(self.attested(stream, peer)),
-                Err(error) if is_refusal(&error) => {
-                    metrics::counter!("nautilus_peers_refused_total").increment(1);
-                    Err(TransportError::Refused(error.to_string()))
+                Err(error) => {
+                    let error = failed(error, &address);
+                    if matches!(error, TransportError::Refused(_)) {
+                        metrics::counter!("nautilus_peers_refused_total").increment(1);
+                    }
+                    Err(error)
                 }
-                Err(error) => Err(TransportError::Unreachable {
-                    address,
-                    reason: error.to_string(),
-                }),
             }
         })
     }
 }
 
-/// Whether one end refused the other, so that trying again changes nothing.
-fn is_refusal(error: &AttestedError) -> bool {
-    matches!(
-        error,
-        AttestedError::Refused(_)
-            | AttestedError::RefusedByPeer { .. }
-            | AttestedError::OwnEvidence(_)
-            | AttestedError::Alert { .. }
-    )
+/// In consensus's words: a refusal, after which trying again changes nothing, or no
+/// connection for now.
+fn failed(error: AttestedError, address: &str) -> TransportError {
+    match error {
+        AttestedError::Refused(reason) => TransportError::Refused(reason.to_string()),
+        AttestedError::RefusedByPeer { reason } => {
+            TransportError::Refused(format!("it refuses this node: {reason}"))
+        }
+        error @ (AttestedError::OwnEvidence(_) | AttestedError::Alert { .. }) => {
+            TransportError::Refused(error.to_string())
+        }
+        error => TransportError::Unreachable {
+            address: address.to_owned(),
+            reason: error.to_string(),
+        },
+    }
 }

@@ -56,7 +56,7 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
     let data_dir = settings
         .data_dir
         .ok_or_else(|| ConfigError::missing("data_dir", "write the directory's path"))?;
-    let bootstrap = bootstrap(settings.bootstrap, settings.join_addresses)?;
+    let bootstrap = bootstrap(settings.bootstrap.as_deref(), settings.join_addresses)?;
     let operators = operators(settings.operators.unwrap_or_default())?;
     if bootstrap == Bootstrap::Genesis && operators.is_empty() {
         return Err(ConfigError::missing(
@@ -121,12 +121,12 @@ fn cluster_id(value: Option<String>) -> Result<String, ConfigError> {
 }
 
 fn bootstrap(
-    value: Option<String>,
+    value: Option<&str>,
     join_addresses: Option<Vec<String>>,
 ) -> Result<Bootstrap, ConfigError> {
     const REMEDY: &str = "write \"genesis\" (this node founds the quorum) or \"join\"";
     let join_addresses = join_addresses.unwrap_or_default();
-    match value.as_deref() {
+    match value {
         None => Err(ConfigError::missing("bootstrap", REMEDY)),
         Some("genesis") if join_addresses.is_empty() => Ok(Bootstrap::Genesis),
         Some("genesis") => Err(ConfigError::invalid(

@@ -61,6 +61,10 @@ impl ConfigError {
     }
 
     /// `value` of `key` is wrong.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "numbers, texts and errors alike"
+    )]
     pub(super) fn invalid(
         key: &'static str,
         value: impl ToString,

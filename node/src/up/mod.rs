@@ -120,10 +120,9 @@ pub(crate) async fn bring_up(
     start_proxy(layout, &quorum)?;
     let mut started = Vec::new();
     for (index, node) in quorum.nodes.iter().enumerate() {
-        if index == 0 || layout.node(node.id).has_data() {
-            if start_node(layout, node)? {
-                started.push(node.id);
-            }
+        let is_a_member = index == 0 || layout.node(node.id).has_data();
+        if is_a_member && start_node(layout, node)? {
+            started.push(node.id);
         }
     }
     if !started.is_empty() {

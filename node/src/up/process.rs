@@ -18,7 +18,7 @@ const POLL: Duration = Duration::from_millis(20);
 const TAIL_LINES: usize = 15;
 /// Settings that differ between the nodes of one machine: what is in the environment
 /// must not override each node's own file.
-const PER_NODE: [&str; 9] = [
+const PER_NODE: [&str; 13] = [
     "NAUTILUS_CONFIG",
     "NAUTILUS_CLUSTER_ID",
     "NAUTILUS_NODE_ID",
@@ -26,7 +26,11 @@ const PER_NODE: [&str; 9] = [
     "NAUTILUS_BOOTSTRAP",
     "NAUTILUS_JOIN_ADDRESSES",
     "NAUTILUS_PEER_LISTEN",
+    "NAUTILUS_PEER_ADVERTISE",
     "NAUTILUS_API_LISTEN",
+    "NAUTILUS_API_ADVERTISE",
+    "NAUTILUS_ATTESTATION_SIMULATED_ROOT",
+    "NAUTILUS_ATTESTATION_PLATFORM_SECRET",
     "NAUTILUS_DIR",
 ];
 
