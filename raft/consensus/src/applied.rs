@@ -66,7 +66,7 @@ impl AppliedTracker {
             let (sender, receiver) = oneshot::channel();
             waiting.next_ticket += 1;
             let ticket = waiting.next_ticket;
-            if ticket % SWEEP_EVERY == 0 {
+            if ticket.is_multiple_of(SWEEP_EVERY) {
                 waiting.by_index.retain(|_, waiter| !waiter.is_closed());
             }
             waiting.by_index.insert((index, ticket), sender);

@@ -26,6 +26,9 @@ use crate::wire::v1;
 const QUEUE: usize = 64;
 /// How long an address may take to refuse.
 const PROBE: Duration = Duration::from_millis(100);
+/// Waits before the address is tried (again): a dying process closes its sockets one
+/// by one, and the listening one may be the last.
+const PROBES_MS: [u64; 5] = [0, 3, 10, 30, 60];
 /// How long another voter may take to confirm.
 const CONFIRM: Duration = Duration::from_millis(200);
 /// How long a finding counts.
@@ -79,7 +82,7 @@ pub(crate) async fn run(core: Arc<Core>, mut ended: mpsc::Receiver<NodeId>) {
         let Some(peer) = peer else { return };
         if let Some(term) = followed(&core, peer)
             && !core.losses.found(peer, term)
-            && refuses(&core, peer).await
+            && refuses_soon(&core, peer, term).await
         {
             core.losses.note(peer, term);
             succeed(&core, peer, term).await;
@@ -106,6 +109,21 @@ fn followed(core: &Core, peer: NodeId) -> Option<u64> {
     let metrics = metrics.borrow_watched();
     (metrics.current_leader == Some(peer) && peer != core.config.node_id)
         .then_some(metrics.current_term)
+}
+
+/// Whether the address of a leader whose connection ended refuses new ones, now or
+/// in a moment.
+async fn refuses_soon(core: &Core, peer: NodeId, term: u64) -> bool {
+    for wait_ms in PROBES_MS {
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        if followed(core, peer) != Some(term) {
+            return false;
+        }
+        if refuses(core, peer).await {
+            return true;
+        }
+    }
+    false
 }
 
 async fn refuses(core: &Core, peer: NodeId) -> bool {

@@ -91,8 +91,8 @@ impl PeerNetwork {
     }
 }
 
-fn malformed(error: Malformed) -> RPCError<TypeConfig> {
-    RPCError::Network(NetworkError::new(&error))
+fn malformed(error: &Malformed) -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::new(error))
 }
 
 impl RaftNetworkV2<TypeConfig> for PeerNetwork {
@@ -103,10 +103,10 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let request = wire::to_append(&request).map_err(malformed)?;
+        let request = wire::to_append(&request).map_err(|error| malformed(&error))?;
         let mut client = self.client(Lane::Raft);
         let answer = self.call(option.hard_ttl(), client.beat(request)).await?;
-        let result = wire::from_append_answer(answer).map_err(malformed)?;
+        let result = wire::from_append_answer(answer).map_err(|error| malformed(&error))?;
         Ok(match result {
             Ok(_) => AppendEntriesResponse::Success,
             Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
@@ -146,7 +146,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             let answers = self.call(CONNECT_TIMEOUT, client.append(requests)).await?;
             let target = self.target;
             let answers = answers.map(move |answer| match answer {
-                Ok(answer) => wire::from_append_answer(answer).map_err(malformed),
+                Ok(answer) => wire::from_append_answer(answer).map_err(|error| malformed(&error)),
                 Err(status) => {
                     let text = format!("node {target}: {}", chain(&status));
                     Err(RPCError::Unreachable(Unreachable::from_string(text)))
@@ -163,7 +163,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = self.client(Lane::Raft);
         let call = client.request_vote(wire::to_vote_request(&request));
-        wire::from_vote_answer(self.call(option.hard_ttl(), call).await?).map_err(malformed)
+        wire::from_vote_answer(self.call(option.hard_ttl(), call).await?)
+            .map_err(|error| malformed(&error))
     }
 
     async fn pre_vote(
@@ -173,7 +174,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = self.client(Lane::Raft);
         let call = client.request_pre_vote(wire::to_vote_request(&request));
-        wire::from_vote_answer(self.call(option.hard_ttl(), call).await?).map_err(malformed)
+        wire::from_vote_answer(self.call(option.hard_ttl(), call).await?)
+            .map_err(|error| malformed(&error))
     }
 
     async fn full_snapshot(

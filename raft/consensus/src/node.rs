@@ -33,7 +33,7 @@ use crate::peers::Peers;
 use crate::server;
 use crate::snapshots::Snapshots;
 use crate::state_machine::{Machinery, StateMachine};
-use crate::transport::Transport;
+use crate::transport::{PeerIdentity, Transport};
 use crate::types::{NodeInfo, Raft};
 use crate::upkeep;
 
@@ -178,6 +178,11 @@ impl Consensus {
         Arc::new(Channel(Arc::clone(&self.core)))
     }
 
+    /// What was attested of another member on its newest connection with this node.
+    pub fn attested_peer(&self, id: NodeId) -> Option<PeerIdentity> {
+        self.core.peers.attested(id)
+    }
+
     /// Who answers such messages while this node leads.
     pub fn set_leader_handler(&self, handler: Arc<dyn LeaderHandler>) {
         *self.core.handler.write() = Some(handler);
@@ -214,7 +219,7 @@ impl Consensus {
         match tokio::task::spawn_blocking(move || store.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the store was not flushed; the log has it all")
+                tracing::warn!(%error, "the store was not flushed; the log has it all");
             }
             Err(error) => tracing::warn!(%error, "the store was not flushed; the log has it all"),
         }

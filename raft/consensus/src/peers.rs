@@ -43,6 +43,8 @@ pub(crate) struct Peers {
     transport: Arc<dyn Transport>,
     membership: ArcSwap<StoredMembership>,
     clients: Mutex<BTreeMap<(NodeId, Lane), Client>>,
+    /// What was attested of each member on its newest connection.
+    attested: Mutex<BTreeMap<NodeId, PeerIdentity>>,
 }
 
 impl Peers {
@@ -52,6 +54,7 @@ impl Peers {
             transport,
             membership: ArcSwap::from_pointee(StoredMembership::default()),
             clients: Mutex::new(BTreeMap::new()),
+            attested: Mutex::new(BTreeMap::new()),
         })
     }
 
@@ -60,6 +63,9 @@ impl Peers {
         self.clients
             .lock()
             .retain(|(id, _), _| known.get_node(id).is_some());
+        self.attested
+            .lock()
+            .retain(|id, _| known.get_node(id).is_some());
         self.membership.store(membership);
     }
 
@@ -97,6 +103,18 @@ impl Peers {
         Ok(())
     }
 
+    /// What was attested of a member on its newest connection with this node.
+    pub(crate) fn attested(&self, id: NodeId) -> Option<PeerIdentity> {
+        self.attested.lock().get(&id).cloned()
+    }
+
+    /// Remembers what was attested, if it is a member's.
+    pub(crate) fn note(&self, peer: &PeerIdentity) {
+        if self.membership.load().get_node(&peer.node_id).is_some() && self.check(peer).is_ok() {
+            self.attested.lock().insert(peer.node_id, peer.clone());
+        }
+    }
+
     /// A client for a member; it connects when it is used, and again after a failure.
     pub(crate) fn client(self: &Arc<Self>, id: NodeId, lane: Lane) -> Client {
         let mut clients = self.clients.lock();
@@ -130,6 +148,7 @@ impl Peers {
             )));
         }
         self.check(&connection.peer).map_err(failed)?;
+        self.note(&connection.peer);
         Ok(connection)
     }
 }

@@ -32,11 +32,11 @@ pub(crate) async fn receive(
     let failed = |error: std::io::Error| Status::internal(format!("receiving a snapshot: {error}"));
     let first = next(&mut chunks)
         .await?
-        .ok_or_else(|| malformed(Malformed("no chunk".into())))?;
+        .ok_or_else(|| malformed(&Malformed("no chunk".into())))?;
     let start = first
         .start
-        .ok_or_else(|| malformed(Malformed("no start".into())))?;
-    let vote = wire::from_vote(start.vote).map_err(malformed)?;
+        .ok_or_else(|| malformed(&Malformed("no start".into())))?;
+    let vote = wire::from_vote(start.vote).map_err(|error| malformed(&error))?;
     let partial = machinery
         .snapshots
         .partial_path(&start.name)

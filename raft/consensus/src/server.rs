@@ -101,6 +101,7 @@ async fn handshake(
     let limit = core.config.limits.handshake_timeout;
     match tokio::time::timeout(limit, transport.accept(tcp)).await {
         Ok(Ok(connection)) => {
+            core.peers.note(&connection.peer);
             let io = PeerIo::new(connection, core.losses.sender(), &core.stop);
             // Nobody takes it when the node stops.
             let _ = ready.send(Ok(io)).await;

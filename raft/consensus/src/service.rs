@@ -57,11 +57,11 @@ fn speaks_for_itself(vote: &Vote, peer: NodeId) -> Result<(), Status> {
     )))
 }
 
-pub(crate) fn malformed(error: Malformed) -> Status {
+pub(crate) fn malformed(error: &Malformed) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
-fn stopped(error: RaftError<TypeConfig>) -> Status {
+fn stopped(error: &RaftError<TypeConfig>) -> Status {
     Status::unavailable(error.to_string())
 }
 
@@ -80,7 +80,7 @@ impl v1::peer_server::Peer for PeerService {
             core.peers
                 .check(&identity)
                 .map_err(Status::permission_denied)?;
-            let request = wire::from_append(request?).map_err(malformed)?;
+            let request = wire::from_append(request?).map_err(|error| malformed(&error))?;
             speaks_for_itself(&request.vote, peer)?;
             Ok(request)
         });
@@ -105,7 +105,7 @@ impl v1::peer_server::Peer for PeerService {
     async fn beat(&self, request: Request<v1::AppendRequest>) -> Answer<v1::AppendAnswer> {
         use openraft::raft::{AppendEntriesResponse as Appended, StreamAppendError};
         let peer = self.member(&request)?;
-        let request = wire::from_append(request.into_inner()).map_err(malformed)?;
+        let request = wire::from_append(request.into_inner()).map_err(|error| malformed(&error))?;
         speaks_for_itself(&request.vote, peer)?;
         let previous = request.prev_log_id;
         let last = request
@@ -118,7 +118,7 @@ impl v1::peer_server::Peer for PeerService {
             .raft
             .append_entries(request)
             .await
-            .map_err(stopped)?
+            .map_err(|error| stopped(&error))?
         {
             Appended::Success => Ok(last),
             Appended::PartialSuccess(upto) => Ok(upto),
@@ -133,21 +133,33 @@ impl v1::peer_server::Peer for PeerService {
 
     async fn request_vote(&self, request: Request<v1::VoteRequest>) -> Answer<v1::VoteAnswer> {
         let peer = self.member(&request)?;
-        let mut request = wire::from_vote_request(request.into_inner()).map_err(malformed)?;
+        let mut request =
+            wire::from_vote_request(request.into_inner()).map_err(|error| malformed(&error))?;
         speaks_for_itself(&request.vote, peer)?;
         if let Some(leader) = self.core.raft_leader() {
             // See `loss`: the lease of a leader this node found gone protects nobody.
             request.leadership_transfer |= self.core.losses.found(leader, self.core.raft_term());
         }
-        let answer = self.core.raft.vote(request).await.map_err(stopped)?;
+        let answer = self
+            .core
+            .raft
+            .vote(request)
+            .await
+            .map_err(|error| stopped(&error))?;
         Ok(Response::new(wire::to_vote_answer(&answer)))
     }
 
     async fn request_pre_vote(&self, request: Request<v1::VoteRequest>) -> Answer<v1::VoteAnswer> {
         let peer = self.member(&request)?;
-        let request = wire::from_vote_request(request.into_inner()).map_err(malformed)?;
+        let request =
+            wire::from_vote_request(request.into_inner()).map_err(|error| malformed(&error))?;
         speaks_for_itself(&request.vote, peer)?;
-        let answer = self.core.raft.pre_vote(request).await.map_err(stopped)?;
+        let answer = self
+            .core
+            .raft
+            .pre_vote(request)
+            .await
+            .map_err(|error| stopped(&error))?;
         Ok(Response::new(wire::to_vote_answer(&answer)))
     }
 
@@ -171,7 +183,7 @@ impl v1::peer_server::Peer for PeerService {
     ) -> Answer<v1::TransferAnswer> {
         let peer = self.member(&request)?;
         let request = request.into_inner();
-        let from = wire::from_vote(request.from).map_err(malformed)?;
+        let from = wire::from_vote(request.from).map_err(|error| malformed(&error))?;
         speaks_for_itself(&from, peer)?;
         let request =
             TransferLeaderRequest::new(from, request.to, request.last.map(wire::from_log_id));
@@ -220,7 +232,7 @@ impl v1::peer_server::Peer for PeerService {
         use v1::propose_answer::Result as Wire;
         self.member(&request)?;
         let proposal = postcard::from_bytes(&request.into_inner().proposal)
-            .map_err(|error| malformed(Malformed(error.to_string())))?;
+            .map_err(|error| malformed(&Malformed(error.to_string())))?;
         let result = match self.core.propose_here(proposal).await {
             Ok(reply) => match postcard::to_stdvec(&reply) {
                 Ok(encoded) => Wire::Applied(encoded.into()),
@@ -277,7 +289,7 @@ impl v1::peer_server::Peer for PeerService {
             Some(Asked::Promote(id)) => Change::Promote(id),
             Some(Asked::Remove(id)) => Change::Remove(id),
             Some(Asked::Transfer(id)) => Change::Transfer(id),
-            None => return Err(malformed(Malformed("no change".into()))),
+            None => return Err(malformed(&Malformed("no change".into()))),
         };
         let result = match cluster::change_here(&self.core, &change).await {
             Ok(()) => Wire::Done(true),

@@ -15,7 +15,6 @@ use nautilus_store::{Store, View};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
-use tokio::runtime::RuntimeFlavor;
 use tokio::sync::watch;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -32,7 +31,7 @@ const NOTE_APPLIED: &str = "raft/applied";
 const NOTE_MEMBERSHIP: &str = "raft/membership";
 /// Entries written to the store in one batch at most.
 const APPLY_ENTRIES: usize = 1024;
-/// Batches from here on leave the async worker before they block.
+/// Batches from here on are written on a blocking thread.
 const BLOCKING_ENTRIES: usize = 64;
 
 type Responder = openraft::storage::ApplyResponder<TypeConfig>;
@@ -68,7 +67,7 @@ impl StateMachine {
         })
     }
 
-    fn apply_chunk(&mut self, chunk: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
+    async fn apply_chunk(&mut self, chunk: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
         let started = Instant::now();
         let Some((last, _)) = chunk.last() else {
             return Ok(());
@@ -76,7 +75,7 @@ impl StateMachine {
         let last = position(&last.log_id);
         let mut commands = Vec::with_capacity(chunk.len());
         let mut responders: Vec<(LogPosition, Option<Responder>)> = Vec::with_capacity(chunk.len());
-        let mut notes: Vec<(&str, Bytes)> = vec![(NOTE_APPLIED, encode(&Some(last))?)];
+        let mut notes: Vec<(&'static str, Bytes)> = vec![(NOTE_APPLIED, encode(&Some(last))?)];
         let mut membership = None;
         for (entry, responder) in chunk {
             let at = position(&entry.log_id);
@@ -95,7 +94,7 @@ impl StateMachine {
         if let Some(membership) = &membership {
             notes.push((NOTE_MEMBERSHIP, encode(membership)?));
         }
-        let applied = self.write(&commands, &notes)?;
+        let (commands, applied) = self.write(commands, notes).await?;
         self.applied = Some(last);
         if let Some(membership) = membership {
             self.membership = membership;
@@ -109,25 +108,31 @@ impl StateMachine {
         Ok(())
     }
 
-    fn write(
+    /// Writes a batch; a large one on a blocking thread.
+    async fn write(
         &self,
-        commands: &[(LogPosition, Entry)],
-        notes: &[(&str, Bytes)],
-    ) -> io::Result<Vec<Applied>> {
-        let store = &self.shared.store;
+        commands: Vec<(LogPosition, Entry)>,
+        notes: Vec<(&'static str, Bytes)>,
+    ) -> io::Result<(Vec<(LogPosition, Entry)>, Vec<Applied>)> {
+        let store = Arc::clone(&self.shared.store);
         if commands.is_empty() {
-            store.put_notes(notes).map_err(io::Error::other)?;
-            return Ok(Vec::new());
+            store.put_notes(&notes).map_err(io::Error::other)?;
+            return Ok((commands, Vec::new()));
         }
-        let _spans: Vec<_> = commands
+        let spans: Vec<_> = commands
             .iter()
             .filter_map(|(at, entry)| apply_span(*at, entry))
             .collect();
-        let work = || store.apply(commands, notes).map_err(io::Error::other);
-        let multi_thread =
-            tokio::runtime::Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
-        if multi_thread && commands.len() >= BLOCKING_ENTRIES {
-            tokio::task::block_in_place(work)
+        let large = commands.len() >= BLOCKING_ENTRIES;
+        let work = move || {
+            let applied = store.apply(&commands, &notes).map_err(io::Error::other)?;
+            drop(spans);
+            Ok((commands, applied))
+        };
+        if large {
+            tokio::task::spawn_blocking(work)
+                .await
+                .map_err(io::Error::other)?
         } else {
             work()
         }
@@ -209,7 +214,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut chunks = entries.ready_chunks(APPLY_ENTRIES);
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.into_iter().collect::<io::Result<Vec<_>>>()?;
-            self.apply_chunk(chunk)?;
+            self.apply_chunk(chunk).await?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use super::LogError;
 
 const SUFFIX: &str = "log";
 const PREPARED_SUFFIX: &str = "prepared";
-const ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 /// An open segment.
 #[derive(Debug)]

@@ -355,7 +355,7 @@ async fn concurrent_appends_share_a_sync() {
     for index in 0..100 {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         wal.append(vec![entry(1, index, "grouped")], move |result| {
-            sender.send(result).unwrap()
+            sender.send(result).unwrap();
         })
         .await
         .unwrap();

@@ -9,7 +9,7 @@ use nautilus_machine::{Kv, ProposeError};
 use crate::world::{Quorum, eventually, get, put};
 
 /// Writers on every node but the victim; what was acknowledged, and when the last was.
-pub struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     started: Instant,
     last_ack_us: Arc<AtomicU64>,
@@ -18,7 +18,7 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn start(
+    pub(crate) fn start(
         kvs: Vec<(tokio::runtime::Handle, Arc<dyn Kv>)>,
         name: &str,
         writers_per_node: usize,
@@ -69,17 +69,17 @@ impl Load {
     }
 
     /// Forgets gaps so far.
-    pub fn mark(&self) {
+    pub(crate) fn mark(&self) {
         self.last_ack_us
             .store(self.started.elapsed().as_micros() as u64, Ordering::Relaxed);
         self.longest_gap_us.store(0, Ordering::Relaxed);
     }
 
-    pub fn longest_gap(&self) -> Duration {
+    pub(crate) fn longest_gap(&self) -> Duration {
         Duration::from_micros(self.longest_gap_us.load(Ordering::Relaxed))
     }
 
-    pub fn finish(self) -> Vec<String> {
+    pub(crate) fn finish(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
         self.writers
             .into_iter()
@@ -89,7 +89,7 @@ impl Load {
 }
 
 /// Kills the leader so many times under load; returns the gaps without an acknowledged write.
-pub fn kill_leaders(quorum: &mut Quorum, kills: usize) -> Vec<Duration> {
+pub(crate) fn kill_leaders(quorum: &mut Quorum, kills: usize) -> Vec<Duration> {
     let mut acknowledged = Vec::new();
     let mut gaps = Vec::new();
     for kill in 0..kills {

@@ -7,7 +7,10 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use nautilus_consensus::JoinRequest;
 use nautilus_consensus::transport::plain::PlainTransport;
-use nautilus_machine::{ClusterError, KeyRange, LeaderHandler, NewMember, WatchRequest};
+use nautilus_machine::{
+    ClusterError, Command, Digest, KeyRange, LeaderHandler, NewMember, Outcome, Proposal,
+    WatchError, WatchRequest,
+};
 
 #[test]
 fn a_write_on_any_node_is_readable_after_a_barrier_on_every_other() {
@@ -98,7 +101,7 @@ fn a_node_that_was_not_admitted_or_runs_elsewhere_is_refused_by_name() {
         let node = quorum.node(1);
         node.run(nautilus_consensus::join(
             transport,
-            &[address.clone()],
+            std::slice::from_ref(&address),
             request,
         ))
         .err()
@@ -216,6 +219,85 @@ fn replicas_hold_the_same_digest_at_every_checkpoint() {
         found[0].as_ref().is_some_and(|(index, _)| *index >= 150)
             && found.iter().all(|one| *one == found[0])
     });
+}
+
+#[test]
+fn a_replica_whose_digest_differs_from_the_leaders_ends_and_names_both() {
+    let quorum = Quorum::tuned(3, Arc::new(|config| config.checkpoint_every_entries = 20));
+    let node = quorum.node(quorum.followers()[0]);
+    for at in 0..40 {
+        node.run(node.kv().propose(put(&format!("diverge-{at}"), "value")))
+            .unwrap();
+    }
+    eventually("a checkpoint", || {
+        node.cluster().status().checkpoint.is_some()
+    });
+    // What the leader of a diverged quorum would say: its note of the same place, but another digest.
+    let read = Proposal::new(Command::Checkpoint { previous: None });
+    let checkpoint = node.run(node.kv().propose(read)).unwrap();
+    let Outcome::Checkpoint { digest, .. } = checkpoint.outcome else {
+        panic!("{:?}", checkpoint.outcome)
+    };
+    let fatals: Vec<_> = quorum
+        .nodes
+        .iter()
+        .map(|node| node.consensus().fatal())
+        .collect();
+    let lie = Proposal::new(Command::Checkpoint {
+        previous: Some((checkpoint.position, Digest([0xee; 32]))),
+    });
+    let refused = node.run(node.kv().propose(lie));
+    assert!(refused.is_err(), "{refused:?}");
+    for fatal in fatals {
+        let text = node.run(fatal).to_string();
+        let ours: String = digest.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(
+            text.contains("replicas diverged") && text.contains(&ours) && text.contains("eeee"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_watcher_that_is_too_slow_is_told_where_to_resume_and_misses_nothing() {
+    let quorum = Quorum::tuned(1, Arc::new(|config| config.limits.hub.ring_events = 10));
+    let node = quorum.node(1);
+    let range = KeyRange::prefix("slow/");
+    let request = WatchRequest {
+        range: range.clone(),
+        from: None,
+    };
+    let mut watcher = node.kv().watch(request).unwrap();
+    let write = |at: usize| {
+        node.run(node.kv().propose(put(&format!("slow/{at}"), "value")))
+            .unwrap()
+    };
+    write(0);
+    assert_eq!(node.run(watcher.next()).unwrap().len(), 1);
+    for at in 1..50 {
+        write(at);
+    }
+    let Err(WatchError::Lagged { resume_after }) = node.run(watcher.next()) else {
+        panic!("not lagged")
+    };
+    let request = WatchRequest {
+        range,
+        from: Some(resume_after + 1),
+    };
+    let mut watcher = node.kv().watch(request).unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 49 {
+        let events = node.run(watcher.next()).unwrap();
+        seen.extend(
+            events
+                .into_iter()
+                .map(|event| String::from_utf8(event.kv.key.to_vec()).unwrap()),
+        );
+    }
+    assert_eq!(
+        seen,
+        (1..50).map(|at| format!("slow/{at}")).collect::<Vec<_>>()
+    );
 }
 
 #[test]
