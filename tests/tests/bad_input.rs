@@ -2,27 +2,35 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use nautilus_attest_tee::PlatformSecret;
 use nautilus_tests::{Quorum, eventually};
 use rcgen::{CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use toml::{Table, Value};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// Runs `nautilus node` with a changed copy of a node's configuration until it ends.
-fn node_with(quorum: &Quorum, id: u64, binary: &Path, changes: &[(&str, &str)]) -> Output {
+/// A platform of its own for a node in `folder`.
+fn new_platform(quorum: &Quorum, folder: &str) -> PathBuf {
+    let folder = quorum.dir().join(folder);
+    std::fs::create_dir(&folder).expect("a folder");
+    PlatformSecret::load_or_create(&folder.join("platform-secret")).expect("a platform");
+    folder
+}
+
+/// Runs `nautilus node` on a changed copy of a node's configuration until it ends.
+fn node_with(quorum: &Quorum, id: u64, binary: &Path, change: impl FnOnce(&mut Table)) -> Output {
     let template = quorum.dir().join(format!("node-{id}")).join("config.toml");
-    let mut text = std::fs::read_to_string(template).expect("the node's configuration");
-    for (from, to) in changes {
-        assert!(text.contains(from), "{from:?} is not in\n{text}");
-        text = text.replace(from, to);
-    }
+    let text = std::fs::read_to_string(template).expect("the node's configuration");
+    let mut configuration: Table = text.parse().expect("TOML");
+    change(&mut configuration);
     let path = quorum.dir().join("changed.toml");
-    std::fs::write(&path, text).expect("a changed configuration");
+    std::fs::write(&path, configuration.to_string()).expect("a changed configuration");
     Command::new("timeout")
         .arg("30")
         .arg(binary)
@@ -30,6 +38,18 @@ fn node_with(quorum: &Quorum, id: u64, binary: &Path, changes: &[(&str, &str)]) 
         .arg(path)
         .output()
         .expect("the node's end")
+}
+
+/// Moves a configuration to another folder and other ports of this machine.
+fn elsewhere(configuration: &mut Table, folder: &Path) {
+    let text = |path: &Path| Value::from(path.to_str().expect("UTF-8"));
+    configuration["data_dir"] = text(&folder.join("data"));
+    configuration["attestation"]["platform_secret"] = text(&folder.join("platform-secret"));
+    for section in ["peer", "api"] {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = free.local_addr().expect("its address").to_string();
+        configuration[section]["listen"] = Value::from(address);
+    }
 }
 
 fn address_of(api: &str) -> &str {
@@ -145,17 +165,13 @@ fn a_node_with_another_measurement_is_refused_on_both_sides() {
         .measurement
         .clone()
         .expect("a measurement");
-    let allowed = format!(r#"allowed_measurements = ["self", "{quorums}"]"#);
-    let output = node_with(
-        &quorum,
-        2,
-        &altered,
-        &[
-            ("node_id = 2", "node_id = 4"),
-            ("node-2", "node-4"),
-            (r#"allowed_measurements = ["self"]"#, &allowed),
-        ],
-    );
+    let folder = new_platform(&quorum, "node-4");
+    let output = node_with(&quorum, 2, &altered, |configuration| {
+        elsewhere(configuration, &folder);
+        configuration["node_id"] = Value::from(4);
+        configuration["attestation"]["allowed_measurements"] =
+            Value::from(vec!["self", quorums.as_str()]);
+    });
     assert!(!output.status.success());
     let joiner = said(&output);
     assert!(
@@ -172,7 +188,10 @@ fn a_node_with_another_measurement_is_refused_on_both_sides() {
 #[test]
 fn a_second_node_with_a_members_id_is_refused_by_its_platform() {
     let quorum = Quorum::start();
-    let output = node_with(&quorum, 2, &Quorum::binary(), &[("/node-2/", "/twin/")]);
+    let folder = new_platform(&quorum, "twin");
+    let output = node_with(&quorum, 2, &Quorum::binary(), |configuration| {
+        elsewhere(configuration, &folder);
+    });
     assert!(!output.status.success());
     let twin = said(&output);
     assert!(
@@ -186,7 +205,7 @@ fn a_second_node_with_a_members_id_is_refused_by_its_platform() {
 fn a_data_directory_in_use_names_its_holder() {
     let quorum = Quorum::start();
     let holder = quorum.nodes()[1].pid.expect("a pid").to_string();
-    let output = node_with(&quorum, 2, &Quorum::binary(), &[]);
+    let output = node_with(&quorum, 2, &Quorum::binary(), |_| ());
     assert!(!output.status.success());
     assert!(said(&output).contains(&holder), "{}", said(&output));
 }
@@ -196,22 +215,15 @@ fn a_data_directory_of_another_quorum_is_refused_by_both_names() {
     let quorum = Quorum::start();
     let victim = quorum.follower();
     quorum.kill(&victim);
-    let path = quorum
-        .dir()
-        .join(format!("node-{}", victim.id))
-        .join("config.toml");
-    let text = std::fs::read_to_string(path).expect("the configuration");
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("cluster_id"))
-        .expect("a cluster id");
-    let own = line.split('"').nth(1).expect("quoted").to_owned();
-    let output = node_with(
-        &quorum,
-        victim.id,
-        &Quorum::binary(),
-        &[(line, r#"cluster_id = "somebody-elses""#)],
-    );
+    let mut own = String::new();
+    let output = node_with(&quorum, victim.id, &Quorum::binary(), |configuration| {
+        let id = configuration.insert("cluster_id".into(), Value::from("somebody-elses"));
+        own = id
+            .as_ref()
+            .and_then(Value::as_str)
+            .expect("a cluster id")
+            .to_owned();
+    });
     assert!(!output.status.success());
     let said = said(&output);
     assert!(
