@@ -156,7 +156,10 @@ fn an_orderly_stop_hands_leadership_over_before_it_ends() {
     assert!(next.term > leader.term);
     let log = std::fs::read_to_string(quorum.dir().join(format!("node-{}", leader.id)).join("log"))
         .expect("the node's log");
-    assert!(log.contains("transfer"), "no word of a transfer in:\n{log}");
+    assert!(
+        log.contains("transferred leadership before stopping"),
+        "no word of a transfer in:\n{log}"
+    );
 }
 
 #[test]

@@ -281,10 +281,10 @@ pub(crate) async fn hand_over(core: &Core) {
         .filter(|member| member.id != own)
         .min_by_key(|member| lag(core, member.id).unwrap_or(u64::MAX))
         .map(|member| member.id);
-    if let Some(heir) = heir
-        && let Err(error) = transfer(core, heir).await
-    {
-        tracing::warn!(heir, %error, "leadership was not handed over");
+    let Some(heir) = heir else { return };
+    match transfer(core, heir).await {
+        Ok(()) => tracing::info!(heir, "transferred leadership before stopping"),
+        Err(error) => tracing::warn!(heir, %error, "leadership was not transferred"),
     }
 }
 
