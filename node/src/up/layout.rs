@@ -74,6 +74,15 @@ impl LocalNode {
     }
 }
 
+/// Whether a quorum is being made or stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// Being made.
+    New,
+    /// Every node has been a voter.
+    Standing,
+}
+
 /// Paths of a quorum's folder.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
@@ -217,12 +226,12 @@ impl Layout {
         Ok(())
     }
 
-    /// A node's settings: the first founds the quorum, the others join through it.
-    pub(crate) fn settings(&self, quorum: &Quorum, node: &LocalNode) -> Settings {
-        let founder = quorum
-            .nodes
-            .first()
-            .is_some_and(|first| first.id == node.id);
+    /// A node's settings. In a new quorum the first node founds it and the others join;
+    /// once it stands nobody founds: a founder that lost its disk must not make a second
+    /// quorum of the same name.
+    pub(crate) fn settings(&self, quorum: &Quorum, node: &LocalNode, age: Age) -> Settings {
+        let founder = age == Age::New && quorum.nodes.first() == Some(node);
+        let founder = founder || quorum.nodes.len() == 1;
         let files = self.node(node.id);
         let others = quorum.nodes.iter().filter(|other| other.id != node.id);
         Settings {
@@ -423,8 +432,8 @@ mod tests {
         let layout = Layout::new(Path::new("q")).expect("absolute");
         let ports = Ports::pick(7000, 3, |_| true).expect("enough");
         let quorum = Quorum::new("q-1".into(), "ab".into(), &ports);
-        let first = layout.settings(&quorum, &quorum.nodes[0]);
-        let second = layout.settings(&quorum, &quorum.nodes[1]);
+        let first = layout.settings(&quorum, &quorum.nodes[0], Age::New);
+        let second = layout.settings(&quorum, &quorum.nodes[1], Age::New);
         assert_eq!(
             (first.bootstrap.as_deref(), first.join_addresses),
             (Some("genesis"), None)
@@ -436,6 +445,15 @@ mod tests {
                 "127.0.0.1:7006".to_owned()
             ])
         );
+    }
+
+    #[test]
+    fn nobody_founds_a_quorum_that_stands() {
+        let layout = Layout::new(Path::new("q")).expect("absolute");
+        let ports = Ports::pick(7000, 3, |_| true).expect("enough");
+        let quorum = Quorum::new("q-1".into(), "ab".into(), &ports);
+        let first = layout.settings(&quorum, &quorum.nodes[0], Age::Standing);
+        assert_eq!(first.bootstrap.as_deref(), Some("join"));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::cli::{Global, print};
 use crate::data_dir::write_durably;
 use crate::exit::Failure;
 use crate::simulated;
-use layout::{Layout, LocalNode, Ports, Quorum, is_free};
+use layout::{Age, Layout, LocalNode, Ports, Quorum, is_free};
 use progress::Progress;
 
 /// Examples of `up --help`.
@@ -131,6 +131,7 @@ pub(crate) async fn bring_up(
     admit::credentials(layout, &quorum, progress).await?;
     admit::everyone(layout, &quorum, progress).await?;
     ready(layout, &quorum, progress).await?;
+    settle(layout, &quorum)?;
     Ok(quorum)
 }
 
@@ -170,13 +171,33 @@ fn found(
     let quorum = Quorum::new(cluster_id, measurement, &ports);
     simulated::make_keys(layout, &quorum)?;
     for node in &quorum.nodes {
-        let path = layout.node(node.id).config();
-        let text = layout.settings(&quorum, node).to_toml()?;
-        write_durably(&path, text.as_bytes(), 0o600).with_context(|| path.display().to_string())?;
+        configure(layout, &quorum, node, Age::New)?;
     }
     // Last: a folder without it is unfinished and is made again.
     layout.save(&quorum)?;
     Ok(quorum)
+}
+
+/// Writes a node's configuration.
+fn configure(layout: &Layout, quorum: &Quorum, node: &LocalNode, age: Age) -> anyhow::Result<()> {
+    let path = layout.node(node.id).config();
+    let text = layout.settings(quorum, node, age).to_toml()?;
+    write_durably(&path, text.as_bytes(), 0o600).with_context(|| path.display().to_string())
+}
+
+/// Takes the word `genesis` out of the founder's file, whatever else stands there now.
+fn settle(layout: &Layout, quorum: &Quorum) -> anyhow::Result<()> {
+    let Some(founder) = quorum.nodes.first() else {
+        return Ok(());
+    };
+    let fresh = layout.settings(quorum, founder, Age::New).to_toml()?;
+    let path = layout.node(founder.id).config();
+    let present = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    // A file that a person has changed is that person's.
+    if present == fresh {
+        configure(layout, quorum, founder, Age::Standing)?;
+    }
+    Ok(())
 }
 
 /// Starts a node unless it runs; says whether it did.
