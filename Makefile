@@ -12,6 +12,8 @@ export NAUTILUS_E2E_BIN ?= $(CARGO_TARGET_DIR)/e2e
 # Where `make up` keeps the quorum: data, logs, keys, kubeconfig.
 DIR ?= .nautilus
 NODES ?= 3
+# Seconds of `make soak`.
+FOR ?= 600
 
 .PHONY: help
 help: ## This list
@@ -23,8 +25,14 @@ setup: ## Install missing build packages and check the toolchain
 
 .PHONY: build
 build: setup ## Build the release binary
-	@cargo build --release --bin nautilus
+	@cargo build --release --workspace --bin nautilus
 	@echo "built $(NAUTILUS_BIN)"
+
+.PHONY: dist
+dist: setup ## Build the binary for shipping: smaller, slower to build, knows its commit
+	@NAUTILUS_GIT_COMMIT=$$(git rev-parse HEAD) NAUTILUS_BUILD_DATE=$$(git show -s --format=%cI HEAD) \
+		cargo build --profile dist --workspace --bin nautilus
+	@echo "built $(CARGO_TARGET_DIR)/dist/nautilus"
 
 .PHONY: up
 up: build ## Start a quorum on this machine and print how to use it
@@ -57,6 +65,10 @@ bench: build ## Failover and store benches, as JSON
 	@$(NAUTILUS_BIN) bench failover --output json
 	@$(NAUTILUS_BIN) bench store --output json
 
+.PHONY: schema
+schema: ## Generate the facts about kinds and their golden files again (needs Go)
+	@cd api/machinery/schema/generate && go run . > ../facts-v1.37.json && go run ./golden ../../tests/golden
+
 .PHONY: soak
-soak: build ## Kill and partition a quorum for SECONDS (default 600) and check what it promised
-	@cargo run --release -q -p nautilus-chaos-live -- --seconds $${SECONDS_TO_RUN:-600}
+soak: build ## Kill and partition a quorum (as root, FOR=600 seconds) and check what it promised
+	@cargo run --release -q -p nautilus-chaos-live -- --seconds $(FOR)

@@ -160,7 +160,7 @@ fn disk(path: &Path) -> Option<String> {
 
 /// The commit this binary was built from, as far as it can be told.
 fn commit() -> String {
-    if let Some(commit) = option_env!("NAUTILUS_COMMIT") {
+    if let Some(commit) = option_env!("NAUTILUS_GIT_COMMIT") {
         return commit.to_owned();
     }
     let output = std::process::Command::new("git")
