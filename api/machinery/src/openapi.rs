@@ -1,9 +1,12 @@
 //! OpenAPI v3 documents, from the schema and the table of kinds: an index, and
-//! one document for each group and version.
+//! one document for each group and version. [`v2`] makes the older form of them.
 //!
 //! Pure: the same release gives the same bytes. Documents state paths (with the
 //! query parameters that clients look for), types, and Kubernetes' extensions;
 //! they hold no descriptions yet.
+
+pub mod gnostic;
+pub mod v2;
 
 use std::collections::BTreeSet;
 

@@ -3,6 +3,7 @@
 
 use base64::Engine as _;
 use nautilus_machinery::codec::{self, MediaType};
+use nautilus_machinery::openapi::{gnostic, v2};
 use nautilus_machinery::patch::strategic;
 use nautilus_machinery::quantity::Quantity;
 use nautilus_machinery::selector::LabelSelector;
@@ -169,5 +170,33 @@ fn label_selectors_parse_and_match_as_in_the_reference() {
             failures.push(format!("got {got}\nwant {row}"));
         }
     }
+    fail_with(&failures);
+}
+
+fn openapi_v2() -> Value {
+    serde_json::from_str(include_str!("golden/openapi-v2.json")).expect("the fixture is JSON")
+}
+
+#[test]
+fn openapi_v2_becomes_protobuf_byte_for_byte_as_the_reference_does() {
+    let golden = openapi_v2();
+    let wire = gnostic::document(&golden["sample"]).expect("every key has a field");
+    let wire = base64::engine::general_purpose::STANDARD.encode(wire);
+    assert_eq!(wire, text(&golden, "protobuf"));
+}
+
+#[test]
+fn openapi_v2_defines_every_type_as_the_reference_does() {
+    let ours = v2::document();
+    let ours = ours["definitions"].as_object().expect("definitions");
+    let golden = openapi_v2();
+    let golden = golden["definitions"].as_object().expect("definitions");
+    let mut failures: Vec<String> = golden
+        .iter()
+        .filter(|(name, definition)| ours.get(*name) != Some(*definition))
+        .map(|(name, definition)| format!("{name}: got {:?}, want {definition}", ours.get(name)))
+        .collect();
+    let more = ours.keys().filter(|name| !golden.contains_key(*name));
+    failures.extend(more.map(|name| format!("{name} is not the reference's")));
     fail_with(&failures);
 }

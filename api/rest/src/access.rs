@@ -22,6 +22,7 @@ pub(crate) fn authorize(
         Route::Groups { .. }
         | Route::Group(_)
         | Route::GroupVersion { .. }
+        | Route::OpenApiV2
         | Route::OpenApiIndex
         | Route::OpenApiDocument(_)
         | Route::Leader => user.is_authenticated(),

@@ -1,4 +1,4 @@
-//! Documents about the API itself: discovery in both forms, OpenAPI v3, version.
+//! Documents about the API itself: discovery in both forms, OpenAPI, version.
 //!
 //! They change with the binary only; OpenAPI documents are made once, on first use.
 
@@ -8,8 +8,9 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use nautilus_machinery::discovery;
+use nautilus_machinery::openapi::{self, gnostic, v2};
 use nautilus_machinery::status::ApiError;
-use nautilus_machinery::{discovery, openapi};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -25,6 +26,14 @@ const BUILD_DATE: Option<&str> = option_env!("NAUTILUS_BUILD_DATE");
 /// Names the build in `gitVersion`, as semantic versioning's build part.
 const BUILD_SUFFIX: &str = "+nautilus";
 
+/// What clients ask for OpenAPI v2 as protobuf by, the older name first.
+const V2_PROTOBUF_TYPES: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    V2_PROTOBUF_TYPE,
+];
+/// What it is answered as, whichever name it was asked by.
+const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// The cache of documents.
 #[derive(Default)]
 pub(crate) struct Documents {
@@ -35,6 +44,8 @@ struct OpenApi {
     index: Bytes,
     /// By path: `api/v1`, `apis/GROUP/VERSION`.
     documents: BTreeMap<String, Document>,
+    v2_json: Bytes,
+    v2_protobuf: Bytes,
 }
 
 struct Document {
@@ -48,9 +59,31 @@ impl Documents {
             .get_or_try_init(|| async {
                 tokio::task::spawn_blocking(build_openapi)
                     .await
+                    .map_err(|error| ApiError::internal(error.to_string()))?
                     .map_err(|error| Failure::from(ApiError::internal(error.to_string())))
             })
             .await
+    }
+
+    /// `GET /openapi/v2`, in the first form that the client takes.
+    pub(crate) async fn v2(&self, headers: &HeaderMap) -> Result<Response, Failure> {
+        let clauses = negotiate::clauses(headers);
+        let served = |clause: &Clause| match clause.media.as_str() {
+            media if is_json(media) => Some(JSON_TYPE),
+            media if V2_PROTOBUF_TYPES.contains(&media) => Some(V2_PROTOBUF_TYPE),
+            _ => None,
+        };
+        let media = match clauses.iter().find_map(served) {
+            Some(media) => media,
+            None if clauses.is_empty() => JSON_TYPE,
+            None => return Err(ApiError::not_acceptable(&[JSON_TYPE, V2_PROTOBUF_TYPE]).into()),
+        };
+        let openapi = self.openapi().await?;
+        let content = match media {
+            V2_PROTOBUF_TYPE => openapi.v2_protobuf.clone(),
+            _ => openapi.v2_json.clone(),
+        };
+        Ok(tagged(headers, media, content))
     }
 
     /// `GET /openapi/v3`.
@@ -67,9 +100,7 @@ impl Documents {
         uri: &Uri,
     ) -> Result<Response, Failure> {
         let clauses = negotiate::clauses(headers);
-        let json =
-            |clause: &Clause| matches!(clause.media.as_str(), JSON_TYPE | "*/*" | "application/*");
-        if !clauses.is_empty() && !clauses.iter().any(json) {
+        if !clauses.is_empty() && !clauses.iter().any(|clause| is_json(&clause.media)) {
             return Err(ApiError::not_acceptable(&[JSON_TYPE]).into());
         }
         let openapi = self.openapi().await?;
@@ -106,7 +137,11 @@ impl Documents {
     }
 }
 
-fn build_openapi() -> OpenApi {
+fn is_json(media: &str) -> bool {
+    matches!(media, JSON_TYPE | "*/*" | "application/*")
+}
+
+fn build_openapi() -> Result<OpenApi, gnostic::GnosticError> {
     let mut documents = BTreeMap::new();
     let mut paths = serde_json::Map::new();
     for (group, version) in discovery::group_versions() {
@@ -124,7 +159,13 @@ fn build_openapi() -> OpenApi {
         documents.insert(path, Document { content, hash });
     }
     let index = Bytes::from(json!({ "paths": paths }).to_string());
-    OpenApi { index, documents }
+    let v2 = v2::document();
+    Ok(OpenApi {
+        index,
+        documents,
+        v2_json: Bytes::from(v2.to_string()),
+        v2_protobuf: Bytes::from(gnostic::document(&v2)?),
+    })
 }
 
 /// `GET /api` and `/apis`: aggregated for clients that ask for it, else the lists.

@@ -76,6 +76,9 @@ pub(crate) enum Route {
         group: String,
         version: String,
     },
+    /// `/openapi/v2`.
+    OpenApiV2,
+    /// `/openapi/v3`.
     OpenApiIndex,
     /// `/openapi/v3/` and this path.
     OpenApiDocument(String),
@@ -132,6 +135,7 @@ impl Route {
             Self::Groups { named: true } => "/apis",
             Self::Group(_) => "/apis/{group}",
             Self::GroupVersion { .. } => "/apis/{group}/{version}",
+            Self::OpenApiV2 => "/openapi/v2",
             Self::OpenApiIndex | Self::OpenApiDocument(_) => "/openapi/v3",
             Self::Credentials => "/nautilus/v1/credentials",
             Self::Leader => "/nautilus/v1/leader",
@@ -189,6 +193,7 @@ pub(crate) fn parse(method: &Method, uri: &Uri) -> Route {
         ["metrics"] => reading(Route::Metrics),
         ["api"] => reading(Route::Groups { named: false }),
         ["apis"] => reading(Route::Groups { named: true }),
+        ["openapi", "v2"] => reading(Route::OpenApiV2),
         ["openapi", "v3"] => reading(Route::OpenApiIndex),
         ["openapi", "v3", rest @ ..] => reading(Route::OpenApiDocument(rest.join("/"))),
         ["nautilus", "v1", rest @ ..] => own(method, rest),

@@ -8,6 +8,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use nautilus_machinery::identity::User;
 use nautilus_machinery::status::ApiError;
@@ -46,6 +47,7 @@ pub fn router(context: Arc<RestContext>) -> Router {
 /// carry the same headers and are counted and traced the same way; who may call them
 /// is theirs to judge by the [`User`] in the request's extensions.
 pub fn router_with(context: Arc<RestContext>, others: Router) -> Router {
+    describe_metrics();
     others
         .fallback(dispatch)
         .layer(middleware::from_fn_with_state(context.clone(), around))
@@ -72,11 +74,13 @@ async fn around(
         let _counted = InFlight::new(verb);
         next.run(request).instrument(span.clone()).await
     };
-    span.record("http.response.status_code", response.status().as_u16());
+    let status = response.status().as_u16();
+    span.record("http.response.status_code", i64::from(status));
     if response.status().is_server_error() {
+        span.record("error.type", status.to_string());
         span.record("otel.status_code", "ERROR");
     }
-    let code = response.status().as_u16().to_string();
+    let code = status.to_string();
     metrics::counter!("apiserver_request_total",
         "verb" => verb, "resource" => resource, "code" => code)
     .increment(1);
@@ -87,6 +91,28 @@ async fn around(
     }
     add_headers(&context, &mut response, &audit_id);
     response
+}
+
+fn describe_metrics() {
+    metrics::describe_counter!(
+        "apiserver_request_total",
+        "Answered requests, by verb, resource and status code."
+    );
+    metrics::describe_histogram!(
+        "apiserver_request_duration_seconds",
+        metrics::Unit::Seconds,
+        "Time from a request's head to the head of its answer; watches apart."
+    );
+    metrics::describe_gauge!(
+        "apiserver_current_inflight_requests",
+        "Requests being answered, by kind."
+    );
+    metrics::describe_gauge!("apiserver_registered_watchers", "Watches, by resource.");
+    metrics::describe_counter!(
+        "nautilus_tls_handshakes_refused_total",
+        "TLS handshakes of clients that came to nothing."
+    );
+    metrics::counter!("nautilus_tls_handshakes_refused_total").increment(0);
 }
 
 /// The parsed route, handed from the middleware to the handler.
@@ -124,7 +150,9 @@ fn span(request: &Request, route: &Route, audit_id: &str) -> Span {
         http.request.method = %request.method(),
         http.route = route.template(),
         http.response.status_code = field::Empty,
+        error.type = field::Empty,
         url.path = request.uri().path(),
+        url.scheme = request.extensions().get::<Scheme>().map(Scheme::as_str),
         audit_id,
     );
     trace::adopt(&span, request.headers());
@@ -266,6 +294,7 @@ async fn handle(
         Route::GroupVersion { group, version } => {
             documents::resources(request.headers(), &group, &version)
         }
+        Route::OpenApiV2 => context.documents.v2(request.headers()).await,
         Route::OpenApiIndex => context.documents.index(request.headers()).await,
         Route::OpenApiDocument(path) => {
             context

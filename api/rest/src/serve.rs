@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use http::uri::Scheme;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use nautilus_machinery::identity::User;
@@ -163,7 +164,8 @@ impl Connection {
     async fn run(self, stream: TcpStream) {
         let _ = stream.set_nodelay(true);
         let Some(acceptor) = self.acceptor.clone() else {
-            self.speak_http(stream, User::anonymous()).await;
+            self.speak_http(stream, Scheme::HTTP, User::anonymous())
+                .await;
             return;
         };
         let handshake =
@@ -171,7 +173,7 @@ impl Connection {
         let refused = match handshake.await {
             Ok(Ok(stream)) => {
                 let user = user_of(stream.get_ref().1.peer_certificates());
-                self.speak_http(stream, user).await;
+                self.speak_http(stream, Scheme::HTTPS, user).await;
                 return;
             }
             Ok(Err(error)) => error.to_string(),
@@ -181,7 +183,7 @@ impl Connection {
         tracing::info!(remote = %self.remote, reason = %refused, "TLS handshake refused");
     }
 
-    async fn speak_http<S>(self, stream: S, user: User)
+    async fn speak_http<S>(self, stream: S, scheme: Scheme, user: User)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -195,6 +197,7 @@ impl Connection {
         let service = hyper::service::service_fn(move |request: hyper::Request<_>| {
             let mut request = request.map(axum::body::Body::new);
             request.extensions_mut().insert(user.clone());
+            request.extensions_mut().insert(scheme.clone());
             request.extensions_mut().insert(RemoteAddress(remote));
             router.clone().oneshot(request)
         });

@@ -293,6 +293,15 @@ func structMarkers(body *ast.StructType) map[string]markers {
 		for _, name := range field.Names {
 			found[name.Name] = docMarkers(field.Doc)
 		}
+		if len(field.Names) == 0 { // embedded: named as its type
+			embedded := field.Type
+			if qualified, ok := embedded.(*ast.SelectorExpr); ok {
+				embedded = qualified.Sel
+			}
+			if name, ok := embedded.(*ast.Ident); ok {
+				found[name.Name] = docMarkers(field.Doc)
+			}
+		}
 	}
 	return found
 }

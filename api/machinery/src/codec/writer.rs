@@ -221,12 +221,14 @@ fn varint(output: &mut Vec<u8>, mut value: u64) {
     output.push(value as u8);
 }
 
-fn varint_field(output: &mut Vec<u8>, number: u32, value: u64) {
+/// A whole number with its tag.
+pub(crate) fn varint_field(output: &mut Vec<u8>, number: u32, value: u64) {
     tag(output, number, 0);
     varint(output, value);
 }
 
-fn bytes(output: &mut Vec<u8>, number: u32, content: &[u8]) {
+/// Length-delimited content with its tag.
+pub(crate) fn bytes(output: &mut Vec<u8>, number: u32, content: &[u8]) {
     tag(output, number, 2);
     varint(output, content.len() as u64);
     output.extend_from_slice(content);

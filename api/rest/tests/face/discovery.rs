@@ -71,6 +71,44 @@ async fn an_openapi_document_is_had_by_its_hash() {
 }
 
 #[tokio::test]
+async fn kubectl_gets_openapi_v2_as_protobuf_once() {
+    let world = World::start().await;
+    let ask = || {
+        let accept = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+        let url = format!("{}/openapi/v2", world.base);
+        world.client.get(url).header("accept", accept)
+    };
+    let first = ask().send().await.unwrap();
+    let headers = first.headers().clone();
+    assert_eq!(
+        headers["content-type"],
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+    );
+    assert_eq!(headers["vary"], "Accept");
+    // Field 1, three bytes: the version of the form.
+    assert!(first.bytes().await.unwrap().starts_with(b"\x0a\x032.0"));
+    let again = ask().header("if-none-match", &headers["etag"]);
+    assert_eq!(
+        again.send().await.unwrap().status(),
+        StatusCode::NOT_MODIFIED
+    );
+}
+
+#[tokio::test]
+async fn openapi_v2_is_json_unless_asked_otherwise() {
+    let world = World::start().await;
+    let (_, document) = world.get("/openapi/v2").await;
+    assert_eq!(document["swagger"], "2.0");
+    assert!(document["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
+    let url = format!("{}/openapi/v2", world.base);
+    let other = world.client.get(url).header("accept", "text/html");
+    assert_eq!(
+        other.send().await.unwrap().status(),
+        StatusCode::NOT_ACCEPTABLE
+    );
+}
+
+#[tokio::test]
 async fn every_answer_tells_who_leads() {
     let world = World::start().await;
     let answer = world
