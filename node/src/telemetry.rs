@@ -3,6 +3,15 @@
 //! Logs go to standard error, for people or as JSON. Where a collector is
 //! configured, spans go to it by OTLP over gRPC, in batches, and are flushed by
 //! [`Telemetry::shutdown`]. Metrics are kept in memory and rendered when asked.
+//!
+//! Invariants
+//! - No request waits for the collector: spans wait in a bounded queue, and what does
+//!   not fit is dropped.
+//! - Every trace is exported whose caller did not decide otherwise (`traceparent`);
+//!   OpenTelemetry's own variables change that, as `OTEL_TRACES_SAMPLER=traceidratio`
+//!   with `OTEL_TRACES_SAMPLER_ARG=0.01`, or `OTEL_BSP_SCHEDULE_DELAY` in milliseconds.
+//! - Whatever a running node says is one line of its log in the format asked for,
+//!   panics included.
 
 use std::time::Duration;
 
@@ -69,6 +78,8 @@ impl Telemetry {
             .context("metric buckets")?
             .install_recorder()
             .context("install the metrics recorder")?;
+        log_panics();
+        describe_metrics();
         Ok(Self { traces, metrics })
     }
 
@@ -107,8 +118,21 @@ fn tracer(endpoint: &str, instance: &str) -> anyhow::Result<SdkTracerProvider> {
         .build())
 }
 
-/// Describes the process's own metrics and keeps them fresh until the future is dropped.
-pub(crate) async fn process_metrics(metrics: PrometheusHandle, measurement: String) {
+/// Panics become lines of the log.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        tracing::error!(
+            thread = thread.name().unwrap_or("unnamed"),
+            location = panic.location().map(tracing::field::display),
+            reason = panic.payload_as_str().unwrap_or("unknown"),
+            "panicked"
+        );
+    }));
+}
+
+/// Says what this crate's own metrics mean.
+fn describe_metrics() {
     metrics::describe_counter!(
         "process_cpu_seconds_total",
         "Processor time used, in seconds."
@@ -123,6 +147,16 @@ pub(crate) async fn process_metrics(metrics: PrometheusHandle, measurement: Stri
         "Start, in seconds since the epoch."
     );
     metrics::describe_gauge!("nautilus_build_info", "The running build; always 1.");
+    metrics::describe_counter!(
+        "nautilus_peers_refused_total",
+        "Peers refused for their evidence, key or measurement."
+    );
+    // A rate over a counter that is not there yet misses its first increment.
+    metrics::counter!("nautilus_peers_refused_total").increment(0);
+}
+
+/// Keeps the process's own metrics fresh until the future is dropped.
+pub(crate) async fn process_metrics(metrics: PrometheusHandle, measurement: String) {
     metrics::gauge!(
         "nautilus_build_info",
         "version" => env!("CARGO_PKG_VERSION"),
@@ -136,6 +170,7 @@ pub(crate) async fn process_metrics(metrics: PrometheusHandle, measurement: Stri
             metrics::counter!("process_cpu_seconds_total").absolute(sample.cpu_seconds);
             metrics::gauge!("process_resident_memory_bytes").set(sample.resident_bytes);
             metrics::gauge!("process_open_fds").set(sample.open_files);
+            metrics::gauge!("process_start_time_seconds").set(sample.started_seconds);
         }
         metrics.run_upkeep();
     }
@@ -146,6 +181,8 @@ struct ProcessSample {
     cpu_seconds: u64,
     resident_bytes: f64,
     open_files: f64,
+    /// Since the epoch.
+    started_seconds: f64,
 }
 
 impl ProcessSample {
@@ -157,12 +194,17 @@ impl ProcessSample {
         let system_ticks: u64 = fields.get(12)?.parse().ok()?;
         let resident_pages: u32 = fields.get(21)?.parse().ok()?;
         let ticks_per_second = rustix::param::clock_ticks_per_second().max(1);
+        let started_ticks: u64 = fields.get(19)?.parse().ok()?;
+        let stat = std::fs::read_to_string("/proc/stat").ok()?;
+        let boot = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+        let boot_seconds: u64 = boot.trim().parse().ok()?;
         let page_bytes = u32::try_from(rustix::param::page_size()).ok()?;
         let open_files = std::fs::read_dir("/proc/self/fd").ok()?.count();
         Some(Self {
             cpu_seconds: (user_ticks + system_ticks) / ticks_per_second,
             resident_bytes: f64::from(resident_pages) * f64::from(page_bytes),
             open_files: f64::from(u32::try_from(open_files).ok()?),
+            started_seconds: (boot_seconds + started_ticks / ticks_per_second) as f64,
         })
     }
 }
@@ -175,5 +217,11 @@ mod tests {
     fn a_process_sees_its_own_memory_and_files() {
         let sample = ProcessSample::take().expect("/proc of the test itself");
         assert!(sample.resident_bytes > 0.0 && sample.open_files > 0.0);
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .expect("after the epoch")
+            .as_secs_f64();
+        // Boot time is rounded to a second, and so is the start.
+        assert!((0.0..=now + 2.0).contains(&sample.started_seconds));
     }
 }

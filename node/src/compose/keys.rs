@@ -99,11 +99,9 @@ async fn fetch(
                 return Root::read(&grant.secrets).context("the quorum's secrets");
             }
             Err(JoinError::Refused { node_id, reason }) => {
-                return Err(Failure::Refused.error(format!(
-                    "the quorum refused node {node_id}: {reason}; admit it with `nautilus member \
-                     add {node_id} {}`, or correct what the reason names",
-                    config.peer.advertise
-                )));
+                return Err(
+                    Failure::Refused.error(format!("the quorum refused node {node_id}: {reason}"))
+                );
             }
             Err(JoinError::Unavailable(reason)) => {
                 let now = transport.outcomes();

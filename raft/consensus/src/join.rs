@@ -173,6 +173,13 @@ pub(crate) async fn admit(
             "node {id} was not admitted; an operator has to run `nautilus member add {id}` first"
         )));
     };
+    // Who asks has no keys and so no log. A voter has made promises, and its own log,
+    // read again from the start, may even name it as the only voter.
+    if membership.voter_ids().any(|voter| voter == id) {
+        return Err(NotAdmitted::Refused(format!(
+            "node {id} is a voter and comes back with an empty disk: it has forgotten what it promised, and must not vote again; take it out with `nautilus member remove {id}`, and admit its machine under an id never used"
+        )));
+    }
     if peer.platform.is_empty() {
         return Err(NotAdmitted::Refused(format!(
             "node {id} shows no platform identity that could be pinned"
