@@ -49,7 +49,8 @@ enum Form {
     Text,
     Flag,
     Message(&'static Message),
-    /// An object of any keys: entries of a name (1) and a value at this path.
+    /// An object of any keys: entries of a name (1) and a value (2), which has the
+    /// message at this path.
     Entries(&'static [u32], &'static Message),
     /// A list of parameters, each within the messages that its `in` names.
     Parameters,
@@ -63,8 +64,8 @@ static DOCUMENT: Message = Message {
     fields: &[
         field("swagger", &[1], Form::Text),
         field("info", &[2], Form::Message(&INFO)),
-        field("paths", &[8, 2], Form::Entries(&[2], &PATH_ITEM)),
-        field("definitions", &[9, 1], Form::Entries(&[2], &SCHEMA)),
+        field("paths", &[8, 2], Form::Entries(&[], &PATH_ITEM)),
+        field("definitions", &[9, 1], Form::Entries(&[], &SCHEMA)),
     ],
     extensions: 16,
 };
@@ -95,7 +96,7 @@ static OPERATION: Message = Message {
         field("produces", &[6], Form::Text),
         field("consumes", &[7], Form::Text),
         field("parameters", &[8], Form::Parameters),
-        field("responses", &[9, 1], Form::Entries(&[2, 1], &RESPONSE)),
+        field("responses", &[9, 1], Form::Entries(&[1], &RESPONSE)),
         field("schemes", &[10], Form::Text),
     ],
     extensions: 13,
@@ -160,7 +161,7 @@ static SCHEMA: Message = Message {
         field("additionalProperties", &[21, 1], Form::Message(&SCHEMA)),
         field("type", &[22, 1], Form::Text),
         field("items", &[23, 1], Form::Message(&SCHEMA)),
-        field("properties", &[25, 1], Form::Entries(&[2], &SCHEMA)),
+        field("properties", &[25, 1], Form::Entries(&[], &SCHEMA)),
     ],
     extensions: 31,
 };
@@ -213,10 +214,8 @@ fn write_field(output: &mut Vec<u8>, field: &Field, value: &Value) -> Result<(),
         }
         (Form::Entries(path, inner), Value::Object(map)) => {
             for (key, value) in map {
-                let value = message(inner, key, value)?;
-                let (value_field, within) = path.split_first().ok_or_else(form)?;
-                debug_assert_eq!(*value_field, 2, "an entry's value");
-                bytes(&mut content, *last, &named(key, &wrapped(within, value)));
+                let value = wrapped(path, message(inner, key, value)?);
+                bytes(&mut content, *last, &named(key, &value));
             }
         }
         (Form::Parameters, Value::Array(list)) => {
