@@ -17,6 +17,8 @@ use crate::wire::v1;
 
 /// Rounds under way at once: one on its way, one starting.
 const ROUNDS: usize = 2;
+/// Reads that may wait for the next round.
+const WAITING: usize = 65_536;
 
 #[derive(Default)]
 pub(crate) struct Barrier {
@@ -29,7 +31,15 @@ impl Barrier {
     pub(crate) async fn pass(&self, core: &Core) -> Result<Revision, BarrierError> {
         let deadline = Instant::now() + core.config.limits.barrier_timeout;
         let (sender, receiver) = oneshot::channel();
-        self.waiting.lock().push(sender);
+        {
+            let mut waiting = self.waiting.lock();
+            if waiting.len() >= WAITING {
+                return Err(BarrierError::Unavailable(format!(
+                    "{WAITING} reads wait for a leader already"
+                )));
+            }
+            waiting.push(sender);
+        }
         self.wake.notify_one();
         let index = match tokio::time::timeout_at(deadline.into(), receiver).await {
             Ok(Ok(Ok(index))) => index,

@@ -98,7 +98,8 @@ impl Default for Compaction {
 pub struct Limits {
     /// Bytes of one proposal.
     pub proposal_bytes: usize,
-    /// Proposals of this node under way at once; more wait.
+    /// Proposals of this node under way at once, of [`PROPOSALS_PENDING_BYTES`]
+    /// together; more wait, for `propose_timeout` at most.
     pub proposals_pending: usize,
     /// How long a proposal looks for a leader, and then for its outcome.
     pub propose_timeout: Duration,
@@ -132,6 +133,10 @@ impl Default for Limits {
     }
 }
 
+/// Bytes of all proposals of this node that are under way.
+pub const PROPOSALS_PENDING_BYTES: usize = 256 << 20;
+/// The largest [`Limits::proposal_bytes`]: an entry must fit into a message.
+pub const PROPOSAL_BYTES_MAX: usize = PEER_MESSAGE_BYTES / 2;
 /// Bytes of one message between masters; a batch of entries and its framing.
 pub(crate) const PEER_MESSAGE_BYTES: usize = 16 << 20;
 /// Bytes of one chunk of a snapshot.

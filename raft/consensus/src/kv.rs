@@ -10,6 +10,7 @@ use nautilus_machine::{
     Applied, BarrierError, Kv, Leadership, NodeId, Proposal, ProposeError, RangeError,
     RangeRequest, RangeResponse, Revision, WatchError, WatchRequest, Watcher,
 };
+use tokio::sync::{AcquireError, SemaphorePermit};
 use tokio_stream::wrappers::WatchStream;
 use tracing::Instrument;
 
@@ -24,7 +25,7 @@ pub(crate) struct KvPort(pub(crate) Arc<Core>);
 impl KvPort {
     async fn propose_with_retries(&self, mut proposal: Proposal) -> Result<Applied, ProposeError> {
         let core = &self.0;
-        proposal.trace = proposal.trace.or_else(telemetry::current_trace);
+        proposal.trace = telemetry::current_trace().or(proposal.trace);
         let encoded = postcard::to_stdvec(&proposal)
             .map_err(|error| ProposeError::Storage(format!("encoding a proposal: {error}")))?;
         let limit = core.config.limits.proposal_bytes;
@@ -37,8 +38,7 @@ impl KvPort {
         if let Some(fatal) = core.fatal.borrow().as_ref() {
             return Err(ProposeError::Storage(fatal.0.clone()));
         }
-        let stopping = || ProposeError::Unavailable("the node is stopping".into());
-        let _permit = core.pending.acquire().await.map_err(|_| stopping())?;
+        let _room = self.room(encoded.len()).await?;
         metrics::gauge!("nautilus_raft_proposals_pending").increment(1.0);
         let result = self.attempts(proposal, encoded.into()).await;
         metrics::gauge!("nautilus_raft_proposals_pending").decrement(1.0);
@@ -49,6 +49,23 @@ impl KvPort {
         };
         metrics::counter!("nautilus_raft_proposals_total", "outcome" => outcome).increment(1);
         result
+    }
+
+    /// Waits for a place among the proposals under way, and for its bytes.
+    async fn room(&self, bytes: usize) -> Result<[SemaphorePermit<'_>; 2], ProposeError> {
+        let core = &self.0;
+        // Far below 4 TiB by the proposal's limit.
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let both = async {
+            let place = core.pending.acquire().await?;
+            Ok([place, core.pending_kib.acquire_many(kib).await?])
+        };
+        let unavailable = |reason: &str| ProposeError::Unavailable(reason.into());
+        match tokio::time::timeout(core.config.limits.propose_timeout, both).await {
+            Ok(Ok(permits)) => Ok(permits),
+            Ok(Err::<_, AcquireError>(_)) => Err(unavailable("the node is stopping")),
+            Err(_) => Err(unavailable("too many proposals are under way")),
+        }
     }
 
     async fn attempts(

@@ -41,7 +41,9 @@ mod types;
 mod upkeep;
 mod wire;
 
-pub use config::{Compaction, ConsensusConfig, Limits, Timing};
+pub use config::{
+    Compaction, ConsensusConfig, Limits, PROPOSAL_BYTES_MAX, PROPOSALS_PENDING_BYTES, Timing,
+};
 pub use error::{FatalError, InitializeError, JoinError, StartError};
 pub use hub::HubLimits;
 pub use join::{JoinGrant, JoinRequest, join};

@@ -20,7 +20,7 @@ use crate::applied::AppliedTracker;
 use crate::barrier::{self, Barrier};
 use crate::channel::Channel;
 use crate::cluster::{self, ClusterPort};
-use crate::config::ConsensusConfig;
+use crate::config::{ConsensusConfig, PROPOSAL_BYTES_MAX, PROPOSALS_PENDING_BYTES};
 use crate::error::{FatalError, InitializeError, StartError};
 use crate::hub::Hub;
 use crate::kv::KvPort;
@@ -32,7 +32,8 @@ use crate::node_core::{Core, LeaderClock, SecretsSource};
 use crate::peers::Peers;
 use crate::server;
 use crate::snapshots::Snapshots;
-use crate::state_machine::{Machinery, StateMachine};
+use crate::state_machine::{self, Machinery, StateMachine};
+use crate::telemetry;
 use crate::transport::{PeerIdentity, Transport};
 use crate::types::{NodeInfo, Raft};
 use crate::upkeep;
@@ -86,6 +87,13 @@ impl Consensus {
         if config.node_id == 0 {
             return Err(StartError::Config("node_id must not be 0".into()));
         }
+        if config.limits.proposal_bytes > PROPOSAL_BYTES_MAX {
+            return Err(StartError::Config(format!(
+                "proposal_bytes is {}, more than {PROPOSAL_BYTES_MAX} can't be replicated",
+                config.limits.proposal_bytes
+            )));
+        }
+        telemetry::describe_metrics();
         let raft_config = Arc::new(raft_config(&config)?);
         let (opening, ring) = (config.clone(), keyring.clone());
         let opened = tokio::task::spawn_blocking(move || open(&opening, &ring, write_fault));
@@ -112,6 +120,7 @@ impl Consensus {
         let (losses, ended) = LossDetector::new();
         let core = Arc::new(Core {
             pending: Semaphore::new(config.limits.proposals_pending),
+            pending_kib: Semaphore::new(PROPOSALS_PENDING_BYTES / 1024),
             config,
             raft,
             peers,
@@ -208,6 +217,7 @@ impl Consensus {
             cluster::hand_over(core).await;
         }
         core.pending.close();
+        core.pending_kib.close();
         core.stop.cancel();
         core.machinery.hub.close();
         if let Err(error) = core.raft.shutdown().await {
@@ -253,7 +263,9 @@ fn open(
     let store =
         Store::open(&config.data_dir.join("store"), keyring).map_err(|error| storage(&error))?;
     let store = Arc::new(store);
-    let snapshots = Snapshots::open(config.data_dir.join("snapshots"), config.node_id, &store)
+    let applied = state_machine::applied_note(&store).map_err(|error| storage(&error))?;
+    let folder = config.data_dir.join("snapshots");
+    let snapshots = Snapshots::open(folder, config.node_id, &store, applied)
         .map_err(|error| storage(&error))?;
     let machinery = Machinery {
         hub: Hub::new(Arc::clone(&store), config.limits.hub),

@@ -42,6 +42,7 @@ pub(crate) struct Core {
     pub(crate) barrier: Barrier,
     pub(crate) losses: LossDetector,
     pub(crate) pending: Semaphore,
+    pub(crate) pending_kib: Semaphore,
     pub(crate) clock: LeaderClock,
     pub(crate) fatal: watch::Sender<Option<FatalError>>,
     pub(crate) stop: CancellationToken,

@@ -1,5 +1,5 @@
 //! Receiving a snapshot: chunks in order, appended to a partial file that survives
-//! a broken connection, named only when it is whole.
+//! a broken connection, named only when it is whole and authenticated.
 
 use std::sync::Arc;
 

@@ -1,11 +1,14 @@
 //! Accepts peers: an attested handshake each, then our protocol on its stream.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use nautilus_machine::NodeId;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -61,14 +64,16 @@ async fn accept(
     ready: mpsc::Sender<io::Result<PeerIo>>,
 ) {
     let handshakes = Arc::new(Semaphore::new(core.config.limits.handshakes));
+    // Whoever leaves its handshakes unfinished keeps out its own address only.
+    let addresses = PerAddress::new((core.config.limits.handshakes / 4).max(1));
     loop {
         let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else {
             return;
         };
-        let tcp = tokio::select! {
+        let (tcp, from) = tokio::select! {
             () = core.stop.cancelled() => return,
             accepted = listener.accept() => match accepted {
-                Ok((tcp, _)) => tcp,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "accepting a peer failed");
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -76,15 +81,67 @@ async fn accept(
                 }
             },
         };
+        let Some(turn) = PerAddress::enter(&addresses, from.ip()) else {
+            metrics::counter!("nautilus_peer_handshakes_refused_total").increment(1);
+            tracing::debug!(%from, "too many handshakes from one address; closing the newest");
+            continue;
+        };
         let (core, transport, ready) = (Arc::clone(&core), Arc::clone(&transport), ready.clone());
         let tasks = core.tasks.clone();
         tasks.spawn(async move {
-            let _permit = permit;
+            let (_permit, _turn) = (permit, turn);
             tokio::select! {
                 () = core.stop.cancelled() => {}
                 () = handshake(&core, transport.as_ref(), tcp, &ready) => {}
             }
         });
+    }
+}
+
+/// How many handshakes each address has under way.
+struct PerAddress {
+    limit: usize,
+    under_way: Mutex<BTreeMap<IpAddr, usize>>,
+}
+
+impl PerAddress {
+    fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            under_way: Mutex::default(),
+        })
+    }
+
+    /// `None` when the address has its limit already.
+    fn enter(this: &Arc<Self>, address: IpAddr) -> Option<Turn> {
+        let mut under_way = this.under_way.lock();
+        let count = under_way.entry(address).or_default();
+        if *count >= this.limit {
+            return None;
+        }
+        *count += 1;
+        Some(Turn {
+            of: Arc::clone(this),
+            address,
+        })
+    }
+}
+
+/// One handshake's; given back when dropped.
+struct Turn {
+    of: Arc<PerAddress>,
+    address: IpAddr,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut under_way = self.of.under_way.lock();
+        if let Some(count) = under_way.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                under_way.remove(&self.address);
+            }
+        }
     }
 }
 
@@ -189,5 +246,22 @@ impl AsyncWrite for PeerIo {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.connection).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_leaves_handshakes_unfinished_keeps_out_itself_only() {
+        let addresses = PerAddress::new(2);
+        let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let first = PerAddress::enter(&addresses, one).unwrap();
+        let _second = PerAddress::enter(&addresses, one).unwrap();
+        assert!(PerAddress::enter(&addresses, one).is_none());
+        assert!(PerAddress::enter(&addresses, other).is_some());
+        drop(first);
+        assert!(PerAddress::enter(&addresses, one).is_some());
     }
 }

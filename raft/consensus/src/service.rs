@@ -217,12 +217,14 @@ impl v1::peer_server::Peer for PeerService {
         };
         let (vote, file) = receive::receive(&self.core.machinery, request.into_inner()).await?;
         speaks_for_itself(&vote, peer)?;
+        let file = Arc::new(file);
         let snapshot = openraft::Snapshot {
             meta: file.header.clone().into_meta(),
-            snapshot: Arc::new(file),
+            snapshot: Arc::clone(&file),
         };
         let answer = self.core.raft.install_full_snapshot(vote, snapshot).await;
         let answer = answer.map_err(|fatal| Status::unavailable(fatal.to_string()))?;
+        self.core.machinery.snapshots.forget_unless_current(&file);
         Ok(Response::new(v1::SnapshotAnswer {
             vote: Some(wire::to_vote(&answer.vote)),
         }))

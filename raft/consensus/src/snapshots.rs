@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nautilus_machine::LogPosition;
 use nautilus_store::Store;
 use parking_lot::Mutex;
 
@@ -46,8 +47,15 @@ pub(crate) struct Snapshots {
 }
 
 impl Snapshots {
-    /// Finds the newest whole snapshot, and removes the others.
-    pub(crate) fn open(dir: PathBuf, node_id: u64, store: &Store) -> std::io::Result<Self> {
+    /// Finds the newest whole snapshot, and removes the others. `applied` is how far
+    /// the store is: a received one beyond it was not installed before the node ended,
+    /// and the log not made ready for it; it is received again, with what is there.
+    pub(crate) fn open(
+        dir: PathBuf,
+        node_id: u64,
+        store: &Store,
+        applied: Option<LogPosition>,
+    ) -> std::io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
         let snapshots = Self {
             dir,
@@ -60,6 +68,9 @@ impl Snapshots {
                 continue;
             }
             match load(&path, store) {
+                Ok(file) if file.header.last > applied && !snapshots.made_here(&file.name) => {
+                    std::fs::rename(&path, path.with_extension(PARTIAL_SUFFIX))?;
+                }
                 Ok(file) => snapshots.adopt(file),
                 Err(reason) => {
                     tracing::warn!(file = %path.display(), %reason, "removing a snapshot that can't be used; a new one will be made");
@@ -72,6 +83,12 @@ impl Snapshots {
 
     pub(crate) fn current(&self) -> Option<Arc<SnapshotFile>> {
         self.current.lock().clone()
+    }
+
+    /// Whether a snapshot of this name holds this node's own state.
+    fn made_here(&self, name: &str) -> bool {
+        name.split_once('-')
+            .is_some_and(|(node, _)| node == self.node_id.to_string())
     }
 
     /// Where a snapshot of this node's own state at `header` is to be written.
@@ -123,17 +140,33 @@ impl Snapshots {
         Ok(wanted)
     }
 
-    /// Gives a received, whole file its name.
+    /// Gives a received file its name, once every byte of it is authenticated.
     pub(crate) fn complete(&self, partial: &Path, store: &Store) -> std::io::Result<SnapshotFile> {
+        let refused = |reason: String| {
+            // Whoever sent it has to send it again.
+            let _ = std::fs::remove_file(partial);
+            std::io::Error::new(std::io::ErrorKind::InvalidData, reason)
+        };
+        store
+            .verify(partial)
+            .map_err(|error| refused(error.to_string()))?;
         let path = partial.with_extension(SUFFIX);
         std::fs::File::open(partial)?.sync_all()?;
         std::fs::rename(partial, &path)?;
         std::fs::File::open(&self.dir)?.sync_all()?;
-        load(&path, store).map_err(|reason| {
-            // Whoever sent it has to send another one.
-            let _ = std::fs::remove_file(&path);
-            std::io::Error::new(std::io::ErrorKind::InvalidData, reason)
-        })
+        load(&path, store)
+            .map_err(|reason| std::io::Error::new(std::io::ErrorKind::InvalidData, reason))
+    }
+
+    /// Removes a received file that was not needed after all.
+    pub(crate) fn forget_unless_current(&self, file: &SnapshotFile) {
+        let needed = self
+            .current()
+            .is_some_and(|current| current.name == file.name);
+        if !needed {
+            // A leftover is found at the next start.
+            let _ = std::fs::remove_file(&file.path);
+        }
     }
 }
 
@@ -156,4 +189,72 @@ pub(crate) fn load(path: &Path, store: &Store) -> Result<SnapshotFile, String> {
         header,
         superseded: AtomicBool::new(false),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nautilus_store::{Keyring, RootKey};
+    use std::os::unix::fs::FileExt;
+
+    fn store() -> Store {
+        Store::open_memory(&Keyring::new(RootKey::from_bytes([7; 32]))).unwrap()
+    }
+
+    /// A snapshot at index 9 in a file of this name.
+    fn write(store: &Store, path: &Path) {
+        let header = SnapshotHeader {
+            last: Some(LogPosition { term: 2, index: 9 }),
+            ..SnapshotHeader::default()
+        };
+        let header = postcard::to_stdvec(&header).unwrap();
+        store.view().unwrap().write_to(path, header.into()).unwrap();
+    }
+
+    #[test]
+    fn a_received_snapshot_that_is_corrupt_anywhere_is_refused_and_fetched_anew() {
+        let (dir, store) = (tempfile::tempdir().unwrap(), store());
+        let snapshots = Snapshots::open(dir.path().into(), 1, &store, None).unwrap();
+        let partial = snapshots.partial_path("2-2-9-77").unwrap();
+        write(&store, &partial);
+        let length = std::fs::metadata(&partial).unwrap().len();
+        let file = std::fs::File::options().write(true).open(&partial).unwrap();
+        file.write_all_at(&[0xaa], length - 3).unwrap();
+        let error = snapshots.complete(&partial, &store).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+        assert!(!partial.exists() && snapshots.current().is_none());
+
+        write(&store, &partial);
+        assert_eq!(
+            snapshots.complete(&partial, &store).unwrap().name,
+            "2-2-9-77"
+        );
+    }
+
+    #[test]
+    fn a_snapshot_received_but_not_installed_before_a_crash_does_not_count() {
+        let (dir, store) = (tempfile::tempdir().unwrap(), store());
+        write(&store, &dir.path().join("2-2-9-77.snapshot"));
+        let behind = Some(LogPosition { term: 1, index: 4 });
+        let snapshots = Snapshots::open(dir.path().into(), 1, &store, behind).unwrap();
+        assert!(snapshots.current().is_none());
+        let partial = snapshots.partial_path("2-2-9-77").unwrap();
+        assert!(partial.exists(), "its bytes need not be sent again");
+
+        // What this node wrote of its own state it may take back.
+        write(&store, &dir.path().join("1-2-9-78.snapshot"));
+        let snapshots = Snapshots::open(dir.path().into(), 1, &store, behind).unwrap();
+        assert_eq!(snapshots.current().unwrap().name, "1-2-9-78");
+    }
+
+    #[test]
+    fn a_received_snapshot_that_was_not_needed_is_removed() {
+        let (dir, store) = (tempfile::tempdir().unwrap(), store());
+        let snapshots = Snapshots::open(dir.path().into(), 1, &store, None).unwrap();
+        let partial = snapshots.partial_path("2-2-9-77").unwrap();
+        write(&store, &partial);
+        let file = snapshots.complete(&partial, &store).unwrap();
+        snapshots.forget_unless_current(&file);
+        assert!(!file.path.exists());
+    }
 }

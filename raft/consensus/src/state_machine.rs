@@ -55,7 +55,7 @@ pub(crate) struct Machinery {
 
 impl StateMachine {
     pub(crate) fn new(shared: Arc<Machinery>) -> io::Result<Self> {
-        let applied = read_note(&shared.store, NOTE_APPLIED)?.unwrap_or_default();
+        let applied = applied_note(&shared.store)?;
         let membership = read_note(&shared.store, NOTE_MEMBERSHIP)?.unwrap_or_default();
         if let Some(position) = applied {
             shared.tracker.advance(position);
@@ -342,6 +342,11 @@ fn decode_entry(at: LogPosition, bytes: &[u8]) -> io::Result<Entry> {
 fn encode<T: serde::Serialize>(value: &T) -> io::Result<Bytes> {
     let bytes = postcard::to_stdvec(value).map_err(io::Error::other)?;
     Ok(bytes.into())
+}
+
+/// The last entry of any kind that the store holds.
+pub(crate) fn applied_note(store: &Store) -> io::Result<Option<LogPosition>> {
+    Ok(read_note(store, NOTE_APPLIED)?.unwrap_or_default())
 }
 
 fn read_note<T: serde::de::DeserializeOwned>(store: &Store, name: &str) -> io::Result<Option<T>> {

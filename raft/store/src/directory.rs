@@ -32,6 +32,8 @@ const LOCK_FILE: &str = "lock";
 const FLUSHED_FILE: &str = "flushed";
 const ROWS_DIRECTORY: &str = "rows";
 const ENGINE_PREFIX: &str = "engine-";
+/// More than `CURRENT` or a flush mark ever has.
+const MARK_BYTES_MAX: usize = 256;
 
 /// The directory, locked.
 pub(crate) struct Directory {
@@ -124,7 +126,7 @@ impl Directory {
     ) -> Result<(), StoreError> {
         let path = self.engine_path(number).join(FLUSHED_FILE);
         let broken = |reason: String| StoreError::corrupt(path.display().to_string(), reason);
-        let mark = fs::read(&path).map_err(StoreError::io("read", &path))?;
+        let mark = files::read(&path, MARK_BYTES_MAX).map_err(StoreError::io("read", &path))?;
         let mark = engine
             .envelope()
             .open(FLUSHED, &mark)
@@ -149,7 +151,8 @@ impl Directory {
     fn read_current(&self) -> Result<Option<u64>, StoreError> {
         let path = self.path.join(CURRENT_FILE);
         let broken = |reason: &str| StoreError::corrupt(path.display().to_string(), reason);
-        let content = files::read_if_there(&path).map_err(StoreError::io("read", &path))?;
+        let content =
+            files::read_if_there(&path, MARK_BYTES_MAX).map_err(StoreError::io("read", &path))?;
         let Some(content) = content else {
             if !self.engines()?.is_empty() {
                 return Err(broken("it is missing, though there is an engine"));

@@ -23,6 +23,7 @@ const EPOCHS_MAX: usize = 100_000;
 const MAGIC: &[u8; 8] = b"NAUTEPO1";
 const ROW_BYTES: usize = 4 + KEY_BYTES;
 const TAG_BYTES: usize = 32;
+const TABLE_BYTES_MAX: usize = MAGIC.len() + 4 + EPOCHS_MAX * ROW_BYTES + TAG_BYTES;
 
 /// One incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +37,8 @@ pub(crate) struct Epoch {
 pub(crate) fn begin(dir: &Path, keyring: &Keyring) -> Result<Vec<Epoch>, EnvelopeError> {
     let path = dir.join(EPOCHS_FILE);
     let key = keyring.table_key();
-    let content = files::read_if_there(&path).map_err(EnvelopeError::io("read", &path))?;
+    let content =
+        files::read_if_there(&path, TABLE_BYTES_MAX).map_err(EnvelopeError::io("read", &path))?;
     let mut epochs = match content {
         Some(content) => parse(&content, &key).map_err(|reason| EnvelopeError::Table {
             path: path.clone(),

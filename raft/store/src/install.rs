@@ -57,13 +57,19 @@ pub(crate) fn seed(
 }
 
 impl Store {
+    /// Reads a snapshot file whole: every frame authenticates, and none is missing.
+    pub fn verify(&self, path: &Path) -> Result<(), StoreError> {
+        let read = SnapshotReader::open(path, &self.keyring)?.each_row(&mut |_, _, _| Ok(()));
+        read.map(|_| ())
+    }
+
     /// Replaces the whole state by that of a snapshot file, and all notes by `notes`.
-    /// The file is verified whole before anything is made of it. On an error the old
-    /// state stays. Blocks readers only while memory is switched.
+    /// The file is authenticated as it is copied, and the copy counts only when it was
+    /// whole and its digest is right. On an error the old state stays. Blocks readers
+    /// only while memory is switched.
     pub fn install(&self, path: &Path, notes: &[(&str, Bytes)]) -> Result<(), StoreError> {
         let _writer = self.writer();
         let _no_flush = self.no_flush();
-        SnapshotReader::open(path, &self.keyring)?.each_row(&mut |_, _, _| Ok(()))?;
         let (next, disk) = self.next_engine()?;
         let state = match self.build(path, notes, &next, disk.as_ref()) {
             Ok(state) => state,

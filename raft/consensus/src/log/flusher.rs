@@ -1,7 +1,6 @@
 //! The one thread that writes: batches requests into a frame, writes it, syncs it,
 //! and only then tells the callers.
 
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -116,10 +115,7 @@ impl Flusher {
         {
             return Err(LogError::io("writing", &segment.path, &error));
         }
-        segment
-            .file
-            .write_all_at(&self.out, self.tail.offset)
-            .map_err(|error| LogError::io("writing", &segment.path, &error))?;
+        segment.write_all_at(&self.out, self.tail.offset)?;
         let started = Instant::now();
         segment.sync()?;
         metrics::histogram!("nautilus_wal_fsync_duration_seconds").record(started.elapsed());
@@ -197,17 +193,26 @@ impl Flusher {
                 Record::Purge(position) => {
                     self.watermark.purged = self.watermark.purged.max(Some(*position));
                 }
-                Record::Vote(_) | Record::TruncateFrom(_) | Record::Committed(_) => {}
+                Record::Vote(vote) => index.vote = Some(*vote),
+                Record::TruncateFrom(_) => {
+                    index.truncations_pending = index.truncations_pending.saturating_sub(1);
+                }
+                Record::Committed(_) => {}
             }
         }
         index.evict();
     }
 
-    /// Removes the oldest segments that hold nothing but purged entries.
+    /// Removes the oldest segments that hold nothing but purged entries. Not before
+    /// the record that explains the gap is durable: memory may be ahead of the disk,
+    /// and after a crash the gap alone would look like a loss.
     fn drop_purged_segments(&self) -> Result<(), LogError> {
         let current = self.current()?.id;
         let keep_from = {
             let index = self.shared.index.lock();
+            if index.purged() > self.watermark.purged || index.truncations_pending > 0 {
+                return Ok(());
+            }
             if index.live().is_empty() {
                 Some(current)
             } else {

@@ -45,6 +45,8 @@ pub(crate) struct Index {
     cache_limit_bytes: usize,
     /// Everything before this index is out of memory or can't leave it.
     evict_next: u64,
+    /// Truncations made in memory whose records are not durable yet.
+    pub(crate) truncations_pending: usize,
 }
 
 impl Index {
@@ -58,6 +60,7 @@ impl Index {
             cached_bytes: 0,
             cache_limit_bytes,
             evict_next: 0,
+            truncations_pending: 0,
         }
     }
 
@@ -138,23 +141,22 @@ impl Index {
         self.purged = Some(upto);
     }
 
-    /// The entries of `range` that live, in order.
-    pub(crate) fn find(&self, range: &Range<u64>) -> Vec<Found> {
+    /// The entries of `range` that live, in order, and the index of the first of them.
+    pub(crate) fn find(&self, range: &Range<u64>) -> (u64, Vec<Found>) {
         let live = self.live();
         let (from, to) = (range.start.max(live.start), range.end.min(live.end));
         if from >= to {
-            return Vec::new();
+            return (from, Vec::new());
         }
         let slots = self
             .slots
             .range((from - self.first) as usize..(to - self.first) as usize);
-        slots
-            .filter_map(|slot| match (&slot.cached, slot.place) {
-                (Some(entry), _) => Some(Found::Cached(entry.clone())),
-                (None, Some(place)) => Some(Found::At(place)),
-                (None, None) => None,
-            })
-            .collect()
+        let found = slots.map_while(|slot| match (&slot.cached, slot.place) {
+            (Some(entry), _) => Some(Found::Cached(entry.clone())),
+            (None, Some(place)) => Some(Found::At(place)),
+            (None, None) => None,
+        });
+        (from, found.collect())
     }
 
     /// The oldest segment that still holds a live entry.

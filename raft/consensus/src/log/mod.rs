@@ -7,10 +7,11 @@
 //! Invariants
 //! - One thread writes. Everything waiting is sealed into one frame, written
 //!   once and synced once; a caller hears of success only after that sync.
-//! - At most one frame is ever unsynced, and it is the last one. So an invalid
-//!   frame that is followed by a valid one, or that the watermark counts as
-//!   synced, is corruption and never cut away; an invalid frame past the
-//!   watermark is a torn write and is.
+//! - At most one write is ever unsynced, and it is the last one: one frame, or two
+//!   where a segment begins. So an invalid frame that is followed by a valid one, or
+//!   that the watermark counts as synced, is corruption and never cut away; an
+//!   invalid frame past the watermark is a torn write and is.
+//! - A segment goes only when the record that explains its absence is durable.
 //! - A frame opens only in its own segment, at its own number: neither can be
 //!   swapped, repeated or left out.
 //! - After the first failed write or sync nothing is acknowledged any more.
@@ -27,6 +28,8 @@ mod watermark;
 
 #[cfg(test)]
 mod model_test;
+#[cfg(test)]
+mod ordering_test;
 #[cfg(test)]
 mod tests;
 

@@ -8,12 +8,16 @@ use nautilus_store::Envelope;
 
 use super::LogError;
 use super::flusher::Tail;
-use super::frame::{self, ALIGN, HEADER_BYTES, Header};
+use super::frame::{self, ALIGN, HEADER_BYTES, Header, MAX_FRAME_BYTES};
 use super::index::{Index, Place};
 use super::record::Record;
 use super::segment::{self, Segment};
 use super::wal::WalOptions;
 use super::watermark::Watermark;
+
+/// Bytes of a segment that are believed, where none so long is configured: a length
+/// comes from the disk, and is read into memory.
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
 /// What was found.
 pub(crate) struct Recovered {
@@ -61,6 +65,8 @@ pub(crate) fn recover(options: &WalOptions, envelope: &Envelope) -> Result<Recov
         next_frame: None,
         gap_before: None,
         synced,
+        // The last frame of a segment may reach over its end.
+        segment_limit_bytes: options.segment_bytes.max(SEGMENT_BYTES_MAX) + MAX_FRAME_BYTES as u64,
     };
     let mut segments = BTreeMap::new();
     let mut tail = tail;
@@ -99,15 +105,15 @@ struct Reader<'a> {
     /// Entries up to here are absent and must turn out to be purged.
     gap_before: Option<u64>,
     synced: u64,
+    segment_limit_bytes: u64,
 }
 
 impl Reader<'_> {
     /// Reads the frames of one segment; returns where they end.
     fn read_segment(&mut self, segment: &Segment, is_last: bool) -> Result<u64, LogError> {
-        let mut bytes = vec![0; usize::try_from(segment.len()?).unwrap_or(0)];
-        segment.read_exact_at(&mut bytes, 0)?;
-        let bytes = Bytes::from(bytes);
+        let bytes = self.whole(segment)?;
         let mut offset = 0;
+        let mut unsynced_from = None;
         while let Some((header, body)) = frame_at(&bytes, offset) {
             if self
                 .next_frame
@@ -128,11 +134,33 @@ impl Reader<'_> {
                 self.take(record, place)
                     .map_err(|reason| LogError::corrupt(&segment.path, offset as u64, reason))?;
             }
+            if header.number > self.synced {
+                unsynced_from.get_or_insert(offset);
+            }
             self.next_frame = Some(header.number + 1);
             offset += header.span() as usize;
         }
         self.judge_end(segment, &bytes, offset, is_last)?;
+        if let Some(from) = unsynced_from.filter(|_| is_last) {
+            // After a sync that failed, the system may show from its memory what never
+            // reached the disk, and sync it no more: written again, it is synced again.
+            let again = bytes.get(from..offset).unwrap_or_default();
+            segment.write_all_at(again, from as u64)?;
+        }
         Ok(offset as u64)
+    }
+
+    /// Every byte of a segment.
+    fn whole(&self, segment: &Segment) -> Result<Bytes, LogError> {
+        let length = segment.len()?;
+        if length > self.segment_limit_bytes {
+            let limit = self.segment_limit_bytes;
+            let reason = format!("the file has {length} bytes, the limit is {limit}");
+            return Err(LogError::corrupt(&segment.path, limit, reason));
+        }
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        segment.read_exact_at(&mut bytes, 0)?;
+        Ok(Bytes::from(bytes))
     }
 
     /// Decides what the bytes after the last good frame are.
@@ -232,6 +260,9 @@ impl Reader<'_> {
 fn frame_at(bytes: &[u8], offset: usize) -> Option<(Header, &[u8])> {
     let header = bytes.get(offset..offset + HEADER_BYTES)?;
     let header = Header::parse(header.try_into().ok()?)?;
+    if header.length as usize > MAX_FRAME_BYTES {
+        return None;
+    }
     let start = offset + HEADER_BYTES;
     let body = bytes.get(start..start.checked_add(header.length as usize)?)?;
     Some((header, body))

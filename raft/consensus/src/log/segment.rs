@@ -48,6 +48,12 @@ impl Segment {
             .map_err(|error| LogError::io("reading", &self.path, &error))
     }
 
+    pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<(), LogError> {
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(|error| LogError::io("writing", &self.path, &error))
+    }
+
     pub(crate) fn sync(&self) -> Result<(), LogError> {
         self.file
             .sync_data()
@@ -134,7 +140,12 @@ impl Preparer {
     pub(crate) fn take(&self, id: u64) -> Result<Segment, LogError> {
         let stopped = || LogError::Stopped("no more segments are prepared".into());
         let ready = self.ready.as_ref().ok_or_else(stopped)?;
-        let (prepared, file) = ready.recv().map_err(|_| stopped())??;
+        // A failure that waited here may be an old one: the disk was full when the last
+        // segment began, and need not be any more. The next answer is made now.
+        let (prepared, file) = match ready.recv().map_err(|_| stopped())? {
+            Ok(made) => made,
+            Err(_) => ready.recv().map_err(|_| stopped())??,
+        };
         let path = segment_path(&self.dir, id);
         std::fs::rename(&prepared, &path).map_err(|error| LogError::io("naming", &path, &error))?;
         sync_dir(&self.dir)?;

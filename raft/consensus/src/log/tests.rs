@@ -42,7 +42,11 @@ impl World {
         Wal::open(&options, envelope)
     }
 
-    fn segments(&self) -> Vec<PathBuf> {
+    pub(super) fn fail_writes(&mut self, fault: super::WriteFault) {
+        self.write_fault = Some(fault);
+    }
+
+    pub(super) fn segments(&self) -> Vec<PathBuf> {
         let mut paths: Vec<PathBuf> = std::fs::read_dir(self.dir.path())
             .unwrap()
             .map(|entry| entry.unwrap().path())

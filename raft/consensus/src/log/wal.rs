@@ -25,6 +25,9 @@ use super::segment::Segment;
 
 /// Requests that may wait for the flusher before an append has to wait itself.
 const QUEUE_REQUESTS: usize = 4096;
+/// Encoded bytes of one request's entries: an append of more goes in pieces, so that
+/// no frame comes near [`frame::MAX_FRAME_BYTES`], whatever was proposed together.
+const REQUEST_BYTES: usize = 8 << 20;
 
 /// Decides whether a write fails, for tests: called with the bytes about to be written.
 pub(crate) type WriteFault = Arc<dyn Fn(usize) -> Option<std::io::Error> + Send + Sync>;
@@ -110,9 +113,18 @@ impl Wal {
                     .map_err(LogError::Stopped)?;
             }
         }
-        let records = entries.into_iter().map(Record::Entry).collect();
+        // The queue is served in order and a failure is final: when the last piece is
+        // durable, all are.
+        let (pieces, last) = in_pieces(entries);
+        for records in pieces {
+            self.send(Request {
+                records,
+                done: None,
+            })
+            .await?;
+        }
         self.send(Request {
-            records,
+            records: last,
             done: Some(Box::new(done)),
         })
         .await
@@ -121,15 +133,19 @@ impl Wal {
     /// Durable when this returns.
     pub(crate) async fn save_vote(&self, vote: HardVote) -> Result<(), LogError> {
         self.check()?;
-        self.write_through(Record::Vote(vote)).await?;
-        self.shared.index.lock().vote = Some(vote);
-        Ok(())
+        // The flusher puts it into memory, before it can write another frame: a segment
+        // that begins then must carry this vote, not the one before.
+        self.write_through(Record::Vote(vote)).await
     }
 
     /// Forgets every entry from `index` on; durable when this returns.
     pub(crate) async fn truncate_from(&self, index: u64) -> Result<(), LogError> {
         self.check()?;
-        self.shared.index.lock().truncate_from(index);
+        {
+            let mut memory = self.shared.index.lock();
+            memory.truncate_from(index);
+            memory.truncations_pending += 1;
+        }
         self.write_through(Record::TruncateFrom(index)).await
     }
 
@@ -186,6 +202,21 @@ impl Wal {
     }
 }
 
+/// The last piece apart from those before it; each is under the limit or one entry.
+fn in_pieces(entries: Vec<RawEntry>) -> (Vec<Vec<Record>>, Vec<Record>) {
+    let (mut pieces, mut piece, mut size) = (Vec::new(), Vec::new(), 0);
+    for record in entries.into_iter().map(Record::Entry) {
+        let length = record.encoded_len();
+        if size > 0 && size + length > REQUEST_BYTES {
+            pieces.push(std::mem::take(&mut piece));
+            size = 0;
+        }
+        size += length;
+        piece.push(record);
+    }
+    (pieces, piece)
+}
+
 impl Drop for Wal {
     fn drop(&mut self) {
         self.close();
@@ -214,6 +245,7 @@ impl WalReader {
     }
 
     /// The indexes that can be read.
+    #[cfg(test)]
     pub(crate) fn live(&self) -> Range<u64> {
         self.shared.index.lock().live()
     }
@@ -225,8 +257,7 @@ impl WalReader {
         range: Range<u64>,
         max_bytes: usize,
     ) -> Result<Vec<RawEntry>, LogError> {
-        let found = self.shared.index.lock().find(&range);
-        let first = range.start.max(self.live().start);
+        let (first, found) = self.shared.index.lock().find(&range);
         let mut entries = Vec::with_capacity(found.len());
         let mut bytes = 0;
         let mut frame: Option<(Place, Vec<Record>)> = None;
