@@ -8,6 +8,7 @@ use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use crate::log::{Wal, WalReader};
+use crate::telemetry;
 use crate::types::{
     LogId, RaftEntry, TypeConfig, Vote, hard_vote, log_id, position, raft_entry, raft_vote,
     raw_entry,
@@ -114,7 +115,9 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
             entries.into_iter().map(|entry| raw_entry(&entry)).collect();
         let entries =
             entries.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let spans: Vec<_> = entries.iter().filter_map(telemetry::append_span).collect();
         let done = move |result: Result<(), crate::log::LogError>| {
+            drop(spans);
             callback.io_completed(result.map_err(io::Error::from));
         };
         Ok(self.wal.append(entries, done).await?)

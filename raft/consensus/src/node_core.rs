@@ -16,6 +16,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 use zeroize::Zeroizing;
 
 use crate::barrier::Barrier;
@@ -25,6 +26,7 @@ use crate::log::WalReader;
 use crate::loss::LossDetector;
 use crate::peers::Peers;
 use crate::state_machine::Machinery;
+use crate::telemetry;
 use crate::types::{AppliedReply, LogData, Raft};
 
 /// Gives the secrets a joiner gets (sealing root, cluster id), once it is pinned.
@@ -73,7 +75,15 @@ impl Core {
     }
 
     /// Proposes on this node, which must lead; answers when it is applied here.
-    pub(crate) async fn propose_here(&self, proposal: Proposal) -> Result<AppliedReply, Attempt> {
+    pub(crate) async fn propose_here(
+        &self,
+        mut proposal: Proposal,
+    ) -> Result<AppliedReply, Attempt> {
+        let span = telemetry::lead_span(&mut proposal.trace);
+        self.write(proposal).instrument(span).await
+    }
+
+    async fn write(&self, proposal: Proposal) -> Result<AppliedReply, Attempt> {
         let time = self.clock.stamp(self.store().time());
         let entry = Entry { time, proposal };
         let encoded =

@@ -16,7 +16,6 @@ use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::applied::AppliedTracker;
 use crate::hub::Hub;
@@ -121,7 +120,7 @@ impl StateMachine {
         }
         let spans: Vec<_> = commands
             .iter()
-            .filter_map(|(at, entry)| apply_span(*at, entry))
+            .filter_map(|(at, entry)| telemetry::apply_span(*at, entry))
             .collect();
         let large = commands.len() >= BLOCKING_ENTRIES;
         let work = move || {
@@ -319,14 +318,6 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             snapshot: file,
         })
     }
-}
-
-fn apply_span(at: LogPosition, entry: &Entry) -> Option<tracing::Span> {
-    let trace = entry.proposal.trace?;
-    let span = tracing::info_span!("apply", term = at.term, index = at.index);
-    // Without a tracing layer there is nothing to attach to.
-    let _ = span.set_parent(telemetry::remote_context(trace));
-    Some(span)
 }
 
 fn decode_entry(at: LogPosition, bytes: &[u8]) -> io::Result<Entry> {
