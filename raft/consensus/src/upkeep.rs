@@ -14,6 +14,9 @@ use crate::types::TypeConfig;
 
 /// How often the leader looks at what is due.
 const TICK: Duration = Duration::from_millis(100);
+/// Revisions that one entry compacts at most: it is applied in one piece, under the
+/// store's lock and in memory, so the past goes in steps, one a round.
+const COMPACT_STEP: u64 = 5_000;
 /// How long a snapshot may take before the node stops waiting to shorten its log.
 const SNAPSHOT_WAIT: Duration = Duration::from_secs(600);
 
@@ -133,6 +136,7 @@ async fn duties(core: &Core, term: u64) {
     }
     let mut duty = Duty {
         past: VecDeque::new(),
+        compact_goal: 0,
         last_checkpoint: checkpoint_index(core),
     };
     let mut ticks = tokio::time::interval(TICK);
@@ -159,6 +163,8 @@ fn checkpoint_index(core: &Core) -> u64 {
 struct Duty {
     /// Revisions and when they were the newest.
     past: VecDeque<(Instant, Revision)>,
+    /// Everything before this revision is to go.
+    compact_goal: Revision,
     last_checkpoint: u64,
 }
 
@@ -184,31 +190,47 @@ impl Duty {
     }
 
     fn compact_to(&mut self, core: &Core) -> Option<Revision> {
+        let (newest, compacted) = (core.store().revision(), core.store().compacted_revision());
+        let due = self.due(core.config.compaction, newest, compacted);
+        self.compact_goal = self.compact_goal.max(due.unwrap_or_default());
+        next_step(self.compact_goal, compacted)
+    }
+
+    /// The revision up to which the past is due to be forgotten, if any is.
+    fn due(
+        &mut self,
+        compaction: Compaction,
+        newest: Revision,
+        compacted: Revision,
+    ) -> Option<Revision> {
         /// Fewer than this are not worth an entry.
         const COMPACT_AT_LEAST: u64 = 1000;
-        let (newest, compacted) = (core.store().revision(), core.store().compacted_revision());
-        match core.config.compaction {
+        match compaction {
             Compaction::Off => None,
             Compaction::KeepRevisions(keep) => {
                 let upto = newest.saturating_sub(keep);
                 (upto >= compacted + COMPACT_AT_LEAST.min(keep.max(1))).then_some(upto)
             }
-            Compaction::Periodic(period) => {
-                let now = Instant::now();
-                match self.past.back() {
-                    None => self.past.push_back((now, newest)),
-                    Some((at, revision)) if at.elapsed() >= period => {
-                        let upto = *revision;
-                        self.past.clear();
-                        self.past.push_back((now, newest));
-                        return (upto > compacted).then_some(upto);
-                    }
-                    Some(_) => {}
+            Compaction::Periodic(period) => match self.past.back() {
+                None => {
+                    self.past.push_back((Instant::now(), newest));
+                    None
                 }
-                None
-            }
+                Some((at, revision)) if at.elapsed() >= period => {
+                    let upto = *revision;
+                    self.past.clear();
+                    self.past.push_back((Instant::now(), newest));
+                    Some(upto)
+                }
+                Some(_) => None,
+            },
         }
     }
+}
+
+/// Where the next compaction on the way to `goal` stops.
+fn next_step(goal: Revision, compacted: Revision) -> Option<Revision> {
+    (goal > compacted).then(|| goal.min(compacted.saturating_add(COMPACT_STEP)))
 }
 
 /// After every checkpoint applied here: a snapshot, then a shorter log.
@@ -259,5 +281,20 @@ async fn snapshot_and_purge(core: &Core, checkpoint: LogPosition) {
     if upto > purged {
         // A core that stopped says so by itself.
         let _ = core.raft.trigger().purge_log(upto).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_past_is_compacted_in_steps_and_wholly() {
+        let (goal, mut compacted, mut steps) = (3 * COMPACT_STEP + 7, 0, 0);
+        while let Some(next) = next_step(goal, compacted) {
+            assert!(next > compacted && next - compacted <= COMPACT_STEP);
+            (compacted, steps) = (next, steps + 1);
+        }
+        assert_eq!((compacted, steps), (goal, 4));
     }
 }
