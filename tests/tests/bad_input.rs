@@ -259,7 +259,7 @@ impl Drop for SmallDisk<'_> {
 fn a_full_disk_stops_one_node_with_its_name_and_loses_nothing() {
     let quorum = Quorum::prepare();
     let folder = quorum.dir().join("node-3").join("data");
-    let _disk = SmallDisk::mount(&folder, 200);
+    let _disk = SmallDisk::mount(&folder, 500);
     quorum.up();
     quorum.kubectl_ok(&["create", "configmap", "before"]);
 
@@ -270,20 +270,19 @@ fn a_full_disk_stops_one_node_with_its_name_and_loses_nothing() {
     while file.write_all(&block).is_ok() {}
     drop(file);
 
-    let value = "x".repeat(100_000);
+    let value = "x".repeat(900_000);
     let mut acknowledged = vec!["before".to_owned()];
-    let third_stopped = || quorum.nodes()[2].role == "unreachable";
-    for index in 0..2000 {
+    let third_stopped = || quorum.nodes()[2].pid.is_none();
+    for index in 0..300 {
         let name = format!("c-{index}");
-        let literal = format!("--from-literal=k={value}");
-        if quorum
-            .kubectl(&["create", "configmap", &name, &literal])
-            .status
-            .success()
-        {
+        let manifest = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{k: {value}}}\n"
+        );
+        let output = quorum.kubectl_with_input(&["create", "-f", "-"], &manifest);
+        if output.status.success() {
             acknowledged.push(name);
         }
-        if index % 10 == 0 && third_stopped() {
+        if third_stopped() {
             break;
         }
     }
