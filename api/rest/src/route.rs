@@ -4,6 +4,8 @@
 //! counts or traces a request works on the one [`Route`] made here, so that they
 //! can't disagree on what was asked.
 
+use std::borrow::Cow;
+
 use http::{Method, Uri};
 use nautilus_machinery::resource::{self, Resource};
 
@@ -43,6 +45,35 @@ pub(crate) struct ResourceRequest {
     pub(crate) namespace: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) subresource: Option<String>,
+}
+
+impl ResourceRequest {
+    /// As many of these as there are kinds and subresources: both are from closed lists.
+    fn template(&self) -> String {
+        let Resource {
+            group,
+            version,
+            plural,
+            ..
+        } = self.resource;
+        let mut path = match *group {
+            "" => format!("/api/{version}"),
+            group => format!("/apis/{group}/{version}"),
+        };
+        if self.namespace.is_some() {
+            path.push_str("/namespaces/{namespace}");
+        }
+        path.push('/');
+        path.push_str(plural);
+        if self.name.is_some() {
+            path.push_str("/{name}");
+        }
+        if let Some(subresource) = &self.subresource {
+            path.push('/');
+            path.push_str(subresource);
+        }
+        path
+    }
 }
 
 /// The quorum's own requests about members.
@@ -125,28 +156,38 @@ impl Route {
         }
     }
 
-    /// The route as a span's `http.route`.
-    pub(crate) fn template(&self) -> &'static str {
-        match self {
-            Self::Health { endpoint, .. } => endpoint,
+    /// The route as a span's `http.route`, with names for what varies; nothing for a
+    /// path that is not one of these.
+    pub(crate) fn template(&self) -> Option<Cow<'static, str>> {
+        let fixed = match self {
+            Self::Health {
+                endpoint,
+                check: None,
+            } => endpoint,
+            Self::Health { endpoint, .. } => return Some(format!("{endpoint}/{{check}}").into()),
             Self::Version => "/version",
             Self::Metrics => "/metrics",
             Self::Groups { named: false } => "/api",
             Self::Groups { named: true } => "/apis",
             Self::Group(_) => "/apis/{group}",
+            Self::GroupVersion { group, .. } if group.is_empty() => "/api/{version}",
             Self::GroupVersion { .. } => "/apis/{group}/{version}",
             Self::OpenApiV2 => "/openapi/v2",
-            Self::OpenApiIndex | Self::OpenApiDocument(_) => "/openapi/v3",
+            Self::OpenApiIndex => "/openapi/v3",
+            Self::OpenApiDocument(_) => "/openapi/v3/{path}",
             Self::Credentials => "/nautilus/v1/credentials",
             Self::Leader => "/nautilus/v1/leader",
             Self::Status => "/nautilus/v1/status",
-            Self::Members(_) => "/nautilus/v1/members",
-            Self::Resource(request) if request.namespace.is_some() => {
-                "/apis/{group}/{version}/namespaces/{namespace}/{resource}"
-            }
-            Self::Resource(_) => "/apis/{group}/{version}/{resource}",
-            Self::MethodNotAllowed | Self::NotFound => "",
-        }
+            Self::Members(asked) => match asked {
+                MemberRequest::List | MemberRequest::Add => "/nautilus/v1/members",
+                MemberRequest::Remove(_) => "/nautilus/v1/members/{id}",
+                MemberRequest::Promote(_) => "/nautilus/v1/members/{id}/promote",
+                MemberRequest::Transfer(_) => "/nautilus/v1/members/{id}/transfer",
+            },
+            Self::Resource(request) => return Some(request.template().into()),
+            Self::MethodNotAllowed | Self::NotFound => return None,
+        };
+        Some(fixed.into())
     }
 
     /// Whether the answer may go on for as long as the client listens.

@@ -142,13 +142,18 @@ impl Drop for InFlight {
 }
 
 fn span(request: &Request, route: &Route, audit_id: &str) -> Span {
+    let template = route.template();
+    let name = match &template {
+        Some(template) => format!("{} {template}", request.method()),
+        None => request.method().to_string(),
+    };
     let span = tracing::info_span!(
         "http_request",
-        otel.name = format!("{} {}", request.method(), route.template()),
+        otel.name = name,
         otel.kind = "server",
         otel.status_code = field::Empty,
         http.request.method = %request.method(),
-        http.route = route.template(),
+        http.route = template.as_deref(),
         http.response.status_code = field::Empty,
         error.type = field::Empty,
         url.path = request.uri().path(),
