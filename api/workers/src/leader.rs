@@ -466,7 +466,7 @@ fn change_txn(kv: &dyn Kv, change: &Change, now_ms: u64) -> Result<Option<Txn>, 
 }
 
 /// Only the leader counts workers: elsewhere the gauges stand at zero.
-fn record_counts(roster: Option<&Roster>) {
+pub(crate) fn record_counts(roster: Option<&Roster>) {
     let counts = roster.map(Roster::counts).unwrap_or_default();
     for phase in Phase::ALL {
         let count = counts.get(&phase).copied().unwrap_or(0);
