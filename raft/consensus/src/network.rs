@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::Stream;
@@ -24,6 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::config::{CONNECT_TIMEOUT, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_STALL};
 use crate::peers::{Client, Lane, Peers, chain};
 use crate::snapshots::SnapshotFile;
+use crate::state_machine::Machinery;
 use crate::types::{NodeInfo, TypeConfig, Vote};
 use crate::wire::{self, Malformed, v1};
 
@@ -35,6 +36,7 @@ const BACKOFF_MS: [u64; 6] = [10, 20, 50, 100, 200, 300];
 /// Makes a connection for each of openraft's tasks.
 pub(crate) struct NetworkFactory {
     pub(crate) peers: Arc<Peers>,
+    pub(crate) machinery: Weak<Machinery>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
@@ -43,6 +45,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     async fn new_client(&mut self, target: NodeId, _node: &NodeInfo) -> PeerNetwork {
         PeerNetwork {
             peers: Arc::clone(&self.peers),
+            machinery: Weak::clone(&self.machinery),
             target,
             streaming: true,
         }
@@ -51,6 +54,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     async fn new_heartbeat_client(&mut self, target: NodeId, _node: &NodeInfo) -> PeerNetwork {
         PeerNetwork {
             peers: Arc::clone(&self.peers),
+            machinery: Weak::clone(&self.machinery),
             target,
             streaming: false,
         }
@@ -60,6 +64,8 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
 /// The way to one peer.
 pub(crate) struct PeerNetwork {
     peers: Arc<Peers>,
+    /// Weak: a task that still ends must not keep the store's directory locked.
+    machinery: Weak<Machinery>,
     target: NodeId,
     /// Replication streams its appends; a heartbeat is one call.
     streaming: bool,
@@ -254,13 +260,38 @@ impl PeerNetwork {
         ));
         let answer = client.install_snapshot(ReceiverStream::new(chunks)).await;
         reader.abort();
-        let answer = answer.map_err(|status| {
-            let text = format!("node {}: {}", self.target, chain(&status));
-            StreamingError::Network(NetworkError::from_string(text))
-        })?;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(status) => {
+                if status.code() == tonic::Code::DataLoss {
+                    self.doubt(file).await;
+                }
+                let text = format!("node {}: {}", self.target, chain(&status));
+                return Err(StreamingError::Network(NetworkError::from_string(text)));
+            }
+        };
         let vote =
             wire::from_vote(answer.into_inner().vote).map_err(|error| NetworkError::new(&error))?;
         Ok(SnapshotResponse::new(vote))
+    }
+}
+
+impl PeerNetwork {
+    /// The receiver says that a snapshot is damaged: if it is so here already, it would
+    /// be so every time, and another one is made.
+    async fn doubt(&self, file: &Arc<SnapshotFile>) {
+        let Some(machinery) = self.machinery.upgrade() else {
+            return;
+        };
+        let (shared, path) = (Arc::clone(&machinery), file.path.clone());
+        let verified = tokio::task::spawn_blocking(move || shared.store.verify(&path)).await;
+        if let Ok(Err(error)) = verified {
+            tracing::error!(%error, "this node's own snapshot is damaged; making another one");
+            // Whoever shortens the log takes a snapshot first.
+            machinery
+                .checkpoints
+                .send_modify(|newest| *newest = (*newest).max(file.header.last));
+        }
     }
 }
 

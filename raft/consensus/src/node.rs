@@ -106,6 +106,7 @@ impl Consensus {
         let peers = Peers::new(config.node_id, Arc::clone(&transport));
         let network = NetworkFactory {
             peers: Arc::clone(&peers),
+            machinery: Arc::downgrade(&machinery),
         };
         let raft = Raft::new(
             config.node_id,

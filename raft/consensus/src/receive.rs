@@ -80,7 +80,11 @@ pub(crate) async fn receive(
     let completed = tokio::task::spawn_blocking(complete).await;
     let file = completed
         .map_err(|error| Status::internal(error.to_string()))?
-        .map_err(failed)?;
+        .map_err(|error| match error.kind() {
+            // The sender looks whether its own file is the reason.
+            std::io::ErrorKind::InvalidData => Status::data_loss(error.to_string()),
+            _ => failed(error),
+        })?;
     Ok((vote, file))
 }
 

@@ -89,7 +89,8 @@ fn members_are_added_promoted_and_removed() {
 
 #[test]
 fn a_node_that_was_not_admitted_or_runs_elsewhere_is_refused_by_name() {
-    let quorum = Quorum::of(3);
+    let mut quorum = Quorum::of(1);
+    quorum.add_learner(2);
     let address = quorum.node(1).address.to_string();
     let ask = |id: u64, platform: &str| {
         let request = JoinRequest {
@@ -114,6 +115,11 @@ fn a_node_that_was_not_admitted_or_runs_elsewhere_is_refused_by_name() {
     assert!(
         impostor.contains("chip-2") && impostor.contains("chip-stolen"),
         "{impostor}"
+    );
+    let forgetful = ask(1, "chip-1");
+    assert!(
+        forgetful.contains("node 1 is a voter and comes back with an empty disk"),
+        "{forgetful}"
     );
 }
 

@@ -1,7 +1,9 @@
 //! Nodes that are too far behind for the log.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -53,6 +55,34 @@ fn a_node_that_was_away_too_long_gets_a_snapshot() {
             .unwrap()
             .next()
             .is_some()
+    });
+}
+
+#[test]
+fn a_snapshot_damaged_on_the_senders_disk_is_refused_and_made_anew() {
+    let mut quorum = Quorum::tuned(3, short_log());
+    let away = quorum.followers()[0];
+    quorum.node_mut(away).kill();
+    fill(&quorum, 4);
+    let snapshots = quorum.node(quorum.leader()).dir.join("snapshots");
+    let damaged: Vec<_> = snapshots
+        .read_dir()
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    for path in &damaged {
+        let file = File::options().write(true).open(path).unwrap();
+        let middle = file.metadata().unwrap().len() / 2;
+        file.write_all_at(b"rotten", middle).unwrap();
+    }
+    quorum.node_mut(away).start();
+    let node = quorum.node(away);
+    eventually("it has caught up", || {
+        node.run(node.kv().read_barrier()).is_ok()
+    });
+    assert!(get(node.kv().as_ref(), "fill-599").is_some());
+    eventually("the damaged one is gone", || {
+        damaged.iter().all(|path| !path.exists())
     });
 }
 
