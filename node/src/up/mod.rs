@@ -318,10 +318,19 @@ fn summary(layout: &Layout, quorum: &Quorum, status: &QuorumStatus, named: bool)
     };
     format!(
         "\n{}\nquorum      {}\nendpoint    {}\nkubeconfig  {kubeconfig}\n\nTry next:\n  \
-         kubectl --kubeconfig {kubeconfig} get namespaces\n  nautilus status{dir}",
+         kubectl --kubeconfig {kubeconfig} get namespaces\n  {} status{dir}",
         status.to_table(),
         quorum.cluster_id,
         quorum.server(),
+        program(),
+    )
+}
+
+/// This program as it was called, so that the line printed can be pasted.
+fn program() -> String {
+    std::env::args_os().next().map_or_else(
+        || "nautilus".into(),
+        |name| name.to_string_lossy().into_owned(),
     )
 }
 
