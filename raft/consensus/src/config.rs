@@ -109,7 +109,7 @@ pub struct Limits {
     pub call_bytes: usize,
     /// How long such a message may take.
     pub call_timeout: Duration,
-    /// Handshakes of peers under way at once.
+    /// Handshakes of peers under way at once; one address may have a quarter of them.
     pub handshakes: usize,
     /// How long one may take.
     pub handshake_timeout: Duration,

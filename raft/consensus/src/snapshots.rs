@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nautilus_machine::LogPosition;
-use nautilus_store::Store;
+use nautilus_store::{Store, View};
 use parking_lot::Mutex;
 
 use crate::types::SnapshotHeader;
 
 const SUFFIX: &str = "snapshot";
 const PARTIAL_SUFFIX: &str = "partial";
+const WRITING_SUFFIX: &str = "writing";
 /// Names are made by nodes; anything longer is no name.
 const NAME_BYTES: usize = 128;
 
@@ -64,11 +65,16 @@ impl Snapshots {
         };
         for entry in std::fs::read_dir(&snapshots.dir)? {
             let path = entry?.path();
-            if path.extension().and_then(|extension| extension.to_str()) != Some(SUFFIX) {
-                continue;
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some(SUFFIX) => {}
+                Some(WRITING_SUFFIX) => {
+                    std::fs::remove_file(&path)?;
+                    continue;
+                }
+                _ => continue,
             }
             match load(&path, store) {
-                Ok(file) if file.header.last > applied && !snapshots.made_here(&file.name) => {
+                Ok(file) if file.header.last > applied => {
                     std::fs::rename(&path, path.with_extension(PARTIAL_SUFFIX))?;
                 }
                 Ok(file) => snapshots.adopt(file),
@@ -85,14 +91,32 @@ impl Snapshots {
         self.current.lock().clone()
     }
 
-    /// Whether a snapshot of this name holds this node's own state.
-    fn made_here(&self, name: &str) -> bool {
-        name.split_once('-')
-            .is_some_and(|(node, _)| node == self.node_id.to_string())
+    /// Writes this node's own state, as `view` has it at `header`. The file gets its
+    /// name when it is whole and the store is durable that far: what the log forgets
+    /// after this must not be lost with the unsynced store.
+    pub(crate) fn write(
+        &self,
+        view: View,
+        header: &SnapshotHeader,
+        store: &Store,
+    ) -> std::io::Result<SnapshotFile> {
+        let path = self.new_path(header);
+        let writing = path.with_extension(WRITING_SUFFIX);
+        let header = postcard::to_stdvec(header).map_err(std::io::Error::other)?;
+        let written = view
+            .write_to(&writing, header.into())
+            .and_then(|_| store.flush());
+        if let Err(error) = written {
+            // A full disk has other uses for it; a leftover is removed at the next start.
+            let _ = std::fs::remove_file(&writing);
+            return Err(std::io::Error::other(error));
+        }
+        std::fs::rename(&writing, &path)?;
+        std::fs::File::open(&self.dir)?.sync_all()?;
+        load(&path, store).map_err(std::io::Error::other)
     }
 
-    /// Where a snapshot of this node's own state at `header` is to be written.
-    pub(crate) fn new_path(&self, header: &SnapshotHeader) -> PathBuf {
+    fn new_path(&self, header: &SnapshotHeader) -> PathBuf {
         let last = header.last.unwrap_or_default();
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let nanos = now.map_or(0, |since| since.as_nanos());
@@ -240,11 +264,23 @@ mod tests {
         assert!(snapshots.current().is_none());
         let partial = snapshots.partial_path("2-2-9-77").unwrap();
         assert!(partial.exists(), "its bytes need not be sent again");
+    }
 
-        // What this node wrote of its own state it may take back.
-        write(&store, &dir.path().join("1-2-9-78.snapshot"));
-        let snapshots = Snapshots::open(dir.path().into(), 1, &store, behind).unwrap();
-        assert_eq!(snapshots.current().unwrap().name, "1-2-9-78");
+    #[test]
+    fn a_snapshot_half_written_when_the_node_was_killed_does_not_count() {
+        let (dir, store) = (tempfile::tempdir().unwrap(), store());
+        let header = SnapshotHeader {
+            last: Some(LogPosition { term: 2, index: 9 }),
+            ..SnapshotHeader::default()
+        };
+        let snapshots = Snapshots::open(dir.path().into(), 1, &store, header.last).unwrap();
+        let file = snapshots
+            .write(store.view().unwrap(), &header, &store)
+            .unwrap();
+        let torn = file.path.with_extension(WRITING_SUFFIX);
+        std::fs::rename(&file.path, &torn).unwrap();
+        let snapshots = Snapshots::open(dir.path().into(), 1, &store, header.last).unwrap();
+        assert!(snapshots.current().is_none() && !torn.exists());
     }
 
     #[test]

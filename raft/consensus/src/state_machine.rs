@@ -298,15 +298,8 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             .lock()
             .take()
             .ok_or_else(|| io::Error::other("the view was used already"))??;
-        let path = self.shared.snapshots.new_path(&self.header);
-        let header = encode(&self.header)?;
-        let store = Arc::clone(&self.shared.store);
-        let write = move || {
-            view.write_to(&path, header).map_err(io::Error::other)?;
-            // What the log forgets after this must not be lost with the unsynced store.
-            store.flush().map_err(io::Error::other)?;
-            load(&path, &store).map_err(io::Error::other)
-        };
+        let (shared, header) = (Arc::clone(&self.shared), self.header.clone());
+        let write = move || shared.snapshots.write(view, &header, &shared.store);
         let file = tokio::task::spawn_blocking(write)
             .await
             .map_err(io::Error::other)??;
