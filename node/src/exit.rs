@@ -78,6 +78,17 @@ impl fmt::Display for Coded {
 
 impl std::error::Error for Coded {}
 
+/// Put around an error that the log tells already, in a form that nothing else may
+/// stand between.
+#[derive(Debug)]
+pub(crate) struct Logged;
+
+impl fmt::Display for Logged {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("logged")
+    }
+}
+
 /// The whole chain of an error on one line, without saying anything twice.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();

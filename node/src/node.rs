@@ -7,8 +7,8 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::compose;
-use crate::config::{NodeConfig, Settings};
-use crate::exit::Failure;
+use crate::config::{LogFormat, NodeConfig, Settings};
+use crate::exit::{Failure, Logged};
 use crate::telemetry::Telemetry;
 
 /// Examples of `--help`.
@@ -64,6 +64,7 @@ pub(crate) fn run(arguments: NodeArgs) -> anyhow::Result<()> {
         .thread_name("nautilus")
         .build()
         .context("start the runtime")?;
+    let log_format = config.log.format;
     let result = runtime.block_on(async {
         let instance = format!("{}/{}", config.cluster_id, config.node_id);
         let telemetry = Telemetry::start(&config.log, config.otlp_endpoint.as_deref(), &instance)?;
@@ -78,7 +79,10 @@ pub(crate) fn run(arguments: NodeArgs) -> anyhow::Result<()> {
         // The exporter's last batch blocks; it must not hold up a worker thread.
         let flushed = tokio::task::spawn_blocking(|| telemetry.shutdown());
         flushed.await.context("flush traces")?;
-        result
+        match log_format {
+            LogFormat::Human => result,
+            LogFormat::Json => result.context(Logged),
+        }
     });
     // What still blocks (a client that never reads, say) does not hold up the end.
     runtime.shutdown_background();

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::exit::{EXIT_CODES, Failure, one_line};
+use crate::exit::{EXIT_CODES, Failure, Logged, one_line};
 use crate::up::layout::{DEFAULT_DIR, Layout};
 use crate::{bench, node, up};
 
@@ -127,7 +127,9 @@ pub(crate) fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {}", one_line(&error));
+            if error.downcast_ref::<Logged>().is_none() {
+                let _ = writeln!(std::io::stderr(), "error: {}", one_line(&error));
+            }
             ExitCode::from(Failure::of(&error).code())
         }
     }

@@ -227,15 +227,37 @@ fn a_log_in_json_is_an_object_on_every_line() {
         // What comes after the last newline is still being written.
         let (lines, _) = log.rsplit_once('\n').expect("a line");
         assert!(lines.lines().count() > 1, "{lines}");
-        for line in lines.lines() {
-            let Ok(Value::Object(event)) = serde_json::from_str(line) else {
-                panic!("node {}: not a JSON object: {line}", node.id);
-            };
-            for key in ["timestamp", "level", "target"] {
-                assert!(event[key].is_string(), "{key} of {line}");
-                let twice = line.matches(&format!("\"{key}\":")).count();
-                assert_eq!(twice, 1, "{key} in {line}");
-            }
+        assert_events(lines);
+    }
+}
+
+#[test]
+fn a_node_that_fails_says_so_in_json_too() {
+    let quorum = Quorum::start();
+    // Its data directory is in use.
+    let second = std::process::Command::new(Quorum::binary())
+        .args(["node", "--config"])
+        .arg(quorum.dir().join("node-1/config.toml"))
+        .env("NAUTILUS_LOG_FORMAT", "json")
+        .output()
+        .expect("the node's end");
+    assert!(!second.status.success());
+    let log = String::from_utf8(second.stderr).expect("UTF-8");
+    assert!(log.contains(r#""level":"ERROR""#), "{log}");
+    assert_events(&log);
+}
+
+/// Every line is an object with when, how bad and from where, none of them twice.
+fn assert_events(lines: &str) {
+    for line in lines.lines() {
+        let Ok(Value::Object(event)) = serde_json::from_str(line) else {
+            panic!("not a JSON object: {line}");
+        };
+        for key in ["timestamp", "level", "target"] {
+            let value = event.get(key);
+            assert!(value.is_some_and(Value::is_string), "{key} of {line}");
+            let times = line.matches(&format!("\"{key}\":")).count();
+            assert_eq!(times, 1, "{key} in {line}");
         }
     }
 }
