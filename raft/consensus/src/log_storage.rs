@@ -72,7 +72,12 @@ impl RaftLogReader<TypeConfig> for LogReader {
         start: u64,
         end: u64,
     ) -> io::Result<Vec<RaftEntry>> {
-        self.read(start..end, APPEND_BYTES)
+        let entries = self.read(start..end, APPEND_BYTES)?;
+        // Purged meanwhile: entries from further on would be a hole in a follower's log.
+        let whole = entries
+            .first()
+            .is_some_and(|first| first.log_id.index == start);
+        Ok(if whole { entries } else { Vec::new() })
     }
 }
 

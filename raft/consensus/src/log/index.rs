@@ -84,17 +84,20 @@ impl Index {
         self.first..self.first + self.slots.len() as u64
     }
 
-    /// Adds an entry right after the last one; with no entries any index may follow.
+    /// Adds an entry right after the last one, or after the purge mark. Where entries
+    /// are read back from disk, the mark may come after them.
     pub(crate) fn append(&mut self, entry: RawEntry, place: Option<Place>) -> Result<(), String> {
         let index = entry.position.index;
-        if self.slots.is_empty() {
+        if self.slots.is_empty() && place.is_some() {
             self.first = index;
-            self.evict_next = index;
         } else if index != self.live().end {
             return Err(format!(
-                "entry {index} follows entry {}",
-                self.live().end - 1
+                "entry {index} comes where entry {} is wanted",
+                self.live().end
             ));
+        }
+        if self.slots.is_empty() {
+            self.evict_next = index;
         }
         self.cached_bytes += weight(&entry);
         self.slots.push_back(Slot {
@@ -122,6 +125,11 @@ impl Index {
             .min(self.slots.len() as u64) as usize;
         for slot in self.slots.drain(keep..) {
             self.cached_bytes -= slot.cached.as_ref().map_or(0, weight);
+        }
+        if self.slots.is_empty() {
+            // Read back from disk, the entries before may have gone with their segment.
+            let after_purge = self.purged.map_or(0, |purged| purged.index + 1);
+            self.first = self.first.min(index.max(after_purge));
         }
         self.evict_next = self.evict_next.min(self.live().end);
     }

@@ -107,6 +107,19 @@ async fn no_segment_goes_before_the_truncation_that_emptied_the_log_is_durable()
 }
 
 #[tokio::test]
+async fn no_hole_is_left_after_the_purged_entries() {
+    let world = World::new();
+    let wal = world.open().unwrap();
+    let purged = LogPosition { term: 1, index: 10 };
+    wal.purge(purged).await.unwrap();
+    let error = append(&wal, vec![entry(1, 15, "too far")]).await;
+    assert!(error.unwrap_err().to_string().contains("11 is wanted"));
+    append(&wal, vec![entry(1, 11, "next")]).await.unwrap();
+    drop(wal);
+    assert_eq!(world.open().unwrap().reader().live(), 11..12);
+}
+
+#[tokio::test]
 async fn an_append_larger_than_a_frame_is_written_in_pieces() {
     let world = World::new();
     let frames = Arc::new(AtomicU64::new(0));
