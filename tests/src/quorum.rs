@@ -70,9 +70,7 @@ impl Quorum {
     /// # Panics
     /// When there is no folder to be had.
     pub fn prepare() -> Self {
-        let alone = ONE_AT_A_TIME
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::Builder::new()
             .prefix("nautilus-")
             .tempdir()
