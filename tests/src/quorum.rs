@@ -267,13 +267,17 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
-/// A killed child that nobody has waited for is as good as gone.
+/// A killed child that nobody has waited for is as good as gone, once its last other
+/// thread is: only then are its files closed and its locks free.
 fn is_zombie(pid: Pid) -> bool {
-    std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).is_ok_and(|stat| {
+    let folder = format!("/proc/{}", pid.as_raw_nonzero());
+    let zombie = std::fs::read_to_string(format!("{folder}/stat")).is_ok_and(|stat| {
         stat.rsplit(')')
             .next()
             .is_some_and(|rest| rest.trim().starts_with('Z'))
-    })
+    });
+    let threads = std::fs::read_dir(format!("{folder}/task")).map_or(0, Iterator::count);
+    zombie && threads <= 1
 }
 
 fn text(bytes: &[u8]) -> String {
