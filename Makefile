@@ -58,7 +58,7 @@ lint: setup ## Format, clippy, the dependency graph, the house rules
 
 .PHONY: deny
 deny: ## Licences, advisories and duplicate versions (needs cargo-deny)
-	@cargo deny check
+	@cargo deny --all-features check
 
 .PHONY: bench
 bench: build ## Failover and store benches, as JSON
