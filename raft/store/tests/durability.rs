@@ -4,6 +4,7 @@
 mod world;
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use nautilus_machine::{Command, KeyRange, RangeRequest};
@@ -215,28 +216,31 @@ fn readers_and_a_writer_that_compacts_do_not_disturb_each_other() {
     let world = World::new();
     let store = world.open();
     world.fill(&store);
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
+    let reads = [AtomicU64::new(0), AtomicU64::new(0)];
     std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut reads = 0u64;
-                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        let range = KeyRange::prefix("registry/");
-                        let response = store.range(&RangeRequest::newest(range.clone())).unwrap();
-                        assert_eq!(response.count, 14);
-                        let from = store.compacted_revision();
-                        match store.history(&range, from, 8) {
-                            Ok(_) | Err(nautilus_machine::WatchError::Compacted { .. }) => {}
-                            Err(error) => panic!("{error}"),
-                        }
-                        reads += 1;
+        for reads in &reads {
+            let (store, stop) = (&store, &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let range = KeyRange::prefix("registry/");
+                    let response = store.range(&RangeRequest::newest(range.clone())).unwrap();
+                    assert_eq!(response.count, 14);
+                    let from = store.compacted_revision();
+                    match store.history(&range, from, 8) {
+                        Ok(_) | Err(nautilus_machine::WatchError::Compacted { .. }) => {}
+                        Err(error) => panic!("{error}"),
                     }
-                    reads
-                })
-            })
-            .collect();
-        for round in 0..300 {
+                    reads.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        // Until both have read between the writes, however late they start.
+        let overlapped = || reads.iter().all(|reads| reads.load(Ordering::Relaxed) > 10);
+        for round in 0..100_000 {
+            if round >= 300 && overlapped() {
+                break;
+            }
             world.put(
                 &store,
                 &format!("{}/{}", world::PLANTED_KEY, 4),
@@ -249,9 +253,8 @@ fn readers_and_a_writer_that_compacts_do_not_disturb_each_other() {
                 },
             );
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        for reader in readers {
-            assert!(reader.join().unwrap() > 0);
-        }
+        stop.store(true, Ordering::Relaxed);
     });
+    let reads = reads.map(AtomicU64::into_inner);
+    assert!(reads.iter().all(|&reads| reads > 10), "{reads:?}");
 }
