@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 
-use nautilus_tests::{Quorum, eventually};
+use nautilus_tests::{Quorum, eventually, program};
 use serde_json::{Value, json};
 
 /// Every file below `folder` with its bytes.
@@ -63,6 +63,38 @@ fn no_name_value_or_token_is_readable_in_any_file_of_a_node() {
         .find_map(|line| line.trim().strip_prefix("token = "))
         .map(|value| value.trim_matches('"').to_owned())
         .expect("a token");
+    // The value as a secret holds it, and the token as a worker presents it.
+    quorum.kubectl_ok(&[
+        "create",
+        "secret",
+        "generic",
+        "s",
+        &format!("--from-literal=k={}", planted[2]),
+    ]);
+    let registered = Command::new(program("worker"))
+        .args(["--server", &quorum.follower().api, "--token", &token])
+        .args(["--node-id", "worker-1", "--count=1", "--interval=100ms"])
+        .arg("--ca")
+        .arg(quorum.dir().join("ca.crt"))
+        .output()
+        .expect("a worker");
+    assert!(registered.status.success(), "{registered:?}");
+    for node in 1..=3 {
+        let folder = quorum
+            .dir()
+            .join(format!("node-{node}"))
+            .join("data/snapshots");
+        eventually("a snapshot on every node", || {
+            let mut sizes = Vec::new();
+            files(&folder, &mut |_, bytes| sizes.push(bytes.len()));
+            let whole = sizes.iter().any(|&size| size > 0);
+            if whole {
+                Ok(())
+            } else {
+                Err(format!("{sizes:?}"))
+            }
+        });
+    }
     let mut looked_at = 0;
     for node in 1..=3 {
         files(
