@@ -110,13 +110,14 @@ pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static Reso
 }
 
 impl Resource {
-    /// `/registry/pods/`, or `/registry/<group>/<plural>/` for a named group.
+    /// `/nautilus/registry/pods/`, or `/nautilus/registry/<group>/<plural>/` for a named
+    /// group: reserved keys, so that nobody writes objects past the API.
     pub fn storage_prefix(&self) -> String {
         let (group, plural) = self.stored_as.unwrap_or((self.group, self.plural));
         if group.is_empty() {
-            format!("/registry/{plural}/")
+            format!("/nautilus/registry/{plural}/")
         } else {
-            format!("/registry/{group}/{plural}/")
+            format!("/nautilus/registry/{group}/{plural}/")
         }
     }
 
@@ -574,13 +575,13 @@ mod tests {
     #[test]
     fn keys_nest_by_namespace() {
         let pods = find("", "v1", "pods").expect("served");
-        assert_eq!(pods.key(Some("a"), "b"), "/registry/pods/a/b");
+        assert_eq!(pods.key(Some("a"), "b"), "/nautilus/registry/pods/a/b");
         let nodes = find("", "v1", "nodes").expect("served");
-        assert_eq!(nodes.key(None, "b"), "/registry/nodes/b");
+        assert_eq!(nodes.key(None, "b"), "/nautilus/registry/nodes/b");
         let leases = find("coordination.k8s.io", "v1", "leases").expect("served");
         assert_eq!(
             leases.namespace_prefix("a"),
-            "/registry/coordination.k8s.io/leases/a/"
+            "/nautilus/registry/coordination.k8s.io/leases/a/"
         );
     }
 

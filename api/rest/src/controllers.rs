@@ -231,7 +231,12 @@ async fn next_change(watcher: Option<&mut Box<dyn Watcher>>) -> bool {
 fn watch_namespaces(kv: &Arc<dyn Kv>) -> Option<Box<dyn Watcher>> {
     let resource = namespaces().ok()?;
     let range = KeyRange::prefix(resource.storage_prefix());
-    kv.watch(WatchRequest { range, from: None }).ok()
+    kv.watch(WatchRequest {
+        range,
+        from: None,
+        previous: false,
+    })
+    .ok()
 }
 
 /// What a pass left behind.

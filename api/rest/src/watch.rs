@@ -105,6 +105,7 @@ impl Session {
         let request = WatchRequest {
             range,
             from: Some(start + 1),
+            previous: true,
         };
         let (watcher, failed) = match context.kv.watch(request) {
             Ok(watcher) => (Some(watcher), None),

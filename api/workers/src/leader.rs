@@ -159,6 +159,7 @@ impl Leader {
             let request = WatchRequest {
                 range: WorkerRow::all(),
                 from: Some(from),
+                previous: false,
             };
             let mut watcher = match kv.watch(request) {
                 Ok(watcher) => watcher,

@@ -108,7 +108,7 @@ impl Stored {
 fn node_key(name: &str) -> String {
     // The kind is part of the table that is compiled in.
     resource::find("", "v1", "nodes").map_or_else(
-        || format!("/registry//nodes/{name}"),
+        || format!("/nautilus/registry//nodes/{name}"),
         |nodes| nodes.key(None, name),
     )
 }

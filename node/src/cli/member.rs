@@ -116,6 +116,7 @@ mod tests {
                 id: 1,
                 peer_address: "127.0.0.1:7000".into(),
                 api_address: "127.0.0.1:7001".into(),
+                client_address: String::new(),
                 role: MemberRole::Voter,
                 platform: "ab".repeat(32),
             },

@@ -85,6 +85,7 @@ async fn fetch(
     let request = JoinRequest {
         node_id: config.node_id,
         api_address: format!("https://{}", config.api.advertise),
+        client_address: String::new(),
         peer_address: config.peer.advertise.clone(),
     };
     loop {

@@ -33,6 +33,7 @@ pub(crate) enum Change {
     Promote(NodeId),
     Remove(NodeId),
     Transfer(NodeId),
+    Update(NewMember),
 }
 
 pub(crate) struct ClusterPort(pub(crate) Arc<Core>);
@@ -73,6 +74,10 @@ impl Cluster for ClusterPort {
     fn transfer(&self, id: NodeId) -> BoxFuture<'_, Result<(), ClusterError>> {
         change(&self.0, Change::Transfer(id)).boxed()
     }
+
+    fn update(&self, id: NodeId, peer_address: String) -> BoxFuture<'_, Result<(), ClusterError>> {
+        change(&self.0, Change::Update(NewMember { id, peer_address })).boxed()
+    }
 }
 
 /// Every change may be asked for again: the second time finds it done.
@@ -104,6 +109,9 @@ async fn change_there(
     let asked = match change.clone() {
         Change::Admit(NewMember { id, peer_address }) => {
             Asked::Admit(v1::Admit { id, peer_address })
+        }
+        Change::Update(NewMember { id, peer_address }) => {
+            Asked::Update(v1::Admit { id, peer_address })
         }
         Change::Promote(id) => Asked::Promote(id),
         Change::Remove(id) => Asked::Remove(id),
@@ -146,6 +154,7 @@ pub(crate) async fn change_here(core: &Arc<Core>, change: &Change) -> Result<(),
         Change::Promote(id) => promote(core, *id).await,
         Change::Remove(id) => remove(core, *id).await,
         Change::Transfer(id) => transfer(core, *id).await,
+        Change::Update(member) => update(core, member).await,
     }
 }
 
@@ -170,6 +179,33 @@ async fn admit(core: &Core, new: &NewMember) -> Result<(), ClusterError> {
     };
     let change = ChangeMembers::AddNodes(BTreeMap::from([(new.id, info)]));
     submit(core, change).await
+}
+
+/// Changes a member's peer address; what was pinned when it joined stays.
+async fn update(core: &Core, member: &NewMember) -> Result<(), ClusterError> {
+    if member.peer_address.is_empty() {
+        return Err(ClusterError::Invalid(
+            "a member needs a peer address".into(),
+        ));
+    }
+    let metrics = core.raft.metrics();
+    let membership = metrics.borrow_watched().membership_config.clone();
+    let info = membership.membership().get_node(&member.id).cloned();
+    let Some(mut info) = info else {
+        return Err(ClusterError::Invalid(format!(
+            "node {} is not a member",
+            member.id
+        )));
+    };
+    if info.peer_address == member.peer_address {
+        return Ok(());
+    }
+    info.peer_address.clone_from(&member.peer_address);
+    submit(
+        core,
+        ChangeMembers::SetNodes(BTreeMap::from([(member.id, info)])),
+    )
+    .await
 }
 
 async fn promote(core: &Core, id: NodeId) -> Result<(), ClusterError> {

@@ -16,6 +16,8 @@ pub struct ConsensusConfig {
     pub peer_address: String,
     /// `https://host:port` where clients reach it.
     pub api_address: String,
+    /// `https://host:port` of its etcd face; empty without one.
+    pub client_address: String,
     /// The folder of log, store and snapshots.
     pub data_dir: PathBuf,
     /// Elections.
@@ -42,6 +44,7 @@ impl ConsensusConfig {
             node_id,
             peer_address: peer_address.to_owned(),
             api_address: api_address.to_owned(),
+            client_address: String::new(),
             data_dir,
             timing: Timing::default(),
             segment_bytes: 64 << 20,

@@ -28,6 +28,8 @@ pub struct JoinRequest {
     pub node_id: NodeId,
     /// `https://host:port` where clients will reach it.
     pub api_address: String,
+    /// `https://host:port` of its etcd face; empty without one.
+    pub client_address: String,
     /// `host:port` where peers will reach it.
     pub peer_address: String,
 }
@@ -102,6 +104,7 @@ async fn ask(
     let call = client.join(v1::JoinRequest {
         node_id: request.node_id,
         api_address: request.api_address.clone(),
+        client_address: request.client_address.clone(),
         peer_address: request.peer_address.clone(),
     });
     let answer = tokio::time::timeout(ANSWER, call)
@@ -194,6 +197,7 @@ pub(crate) async fn admit(
     let pinned = NodeInfo {
         peer_address: request.peer_address,
         api_address: request.api_address,
+        client_address: request.client_address,
         platform: peer.platform.clone(),
     };
     // Written even when nothing changes: its commit proves that this node still leads.

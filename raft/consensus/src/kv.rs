@@ -8,7 +8,8 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use nautilus_machine::{
     Applied, BarrierError, Kv, Leadership, NodeId, Proposal, ProposeError, RangeError,
-    RangeRequest, RangeResponse, Revision, WatchError, WatchRequest, Watcher,
+    RangeRequest, RangeResponse, Revision, SingleWatches, WatchError, WatchGroup, WatchRequest,
+    Watcher,
 };
 use tokio::sync::{AcquireError, SemaphorePermit};
 use tokio_stream::wrappers::WatchStream;
@@ -177,6 +178,11 @@ impl Kv for KvPort {
 
     fn watch(&self, request: WatchRequest) -> Result<Box<dyn Watcher>, WatchError> {
         self.0.machinery.hub.watch(request)
+    }
+
+    fn watch_group(&self) -> Box<dyn WatchGroup> {
+        let hub = Arc::clone(&self.0.machinery.hub);
+        Box::new(SingleWatches::new(move |request| hub.watch(request)))
     }
 
     fn leadership(&self) -> Leadership {

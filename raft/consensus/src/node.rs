@@ -153,6 +153,7 @@ impl Consensus {
         let node = NodeInfo {
             peer_address: config.peer_address.clone(),
             api_address: config.api_address.clone(),
+            client_address: config.client_address.clone(),
             platform: platform.to_owned(),
         };
         let members: BTreeMap<NodeId, NodeInfo> = BTreeMap::from([(config.node_id, node)]);

@@ -285,6 +285,9 @@ impl v1::peer_server::Peer for PeerService {
         use v1::change_member_request::Change as Asked;
         self.member(&request)?;
         let change = match request.into_inner().change {
+            Some(Asked::Update(v1::Admit { id, peer_address })) => {
+                Change::Update(NewMember { id, peer_address })
+            }
             Some(Asked::Admit(v1::Admit { id, peer_address })) => {
                 Change::Admit(NewMember { id, peer_address })
             }

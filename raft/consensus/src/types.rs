@@ -58,6 +58,8 @@ pub(crate) struct NodeInfo {
     pub(crate) peer_address: String,
     /// Where clients reach it; empty until it has joined.
     pub(crate) api_address: String,
+    /// Where etcd clients reach it; empty without that face.
+    pub(crate) client_address: String,
     /// The platform identity pinned when it joined; empty until then.
     pub(crate) platform: String,
 }
@@ -68,6 +70,7 @@ impl NodeInfo {
             id,
             peer_address: self.peer_address.clone(),
             api_address: self.api_address.clone(),
+            client_address: self.client_address.clone(),
             role,
             platform: self.platform.clone(),
         }

@@ -80,7 +80,7 @@ impl KeyIndex {
         range: &'a KeyRange,
     ) -> Box<dyn Iterator<Item = (&'a Bytes, &'a History)> + 'a> {
         let start = Bound::Included(&range.start[..]);
-        match &range.end {
+        let all: Box<dyn Iterator<Item = (&'a Bytes, &'a History)> + 'a> = match &range.end {
             RangeEnd::Single => Box::new(self.keys.get_key_value(&range.start[..]).into_iter()),
             RangeEnd::Key(end) if *end <= range.start => Box::new(std::iter::empty()),
             RangeEnd::Key(end) => Box::new(
@@ -88,7 +88,8 @@ impl KeyIndex {
                     .range::<[u8], _>((start, Bound::Excluded(&end[..]))),
             ),
             RangeEnd::Unbounded => Box::new(self.keys.range::<[u8], _>((start, Bound::Unbounded))),
-        }
+        };
+        Box::new(all.filter(|(key, _)| range.contains(key)))
     }
 
     /// Every living key, in order.

@@ -27,6 +27,7 @@ pub mod rows;
 pub mod solo;
 mod txn;
 pub mod types;
+mod watching;
 mod write;
 
 pub use command::{
@@ -34,20 +35,22 @@ pub use command::{
 };
 pub use digest::DigestKey;
 pub use encoding::MACHINE_ROW;
-pub use event::{Event, EventKind};
+pub use event::{Event, EventKind, WatchedEvent};
 pub use lease::LeaseView;
 pub use machine::{Machine, MachineError};
 pub use memory::MemoryRows;
 pub use outcome::{Applied, Outcome, Refusal, TxnOutcome};
 pub use port::{
-    BarrierError, CallError, Cluster, ClusterError, Kv, LeaderChannel, LeaderHandler, Leadership,
-    Member, MemberRole, NewMember, NodeStatus, ProposeError, RangeError, WatchError, WatchRequest,
-    Watcher,
+    BarrierError, CallError, Cluster, ClusterError, Kv, KvHash, LeaderChannel, LeaderHandler,
+    Leadership, LeaseError, LeaseTimes, Leases, Maintenance, MaintenanceError, Member, MemberRole,
+    NewMember, NodeStatus, ProposeError, RangeError, SnapshotStream, StoreSizes, WatchError,
+    WatchGroup, WatchMessage, WatchRequest, Watcher,
 };
 pub use read::{HISTORY_ROWS_MAX, History, HistoryScan, Located};
 pub use rows::{RowBatch, RowError, Rows, Space};
 pub use txn::TXN_DEPTH_MAX;
 pub use types::{
-    Digest, KeyRange, KeyValue, LeaseId, LogPosition, NodeId, RangeEnd, RangeRequest,
-    RangeResponse, Revision, UnixMillis,
+    Digest, KeyRange, KeyValue, LeaseId, LogPosition, NodeId, RESERVED_PREFIX, RangeEnd,
+    RangeRequest, RangeResponse, Revision, UnixMillis, is_reserved,
 };
+pub use watching::SingleWatches;

@@ -9,9 +9,10 @@ use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Proposal;
-use crate::event::Event;
+use crate::event::{Event, WatchedEvent};
+use crate::lease::LeaseView;
 use crate::outcome::Applied;
-use crate::types::{KeyRange, LogPosition, NodeId, RangeRequest, RangeResponse, Revision};
+use crate::types::{KeyRange, LeaseId, LogPosition, NodeId, RangeRequest, RangeResponse, Revision};
 
 /// The replicated key space, the same on every node.
 pub trait Kv: Send + Sync + 'static {
@@ -37,6 +38,9 @@ pub trait Kv: Send + Sync + 'static {
     /// Every event of `range` from a revision on, past and future.
     fn watch(&self, request: WatchRequest) -> Result<Box<dyn Watcher>, WatchError>;
 
+    /// An empty group of watches that share one bounded queue.
+    fn watch_group(&self) -> Box<dyn WatchGroup>;
+
     /// Who leads, as far as this node knows.
     fn leadership(&self) -> Leadership;
 
@@ -51,6 +55,38 @@ pub struct WatchRequest {
     pub range: KeyRange,
     /// The first revision wanted; `None`: everything after the present one.
     pub from: Option<Revision>,
+    /// Whether each event carries the version before it.
+    pub previous: bool,
+}
+
+/// Many watches, delivered through one queue. A watch that falls behind is served
+/// from history until it is level again: it is never ended for slowness, and none of
+/// its events is lost or doubled. Dropping the group ends them all.
+pub trait WatchGroup: Send {
+    /// Adds a watch; `id` is not in use in this group.
+    fn add(&mut self, id: i64, request: WatchRequest) -> Result<(), WatchError>;
+
+    /// Ends a watch; false if there is none of that id. Nothing of it comes after.
+    fn remove(&mut self, id: i64) -> bool;
+
+    /// The next message of any watch; pends while there is none. Cancel safe.
+    fn next(&mut self) -> BoxFuture<'_, WatchMessage>;
+
+    /// The revision up to which everything of the watch has been returned by
+    /// [`WatchGroup::next`]; `None` for an unknown id or one that catches up.
+    fn progress(&self, id: i64) -> Option<Revision>;
+
+    /// The same for all watches of the group; `None` while one catches up.
+    fn synced(&self) -> Option<Revision>;
+}
+
+/// What a watch of a group has to say.
+#[derive(Debug)]
+pub struct WatchMessage {
+    /// Which watch.
+    pub id: i64,
+    /// Events, at least one and all of a revision together; an error ends the watch.
+    pub result: Result<Vec<WatchedEvent>, WatchError>,
 }
 
 /// One watch. Dropping it ends it.
@@ -84,6 +120,9 @@ pub struct Member {
     pub peer_address: String,
     /// `https://host:port` where clients reach it; empty until it has joined.
     pub api_address: String,
+    /// `https://host:port` of its etcd face; empty where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub client_address: String,
     /// Voter or learner.
     pub role: MemberRole,
     /// Hex of the platform identity (chip id) pinned when it joined; empty until then.
@@ -145,7 +184,91 @@ pub trait Cluster: Send + Sync + 'static {
     fn remove(&self, id: NodeId) -> BoxFuture<'_, Result<(), ClusterError>>;
     /// Hands leadership to a voter.
     fn transfer(&self, id: NodeId) -> BoxFuture<'_, Result<(), ClusterError>>;
+    /// Changes where peers reach a member.
+    fn update(&self, id: NodeId, peer_address: String) -> BoxFuture<'_, Result<(), ClusterError>>;
 }
+
+/// Leases as their clock sees them: the leader keeps renewals in its memory, and a new
+/// leader gives every lease its whole time again. Granting and revoking are commands.
+pub trait Leases: Send + Sync + 'static {
+    /// Starts a lease's time anew; gives its time to live in milliseconds.
+    fn keep_alive(&self, id: LeaseId) -> BoxFuture<'_, Result<u64, LeaseError>>;
+
+    /// What is left of a lease's time.
+    fn remaining(&self, id: LeaseId) -> BoxFuture<'_, Result<LeaseTimes, LeaseError>>;
+
+    /// A lease as this node has applied it.
+    fn lease(&self, id: LeaseId) -> Option<LeaseView>;
+
+    /// The ids of all leases that this node has applied, in order.
+    fn lease_ids(&self) -> Vec<LeaseId>;
+}
+
+/// A lease's times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseTimes {
+    /// The whole time to live, in milliseconds.
+    pub ttl_ms: u64,
+    /// What is left of it.
+    pub remaining_ms: u64,
+}
+
+/// Why a lease has no times.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LeaseError {
+    /// It never was, or it has ended.
+    #[error("requested lease not found")]
+    NotFound,
+    /// No leader answered in time.
+    #[error("no leader could answer for the lease: {0}")]
+    Unavailable(String),
+}
+
+/// The upkeep of this node's store.
+pub trait Maintenance: Send + Sync + 'static {
+    /// How large it is.
+    fn sizes(&self) -> StoreSizes;
+
+    /// The hash of every version up to `revision` (the newest when absent) that
+    /// compaction has kept; equal on all members.
+    fn hash_kv(&self, revision: Option<Revision>) -> BoxFuture<'_, Result<KvHash, RangeError>>;
+
+    /// Gives the space of what was deleted back to the file system.
+    fn defragment(&self) -> BoxFuture<'_, Result<(), MaintenanceError>>;
+
+    /// A snapshot of the state as it is now, sealed by the quorum's key, in pieces.
+    fn snapshot(&self) -> BoxFuture<'_, Result<SnapshotStream, MaintenanceError>>;
+}
+
+/// The bytes of a sealed snapshot.
+pub type SnapshotStream = BoxStream<'static, Result<Bytes, MaintenanceError>>;
+
+/// The sizes of a store on disk, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StoreSizes {
+    /// All its files.
+    pub total_bytes: u64,
+    /// What of them holds rows that live.
+    pub in_use_bytes: u64,
+}
+
+/// A hash of the key space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvHash {
+    /// The hash.
+    pub hash: u32,
+    /// The revision up to which it goes.
+    pub revision: Revision,
+    /// The revision of the last compaction.
+    pub compacted: Revision,
+    /// The store's newest revision.
+    pub current: Revision,
+}
+
+/// Why upkeep failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct MaintenanceError(pub String);
 
 /// Messages to the leader's memory that are no part of the replicated state
 /// (heartbeats of workers). Delivered at most once, over the attested transport.

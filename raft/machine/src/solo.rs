@@ -12,22 +12,24 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::watch;
 
-use crate::command::{Entry, Proposal};
+use crate::command::{Command, Entry, Proposal};
 use crate::digest::DigestKey;
 use crate::event::Event;
+use crate::lease::LeaseView;
 use crate::machine::Machine;
 use crate::memory::MemoryRows;
-use crate::outcome::Applied;
+use crate::outcome::{Applied, Outcome};
 use crate::port::{
     BarrierError, CallError, Cluster, ClusterError, Kv, LeaderChannel, LeaderHandler, Leadership,
-    Member, MemberRole, NewMember, NodeStatus, ProposeError, RangeError, WatchError, WatchRequest,
-    Watcher,
+    LeaseError, LeaseTimes, Leases, Member, MemberRole, NewMember, NodeStatus, ProposeError,
+    RangeError, WatchError, WatchGroup, WatchRequest, Watcher,
 };
 use crate::read::HistoryScan;
 use crate::rows::{RowBatch, RowError};
 use crate::types::{
-    KeyRange, LogPosition, NodeId, RangeRequest, RangeResponse, Revision, UnixMillis,
+    KeyRange, LeaseId, LogPosition, NodeId, RangeRequest, RangeResponse, Revision, UnixMillis,
 };
+use crate::watching::SingleWatches;
 
 /// Events that one [`Watcher::next`] gives at most, but for the rest of a revision.
 const WATCH_EVENTS_MAX: usize = 1024;
@@ -63,6 +65,7 @@ impl SoloKv {
             id: SOLO_NODE,
             peer_address: "solo:1".to_owned(),
             api_address: "https://127.0.0.1:6443".to_owned(),
+            client_address: "https://127.0.0.1:2379".to_owned(),
             role: MemberRole::Voter,
             platform: String::new(),
         };
@@ -187,6 +190,11 @@ impl Kv for SoloKv {
         }))
     }
 
+    fn watch_group(&self) -> Box<dyn WatchGroup> {
+        let kv = self.clone();
+        Box::new(SingleWatches::new(move |request| kv.watch(request)))
+    }
+
     fn leadership(&self) -> Leadership {
         self.shared.leadership.borrow().clone()
     }
@@ -291,6 +299,40 @@ impl Cluster for SoloKv {
 
     fn transfer(&self, _id: NodeId) -> BoxFuture<'_, Result<(), ClusterError>> {
         fixed()
+    }
+
+    fn update(&self, _id: NodeId, _address: String) -> BoxFuture<'_, Result<(), ClusterError>> {
+        fixed()
+    }
+}
+
+impl Leases for SoloKv {
+    fn keep_alive(&self, id: LeaseId) -> BoxFuture<'_, Result<u64, LeaseError>> {
+        let renewed = self.apply(Proposal::new(Command::LeaseKeepAlive { id }));
+        let result = match renewed.map(|applied| applied.outcome) {
+            Ok(Outcome::Lease { ttl_ms, .. }) => Ok(ttl_ms),
+            Ok(_) => Err(LeaseError::NotFound),
+            Err(error) => Err(LeaseError::Unavailable(error.to_string())),
+        };
+        Box::pin(async move { result })
+    }
+
+    fn remaining(&self, id: LeaseId) -> BoxFuture<'_, Result<LeaseTimes, LeaseError>> {
+        let now = (self.shared.clock)();
+        let view = self.lease(id).ok_or(LeaseError::NotFound);
+        let times = view.map(|view| LeaseTimes {
+            ttl_ms: view.ttl_ms,
+            remaining_ms: view.deadline.0.saturating_sub(now.0),
+        });
+        Box::pin(async move { times })
+    }
+
+    fn lease(&self, id: LeaseId) -> Option<LeaseView> {
+        lock(&self.shared.state).machine.lease(id)
+    }
+
+    fn lease_ids(&self) -> Vec<LeaseId> {
+        lock(&self.shared.state).machine.lease_ids()
     }
 }
 

@@ -64,7 +64,17 @@ pub enum RangeEnd {
     Unbounded,
 }
 
-/// A contiguous set of keys, from `start`, which is included.
+/// The quorum's own keys. Faces for clients never show them: a range that does not
+/// start among them skips them.
+pub const RESERVED_PREFIX: &[u8] = b"/nautilus/";
+
+/// Whether `key` is one of the quorum's own.
+pub fn is_reserved(key: &[u8]) -> bool {
+    key.starts_with(RESERVED_PREFIX)
+}
+
+/// A contiguous set of keys, from `start`, which is included; without the
+/// [reserved](RESERVED_PREFIX) keys, unless `start` is one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyRange {
     /// The first key.
@@ -111,11 +121,12 @@ impl KeyRange {
 
     /// Whether `key` is in the range.
     pub fn contains(&self, key: &[u8]) -> bool {
-        match &self.end {
-            RangeEnd::Single => key == &self.start[..],
+        let within = match &self.end {
+            RangeEnd::Single => return key == &self.start[..],
             RangeEnd::Key(end) => key >= &self.start[..] && key < &end[..],
             RangeEnd::Unbounded => key >= &self.start[..],
-        }
+        };
+        within && (!is_reserved(key) || is_reserved(&self.start))
     }
 }
 
@@ -158,4 +169,21 @@ pub struct RangeResponse {
     pub more: bool,
     /// How many keys the range holds at that revision, regardless of the limit.
     pub count: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_that_starts_elsewhere_skips_the_reserved_keys() {
+        let all = KeyRange {
+            start: Bytes::from_static(b"\0"),
+            end: RangeEnd::Unbounded,
+        };
+        assert!(all.contains(b"/nautilus") && all.contains(b"/nautilus0"));
+        assert!(!all.contains(b"/nautilus/") && !all.contains(b"/nautilus/ca"));
+        assert!(KeyRange::prefix("/nautilus/").contains(b"/nautilus/ca"));
+        assert!(KeyRange::single("/nautilus/ca").contains(b"/nautilus/ca"));
+    }
 }

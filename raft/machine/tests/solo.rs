@@ -42,6 +42,7 @@ fn a_watch_gets_the_past_and_the_future_of_its_range() {
     let request = WatchRequest {
         range: KeyRange::prefix("a/"),
         from: Some(1),
+        previous: true,
     };
     let mut watcher = kv.watch(request).unwrap();
     let events = watcher.next().now_or_never().unwrap().unwrap();
@@ -70,6 +71,7 @@ fn a_watch_from_a_compacted_revision_is_told_so() {
         kv.watch(WatchRequest {
             range: KeyRange::single("a"),
             from: Some(from),
+            previous: true,
         })
     };
     assert!(matches!(

@@ -1,6 +1,6 @@
 //! The generic store: every kind's objects over the one replicated key space.
 //!
-//! Objects stand as JSON under `/registry/...` without their resourceVersion, which
+//! Objects stand as JSON under `/nautilus/registry/...` without their resourceVersion, which
 //! is the key's revision. Knows nothing of HTTP, and of kinds only what the table
 //! and the strategies say.
 //!

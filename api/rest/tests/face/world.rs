@@ -12,7 +12,8 @@ use futures_util::stream::BoxStream;
 use nautilus_machine::solo::SoloKv;
 use nautilus_machine::{
     Applied, BarrierError, Command, Kv, Leadership, Proposal, ProposeError, RangeError,
-    RangeRequest, RangeResponse, Revision, UnixMillis, WatchError, WatchRequest, Watcher,
+    RangeRequest, RangeResponse, Revision, UnixMillis, WatchError, WatchGroup, WatchRequest,
+    Watcher,
 };
 use nautilus_machinery::identity::User;
 use nautilus_rest::{
@@ -65,6 +66,9 @@ impl Kv for Forgetful {
     }
     fn read_barrier(&self) -> BoxFuture<'_, Result<Revision, BarrierError>> {
         self.inner.read_barrier()
+    }
+    fn watch_group(&self) -> Box<dyn WatchGroup> {
+        self.inner.watch_group()
     }
     fn range(&self, request: &RangeRequest) -> Result<RangeResponse, RangeError> {
         self.inner.range(request)

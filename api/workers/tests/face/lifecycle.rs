@@ -10,7 +10,8 @@ use http::StatusCode;
 use nautilus_machine::solo::SoloKv;
 use nautilus_machine::{
     Applied, BarrierError, Command, KeyRange, Kv, Leadership, Operation, Proposal, ProposeError,
-    RangeError, RangeRequest, RangeResponse, Revision, Txn, WatchError, WatchRequest, Watcher,
+    RangeError, RangeRequest, RangeResponse, Revision, Txn, WatchError, WatchGroup, WatchRequest,
+    Watcher,
 };
 use nautilus_machinery::strategy::{Change, Context, before_update};
 use nautilus_machinery::table::{IncludeObject, render};
@@ -198,7 +199,7 @@ async fn a_name_is_its_owners_until_its_node_object_is_deleted() {
         world.beat("w1", "seal-2", json!({})).await.code,
         StatusCode::UNAUTHORIZED
     );
-    let range = KeyRange::prefix("/registry/");
+    let range = KeyRange::prefix("/nautilus/registry/");
     let delete = Operation::Delete {
         range,
         prev_kv: false,
@@ -280,6 +281,9 @@ macro_rules! as_within {
     () => {
         fn read_barrier(&self) -> BoxFuture<'_, Result<Revision, BarrierError>> {
             self.0.read_barrier()
+        }
+        fn watch_group(&self) -> Box<dyn WatchGroup> {
+            self.0.watch_group()
         }
         fn range(&self, request: &RangeRequest) -> Result<RangeResponse, RangeError> {
             self.0.range(request)

@@ -96,6 +96,7 @@ fn a_node_that_was_not_admitted_or_runs_elsewhere_is_refused_by_name() {
         let request = JoinRequest {
             node_id: id,
             api_address: String::new(),
+            client_address: String::new(),
             peer_address: "127.0.0.1:1".into(),
         };
         let transport = Arc::new(PlainTransport::new(id, platform));
@@ -177,6 +178,7 @@ fn a_watch_on_a_follower_sees_past_and_future_in_order() {
     let request = WatchRequest {
         range: KeyRange::prefix("watched/"),
         from: Some(2),
+        previous: true,
     };
     let mut watcher = follower.kv().watch(request).unwrap();
     let mut seen = Vec::new();
@@ -272,6 +274,7 @@ fn a_watcher_that_is_too_slow_is_told_where_to_resume_and_misses_nothing() {
     let request = WatchRequest {
         range: range.clone(),
         from: None,
+        previous: true,
     };
     let mut watcher = node.kv().watch(request).unwrap();
     let write = |at: usize| {
@@ -289,6 +292,7 @@ fn a_watcher_that_is_too_slow_is_told_where_to_resume_and_misses_nothing() {
     let request = WatchRequest {
         range,
         from: Some(resume_after + 1),
+        previous: true,
     };
     let mut watcher = node.kv().watch(request).unwrap();
     let mut seen = Vec::new();

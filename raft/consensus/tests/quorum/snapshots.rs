@@ -145,6 +145,7 @@ fn a_snapshot_goes_on_where_a_broken_connection_left_it() {
     let request = JoinRequest {
         node_id: 2,
         api_address: String::new(),
+        client_address: String::new(),
         peer_address: proxy.to_string(),
     };
     learner

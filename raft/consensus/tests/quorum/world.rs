@@ -213,6 +213,7 @@ impl Quorum {
         let request = JoinRequest {
             node_id: id,
             api_address: format!("https://api-{id}"),
+            client_address: String::new(),
             peer_address: address,
         };
         let grant = node
