@@ -42,6 +42,27 @@ impl User {
         }
     }
 
+    /// The user of a verified client certificate: its common name and organizations;
+    /// anonymous when it has no name.
+    pub fn of_certificate(der: &[u8]) -> Self {
+        let Ok((_, certificate)) = x509_parser::parse_x509_certificate(der) else {
+            return Self::anonymous();
+        };
+        let subject = certificate.subject();
+        let Some(name) = subject
+            .iter_common_name()
+            .next()
+            .and_then(|name| name.as_str().ok())
+        else {
+            return Self::anonymous();
+        };
+        let groups: Vec<String> = subject
+            .iter_organization()
+            .filter_map(|group| group.as_str().ok().map(str::to_owned))
+            .collect();
+        Self::authenticated(name, groups)
+    }
+
     /// Whether the user proved who it is.
     pub fn is_authenticated(&self) -> bool {
         self.in_group(AUTHENTICATED_GROUP)

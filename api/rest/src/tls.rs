@@ -139,20 +139,5 @@ pub(crate) fn user_of(certificates: Option<&[CertificateDer<'_>]>) -> User {
     let Some(leaf) = certificates.and_then(<[_]>::first) else {
         return User::anonymous();
     };
-    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(leaf) else {
-        return User::anonymous();
-    };
-    let subject = certificate.subject();
-    let Some(name) = subject
-        .iter_common_name()
-        .next()
-        .and_then(|name| name.as_str().ok())
-    else {
-        return User::anonymous();
-    };
-    let groups: Vec<String> = subject
-        .iter_organization()
-        .filter_map(|group| group.as_str().ok().map(str::to_owned))
-        .collect();
-    User::authenticated(name, groups)
+    User::of_certificate(leaf)
 }

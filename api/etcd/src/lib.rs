@@ -1,0 +1,24 @@
+//! The etcd v3 gRPC face: etcd's services over the quorum's ports, so that its
+//! clients run on it unmodified.
+//!
+//! Knows nothing of consensus, storage or attestation: it speaks through the traits
+//! of `nautilus-machine` alone.
+//!
+//! Invariants
+//! - Codes and messages that clients match on stand in [`errors`] and nowhere else.
+//! - The quorum's own keys (under the reserved prefix) are neither shown nor written.
+//! - Every request is judged by [`access`] before it is looked at any further.
+//! - Every request, stream and queue has a bound in [`EtcdLimits`] or a constant.
+
+pub mod access;
+mod alarms;
+mod context;
+pub mod errors;
+mod limits;
+pub mod proto;
+mod serve;
+mod session;
+
+pub use context::{EtcdContext, EtcdParts, MetricsText};
+pub use limits::EtcdLimits;
+pub use serve::serve;
