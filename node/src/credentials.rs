@@ -157,7 +157,7 @@ pub(crate) async fn request(
 
 /// A certificate request over the operator's own key. The names in a certificate are
 /// the quorum's decision, so the request names nobody.
-fn certificate_request(key_pem: &str) -> anyhow::Result<String> {
+pub(crate) fn certificate_request(key_pem: &str) -> anyhow::Result<String> {
     let key = rcgen::KeyPair::from_pem(key_pem)
         .context("the operator's key is not a PEM private key (PKCS#8)")?;
     let mut parameters = rcgen::CertificateParams::default();

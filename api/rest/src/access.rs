@@ -29,6 +29,7 @@ pub(crate) fn authorize(
         Route::Resource(_)
         | Route::Metrics
         | Route::Status
+        | Route::Certificates
         | Route::Members(_)
         | Route::MethodNotAllowed
         | Route::NotFound => false,

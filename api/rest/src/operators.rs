@@ -110,18 +110,20 @@ fn check(operator: &Operator) -> Result<(), OperatorError> {
     if operator.spki_sha256.len() != 64 || !operator.spki_sha256.bytes().all(digits) {
         return invalid("the fingerprint must be 64 lower-case hex digits");
     }
-    if operator.user.is_empty() || operator.user.len() > 64 {
-        return invalid("the user's name must have 1 to 64 bytes");
+    check_names(&operator.user, &operator.groups).or_else(invalid)
+}
+
+/// Whether a user and its groups fit in a certificate's subject.
+pub(crate) fn check_names(user: &str, groups: &[String]) -> Result<(), &'static str> {
+    let fits = |name: &str| (1..=64).contains(&name.len());
+    if !fits(user) {
+        return Err("the user's name must have 1 to 64 bytes");
     }
-    if operator.groups.len() > MAX_GROUPS {
-        return invalid("more groups than a certificate holds");
+    if groups.len() > MAX_GROUPS {
+        return Err("more groups than a certificate holds");
     }
-    if operator
-        .groups
-        .iter()
-        .any(|group| group.is_empty() || group.len() > 64)
-    {
-        return invalid("a group's name must have 1 to 64 bytes");
+    if !groups.iter().all(|group| fits(group)) {
+        return Err("a group's name must have 1 to 64 bytes");
     }
     Ok(())
 }

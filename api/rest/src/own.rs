@@ -22,7 +22,7 @@ use crate::body;
 use crate::context::RestContext;
 use crate::failure::Failure;
 use crate::ids;
-use crate::operators::{find_operator, spki_fingerprint};
+use crate::operators::{check_names, find_operator, spki_fingerprint};
 use crate::respond::{self, JSON_TYPE};
 use crate::route::{MemberRequest, query_flag};
 
@@ -142,6 +142,27 @@ pub(crate) async fn credentials(
     }))
 }
 
+/// `POST /nautilus/v1/certificates`: a client certificate for a user that the
+/// administrator names.
+pub(crate) async fn certificates(
+    context: &RestContext,
+    request: Request,
+) -> Result<Response, Failure> {
+    let asked: CertificateRequest = read_json(request).await?;
+    check_names(&asked.user, &asked.groups).map_err(ApiError::bad_request)?;
+    let request = CheckedRequest::from_pem(&asked.csr)
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let certificate = context
+        .authority
+        .issue_client(&request, &asked.user, &asked.groups)
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    tracing::info!(user = %asked.user, groups = ?asked.groups, "issued a client certificate");
+    respond::json_document(&json!({
+        "ca": context.authority.certificate_pem(),
+        "certificate": der_to_pem("CERTIFICATE", &certificate),
+    }))
+}
+
 fn unknown_key(request: &CheckedRequest) -> ApiError {
     let fingerprint = spki_fingerprint(request.spki_der());
     ApiError::forbidden_path(
@@ -149,6 +170,19 @@ fn unknown_key(request: &CheckedRequest) -> ApiError {
         "post",
         "/nautilus/v1/credentials",
     )
+}
+
+/// `POST /nautilus/v1/certificates`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CertificateRequest {
+    /// The request, RFC 2986 in PEM; the names in it do not count.
+    csr: String,
+    /// The user: the common name.
+    user: String,
+    /// The groups: the organizations.
+    #[serde(default)]
+    groups: Vec<String>,
 }
 
 async fn read_json<T: for<'de> Deserialize<'de>>(request: Request) -> Result<T, Failure> {

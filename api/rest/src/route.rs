@@ -114,6 +114,7 @@ pub(crate) enum Route {
     /// `/openapi/v3/` and this path.
     OpenApiDocument(String),
     Credentials,
+    Certificates,
     Leader,
     Status,
     Members(MemberRequest),
@@ -176,6 +177,7 @@ impl Route {
             Self::OpenApiIndex => "/openapi/v3",
             Self::OpenApiDocument(_) => "/openapi/v3/{path}",
             Self::Credentials => "/nautilus/v1/credentials",
+            Self::Certificates => "/nautilus/v1/certificates",
             Self::Leader => "/nautilus/v1/leader",
             Self::Status => "/nautilus/v1/status",
             Self::Members(asked) => match asked {
@@ -256,6 +258,7 @@ fn own(method: &Method, rest: &[&str]) -> Route {
     let id = |text: &str| text.parse::<u64>().ok();
     let found = match (method, rest) {
         (&Method::POST, ["credentials"]) => Some(Route::Credentials),
+        (&Method::POST, ["certificates"]) => Some(Route::Certificates),
         (&Method::GET, ["leader"]) => Some(Route::Leader),
         (&Method::GET, ["status"]) => Some(Route::Status),
         (&Method::GET, ["members"]) => Some(Route::Members(MemberRequest::List)),
@@ -269,7 +272,9 @@ fn own(method: &Method, rest: &[&str]) -> Route {
         (&Method::POST, ["members", text, "transfer"]) => {
             id(text).map(|id| Route::Members(MemberRequest::Transfer(id)))
         }
-        (_, ["credentials" | "leader" | "status" | "members"]) => Some(Route::MethodNotAllowed),
+        (_, ["credentials" | "certificates" | "leader" | "status" | "members"]) => {
+            Some(Route::MethodNotAllowed)
+        }
         _ => None,
     };
     found.unwrap_or(Route::NotFound)

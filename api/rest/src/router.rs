@@ -308,6 +308,7 @@ async fn handle(
                 .await
         }
         Route::Credentials => own::credentials(&context, request).await,
+        Route::Certificates => own::certificates(&context, request).await,
         Route::Leader => own::leader(&context, &request, watch),
         Route::Status => own::status(&context),
         Route::Members(asked) => own::members(&context, asked, request).await,

@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and by which code it ends.
 
+mod certificate;
 mod kubeconfig;
 mod member;
 mod proxy;
@@ -88,6 +89,9 @@ enum Command {
     /// Get credentials by an operator's key, after judging the node's evidence
     #[command(after_help = kubeconfig::EXAMPLES)]
     Kubeconfig(kubeconfig::KubeconfigArgs),
+    /// Issue a client certificate for a user, such as an etcd client
+    #[command(after_help = certificate::EXAMPLES)]
+    Certificate(certificate::CertificateArgs),
     /// List and change the members of a quorum
     #[command(after_help = member::EXAMPLES)]
     Member(member::MemberArgs),
@@ -153,6 +157,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Down(arguments) => runtime()?.block_on(up::down(&global, arguments)),
         Command::Status(arguments) => runtime()?.block_on(status::run(&global, arguments)),
         Command::Kubeconfig(arguments) => runtime()?.block_on(kubeconfig::run(&global, arguments)),
+        Command::Certificate(arguments) => {
+            runtime()?.block_on(certificate::run(&global, arguments))
+        }
         Command::Member(arguments) => runtime()?.block_on(member::run(&global, arguments)),
         Command::Bench(arguments) => runtime()?.block_on(bench::run(&global, arguments)),
     }

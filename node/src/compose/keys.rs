@@ -85,7 +85,7 @@ async fn fetch(
     let request = JoinRequest {
         node_id: config.node_id,
         api_address: format!("https://{}", config.api.advertise),
-        client_address: String::new(),
+        client_address: super::client_address(config),
         peer_address: config.peer.advertise.clone(),
     };
     loop {

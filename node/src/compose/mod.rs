@@ -79,6 +79,7 @@ struct Node {
     transport: Arc<AttestedTransport>,
     consensus: Consensus,
     api: TcpListener,
+    etcd: Option<TcpListener>,
     plain: Option<TcpListener>,
     _data_dir: DataDir,
 }
@@ -94,6 +95,10 @@ impl Node {
         // Ports are taken before anything is promised to anybody.
         let peers = bind("peer.listen", config.peer.listen).await?;
         let api = bind("api.listen", config.api.listen).await?;
+        let etcd = match &config.etcd {
+            Some(face) => Some(bind("etcd.listen", face.endpoint.listen).await?),
+            None => None,
+        };
         let plain = match config.plain_http_listen {
             Some(address) => Some(bind("plain_http_listen", address).await?),
             None => None,
@@ -138,6 +143,7 @@ impl Node {
             transport,
             consensus,
             api,
+            etcd,
             plain,
             _data_dir: data_dir,
         }))
@@ -186,6 +192,13 @@ async fn bind(key: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpLis
     })
 }
 
+/// `https://host:port` of the etcd face; empty without one.
+fn client_address(config: &NodeConfig) -> String {
+    config.etcd.as_ref().map_or_else(String::new, |face| {
+        format!("https://{}", face.endpoint.advertise)
+    })
+}
+
 fn consensus_config(config: &NodeConfig) -> ConsensusConfig {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut consensus = ConsensusConfig::new(
@@ -194,6 +207,7 @@ fn consensus_config(config: &NodeConfig) -> ConsensusConfig {
         &format!("https://{}", config.api.advertise),
         config.data_dir.clone(),
     );
+    consensus.client_address = client_address(config);
     consensus.timing = Timing {
         heartbeat_ms: millis(config.raft.heartbeat_interval),
         election_min_ms: millis(config.raft.election_timeout_min),

@@ -78,6 +78,7 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
             ("api.listen", settings.api.listen),
             ("api.advertise", settings.api.advertise),
         )?,
+        etcd: super::etcd::etcd(settings.etcd)?,
         api_extra_sans: settings.api.extra_sans.unwrap_or_default(),
         plain_http_listen: settings
             .plain_http_listen
@@ -155,7 +156,7 @@ fn bootstrap(
 }
 
 /// A listener, and what to tell others about it.
-fn endpoint(
+pub(super) fn endpoint(
     (listen_key, listen): (&'static str, Option<String>),
     (advertise_key, advertise): (&'static str, Option<String>),
 ) -> Result<Endpoint, ConfigError> {

@@ -8,6 +8,7 @@
 
 mod check;
 mod error;
+mod etcd;
 mod settings;
 
 use std::net::SocketAddr;
@@ -15,8 +16,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use error::ConfigError;
+pub(crate) use etcd::{AutoCompaction, Etcd};
 pub(crate) use settings::{
-    ApiSettings, AttestationSettings, LogSettings, PeerSettings, RaftSettings, Settings,
+    ApiSettings, AttestationSettings, EtcdSettings, LogSettings, PeerSettings, RaftSettings,
+    Settings,
 };
 
 /// One node's checked configuration.
@@ -34,6 +37,8 @@ pub(crate) struct NodeConfig {
     pub(crate) peer: Endpoint,
     /// Where clients reach the node.
     pub(crate) api: Endpoint,
+    /// The etcd face, unless it is off.
+    pub(crate) etcd: Option<Etcd>,
     /// Names and addresses of the serving certificate beyond the built-in ones.
     pub(crate) api_extra_sans: Vec<String>,
     /// A listener without TLS for workers on this machine; loopback only.

@@ -82,6 +82,9 @@ layer! {
         /// `[api]`
         api: ApiSettings,
         @section
+        /// `[etcd]`
+        etcd: EtcdSettings,
+        @section
         /// `[attestation]`
         attestation: AttestationSettings,
         @section
@@ -117,6 +120,49 @@ layer! {
         /// api.extra_sans: more names and addresses of the serving certificate
         #[arg(id = "api_extra_sans", long = "api-extra-sans", env = "NAUTILUS_API_EXTRA_SANS", value_delimiter = ',', value_name = "NAME,..")]
         extra_sans: Vec<String>,
+    }
+}
+
+layer! {
+    /// `[etcd]`: the listener for etcd clients. etcd's flags and variables are aliases.
+    EtcdSettings {
+        /// etcd.listen: bound here, TLS; without it the face is off
+        #[arg(id = "etcd_listen", long = "etcd-listen", alias = "listen-client-urls", env = "NAUTILUS_ETCD_LISTEN", value_name = "ADDR:PORT")]
+        listen: String,
+        /// etcd.advertise: told to etcd clients [default: etcd.listen]
+        #[arg(id = "etcd_advertise", long = "etcd-advertise", alias = "advertise-client-urls", env = "NAUTILUS_ETCD_ADVERTISE", value_name = "HOST:PORT")]
+        advertise: String,
+        /// etcd.max_request_bytes: of one request [default: 1572864]
+        #[arg(id = "etcd_max_request_bytes", long = "etcd-max-request-bytes", alias = "max-request-bytes", env = "NAUTILUS_ETCD_MAX_REQUEST_BYTES", value_name = "BYTES")]
+        max_request_bytes: u64,
+        /// etcd.max_txn_ops: operations of one transaction [default: 128]
+        #[arg(id = "etcd_max_txn_ops", long = "etcd-max-txn-ops", alias = "max-txn-ops", env = "NAUTILUS_ETCD_MAX_TXN_OPS", value_name = "N")]
+        max_txn_ops: u64,
+        /// etcd.quota_backend_bytes: above it writes are refused (NOSPACE); 0 is the default, less
+        /// than 0 no quota [default: 2147483648]
+        #[arg(id = "etcd_quota_backend_bytes", long = "etcd-quota-backend-bytes", alias = "quota-backend-bytes", env = "NAUTILUS_ETCD_QUOTA_BACKEND_BYTES", allow_hyphen_values = true, value_name = "BYTES")]
+        quota_backend_bytes: i64,
+        /// etcd.max_concurrent_streams: of one connection [default: 4096]
+        #[arg(id = "etcd_max_concurrent_streams", long = "etcd-max-concurrent-streams", alias = "max-concurrent-streams", env = "NAUTILUS_ETCD_MAX_CONCURRENT_STREAMS", value_name = "N")]
+        max_concurrent_streams: u32,
+        /// etcd.auto_compaction_mode [default: periodic]
+        #[arg(id = "etcd_auto_compaction_mode", long = "etcd-auto-compaction-mode", alias = "auto-compaction-mode", env = "NAUTILUS_ETCD_AUTO_COMPACTION_MODE", value_name = "periodic|revision")]
+        auto_compaction_mode: String,
+        /// etcd.auto_compaction_retention: hours or a duration, or revisions; 0 is off [default: 0]
+        #[arg(id = "etcd_auto_compaction_retention", long = "etcd-auto-compaction-retention", alias = "auto-compaction-retention", env = "NAUTILUS_ETCD_AUTO_COMPACTION_RETENTION", value_name = "8|30m|1000")]
+        auto_compaction_retention: String,
+        /// etcd.auth_token: "simple", or "jwt,pub-key=FILE,priv-key=FILE,sign-method=..,ttl=.." [default: simple]
+        #[arg(id = "etcd_auth_token", long = "etcd-auth-token", alias = "auth-token", env = "NAUTILUS_ETCD_AUTH_TOKEN", value_name = "KIND")]
+        auth_token: String,
+        /// etcd.auth_token_ttl: seconds that a simple token lives without use [default: 300]
+        #[arg(id = "etcd_auth_token_ttl", long = "etcd-auth-token-ttl", alias = "auth-token-ttl", env = "NAUTILUS_ETCD_AUTH_TOKEN_TTL", value_name = "SECONDS")]
+        auth_token_ttl: u64,
+        /// etcd.bcrypt_cost: of users' passwords, 4 to 31 [default: 10]
+        #[arg(id = "etcd_bcrypt_cost", long = "etcd-bcrypt-cost", alias = "bcrypt-cost", env = "NAUTILUS_ETCD_BCRYPT_COST", value_name = "N")]
+        bcrypt_cost: u32,
+        /// etcd.watch_progress_notify_interval [default: 10m]
+        #[arg(id = "etcd_watch_progress_notify_interval", long = "etcd-watch-progress-notify-interval", alias = "watch-progress-notify-interval", env = "NAUTILUS_ETCD_WATCH_PROGRESS_NOTIFY_INTERVAL", value_name = "DURATION")]
+        watch_progress_notify_interval: String,
     }
 }
 

@@ -84,8 +84,41 @@ pub(super) async fn credentials(
     let path = layout.kubeconfig();
     write_durably(&path, kubeconfig.to_yaml().as_bytes(), 0o600)
         .with_context(|| path.display().to_string())?;
+    etcd_client(layout, quorum, &kubeconfig)?;
     progress.say("evidence verified; wrote the kubeconfig");
     Ok(())
+}
+
+/// The same credentials as files, for etcd clients.
+fn etcd_client(layout: &Layout, quorum: &Quorum, who: &Kubeconfig) -> anyhow::Result<()> {
+    let files = layout.etcd();
+    let folder = files.folder();
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let endpoints: Vec<String> = quorum
+        .nodes
+        .iter()
+        .map(|node| format!("https://{}", node.etcd()))
+        .collect();
+    let environment = format!(
+        "export ETCDCTL_ENDPOINTS={}\nexport ETCDCTL_CACERT={}\nexport ETCDCTL_CERT={}\nexport ETCDCTL_KEY={}\n",
+        endpoints.join(","),
+        quoted(&layout.authority()),
+        quoted(&files.certificate()),
+        quoted(&files.key()),
+    );
+    for (path, text) in [
+        (files.certificate(), who.certificate_pem.as_str()),
+        (files.key(), who.key_pem.as_str()),
+        (files.environment(), environment.as_str()),
+    ] {
+        write_durably(&path, text.as_bytes(), 0o600).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// A path as one word of a shell.
+fn quoted(path: &std::path::Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 /// Makes every node a voter: admit, start, wait until it serves, promote.

@@ -7,6 +7,7 @@
 //! DIR/tokens.toml         Seal tokens of the development judge (0600)
 //! DIR/operator.key, .pub  the operator's key, pinned at genesis (0600)
 //! DIR/simulated-root      the signing root of simulated evidence (0600), and .pub
+//! DIR/etcd/client.{crt,key}, etcdctl.env   the administrator as an etcd client (0600)
 //! DIR/proxy/{pid,log}     the stable endpoint's process
 //! DIR/node-N/{config.toml,pid,log,platform-secret,data/}
 //! ```
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ApiSettings, AttestationSettings, PeerSettings, Settings};
+use crate::config::{ApiSettings, AttestationSettings, EtcdSettings, PeerSettings, Settings};
 use crate::data_dir::write_durably;
 use crate::exit::Failure;
 
@@ -27,7 +28,7 @@ pub(crate) const OPERATOR: &str = "admin";
 /// The file that makes a folder a quorum's.
 const QUORUM: &str = "quorum.json";
 /// The form of the folder this build writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A quorum on this machine, as `DIR/quorum.json` keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +56,8 @@ pub(crate) struct LocalNode {
     pub(crate) api_port: u16,
     /// Its port for peers.
     pub(crate) peer_port: u16,
+    /// Its port for etcd clients.
+    pub(crate) etcd_port: u16,
 }
 
 impl LocalNode {
@@ -66,6 +69,11 @@ impl LocalNode {
     /// `host:port` for peers.
     pub(crate) fn peer(&self) -> String {
         format!("127.0.0.1:{}", self.peer_port)
+    }
+
+    /// `host:port` for etcd clients.
+    pub(crate) fn etcd(&self) -> String {
+        format!("127.0.0.1:{}", self.etcd_port)
     }
 
     /// `https://host:port` for clients.
@@ -109,6 +117,14 @@ impl Layout {
     /// The quorum's authority, for clients without a kubeconfig (workers).
     pub(crate) fn authority(&self) -> PathBuf {
         self.root.join("ca.crt")
+    }
+
+    /// The administrator's certificate and key for etcd clients, and the variables
+    /// that name them: `client.crt`, `client.key`, `etcdctl.env`.
+    pub(crate) fn etcd(&self) -> EtcdFiles {
+        EtcdFiles {
+            folder: self.root.join("etcd"),
+        }
     }
 
     /// The development judge's Seal tokens.
@@ -213,7 +229,7 @@ impl Layout {
             let name = entry.file_name();
             let ours = name
                 .to_str()
-                .is_some_and(|name| name == "proxy" || name.starts_with("node-"));
+                .is_some_and(|name| matches!(name, "proxy" | "etcd") || name.starts_with("node-"));
             if ours && entry.file_type()?.is_dir() {
                 std::fs::remove_dir_all(entry.path())
                     .with_context(|| entry.path().display().to_string())?;
@@ -252,6 +268,10 @@ impl Layout {
                 listen: Some(node.api()),
                 ..ApiSettings::default()
             },
+            etcd: EtcdSettings {
+                listen: Some(node.etcd()),
+                ..EtcdSettings::default()
+            },
             attestation: AttestationSettings {
                 provider: Some("simulated".to_owned()),
                 allow_simulated: Some(true),
@@ -270,10 +290,11 @@ impl Quorum {
     pub(crate) fn new(cluster_id: String, measurement: String, ports: &Ports) -> Self {
         let nodes = (1..)
             .zip(&ports.nodes)
-            .map(|(id, &(api_port, peer_port))| LocalNode {
+            .map(|(id, ports)| LocalNode {
                 id,
-                api_port,
-                peer_port,
+                api_port: ports.api,
+                peer_port: ports.peer,
+                etcd_port: ports.etcd,
             })
             .collect();
         Self {
@@ -296,19 +317,30 @@ impl Quorum {
 pub(crate) struct Ports {
     /// The stable endpoint's.
     pub(crate) proxy: u16,
-    /// Each node's for clients and for peers.
-    pub(crate) nodes: Vec<(u16, u16)>,
+    /// Each node's.
+    pub(crate) nodes: Vec<NodePorts>,
+}
+
+/// The ports of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NodePorts {
+    /// For clients.
+    pub(crate) api: u16,
+    /// For peers.
+    pub(crate) peer: u16,
+    /// For etcd clients.
+    pub(crate) etcd: u16,
 }
 
 impl Ports {
     /// The first free ports from `base` on: the endpoint's, the nodes' for clients,
-    /// the nodes' for peers.
+    /// the nodes' for peers, the nodes' for etcd clients.
     pub(crate) fn pick(
         base: u16,
         nodes: usize,
         is_free: impl Fn(u16) -> bool,
     ) -> anyhow::Result<Self> {
-        let wanted = 1 + 2 * nodes;
+        let wanted = 1 + 3 * nodes;
         let found: Vec<u16> = (base..=u16::MAX)
             .filter(|&port| is_free(port))
             .take(wanted)
@@ -316,10 +348,14 @@ impl Ports {
         if found.len() < wanted {
             bail!("fewer than {wanted} free ports from {base} on; choose a lower --base-port");
         }
-        let (api, peer) = found[1..].split_at(nodes);
+        let node = |index: usize| NodePorts {
+            api: found[1 + index],
+            peer: found[1 + nodes + index],
+            etcd: found[1 + 2 * nodes + index],
+        };
         Ok(Self {
             proxy: found[0],
-            nodes: api.iter().copied().zip(peer.iter().copied()).collect(),
+            nodes: (0..nodes).map(node).collect(),
         })
     }
 
@@ -327,8 +363,8 @@ impl Ports {
     /// system gives out ports, and elsewhere for each folder.
     pub(crate) fn base_for(root: &Path) -> u16 {
         const FIRST: u16 = 16_000;
-        const STRIDE: u16 = 20;
-        const FOLDERS: u32 = 800;
+        const STRIDE: u16 = 32;
+        const FOLDERS: u32 = 500;
         let mut hash: u32 = 0x811c_9dc5; // FNV-1a
         for byte in root.as_os_str().as_encoded_bytes() {
             hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
@@ -349,6 +385,34 @@ fn remove_if_present(path: &Path) -> anyhow::Result<()> {
             Err(error).with_context(|| path.display().to_string())
         }
         _ => Ok(()),
+    }
+}
+
+/// What etcd clients need, as files.
+#[derive(Debug, Clone)]
+pub(crate) struct EtcdFiles {
+    folder: PathBuf,
+}
+
+impl EtcdFiles {
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The client's certificate.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.folder.join("client.crt")
+    }
+
+    /// The client's key.
+    pub(crate) fn key(&self) -> PathBuf {
+        self.folder.join("client.key")
+    }
+
+    /// `ETCDCTL_*` variables for a shell.
+    pub(crate) fn environment(&self) -> PathBuf {
+        self.folder.join("etcdctl.env")
     }
 }
 
@@ -406,7 +470,18 @@ mod tests {
             ports,
             Ports {
                 proxy: 7000,
-                nodes: vec![(7002, 7005), (7004, 7006)]
+                nodes: vec![
+                    NodePorts {
+                        api: 7002,
+                        peer: 7005,
+                        etcd: 7007
+                    },
+                    NodePorts {
+                        api: 7004,
+                        peer: 7006,
+                        etcd: 7008
+                    }
+                ]
             }
         );
     }

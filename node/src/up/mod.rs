@@ -316,13 +316,21 @@ fn summary(layout: &Layout, quorum: &Quorum, status: &QuorumStatus, named: bool)
     } else {
         String::new()
     };
+    let etcd: Vec<String> = quorum
+        .nodes
+        .iter()
+        .map(|node| format!("https://{}", node.etcd()))
+        .collect();
     format!(
-        "\n{}\nquorum      {}\nendpoint    {}\nkubeconfig  {kubeconfig}\n\nTry next:\n  \
-         kubectl --kubeconfig {kubeconfig} get namespaces\n  {} status{dir}",
+        "\n{}\nquorum      {}\nendpoint    {}\netcd        {}\nkubeconfig  {kubeconfig}\n\nTry next:\n  \
+         kubectl --kubeconfig {kubeconfig} get namespaces\n  {} status{dir}\n  \
+         . {} && etcdctl endpoint status -w table",
         status.to_table(),
         quorum.cluster_id,
         quorum.server(),
+        etcd.join(","),
         program(),
+        shown(&layout.etcd().environment()),
     )
 }
 
