@@ -1,0 +1,33 @@
+//! Backups of the key space: sealed archives, and what goes into and comes out of them.
+//!
+//! An [archive](ArchiveWriter) holds the key space at one revision: every living key
+//! with its revisions, version and lease, and the leases. It is sealed inside a member
+//! to the quorum or to operators' public keys, and signed by the quorum, so that
+//! whoever carries it can neither read nor forge it, and can check that it is whole.
+//!
+//! Knows no consensus, no disk layout and no HTTP: it reads through
+//! [`nautilus_machine::Kv`], and writes to whatever it is given.
+//!
+//! Invariants
+//! - The quorum's own identity ([`is_identity`]) is never in an archive and never
+//!   taken from one.
+//! - Nothing of an archive is used before it authenticated.
+
+mod error;
+mod frames;
+mod header;
+mod identity;
+mod keys;
+mod reader;
+mod record;
+mod source;
+mod writer;
+
+pub use error::BackupError;
+pub use header::{ARCHIVE_FORMAT, Header, SealedTo};
+pub use identity::{IDENTITY_ROWS, is_identity};
+pub use keys::{Identity, Opener, QuorumKey, Recipient, SignerKey, Signing};
+pub use reader::{Archive, Records, Verified};
+pub use record::{ContentHash, Lease, Record, Summary};
+pub use source::{Cut, LeaseTable, write_archive};
+pub use writer::{ArchiveInfo, ArchiveWriter, Seal};
