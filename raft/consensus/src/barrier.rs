@@ -11,9 +11,8 @@ use nautilus_machine::{BarrierError, Revision};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use crate::link;
 use crate::node_core::Core;
-use crate::peers::{Lane, chain};
-use crate::wire::v1;
 
 /// Rounds under way at once: one on its way, one starting.
 const ROUNDS: usize = 2;
@@ -52,7 +51,7 @@ impl Barrier {
             }
         };
         if core.machinery.tracker.wait_for(index, deadline).await {
-            return Ok(core.store().revision());
+            return Ok(core.machinery.revision());
         }
         Err(BarrierError::Unavailable(format!(
             "entry {index} was not applied here in time"
@@ -100,7 +99,7 @@ async fn read_index(core: &Arc<Core>, deadline: Instant) -> Result<u64, String> 
                 Ok(index) => return Ok(index),
                 Err(error) => reason = error,
             },
-            Some(id) => match ask(core, id, deadline).await {
+            Some(id) => match within(deadline, link::read_index(core, id)).await {
                 Ok(index) => return Ok(index),
                 Err(error) => reason = error,
             },
@@ -111,15 +110,12 @@ async fn read_index(core: &Arc<Core>, deadline: Instant) -> Result<u64, String> 
     Err(reason)
 }
 
-async fn ask(core: &Arc<Core>, leader: u64, deadline: Instant) -> Result<u64, String> {
-    let mut client = core.peers.client(leader, Lane::Bulk);
-    let call = client.read_index(v1::ReadIndexRequest {});
-    let answer = tokio::time::timeout_at(deadline.into(), call).await;
-    let answer = answer.map_err(|_| format!("node {leader} did not answer in time"))?;
-    let answer = answer.map_err(|status| format!("node {leader}: {}", chain(&status)))?;
-    match answer.into_inner().result {
-        Some(v1::read_index_answer::Result::Index(index)) => Ok(index),
-        Some(v1::read_index_answer::Result::Unavailable(reason)) => Err(reason),
-        None => Err(format!("node {leader} gave an empty answer")),
+async fn within(
+    deadline: Instant,
+    index: impl Future<Output = Result<u64, String>>,
+) -> Result<u64, String> {
+    match tokio::time::timeout_at(deadline.into(), index).await {
+        Ok(result) => result,
+        Err(_) => Err("the leader did not answer in time".into()),
     }
 }

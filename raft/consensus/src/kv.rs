@@ -7,19 +7,17 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use nautilus_machine::{
-    Applied, BarrierError, Kv, Leadership, NodeId, Proposal, ProposeError, RangeError,
-    RangeRequest, RangeResponse, Revision, SingleWatches, WatchError, WatchGroup, WatchRequest,
-    Watcher,
+    Applied, BarrierError, Kv, Leadership, Proposal, ProposeError, RangeError, RangeRequest,
+    RangeResponse, Revision, SingleWatches, WatchError, WatchGroup, WatchRequest, Watcher,
 };
 use tokio::sync::{AcquireError, SemaphorePermit};
 use tokio_stream::wrappers::WatchStream;
 use tracing::Instrument;
 
+use crate::link;
 use crate::node_core::{Attempt, Core};
-use crate::peers::{Lane, chain, never_sent};
 use crate::telemetry;
 use crate::types::AppliedReply;
-use crate::wire::v1;
 
 pub(crate) struct KvPort(pub(crate) Arc<Core>);
 
@@ -81,10 +79,10 @@ impl KvPort {
             let attempt = match core.raft_leader() {
                 None => Err(Attempt::NotTaken("no leader is known".into())),
                 Some(id) if id == core.config.node_id => {
-                    let write = core.propose_here(proposal.clone());
+                    let write = core.propose_here(&proposal, encoded.clone());
                     within(deadline, write).await
                 }
-                Some(id) => within(deadline, forward(core, id, encoded.clone())).await,
+                Some(id) => within(deadline, link::propose(core, id, encoded.clone())).await,
             };
             match attempt {
                 Ok(reply) => return self.applied_here(reply, deadline).await,
@@ -126,34 +124,6 @@ async fn within(
     }
 }
 
-async fn forward(
-    core: &Arc<Core>,
-    leader: NodeId,
-    proposal: bytes::Bytes,
-) -> Result<AppliedReply, Attempt> {
-    use v1::propose_answer::Result as Wire;
-    let mut client = core.peers.client(leader, Lane::Bulk);
-    let answer = client.propose(v1::ProposeRequest { proposal }).await;
-    let answer = answer.map_err(|status| {
-        let text = format!("node {leader}: {}", chain(&status));
-        if never_sent(&status) {
-            Attempt::NotTaken(text)
-        } else {
-            Attempt::Unknown(text)
-        }
-    })?;
-    match answer.into_inner().result {
-        Some(Wire::Applied(reply)) => postcard::from_bytes(&reply).map_err(|error| {
-            Attempt::Unknown(format!("node {leader} gave a malformed answer: {error}"))
-        }),
-        Some(Wire::NotTaken(reason)) => Err(Attempt::NotTaken(reason)),
-        Some(Wire::Unknown(reason)) => Err(Attempt::Unknown(reason)),
-        None => Err(Attempt::Unknown(format!(
-            "node {leader} gave an empty answer"
-        ))),
-    }
-}
-
 impl Kv for KvPort {
     fn propose(&self, proposal: Proposal) -> BoxFuture<'_, Result<Applied, ProposeError>> {
         let span = tracing::info_span!("propose");
@@ -169,7 +139,7 @@ impl Kv for KvPort {
     }
 
     fn revision(&self) -> Revision {
-        self.0.store().revision()
+        self.0.machinery.revision()
     }
 
     fn compacted_revision(&self) -> Revision {

@@ -23,7 +23,9 @@ use crate::cluster::{self, ClusterPort};
 use crate::config::{ConsensusConfig, PROPOSAL_BYTES_MAX, PROPOSALS_PENDING_BYTES};
 use crate::error::{FatalError, InitializeError, StartError};
 use crate::hub::Hub;
+use crate::intake::Intake;
 use crate::kv::KvPort;
+use crate::link::Links;
 use crate::log::{Wal, WalOptions, WriteFault};
 use crate::log_storage::LogStorage;
 use crate::loss::{self, LossDetector};
@@ -32,7 +34,7 @@ use crate::node_core::{Core, LeaderClock, SecretsSource};
 use crate::peers::Peers;
 use crate::server;
 use crate::snapshots::Snapshots;
-use crate::state_machine::{self, Machinery, StateMachine};
+use crate::state_machine::{self, Machinery, Newest, StateMachine};
 use crate::telemetry;
 use crate::transport::{PeerIdentity, Transport};
 use crate::types::{NodeInfo, Raft};
@@ -131,6 +133,8 @@ impl Consensus {
             handler: RwLock::new(None),
             leadership: watch::channel(Leadership::default()).0,
             barrier: Barrier::default(),
+            intake: Intake::default(),
+            links: Links::default(),
             losses,
             clock: LeaderClock::default(),
             fatal: watch::channel(None).0,
@@ -273,6 +277,7 @@ fn open(
         hub: Hub::new(Arc::clone(&store), config.limits.hub),
         store,
         tracker: AppliedTracker::new(None),
+        newest: Newest::default(),
         snapshots,
         checkpoints: watch::channel(None).0,
     };

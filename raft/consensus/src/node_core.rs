@@ -6,28 +6,27 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use nautilus_machine::{
-    Command, Entry, LeaderHandler, Leadership, LogPosition, NodeId, Proposal, UnixMillis,
+    Command, LeaderHandler, Leadership, LogPosition, NodeId, Proposal, UnixMillis,
 };
 use nautilus_store::Store;
 use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 use zeroize::Zeroizing;
 
 use crate::barrier::Barrier;
 use crate::config::ConsensusConfig;
 use crate::error::FatalError;
+use crate::intake::{self, Intake, Submission};
+use crate::link::Links;
 use crate::log::WalReader;
 use crate::loss::LossDetector;
 use crate::peers::Peers;
 use crate::state_machine::Machinery;
-use crate::telemetry;
-use crate::types::{AppliedReply, LogData, Raft};
+use crate::types::{AppliedReply, Raft};
 
 /// Gives the secrets a joiner gets (sealing root, cluster id), once it is pinned.
 pub type SecretsSource = Arc<dyn Fn() -> Zeroizing<Vec<u8>> + Send + Sync>;
@@ -42,6 +41,8 @@ pub(crate) struct Core {
     pub(crate) handler: RwLock<Option<Arc<dyn LeaderHandler>>>,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) barrier: Barrier,
+    pub(crate) intake: Intake,
+    pub(crate) links: Links,
     pub(crate) losses: LossDetector,
     pub(crate) pending: Semaphore,
     pub(crate) pending_kib: Semaphore,
@@ -75,47 +76,22 @@ impl Core {
     }
 
     /// Proposes on this node, which must lead; answers when it is applied here.
+    /// `encoded` is `proposal`.
     pub(crate) async fn propose_here(
-        &self,
-        mut proposal: Proposal,
+        self: &Arc<Self>,
+        proposal: &Proposal,
+        encoded: Bytes,
     ) -> Result<AppliedReply, Attempt> {
-        let span = telemetry::lead_span(&mut proposal.trace);
-        self.write(proposal).instrument(span).await
-    }
-
-    async fn write(&self, proposal: Proposal) -> Result<AppliedReply, Attempt> {
-        let time = self.clock.stamp(self.store().time());
-        let entry = Entry { time, proposal };
-        let encoded =
-            postcard::to_stdvec(&entry).map_err(|error| Attempt::NotTaken(error.to_string()))?;
-        match self.raft.client_write(LogData(Bytes::from(encoded))).await {
-            Ok(written) => {
-                let position = crate::types::position(&written.log_id);
-                written.data.0.ok_or_else(|| {
-                    Attempt::Unknown(format!(
-                        "entry {}.{} has no outcome",
-                        position.term, position.index
-                    ))
-                })
-            }
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-                Err(Attempt::NotTaken(match forward.leader_id {
-                    Some(id) => {
-                        format!("node {} does not lead, node {id} does", self.config.node_id)
-                    }
-                    None => format!(
-                        "node {} does not lead, and knows no leader",
-                        self.config.node_id
-                    ),
-                }))
-            }
-            Err(other) => Err(Attempt::Unknown(other.to_string())),
-        }
+        let (submission, attempted) = Submission::here(proposal, encoded);
+        intake::submit_one(self, submission).await;
+        attempted
+            .await
+            .unwrap_or_else(|_| Err(Attempt::Unknown("the node is stopping".into())))
     }
 
     /// A proposal of the leader's own upkeep, void in any other term.
     pub(crate) async fn propose_in_term(
-        &self,
+        self: &Arc<Self>,
         term: u64,
         command: Command,
     ) -> Result<AppliedReply, Attempt> {
@@ -124,7 +100,9 @@ impl Core {
             guard_term: Some(term),
             trace: None,
         };
-        self.propose_here(proposal).await
+        let encoded =
+            postcard::to_stdvec(&proposal).map_err(|error| Attempt::NotTaken(error.to_string()))?;
+        self.propose_here(&proposal, encoded.into()).await
     }
 
     /// The index a read has to wait for; this node must lead, and proves it to a quorum.

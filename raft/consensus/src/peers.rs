@@ -22,10 +22,12 @@ use crate::wire::v1::peer_client::PeerClient;
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// Replication and elections never wait behind snapshots and forwarded requests.
+/// Replication and elections never wait behind snapshots and forwarded requests, and
+/// those not behind snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
     Raft,
+    Ask,
     Bulk,
 }
 

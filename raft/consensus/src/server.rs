@@ -26,7 +26,9 @@ use crate::wire::v1::peer_server::PeerServer;
 const READY: usize = 16;
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// Calls one peer may have open at once; forwarded proposals are calls.
+/// Bytes of one HTTP/2 frame.
+const FRAME_BYTES: u32 = 1 << 20;
+/// Calls one peer may have open at once.
 const STREAMS_PER_CONNECTION: u32 = 8192;
 
 /// Serves until the node stops.
@@ -47,6 +49,7 @@ pub(crate) async fn serve(core: Arc<Core>, transport: Arc<dyn Transport>, listen
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .max_frame_size(FRAME_BYTES)
         .add_service(service)
         .serve_with_incoming(ReceiverStream::new(ready));
     tokio::select! {

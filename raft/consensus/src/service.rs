@@ -14,9 +14,10 @@ use openraft::raft::TransferLeaderRequest;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::cluster::{self, Change};
+use crate::forwarded;
 use crate::join;
 use crate::loss;
-use crate::node_core::{Attempt, Core};
+use crate::node_core::Core;
 use crate::receive;
 use crate::transport::PeerIdentity;
 use crate::types::{TypeConfig, Vote};
@@ -230,37 +231,13 @@ impl v1::peer_server::Peer for PeerService {
         }))
     }
 
-    async fn propose(&self, request: Request<v1::ProposeRequest>) -> Answer<v1::ProposeAnswer> {
-        use v1::propose_answer::Result as Wire;
-        self.member(&request)?;
-        let proposal = postcard::from_bytes(&request.into_inner().proposal)
-            .map_err(|error| malformed(&Malformed(error.to_string())))?;
-        let result = match self.core.propose_here(proposal).await {
-            Ok(reply) => match postcard::to_stdvec(&reply) {
-                Ok(encoded) => Wire::Applied(encoded.into()),
-                Err(error) => Wire::Unknown(error.to_string()),
-            },
-            Err(Attempt::NotTaken(reason)) => Wire::NotTaken(reason),
-            Err(Attempt::Unknown(reason)) => Wire::Unknown(reason),
-        };
-        Ok(Response::new(v1::ProposeAnswer {
-            result: Some(result),
-        }))
-    }
+    type AskStream = BoxStream<'static, Result<v1::AskAnswer, Status>>;
 
-    async fn read_index(
-        &self,
-        request: Request<v1::ReadIndexRequest>,
-    ) -> Answer<v1::ReadIndexAnswer> {
-        use v1::read_index_answer::Result as Wire;
+    async fn ask(&self, request: Request<Streaming<v1::AskRequest>>) -> Answer<Self::AskStream> {
         self.member(&request)?;
-        let result = match self.core.read_index_here().await {
-            Ok(index) => Wire::Index(index),
-            Err(reason) => Wire::Unavailable(reason),
-        };
-        Ok(Response::new(v1::ReadIndexAnswer {
-            result: Some(result),
-        }))
+        let identity = identity(&request)?;
+        let answers = forwarded::serve(&self.core, identity, request.into_inner());
+        Ok(Response::new(answers))
     }
 
     async fn call(&self, request: Request<v1::CallRequest>) -> Answer<v1::CallAnswer> {

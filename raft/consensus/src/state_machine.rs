@@ -6,11 +6,12 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use nautilus_machine::{Applied, Command, Entry, LogPosition, Outcome};
+use nautilus_machine::{Applied, Command, Entry, LogPosition, Outcome, Revision, UnixMillis};
 use nautilus_store::{Store, View};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -47,15 +48,43 @@ pub(crate) struct Machinery {
     pub(crate) store: Arc<Store>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) tracker: AppliedTracker,
+    pub(crate) newest: Newest,
     pub(crate) snapshots: Snapshots,
     /// The newest checkpoint entry applied here.
     pub(crate) checkpoints: watch::Sender<Option<LogPosition>>,
+}
+
+/// The newest applied revision and time, readable while a batch is applied.
+#[derive(Default)]
+pub(crate) struct Newest {
+    revision: AtomicU64,
+    time_ms: AtomicU64,
+}
+
+impl Machinery {
+    /// The store's newest revision that is readable.
+    pub(crate) fn revision(&self) -> Revision {
+        self.newest.revision.load(Ordering::Acquire)
+    }
+
+    /// The time of the last entry applied.
+    pub(crate) fn time(&self) -> UnixMillis {
+        UnixMillis(self.newest.time_ms.load(Ordering::Acquire))
+    }
+
+    /// Takes both from the store.
+    fn reload_newest(&self) {
+        let (revision, time) = (self.store.revision(), self.store.time());
+        self.newest.revision.store(revision, Ordering::Release);
+        self.newest.time_ms.store(time.0, Ordering::Release);
+    }
 }
 
 impl StateMachine {
     pub(crate) fn new(shared: Arc<Machinery>) -> io::Result<Self> {
         let applied = applied_note(&shared.store)?;
         let membership = read_note(&shared.store, NOTE_MEMBERSHIP)?.unwrap_or_default();
+        shared.reload_newest();
         if let Some(position) = applied {
             shared.tracker.advance(position);
         }
@@ -153,6 +182,11 @@ impl StateMachine {
                 revision: entry.revision,
                 outcome,
             });
+        }
+        if let Some(newest) = replies.last() {
+            let shared = &self.shared.newest;
+            shared.revision.store(newest.revision, Ordering::Release);
+            shared.time_ms.store(newest.time.0, Ordering::Release);
         }
         self.shared.hub.publish(applied);
         self.shared.tracker.advance(last);
@@ -259,6 +293,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let file = load(&snapshot.path, &self.shared.store).map_err(io::Error::other)?;
             self.shared.snapshots.adopt(file);
         }
+        self.shared.reload_newest();
         self.shared.hub.restart();
         if let Some(position) = self.applied {
             self.shared.tracker.advance(position);

@@ -51,6 +51,18 @@ impl fmt::Display for LogData {
     }
 }
 
+/// The encoding of `nautilus_machine::Entry { time, proposal }` from a proposal that is
+/// encoded already: postcard writes a structure's fields one after the other.
+pub(crate) fn encode_entry(time: UnixMillis, proposal: &[u8]) -> Bytes {
+    let mut buffer = [0; 10];
+    // Ten bytes hold any 64-bit varint.
+    let time: &[u8] = postcard::to_slice(&time, &mut buffer).map_or(&[], |written| written);
+    let mut entry = Vec::with_capacity(time.len() + proposal.len());
+    entry.extend_from_slice(time);
+    entry.extend_from_slice(proposal);
+    entry.into()
+}
+
 /// What the membership says of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct NodeInfo {
@@ -217,6 +229,26 @@ impl SnapshotHeader {
         Self {
             last: meta.last_log_id.as_ref().map(position),
             membership: MembershipNote::from_stored(&meta.last_membership),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nautilus_machine::{Command, Entry, Proposal};
+
+    use super::*;
+
+    #[test]
+    fn an_entry_made_of_an_encoded_proposal_is_the_entrys_own_encoding() {
+        for time in [0, 127, 128, 1_700_000_000_000, u64::MAX].map(UnixMillis) {
+            let proposal = Proposal {
+                guard_term: Some(300),
+                ..Proposal::new(Command::Compact { revision: 70_000 })
+            };
+            let encoded = postcard::to_stdvec(&proposal).expect("encoded");
+            let whole = postcard::to_stdvec(&Entry { time, proposal }).expect("encoded");
+            assert_eq!(encode_entry(time, &encoded), whole);
         }
     }
 }

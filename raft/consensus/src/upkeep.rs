@@ -121,7 +121,7 @@ pub(crate) async fn lead(core: Arc<Core>) {
 }
 
 /// Ends when this node does not lead in `term` any more.
-async fn duties(core: &Core, term: u64) {
+async fn duties(core: &Arc<Core>, term: u64) {
     let leads = || {
         let leadership = core.leadership.borrow();
         leadership.is_self && leadership.term == term
@@ -169,7 +169,7 @@ struct Duty {
 }
 
 impl Duty {
-    async fn round(&mut self, core: &Core, term: u64) -> Result<(), Attempt> {
+    async fn round(&mut self, core: &Arc<Core>, term: u64) -> Result<(), Attempt> {
         let due = core.store().next_lease_deadline();
         if due.is_some_and(|due| due.0 <= now_ms()) {
             core.propose_in_term(term, Command::ExpireLeases).await?;
