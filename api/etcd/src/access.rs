@@ -47,6 +47,8 @@ pub(crate) enum Wanted<'a> {
     LeaseKeys(i64),
     /// What any user may do once it proved who it is (grant, keep alive, members, status).
     Authenticated,
+    /// To open a stream whose requests are judged one by one.
+    Stream,
     /// What only root may do (compaction, maintenance, membership, users and roles).
     Root,
 }

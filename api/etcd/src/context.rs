@@ -1,27 +1,39 @@
 //! Everything the services share: the quorum's ports, this node's facts, limits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use nautilus_machine::{Cluster, Kv, Leadership, NodeId, Revision};
+use nautilus_machine::{Cluster, Kv, Leadership, Leases, Maintenance, NodeId, Revision};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::alarms::Alarms;
+use crate::convert::signed;
 use crate::limits::EtcdLimits;
+use crate::meter::Meters;
 use crate::proto::etcdserverpb::ResponseHeader;
 
 /// The text of `/metrics`.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// A stream that asked for a leader ends when there was none for this long.
+const LEADERLESS_GRACE: Duration = Duration::from_secs(3);
 
 /// What the composition root gives.
 #[derive(Clone)]
 pub struct EtcdParts {
     /// The key space.
     pub kv: Arc<dyn Kv>,
+    /// The leases' clock.
+    pub leases: Arc<dyn Leases>,
     /// Membership and status.
     pub cluster: Arc<dyn Cluster>,
+    /// The upkeep of this node's store.
+    pub maintenance: Arc<dyn Maintenance>,
     /// This node.
     pub node_id: NodeId,
     /// The quorum's identity, as every answer's header says it.
@@ -37,9 +49,11 @@ pub struct EtcdContext {
     pub(crate) parts: EtcdParts,
     pub(crate) access: Access,
     pub(crate) alarms: Alarms,
+    pub(crate) meters: Arc<Meters>,
     /// The term as last heard, so that a header costs no look at the leadership.
     term: AtomicU64,
-    has_leader: AtomicBool,
+    /// Since when there is no leader.
+    leaderless: watch::Sender<Option<Instant>>,
 }
 
 impl EtcdContext {
@@ -48,8 +62,9 @@ impl EtcdContext {
         let context = Self {
             access: Access::default(),
             alarms: Alarms::default(),
+            meters: Arc::new(Meters::new()),
             term: AtomicU64::new(0),
-            has_leader: AtomicBool::new(false),
+            leaderless: watch::Sender::new(Some(Instant::now())),
             parts,
         };
         context.note(&context.parts.kv.leadership());
@@ -61,7 +76,7 @@ impl EtcdContext {
         ResponseHeader {
             cluster_id: self.parts.cluster_id,
             member_id: self.parts.node_id,
-            revision: i64::try_from(revision).unwrap_or(i64::MAX),
+            revision: signed(revision),
             raft_term: self.term.load(Ordering::Relaxed),
         }
     }
@@ -73,7 +88,27 @@ impl EtcdContext {
 
     /// Whether this node knows of a leader.
     pub(crate) fn has_leader(&self) -> bool {
-        self.has_leader.load(Ordering::Relaxed)
+        self.leaderless.borrow().is_none()
+    }
+
+    /// Waits until there was no leader for longer than an election should take.
+    pub(crate) async fn leader_lost(&self) {
+        let mut changes = self.leaderless.subscribe();
+        loop {
+            let since = *changes.borrow_and_update();
+            let ended = match since {
+                None => changes.changed().await,
+                Some(since) => {
+                    match timeout_at(since + LEADERLESS_GRACE, changes.changed()).await {
+                        Ok(changed) => changed,
+                        Err(_) => return,
+                    }
+                }
+            };
+            if ended.is_err() {
+                return;
+            }
+        }
     }
 
     /// Follows the leadership until `stop`.
@@ -92,7 +127,13 @@ impl EtcdContext {
 
     fn note(&self, leadership: &Leadership) {
         self.term.store(leadership.term, Ordering::Relaxed);
-        self.has_leader
-            .store(leadership.leader.is_some(), Ordering::Relaxed);
+        let has_leader = leadership.leader.is_some();
+        self.leaderless.send_if_modified(|leaderless| {
+            let changed = leaderless.is_none() != has_leader;
+            if changed {
+                *leaderless = (!has_leader).then(Instant::now);
+            }
+            changed
+        });
     }
 }

@@ -12,13 +12,28 @@
 
 pub mod access;
 mod alarms;
+mod check;
 mod context;
+mod convert;
+mod dispatch;
+mod election;
 pub mod errors;
+mod http;
+mod kv;
+mod lease;
 mod limits;
+mod lock;
+mod meter;
 pub mod proto;
+mod queue;
+mod range;
+mod reading;
 mod serve;
 mod session;
+mod watch;
+mod writing;
 
 pub use context::{EtcdContext, EtcdParts, MetricsText};
+pub use http::{CLUSTER_VERSION, ETCD_VERSION};
 pub use limits::EtcdLimits;
 pub use serve::serve;

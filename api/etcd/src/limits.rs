@@ -40,6 +40,14 @@ pub struct EtcdLimits {
     pub shutdown_grace: Duration,
 }
 
+impl EtcdLimits {
+    /// Bytes of a gRPC message.
+    pub(crate) fn max_message_bytes(&self) -> usize {
+        self.max_request_bytes
+            .saturating_add(MESSAGE_OVERHEAD_BYTES)
+    }
+}
+
 impl Default for EtcdLimits {
     fn default() -> Self {
         Self {

@@ -8,13 +8,12 @@
 //! - A stop ends accepting at once, lets requests under way finish and cuts what is left
 //!   after a grace.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -26,9 +25,9 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::body::Body;
 
 use crate::context::EtcdContext;
+use crate::dispatch::dispatch;
 use crate::limits::EtcdLimits;
 use crate::session::Session;
 
@@ -143,6 +142,7 @@ impl Connection {
         let session = Arc::new(Session {
             context: self.context.clone(),
             user,
+            stop: self.stop.clone(),
         });
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             dispatch(session.clone(), request)
@@ -165,13 +165,6 @@ impl Connection {
             tracing::debug!(remote = %self.remote, %error, "connection ended");
         }
     }
-}
-
-async fn dispatch(
-    _session: Arc<Session>,
-    _request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
-    Ok(tonic::Status::unimplemented("unknown service").into_http())
 }
 
 fn http_builder(limits: &EtcdLimits) -> auto::Builder<TokioExecutor> {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use nautilus_machinery::identity::User;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
@@ -16,10 +17,13 @@ const TOKEN_KEYS: [&str; 2] = ["token", "authorization"];
 /// The metadata with which a client refuses answers of a member without a leader.
 const REQUIRE_LEADER_KEY: &str = "hasleader";
 
-/// A connection's state, shared by its requests.
+/// A connection's state, shared by its requests. Cheap enough to clone for a stream.
+#[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) context: Arc<EtcdContext>,
     pub(crate) user: User,
+    /// Ends its streams.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Session {
