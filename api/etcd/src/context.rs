@@ -1,7 +1,7 @@
 //! Everything the services share: the quorum's ports, this node's facts, limits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::alarms::Alarms;
+use crate::auth::AuthOptions;
+use crate::autocompact::AutoCompaction;
 use crate::convert::signed;
 use crate::limits::EtcdLimits;
 use crate::meter::Meters;
@@ -40,6 +42,10 @@ pub struct EtcdParts {
     pub cluster_id: u64,
     /// Bounds.
     pub limits: EtcdLimits,
+    /// How users are let in once authentication is enabled.
+    pub auth: AuthOptions,
+    /// Which old revisions are forgotten without being asked.
+    pub auto_compaction: AutoCompaction,
     /// See [`MetricsText`].
     pub metrics_text: MetricsText,
 }
@@ -54,17 +60,19 @@ pub struct EtcdContext {
     term: AtomicU64,
     /// Since when there is no leader.
     leaderless: watch::Sender<Option<Instant>>,
+    upkeep_is_taken: AtomicBool,
 }
 
 impl EtcdContext {
     /// The state of one node's face.
     pub fn new(parts: EtcdParts) -> Arc<Self> {
         let context = Self {
-            access: Access::default(),
+            access: Access::new(parts.kv.clone(), parts.leases.clone(), parts.auth.clone()),
             alarms: Alarms::default(),
             meters: Arc::new(Meters::new()),
             term: AtomicU64::new(0),
             leaderless: watch::Sender::new(Some(Instant::now())),
+            upkeep_is_taken: AtomicBool::new(false),
             parts,
         };
         context.note(&context.parts.kv.leadership());
@@ -84,6 +92,11 @@ impl EtcdContext {
     /// The header of an answer given now.
     pub(crate) fn header_now(&self) -> ResponseHeader {
         self.header(self.parts.kv.revision())
+    }
+
+    /// True for the first who asks: it does the upkeep, of which there is one per node.
+    pub(crate) fn take_upkeep(&self) -> bool {
+        !self.upkeep_is_taken.swap(true, Ordering::Relaxed)
     }
 
     /// Whether this node knows of a leader.

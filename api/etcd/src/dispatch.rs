@@ -12,8 +12,11 @@ use tonic::body::Body;
 use tower::Service as _;
 
 use crate::meter::Meters;
+use crate::proto::etcdserverpb::auth_server::AuthServer;
+use crate::proto::etcdserverpb::cluster_server::ClusterServer;
 use crate::proto::etcdserverpb::kv_server::KvServer;
 use crate::proto::etcdserverpb::lease_server::LeaseServer;
+use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::proto::v3electionpb::election_server::ElectionServer;
 use crate::proto::v3lockpb::lock_server::LockServer;
 use crate::session::Session;
@@ -47,6 +50,9 @@ pub(crate) async fn dispatch(
         "etcdserverpb.KV" => with!(KvServer, session, request),
         "etcdserverpb.Watch" => watch::serve(session, request).await,
         "etcdserverpb.Lease" => with!(LeaseServer, session, request),
+        "etcdserverpb.Cluster" => with!(ClusterServer, session, request),
+        "etcdserverpb.Maintenance" => with!(MaintenanceServer, session, request),
+        "etcdserverpb.Auth" => with!(AuthServer, session, request),
         "v3lockpb.Lock" => with!(LockServer, session, request),
         "v3electionpb.Election" => with!(ElectionServer, session, request),
         _ => Ok(Status::unimplemented("unknown service").into_http()),

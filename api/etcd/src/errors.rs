@@ -78,6 +78,10 @@ faults! {
     ROLE_NOT_GRANTED = FailedPrecondition, "etcdserver: role is not granted to the user";
     PERMISSION_NOT_GRANTED = FailedPrecondition,
         "etcdserver: permission is not granted to the role";
+    NO_PASSWORD_USER = Unknown,
+        "auth: authentication failed, password was given for no password user";
+    VERIFY_ONLY = Unknown, "auth: token signing attempted with verify-only key";
+    PASSWORD_TOO_LONG = Unknown, "bcrypt: password length exceeds 72 bytes";
     AUTH_NOT_ENABLED = FailedPrecondition, "etcdserver: authentication is not enabled";
     INVALID_AUTH_TOKEN = Unauthenticated, "etcdserver: invalid auth token";
     INVALID_AUTH_MANAGEMENT = InvalidArgument, "etcdserver: invalid auth management";
@@ -98,6 +102,8 @@ faults! {
     UNHEALTHY = Unavailable, "etcdserver: unhealthy cluster";
     CORRUPT = DataLoss, "etcdserver: corrupt cluster";
     NOT_SUPPORTED_FOR_LEARNER = FailedPrecondition, "etcdserver: rpc not supported for learner";
+    TIMEOUT_LEADER_TRANSFER = Unknown,
+        "etcdserver: request timed out, leader transfer took too long";
     BAD_LEADER_TRANSFEREE = FailedPrecondition, "etcdserver: bad leader transferee";
 
     WRONG_DOWNGRADE_VERSION = InvalidArgument,

@@ -93,10 +93,11 @@ impl Session {
         request: pb::RangeRequest,
     ) -> Result<pb::RangeResponse, Status> {
         check::range(&request)?;
-        self.enter(metadata, Wanted::Range(&request)).await?;
+        let grant = self.enter(metadata, Wanted::Range(&request)).await?;
         if !request.serializable {
             self.context.barrier().await?;
         }
+        self.context.access.confirm(&grant)?;
         let (read, shape) = Shape::of(request)?;
         let found = self.context.read(read).await?;
         let header = self.context.header(found.revision);
@@ -182,6 +183,7 @@ impl Session {
             if !kind.serializable {
                 self.context.barrier().await?;
             }
+            self.context.access.confirm(&grant)?;
             self.context.read_txn(txn).await?
         };
         let mut response = txn_response(revision, succeeded, results, shape);
@@ -195,10 +197,11 @@ impl Session {
         request: pb::RangeRequest,
     ) -> Result<RangeStream, Status> {
         check::range(&request)?;
-        self.enter(metadata, Wanted::Range(&request)).await?;
+        let grant = self.enter(metadata, Wanted::Range(&request)).await?;
         if !request.serializable {
             self.context.barrier().await?;
         }
+        self.context.access.confirm(&grant)?;
         let (read, shape) = Shape::of(request)?;
         if !shape.is_plain() {
             return Err(Status::unimplemented(

@@ -12,7 +12,10 @@
 
 pub mod access;
 mod alarms;
+mod auth;
+mod autocompact;
 mod check;
+mod cluster;
 mod context;
 mod convert;
 mod dispatch;
@@ -23,6 +26,7 @@ mod kv;
 mod lease;
 mod limits;
 mod lock;
+mod maintenance;
 mod meter;
 pub mod proto;
 mod queue;
@@ -30,9 +34,12 @@ mod range;
 mod reading;
 mod serve;
 mod session;
+mod upkeep;
 mod watch;
 mod writing;
 
+pub use auth::{AuthOptions, JwtKeys, TokenKind, TokenKindError};
+pub use autocompact::AutoCompaction;
 pub use context::{EtcdContext, EtcdParts, MetricsText};
 pub use http::{CLUSTER_VERSION, ETCD_VERSION};
 pub use limits::EtcdLimits;

@@ -30,6 +30,7 @@ use crate::context::EtcdContext;
 use crate::dispatch::dispatch;
 use crate::limits::EtcdLimits;
 use crate::session::Session;
+use crate::upkeep::upkeep;
 
 /// Pause after a failed accept (out of file descriptors, say).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -65,6 +66,9 @@ pub async fn serve(
     let permits = Arc::new(Semaphore::new(context.parts.limits.max_connections));
     let tracker = TaskTracker::new();
     tracker.spawn(context.clone().follow_leadership(stop.clone()));
+    if context.take_upkeep() {
+        tracker.spawn(upkeep(context.clone(), stop.clone()));
+    }
     loop {
         let permit = tokio::select! {
             () = stop.cancelled() => break,
