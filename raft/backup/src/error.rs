@@ -51,6 +51,14 @@ pub enum BackupError {
     /// The key space could not be read.
     #[error("the key space could not be read: {0}")]
     Store(String),
+    /// Where archives are kept could not be used.
+    #[error("{destination}: {reason}")]
+    Destination {
+        /// Which.
+        destination: String,
+        /// Why.
+        reason: String,
+    },
     /// The system gave no random bytes, or a cryptographic operation failed.
     #[error("cryptography failed: {0}")]
     Crypto(&'static str),

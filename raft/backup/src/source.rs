@@ -14,6 +14,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nautilus_machine::{KeyRange, KeyValue, Kv, LeaseId, RangeEnd, RangeRequest, Revision};
 
+use nautilus_machine::types::RESERVED_PREFIX;
+
 use crate::error::BackupError;
 use crate::identity::{IDENTITY_ROWS, is_identity};
 use crate::record::{Lease, Record, Summary};
@@ -25,8 +27,6 @@ const PAGE_BYTES: usize = 1 << 20;
 const PAGE_KEYS_FIRST: u64 = 16;
 /// Keys of any page, at most: bounds memory where values grow from one page to the next.
 const PAGE_KEYS_MAX: u64 = 1_024;
-/// The quorum's own rows.
-const RESERVED: &[u8] = b"/nautilus/";
 
 /// Every lease with its time to live in milliseconds, as of now.
 pub type LeaseTable = Arc<dyn Fn() -> Vec<(LeaseId, u64)> + Send + Sync>;
@@ -138,13 +138,13 @@ pub fn write_archive<W: Write>(
 /// The key space in its order, cut where the quorum's own rows begin and end, so that
 /// no range straddles them.
 fn ranges() -> [KeyRange; 3] {
-    let own = KeyRange::prefix(RESERVED);
+    let own = KeyRange::prefix(RESERVED_PREFIX);
     let end = match &own.end {
         RangeEnd::Key(end) => end.clone(),
         RangeEnd::Single | RangeEnd::Unbounded => Bytes::new(),
     };
     [
-        KeyRange::span(&b"\0"[..], RESERVED),
+        KeyRange::span(&b"\0"[..], RESERVED_PREFIX),
         own,
         KeyRange {
             start: end,
@@ -173,6 +173,6 @@ fn next_limit(limit: u64, bytes: usize, keys: usize) -> u64 {
     wanted.clamp(1, limit * 2).min(PAGE_KEYS_MAX)
 }
 
-fn store(error: nautilus_machine::RangeError) -> BackupError {
+fn store(error: impl std::fmt::Display) -> BackupError {
     BackupError::Store(error.to_string())
 }

@@ -54,7 +54,7 @@ fn another_quorum_does_not_open_it() {
 fn another_operator_does_not_open_it_and_is_told_who_does() {
     let (_, recipient) = operator();
     let (stranger, _) = operator();
-    let (whole, _) = archive(&records(), &[recipient.clone()]);
+    let (whole, _) = archive(&records(), std::slice::from_ref(&recipient));
     let error = read(&whole, &Opener::Operator(stranger)).unwrap_err();
     assert!(
         error.to_string().contains(&recipient.to_string()),
