@@ -27,17 +27,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a member serves clients, and how to get in.
 #[derive(Clone)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Its port on the loopback address.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The client's certificate and whom it trusts.
-    pub tls: Arc<ClientConfig>,
+    pub(crate) tls: Arc<ClientConfig>,
     /// The name in the server's certificate.
-    pub server_name: ServerName<'static>,
+    pub(crate) server_name: ServerName<'static>,
 }
 
 /// A connection on which nothing was said yet.
-pub struct Connection {
+pub(crate) struct Connection {
     stream: TlsStream<TcpStream>,
     session: Session,
 }
@@ -47,7 +47,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// When the member does not answer or refuses.
-    pub async fn connect(&self) -> anyhow::Result<Connection> {
+    pub(crate) async fn connect(&self) -> anyhow::Result<Connection> {
         let connecting = async {
             let tcp = TcpStream::connect(("127.0.0.1", self.port)).await?;
             tcp.set_nodelay(true)?;
@@ -65,7 +65,7 @@ impl Endpoint {
 }
 
 /// Decides what is said on the connections of a measurement.
-pub trait Driver: 'static {
+pub(crate) trait Driver: 'static {
     /// Says the first words on connection `at`.
     fn start(&mut self, at: usize, session: &mut Session);
 
@@ -84,7 +84,7 @@ pub trait Driver: 'static {
 
 /// [`Happened`] with the message at hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What<'a> {
+pub(crate) enum What<'a> {
     /// A message came.
     Message(&'a [u8]),
     /// The call is over, with or without a message.
@@ -98,7 +98,7 @@ pub enum What<'a> {
 ///
 /// # Errors
 /// When a connection ends before, or nothing comes of it within `patience`.
-pub async fn drive<D: Driver>(
+pub(crate) async fn drive<D: Driver>(
     connections: Vec<Connection>,
     driver: D,
     patience: Duration,
@@ -194,7 +194,7 @@ fn tell<D: Driver>(driver: &mut D, at: usize, session: &mut Session) {
 ///
 /// # Errors
 /// When the member cannot be reached or refuses.
-pub async fn ask(
+pub(crate) async fn ask(
     endpoint: &Endpoint,
     path: &'static str,
     message: Vec<u8>,

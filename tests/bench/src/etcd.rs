@@ -2,7 +2,7 @@
 //! certificates of an authority made for the occasion.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
 
 /// Three members and their folder.
-pub struct Etcd {
+pub(crate) struct Etcd {
     programs: PathBuf,
     folder: PathBuf,
     certificates: PathBuf,
@@ -44,7 +44,7 @@ impl Etcd {
     ///
     /// # Errors
     /// When the folder can't be written or no ports are free.
-    pub fn prepare(programs: &Path, folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn prepare(programs: &Path, folder: &Path) -> anyhow::Result<Self> {
         let certificates = folder.join("certificates");
         fs::create_dir_all(&certificates)?;
         let tls = make_certificates(&certificates)?;
@@ -180,7 +180,7 @@ impl Side for Etcd {
             .map(|(client, _)| Endpoint {
                 port: *client,
                 tls: Arc::clone(&self.tls),
-                server_name: ServerName::IpAddress([127, 0, 0, 1].into()),
+                server_name: ServerName::IpAddress(Ipv4Addr::LOCALHOST.into()),
             })
             .collect()
     }
@@ -240,7 +240,7 @@ impl Drop for Etcd {
 ///
 /// # Errors
 /// With what it printed.
-pub fn run(command: &mut Command) -> anyhow::Result<()> {
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let output = command
         .stdin(Stdio::null())
         .output()

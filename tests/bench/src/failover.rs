@@ -84,8 +84,9 @@ impl Driver for Probing {
 
     fn finished(&self) -> bool {
         let quiet = self.killed.is_some_and(|killed| killed.elapsed() > AFTER);
-        self.failed_kill || (quiet && self.since_gap > SETTLED && self.gap > PROBE)
-            && self.acknowledged.elapsed() < GIVE_UP
+        self.failed_kill
+            || (quiet && self.since_gap > SETTLED && self.gap > PROBE)
+                && self.acknowledged.elapsed() < GIVE_UP
     }
 }
 
@@ -93,7 +94,7 @@ impl Driver for Probing {
 ///
 /// # Errors
 /// When there is no leader to kill, or none comes after it.
-pub async fn gap_ms(side: &mut dyn Side) -> anyhow::Result<f64> {
+pub(crate) async fn gap_ms(side: &mut dyn Side) -> anyhow::Result<f64> {
     let victim = leader(side).await?;
     let pid = *side
         .processes()

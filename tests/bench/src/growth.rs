@@ -26,10 +26,10 @@ const SETTLE: Duration = Duration::from_secs(2);
 const MEMORY_KEYS_MAX: u64 = 1_000_000;
 
 /// The operations of the plot.
-pub const OPERATIONS: [&str; 4] = ["put", "get", "range_of_100", "count"];
+pub(crate) const OPERATIONS: [&str; 4] = ["put", "get", "range_of_100", "count"];
 
 /// The name under which an operation's cost at a size is kept.
-pub fn cost_row(operation: &str, keys: u64) -> String {
+pub(crate) fn cost_row(operation: &str, keys: u64) -> String {
     format!("growth_{operation}_us_at_{keys}")
 }
 
@@ -37,7 +37,7 @@ pub fn cost_row(operation: &str, keys: u64) -> String {
 ///
 /// # Errors
 /// When something cannot be measured.
-pub async fn measure(
+pub(crate) async fn measure(
     side: &mut dyn Side,
     effort: &Effort,
     numbers: &mut Numbers,
@@ -52,7 +52,8 @@ pub async fn measure(
         if keys <= MEMORY_KEYS_MAX {
             let now = resident(&side.processes())?;
             let members = to_f64(side.processes().len() as u64);
-            let per_key = |now: u64, empty: u64| to_f64(now.saturating_sub(empty)) / members / to_f64(keys);
+            let per_key =
+                |now: u64, empty: u64| to_f64(now.saturating_sub(empty)) / members / to_f64(keys);
             let whole = per_key(now.whole_bytes, empty.whole_bytes);
             let anonymous = per_key(now.anonymous_bytes, empty.anonymous_bytes);
             crate::progress(&format!(

@@ -45,7 +45,7 @@ const PADDED: u8 = 8;
 
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Happened {
+pub(crate) enum Happened {
     /// A message came: its place in [`Events::messages`].
     Message {
         /// Where it begins.
@@ -62,11 +62,11 @@ pub enum Happened {
 
 /// What happened since the last look.
 #[derive(Default)]
-pub struct Events {
+pub(crate) struct Events {
     /// The caller's number of the call, and what happened to it, in order.
-    pub list: Vec<(u64, Happened)>,
+    pub(crate) list: Vec<(u64, Happened)>,
     /// The messages' bytes.
-    pub messages: Vec<u8>,
+    pub(crate) messages: Vec<u8>,
 }
 
 struct Stream {
@@ -85,11 +85,11 @@ struct Waiting {
 }
 
 /// One connection's state.
-pub struct Session {
+pub(crate) struct Session {
     /// To be written to the peer, and emptied by who writes.
-    pub output: Vec<u8>,
+    pub(crate) output: Vec<u8>,
     /// What happened; emptied by who reads.
-    pub events: Events,
+    pub(crate) events: Events,
     authority: String,
     paths: Vec<(&'static str, usize)>,
     table_entries: usize,
@@ -105,7 +105,7 @@ pub struct Session {
 
 impl Session {
     /// A connection to `authority`, its preface ready to be sent.
-    pub fn new(authority: &str) -> Self {
+    pub(crate) fn new(authority: &str) -> Self {
         let mut output = PREFACE.to_vec();
         // No push; room per stream.
         let mut settings = Vec::new();
@@ -139,12 +139,12 @@ impl Session {
     }
 
     /// Calls that have not ended.
-    pub fn open_calls(&self) -> usize {
+    pub(crate) fn open_calls(&self) -> usize {
         self.streams.len()
     }
 
     /// Begins a call of `path`; what happens to it is told under `token`.
-    pub fn open(&mut self, token: u64, path: &'static str) -> u32 {
+    pub(crate) fn open(&mut self, token: u64, path: &'static str) -> u32 {
         let id = self.next_stream;
         self.next_stream += 2;
         let mut block = vec![0x83, 0x87];
@@ -165,7 +165,7 @@ impl Session {
     }
 
     /// Sends one message of a call; the last one closes our side of it.
-    pub fn send(&mut self, stream: u32, message: &[u8], last: bool) {
+    pub(crate) fn send(&mut self, stream: u32, message: &[u8], last: bool) {
         let mut prefix = [0; MESSAGE_HEADER];
         let length = u32::try_from(message.len()).expect("a message under 4 GiB");
         prefix[1..].copy_from_slice(&length.to_be_bytes());
@@ -194,13 +194,13 @@ impl Session {
     }
 
     /// A call with one message.
-    pub fn call(&mut self, token: u64, path: &'static str, message: &[u8]) {
+    pub(crate) fn call(&mut self, token: u64, path: &'static str, message: &[u8]) {
         let stream = self.open(token, path);
         self.send(stream, message, true);
     }
 
     /// Ends a call that the caller wants no more.
-    pub fn cancel(&mut self, stream: u32) {
+    pub(crate) fn cancel(&mut self, stream: u32) {
         if self.streams.remove(&stream).is_some() {
             const CANCEL: u32 = 8;
             frame(
@@ -217,7 +217,7 @@ impl Session {
     ///
     /// # Errors
     /// When the peer closes the connection or breaks the protocol.
-    pub fn receive(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         if self.input.is_empty() {
             let used = self.frames(bytes)?;
             self.input.extend_from_slice(&bytes[used..]);
@@ -235,9 +235,8 @@ impl Session {
     fn frames(&mut self, bytes: &[u8]) -> anyhow::Result<usize> {
         let mut used = 0;
         while let Some(header) = bytes.get(used..used + FRAME_HEADER) {
-            let length = usize::from(header[0]) << 16
-                | usize::from(header[1]) << 8
-                | usize::from(header[2]);
+            let length =
+                usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
             ensure!(length <= FRAME_BYTES_MAX, "a frame of {length} bytes");
             let stream = u32::from_be_bytes([header[5] & 0x7f, header[6], header[7], header[8]]);
             let body = used + FRAME_HEADER;

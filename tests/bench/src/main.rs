@@ -188,7 +188,9 @@ impl<'a> Bench<'a> {
     }
 
     fn folder(&self) -> anyhow::Result<tempfile::TempDir> {
-        let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&self.data);
+        let folder = tempfile::Builder::new()
+            .prefix("bench-")
+            .tempdir_in(&self.data);
         folder.with_context(|| self.data.display().to_string())
     }
 
@@ -207,7 +209,10 @@ impl<'a> Bench<'a> {
             let mut gaps = Vec::new();
             for _ in 0..self.effort.kills {
                 let gap_ms = failover::gap_ms(&mut *side).await?;
-                progress(&format!("{:8} gap at failover: {gap_ms:.0} ms", side.name()));
+                progress(&format!(
+                    "{:8} gap at failover: {gap_ms:.0} ms",
+                    side.name()
+                ));
                 gaps.push(gap_ms);
             }
             if let Some(gap_ms) = median(&gaps) {
@@ -237,7 +242,13 @@ impl<'a> Bench<'a> {
         let (mut side, folder) = self.prepare(which)?;
         side.start()?;
         serving(&*side).await?;
-        snapshot::measure(&mut *side, &self.effort, folder.path(), numbers(which, pair)).await
+        snapshot::measure(
+            &mut *side,
+            &self.effort,
+            folder.path(),
+            numbers(which, pair),
+        )
+        .await
     }
 
     /// What encryption takes from the throughput of puts: one minus ours by ours with a

@@ -2,6 +2,7 @@
 //! afterwards, so that the times are the nodes' and not the command's.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -46,7 +47,7 @@ enum Process {
 }
 
 /// A quorum and its folder.
-pub struct Ours {
+pub(crate) struct Ours {
     binary: PathBuf,
     folder: PathBuf,
     endpoints: Vec<Endpoint>,
@@ -56,7 +57,7 @@ pub struct Ours {
 
 impl Ours {
     /// A quorum that will live in `folder`, run by `binary`.
-    pub fn prepare(binary: &Path, folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn prepare(binary: &Path, folder: &Path) -> anyhow::Result<Self> {
         let folder = folder.join("quorum");
         ensure!(binary.is_file(), "{} is missing", binary.display());
         Ok(Self {
@@ -78,7 +79,9 @@ impl Ours {
 
     /// `nautilus up`, and what it left behind.
     fn make(&mut self, arguments: &[&str]) -> anyhow::Result<()> {
-        run(self.cli(&["up", "--detach", "--nodes", &NODES.to_string()]).args(arguments))?;
+        run(self
+            .cli(&["up", "--detach", "--nodes", &NODES.to_string()])
+            .args(arguments))?;
         let quorum = fs::read(self.folder.join("quorum.json"))?;
         let quorum: Quorum = serde_json::from_slice(&quorum).context("quorum.json")?;
         let tls = Arc::new(client_tls(&self.folder)?);
@@ -88,7 +91,7 @@ impl Ours {
             .map(|node| Endpoint {
                 port: node.etcd_port,
                 tls: Arc::clone(&tls),
-                server_name: ServerName::IpAddress([127, 0, 0, 1].into()),
+                server_name: ServerName::IpAddress(Ipv4Addr::LOCALHOST.into()),
             })
             .collect();
         self.nodes = quorum.nodes.iter().map(|node| node.id).collect();

@@ -10,25 +10,25 @@ const MARGIN: (f64, f64, f64, f64) = (58.0, 30.0, 14.0, 34.0);
 const COLUMNS: usize = 2;
 
 /// Points joined by a line.
-pub struct Line {
+pub(crate) struct Line {
     /// Its name in the legend.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Its colour.
-    pub color: &'static str,
+    pub(crate) color: &'static str,
     /// Positive numbers, ascending by the first.
-    pub points: Vec<(f64, f64)>,
+    pub(crate) points: Vec<(f64, f64)>,
 }
 
 /// One chart.
-pub struct Panel {
+pub(crate) struct Panel {
     /// Above it.
-    pub title: String,
+    pub(crate) title: String,
     /// Its lines.
-    pub lines: Vec<Line>,
+    pub(crate) lines: Vec<Line>,
 }
 
 /// The panels in one picture.
-pub fn draw(panels: &[Panel]) -> String {
+pub(crate) fn draw(panels: &[Panel]) -> String {
     let rows = panels.len().div_ceil(COLUMNS);
     let width = PANEL.0 * small(COLUMNS);
     let height = PANEL.1 * small(rows);
@@ -81,7 +81,12 @@ fn draw_panel(svg: &mut String, panel: &Panel) {
         );
     }
     let mut legend = right - 64.0;
-    for line in panel.lines.iter().rev().filter(|line| !line.points.is_empty()) {
+    for line in panel
+        .lines
+        .iter()
+        .rev()
+        .filter(|line| !line.points.is_empty())
+    {
         let path: Vec<String> = line
             .points
             .iter()
@@ -131,7 +136,12 @@ impl Axis {
         if first >= last {
             last = first.saturating_add(1);
         }
-        Self { first, last, from, to }
+        Self {
+            first,
+            last,
+            from,
+            to,
+        }
     }
 
     fn decades(&self) -> impl Iterator<Item = f64> {
@@ -173,10 +183,17 @@ mod tests {
 
     #[test]
     fn every_line_is_drawn_and_named() {
-        let line = |name, points| Line { name, color: "#000000", points };
+        let line = |name, points| Line {
+            name,
+            color: "#000000",
+            points,
+        };
         let panel = Panel {
             title: "put".to_owned(),
-            lines: vec![line("a", vec![(10.0, 2.0), (100.0, 3.0)]), line("b", vec![])],
+            lines: vec![
+                line("a", vec![(10.0, 2.0), (100.0, 3.0)]),
+                line("b", vec![]),
+            ],
         };
         let svg = draw(&[panel]);
         assert_eq!(svg.matches("<polyline").count(), 1);

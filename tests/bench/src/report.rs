@@ -17,16 +17,16 @@ const NOTES: &str = "limits.md";
 
 /// One pair's numbers of both sides; a side that was not run has none.
 #[derive(Debug, Clone, Default)]
-pub struct Pair {
+pub(crate) struct Pair {
     /// Ours.
-    pub ours: Numbers,
+    pub(crate) ours: Numbers,
     /// The peer's.
-    pub peer: Numbers,
+    pub(crate) peer: Numbers,
 }
 
 /// The form of every bench.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     bench: &'static str,
     machine: Machine,
     commit: String,
@@ -56,7 +56,7 @@ struct Row {
 
 impl Report {
     /// From the pairs' numbers; `data` is where the data lay.
-    pub fn new(pairs: &[Pair], growth: &[u64], data: &Path) -> Self {
+    pub(crate) fn new(pairs: &[Pair], growth: &[u64], data: &Path) -> Self {
         let fixed = plan::rows().map(|row| Row::new(row.what, row.unit, Some(row.aim), pairs));
         let costs = growth.iter().flat_map(|keys| {
             OPERATIONS.map(|operation| Row::new(&cost_row(operation, *keys), "us", None, pairs))
@@ -74,7 +74,7 @@ impl Report {
     ///
     /// # Errors
     /// Never in practice: the form is plain.
-    pub fn to_json(&self) -> anyhow::Result<String> {
+    pub(crate) fn to_json(&self) -> anyhow::Result<String> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
@@ -82,7 +82,7 @@ impl Report {
     ///
     /// # Errors
     /// When the folder can't be written.
-    pub fn write(&self, folder: &Path, peer: &str) -> anyhow::Result<()> {
+    pub(crate) fn write(&self, folder: &Path, peer: &str) -> anyhow::Result<()> {
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
             std::fs::write(&path, text).with_context(|| path.display().to_string())
@@ -93,7 +93,10 @@ impl Report {
             write("growth.svg", plot)?;
         }
         let notes = std::fs::read_to_string(folder.join(NOTES)).unwrap_or_default();
-        write("RESULTS.md", &self.to_markdown(peer, plot.is_some(), &notes))
+        write(
+            "RESULTS.md",
+            &self.to_markdown(peer, plot.is_some(), &notes),
+        )
     }
 
     fn to_markdown(&self, peer: &str, plotted: bool, notes: &str) -> String {
@@ -156,7 +159,11 @@ impl Report {
             let mut ours = Vec::new();
             let mut peer = Vec::new();
             for row in &self.rows {
-                let Some(keys) = row.what.strip_prefix(&prefix).and_then(|keys| keys.parse().ok()) else {
+                let Some(keys) = row
+                    .what
+                    .strip_prefix(&prefix)
+                    .and_then(|keys| keys.parse().ok())
+                else {
                     continue;
                 };
                 ours.extend(row.ours.map(|cost| (keys, cost)));
@@ -166,8 +173,16 @@ impl Report {
                 panels.push(Panel {
                     title: operation.replace('_', " "),
                     lines: vec![
-                        Line { name: "nautilus", color: "#1f6f8b", points: ours },
-                        Line { name: "etcd", color: "#c8553d", points: peer },
+                        Line {
+                            name: "nautilus",
+                            color: "#1f6f8b",
+                            points: ours,
+                        },
+                        Line {
+                            name: "etcd",
+                            color: "#c8553d",
+                            points: peer,
+                        },
                     ],
                 });
             }
@@ -176,7 +191,7 @@ impl Report {
     }
 
     /// The aims that are missed, for the end of a run.
-    pub fn missed(&self) -> Vec<String> {
+    pub(crate) fn missed(&self) -> Vec<String> {
         let missed = self.rows.iter().filter(|row| row.verdict().1 == "missed");
         missed.map(|row| row.what.clone()).collect()
     }
@@ -185,7 +200,10 @@ impl Report {
 impl Row {
     fn new(what: &str, unit: &'static str, aim: Option<Aim>, pairs: &[Pair]) -> Self {
         let of = |side: fn(&Pair) -> &Numbers| -> Vec<f64> {
-            pairs.iter().filter_map(|pair| side(pair).0.get(what).copied()).collect()
+            pairs
+                .iter()
+                .filter_map(|pair| side(pair).0.get(what).copied())
+                .collect()
         };
         let ratios: Vec<f64> = pairs
             .iter()
@@ -244,7 +262,9 @@ impl Machine {
 /// `MemTotal` of proc_meminfo(5), which counts in KiB.
 fn memory_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)
 }
@@ -258,7 +278,9 @@ fn disk(path: &Path) -> Option<String> {
         path.starts_with(point)
             .then(|| (point.len(), format!("{device} {kind}")))
     });
-    fitting.max_by_key(|(length, _)| *length).map(|(_, text)| text)
+    fitting
+        .max_by_key(|(length, _)| *length)
+        .map(|(_, text)| text)
 }
 
 fn commit() -> String {
@@ -291,7 +313,7 @@ fn shown(number: Option<f64>) -> String {
 }
 
 /// Every size at which a cost of `pairs` was measured.
-pub fn sizes(pairs: &[Pair]) -> Vec<u64> {
+pub(crate) fn sizes(pairs: &[Pair]) -> Vec<u64> {
     let all: BTreeMap<_, _> = pairs
         .iter()
         .flat_map(|pair| pair.ours.0.iter().chain(&pair.peer.0))
@@ -317,10 +339,17 @@ mod tests {
     #[test]
     fn the_ratio_is_the_median_of_the_pairs_ratios() {
         let what = "put_256b_c64_per_s";
-        let pairs = [pair(what, 10.0, 10.0), pair(what, 40.0, 10.0), pair(what, 90.0, 45.0)];
+        let pairs = [
+            pair(what, 10.0, 10.0),
+            pair(what, 40.0, 10.0),
+            pair(what, 90.0, 45.0),
+        ];
         let report = Report::new(&pairs, &[], Path::new("/"));
         let row = &report.rows[0];
-        assert_eq!((row.ratio, row.ours, row.peer), (Some(2.0), Some(40.0), Some(10.0)));
+        assert_eq!(
+            (row.ratio, row.ours, row.peer),
+            (Some(2.0), Some(40.0), Some(10.0))
+        );
         assert_eq!(row.verdict().1, "met");
     }
 

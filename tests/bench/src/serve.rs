@@ -35,7 +35,7 @@ const LEASES: u64 = 1000;
 const LEASE_TTL_S: u64 = 600;
 
 /// A cluster under measurement.
-pub struct Bench<'a> {
+pub(crate) struct Bench<'a> {
     side: &'a dyn Side,
     effort: &'a Effort,
     wanted: &'a Wanted,
@@ -47,7 +47,7 @@ pub struct Bench<'a> {
 ///
 /// # Errors
 /// When a row cannot be measured.
-pub async fn measure(
+pub(crate) async fn measure(
     side: &dyn Side,
     effort: &Effort,
     wanted: &Wanted,
@@ -114,9 +114,14 @@ impl Bench<'_> {
     }
 
     async fn puts(&mut self, numbers: &mut Numbers) -> anyhow::Result<()> {
-        if self.wanted.any(&["put_sequential_ms_p50", "put_sequential_ms_p99"]) {
+        if self
+            .wanted
+            .any(&["put_sequential_ms_p50", "put_sequential_ms_p99"])
+        {
             let work = Puts::new(256, PUT_KEYS);
-            let (found, _) = self.closed("put_sequential", self.leader(), 1, work).await?;
+            let (found, _) = self
+                .closed("put_sequential", self.leader(), 1, work)
+                .await?;
             numbers.add("put_sequential_ms_p50", found.quantile_ms(0.5));
             numbers.add("put_sequential_ms_p99", found.quantile_ms(0.99));
         }
@@ -127,7 +132,11 @@ impl Bench<'_> {
                     continue;
                 }
                 // A single client has one member: the one that leads.
-                let members = if clients == 1 { self.leader() } else { &self.all };
+                let members = if clients == 1 {
+                    self.leader()
+                } else {
+                    &self.all
+                };
                 let work = Puts::new(bytes, PUT_KEYS);
                 let (found, _) = self.closed(&what, members, clients, work).await?;
                 numbers.add(&what, found.per_second());
@@ -280,7 +289,7 @@ impl Work for Grants {
 ///
 /// # Errors
 /// When it fails.
-pub async fn per_second<W: Work>(
+pub(crate) async fn per_second<W: Work>(
     side: &dyn Side,
     effort: &Effort,
     clients: usize,

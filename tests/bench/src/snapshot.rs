@@ -23,7 +23,7 @@ const FILL_PATIENCE: Duration = Duration::from_secs(600);
 ///
 /// # Errors
 /// When something cannot be measured.
-pub async fn measure(
+pub(crate) async fn measure(
     side: &mut dyn Side,
     effort: &Effort,
     folder: &Path,
@@ -32,14 +32,23 @@ pub async fn measure(
     let leading = leader(side).await?;
     let keys = effort.snapshot_bytes / VALUE_BYTES as u64;
     let endpoint = &side.endpoints()[leading..=leading];
-    run(endpoint, FILLERS, Span::All, FILL_PATIENCE, Fill::new(VALUE_BYTES, 0, keys))
-        .await
-        .with_context(|| format!("{}: fill", side.name()))?;
+    run(
+        endpoint,
+        FILLERS,
+        Span::All,
+        FILL_PATIENCE,
+        Fill::new(VALUE_BYTES, 0, keys),
+    )
+    .await
+    .with_context(|| format!("{}: fill", side.name()))?;
     let file = folder.join("snapshot");
     let began = Instant::now();
     side.save_snapshot(&file)?;
     let saved_s = began.elapsed().as_secs_f64();
-    crate::progress(&format!("{:8} snapshot saved in {saved_s:.2} s", side.name()));
+    crate::progress(&format!(
+        "{:8} snapshot saved in {saved_s:.2} s",
+        side.name()
+    ));
     numbers.add("snapshot_1gib_s", saved_s);
     side.stop()?;
     let began = Instant::now();

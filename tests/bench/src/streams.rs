@@ -15,11 +15,11 @@ const WRITER: u64 = u64::MAX;
 
 /// How long, and how much of it is measured.
 #[derive(Debug, Clone, Copy)]
-pub struct Window {
+pub(crate) struct Window {
     /// Not measured.
-    pub warmup: Duration,
+    pub(crate) warmup: Duration,
     /// Measured.
-    pub measured: Duration,
+    pub(crate) measured: Duration,
 }
 
 impl Window {
@@ -34,22 +34,22 @@ impl Window {
 
 /// Who watches what.
 #[derive(Debug, Clone, Copy)]
-pub struct FanOut {
+pub(crate) struct FanOut {
     /// Watches in all.
-    pub watches: usize,
+    pub(crate) watches: usize,
     /// Watches that share a stream.
-    pub per_stream: usize,
+    pub(crate) per_stream: usize,
     /// Keys, each watched by equally many.
-    pub keys: usize,
+    pub(crate) keys: usize,
     /// Puts whose events have not all been delivered, at most.
-    pub puts_under_way: u64,
+    pub(crate) puts_under_way: u64,
     /// Bytes of a value.
-    pub value_bytes: usize,
+    pub(crate) value_bytes: usize,
 }
 
 /// Watches on all connections but the last, and a writer on the last that goes on as fast
 /// as its events are delivered.
-pub struct Watching {
+pub(crate) struct Watching {
     plan: FanOut,
     window: Window,
     watching_connections: usize,
@@ -67,7 +67,7 @@ pub struct Watching {
 
 impl Watching {
     /// For `connections`, the last of which writes.
-    pub fn new(plan: FanOut, window: Window, connections: &[Connection]) -> Self {
+    pub(crate) fn new(plan: FanOut, window: Window, connections: &[Connection]) -> Self {
         Self {
             plan,
             window,
@@ -89,7 +89,7 @@ impl Watching {
     ///
     /// # Errors
     /// When a watch or a put was refused.
-    pub fn events_per_second(&self) -> anyhow::Result<f64> {
+    pub(crate) fn events_per_second(&self) -> anyhow::Result<f64> {
         ensure!(
             self.refused == 0,
             "{} watches or puts were refused",
@@ -197,7 +197,7 @@ impl Driver for Watching {
 }
 
 /// Streams of keep-alives, each with one under way.
-pub struct KeepingAlive {
+pub(crate) struct KeepingAlive {
     leases: Vec<u64>,
     streams: usize,
     connections: usize,
@@ -213,7 +213,12 @@ pub struct KeepingAlive {
 
 impl KeepingAlive {
     /// `streams` streams over `connections` connections, renewing `leases` in turn.
-    pub fn new(leases: Vec<u64>, streams: usize, connections: usize, window: Window) -> Self {
+    pub(crate) fn new(
+        leases: Vec<u64>,
+        streams: usize,
+        connections: usize,
+        window: Window,
+    ) -> Self {
         Self {
             next: (0..streams).collect(),
             open: vec![0; streams],
@@ -233,7 +238,7 @@ impl KeepingAlive {
     ///
     /// # Errors
     /// When a lease was not known.
-    pub fn per_second(&self) -> anyhow::Result<f64> {
+    pub(crate) fn per_second(&self) -> anyhow::Result<f64> {
         ensure!(self.refused == 0, "{} renewals were refused", self.refused);
         Ok(rate(self.counted, self.window.measured))
     }
