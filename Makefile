@@ -43,7 +43,7 @@ down: ## Stop the quorum of `make up` (its data stays; PURGE=1 removes it)
 	@$(NAUTILUS_BIN) down --dir $(DIR) $(if $(PURGE),--purge)
 
 .PHONY: test
-test: build e2e-bin ## Every test: unit, property, integration, end to end
+test: build e2e-bin peers ## Every test: unit, property, integration, end to end
 	@cargo test --release --workspace --no-fail-fast
 
 .PHONY: e2e-bin
@@ -64,6 +64,21 @@ deny: ## Licences, advisories and duplicate versions (needs cargo-deny)
 bench: build ## Failover and store benches, as JSON
 	@$(NAUTILUS_BIN) bench failover --output json
 	@$(NAUTILUS_BIN) bench store --output json
+
+# Rows, pairs and sizes: `make bench-etcd BENCH="--only failover_gap_ms --pairs 5"`.
+.PHONY: bench-etcd
+bench-etcd: build peers ## Beside etcd, the same load in turn (about 25 minutes; BENCH= for options)
+	@cargo build --release --workspace --bin nautilus-bench-etcd
+	@$(CARGO_TARGET_DIR)/release/nautilus-bench-etcd --output tests/bench $(BENCH)
+
+.PHONY: peers
+peers: ## Build etcd and its tools, and kube-apiserver, from their Go modules
+	@.ci/setup test
+	@mkdir -p $(NAUTILUS_E2E_BIN)
+	@cd tests/bench/peers && go build -o $(NAUTILUS_E2E_BIN)/etcd go.etcd.io/etcd/server/v3 \
+		&& go build -o $(NAUTILUS_E2E_BIN)/ go.etcd.io/etcd/etcdctl/v3 go.etcd.io/etcd/etcdutl/v3
+	@cd tests/e2e/kube-apiserver && go build -p 2 -ldflags "-X k8s.io/component-base/version.gitVersion=v1.37.2" \
+		-o $(NAUTILUS_E2E_BIN)/ k8s.io/kubernetes/cmd/kube-apiserver
 
 .PHONY: schema
 schema: ## Generate the facts about kinds and their golden files again (needs Go)

@@ -19,8 +19,6 @@ pub(crate) mod path {
     pub(crate) const LEASE_KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
     /// `Status`.
     pub(crate) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
-    /// `Snapshot`.
-    pub(crate) const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 }
 
 /// A field's value.
@@ -220,11 +218,6 @@ pub(crate) fn lease_keep_alive(out: &mut Vec<u8>, id: u64) {
 /// The member that answered `Status`, and the leader it knows (zero: none).
 pub(crate) fn status_answer(answer: &[u8]) -> (u64, u64) {
     (number(bytes(answer, 1), 2), number(answer, 4))
-}
-
-/// The piece of the snapshot in a `SnapshotResponse`.
-pub(crate) fn snapshot_piece(answer: &[u8]) -> &[u8] {
-    bytes(answer, 3)
 }
 
 #[cfg(test)]

@@ -56,15 +56,17 @@ impl Meter {
         }
     }
 
-    /// Processors taken since, for people.
-    pub(crate) fn text(&self) -> String {
+    /// Processors taken since, and the servers' time for each of `rate` operations a second,
+    /// for people.
+    pub(crate) fn text(&self, rate: f64) -> String {
         let elapsed_s = self.began.elapsed().as_secs_f64();
         let servers: f64 = self.servers.iter().map(|pid| processor_s(*pid)).sum();
         let generator = processor_s(std::process::id());
+        let servers = (servers - self.servers_s) / elapsed_s;
+        let generator = (generator - self.generator_s) / elapsed_s;
         format!(
-            "(processors: servers {:.2}, generator {:.2})",
-            (servers - self.servers_s) / elapsed_s,
-            (generator - self.generator_s) / elapsed_s
+            "(processors: servers {servers:.2}, {:.1} us each, generator {generator:.2})",
+            servers / rate * 1e6
         )
     }
 }

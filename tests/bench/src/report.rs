@@ -50,8 +50,6 @@ struct Row {
     ratio: Option<f64>,
     #[serde(skip)]
     aim: Option<Aim>,
-    #[serde(skip)]
-    pairs: usize,
 }
 
 impl Report {
@@ -216,7 +214,6 @@ impl Row {
             peer: median(&of(|pair| &pair.peer)).map(rounded),
             ratio: median(&ratios).map(rounded),
             aim,
-            pairs: ratios.len(),
         }
     }
 

@@ -108,7 +108,7 @@ impl Bench<'_> {
             self.side.name(),
             done.0.quantile_ms(0.5),
             done.0.quantile_ms(0.99),
-            meter.text(),
+            meter.text(per_second),
         ));
         Ok(done)
     }
@@ -259,7 +259,7 @@ impl Bench<'_> {
         crate::progress(&format!(
             "{:8} {what:36} {rate:12.1}/s  {}",
             self.side.name(),
-            meter.text()
+            meter.text(rate)
         ));
     }
 }
