@@ -1,0 +1,129 @@
+//! What applying, reading and opening cost. Measures only: run by name with
+//! `cargo test --release --workspace --test cost -- --ignored --nocapture`.
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use nautilus_machine::{
+    Command, Entry, KeyRange, LogPosition, Operation, Proposal, Put, RangeRequest, Txn, UnixMillis,
+};
+use nautilus_store::Store;
+use world::World;
+
+const VALUE_BYTES: usize = 256;
+
+fn put(index: u64, key: u64, value: &Bytes) -> (LogPosition, Entry) {
+    let put = Put::new(format!("/registry/pods/default/{key:012}"), value.clone());
+    let txn = Txn {
+        then: vec![Operation::Put(put)],
+        ..Txn::default()
+    };
+    let entry = Entry {
+        time: UnixMillis(index),
+        proposal: Proposal::new(Command::Txn(txn)),
+    };
+    (LogPosition { term: 1, index }, entry)
+}
+
+struct Load {
+    next: u64,
+    value: Bytes,
+}
+
+impl Load {
+    fn new() -> Self {
+        Self {
+            next: 0,
+            value: vec![b'v'; VALUE_BYTES].into(),
+        }
+    }
+
+    /// Puts `keys` in batches; gives microseconds for each.
+    fn run(&mut self, store: &Store, keys: impl Iterator<Item = u64>, batch: usize) -> f64 {
+        let entries: Vec<_> = keys
+            .map(|key| {
+                self.next += 1;
+                put(self.next, key, &self.value)
+            })
+            .collect();
+        let note = Bytes::from_static(&[7; 24]);
+        let started = Instant::now();
+        for chunk in entries.chunks(batch) {
+            store.apply(chunk, &[("raft/applied", note.clone())]).unwrap();
+        }
+        micros(started, entries.len() as u64)
+    }
+}
+
+fn micros(started: Instant, count: u64) -> f64 {
+    started.elapsed().as_secs_f64() * 1e6 / count as f64
+}
+
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    let kib: String = line.chars().filter(char::is_ascii_digit).collect();
+    kib.parse::<u64>().unwrap() / 1024
+}
+
+/// A step of a linear congruence, to visit keys in no order.
+fn scattered(count: u64) -> impl Iterator<Item = u64> {
+    (0..count).map(move |n| (n * 7919 + 13) % count)
+}
+
+#[test]
+#[ignore = "measures"]
+fn a_put_and_a_get() {
+    let count = 200_000;
+    for batch in [1, 16, 128, 1024] {
+        let world = World::new();
+        let store = world.open();
+        let mut load = Load::new();
+        let fresh = load.run(&store, scattered(count), batch);
+        let over = load.run(&store, scattered(count), batch);
+        let started = Instant::now();
+        for key in scattered(count) {
+            let range = KeyRange::single(format!("/registry/pods/default/{key:012}"));
+            let read = store.range(&RangeRequest::newest(range)).unwrap();
+            assert_eq!(read.kvs.len(), 1);
+        }
+        let get = micros(started, count);
+        println!("batch {batch:5}: fresh {fresh:6.2} us, overwrite {over:6.2} us, get {get:6.2} us");
+    }
+}
+
+#[test]
+#[ignore = "measures"]
+fn a_start() {
+    for count in [100_000, 1_000_000] {
+        let world = World::new();
+        let store = world.open();
+        Load::new().run(&store, scattered(count), 512);
+        store.flush().unwrap();
+        let filled = resident_mib();
+        drop(store);
+        let started = Instant::now();
+        let store = world.open();
+        let opened = started.elapsed();
+        println!("{count} keys: opened in {opened:?}; {filled} MiB resident when filled");
+        let started = Instant::now();
+        let path = world.file("snapshot");
+        let info = store.view().unwrap().write_to(&path, Bytes::new()).unwrap();
+        let written = started.elapsed();
+        let started = Instant::now();
+        store.verify(&path).unwrap();
+        let verified = started.elapsed();
+        let other = World::new();
+        let joined = other.open();
+        let started = Instant::now();
+        joined.install(&path, &[]).unwrap();
+        println!(
+            "snapshot of {} MiB: written in {written:?}, verified in {verified:?}, installed in {:?}",
+            info.size_bytes >> 20,
+            started.elapsed()
+        );
+    }
+}
