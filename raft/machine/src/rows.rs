@@ -49,7 +49,7 @@ pub trait Rows: Send + Sync {
 }
 
 /// Writes to be made together; a later write of a row replaces an earlier one.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct RowBatch {
     writes: BTreeMap<(Space, Vec<u8>), Option<Bytes>>,
 }
@@ -69,6 +69,13 @@ impl RowBatch {
     /// The batch's own view of a row: `Some(None)` when it deletes it.
     pub fn get(&self, space: Space, key: &[u8]) -> Option<Option<Bytes>> {
         self.writes.get(&(space, key.to_vec())).cloned()
+    }
+
+    /// The writes, in row order; `None` deletes.
+    pub fn iter(&self) -> impl Iterator<Item = (Space, &[u8], Option<&Bytes>)> {
+        self.writes
+            .iter()
+            .map(|((space, key), value)| (*space, key.as_slice(), value.as_ref()))
     }
 
     /// The writes, in row order.

@@ -26,6 +26,7 @@ use crate::error::StoreError;
 use crate::files;
 use crate::keys::Keyring;
 use crate::rocks::{Presence, RocksEngine};
+use crate::rocks_options::RocksMemory;
 
 const CURRENT_FILE: &str = "CURRENT";
 const LOCK_FILE: &str = "lock";
@@ -39,13 +40,18 @@ const MARK_BYTES_MAX: usize = 256;
 pub(crate) struct Directory {
     path: PathBuf,
     keyring: Keyring,
+    memory: RocksMemory,
     _lock: File,
 }
 
 impl Directory {
     /// Locks the directory (made if it is not there), and gives the engine that counts,
     /// `None` in a new one.
-    pub(crate) fn open(path: &Path, keyring: &Keyring) -> Result<(Self, Option<u64>), StoreError> {
+    pub(crate) fn open(
+        path: &Path,
+        keyring: &Keyring,
+        memory: RocksMemory,
+    ) -> Result<(Self, Option<u64>), StoreError> {
         fs::create_dir_all(path).map_err(StoreError::io("create", path))?;
         let lock_path = path.join(LOCK_FILE);
         let lock = files::lock(&lock_path).map_err(StoreError::io("lock", &lock_path))?;
@@ -55,6 +61,7 @@ impl Directory {
         let directory = Self {
             path: path.to_owned(),
             keyring: keyring.clone(),
+            memory,
             _lock: lock,
         };
         let current = directory.read_current()?;
@@ -93,9 +100,8 @@ impl Directory {
         let home = self.engine_path(number);
         let envelope = Envelope::open_dir(&home, &self.keyring)?;
         let rows = home.join(ROWS_DIRECTORY);
-        Ok(Arc::new(RocksEngine::open(
-            &rows, &home, envelope, presence,
-        )?))
+        let engine = RocksEngine::open(&rows, &home, envelope, presence, self.memory)?;
+        Ok(Arc::new(engine))
     }
 
     /// Makes an engine the one that counts.

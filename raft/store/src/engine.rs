@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nautilus_machine::{MemoryRows, RowBatch, RowError, Rows, Space};
+use nautilus_machine::{MemoryRows, RowBatch, RowError, Rows, Space, StoreSizes};
 use parking_lot::RwLock;
 
 /// Why an engine failed.
@@ -31,8 +31,9 @@ pub enum EngineError {
 
 /// Keeps rows. One writer; any number of readers.
 pub trait Engine: Rows + 'static {
-    /// Makes a batch's writes, all or none. Not durable before [`Engine::flush`].
-    fn write(&self, batch: RowBatch) -> Result<(), EngineError>;
+    /// Makes the writes of batches, in their order, all or none. Not durable before
+    /// [`Engine::flush`].
+    fn write(&self, batches: &[Arc<RowBatch>]) -> Result<(), EngineError>;
 
     /// Returns when every write made before is durable.
     fn flush(&self) -> Result<(), EngineError>;
@@ -42,6 +43,27 @@ pub trait Engine: Rows + 'static {
 
     /// Removes what the engine has on disk once nobody uses it any more.
     fn discard_when_dropped(&self);
+
+    /// Bytes on disk, and bytes of them that hold living rows.
+    fn sizes(&self) -> StoreSizes;
+
+    /// Gives the space of deleted rows back to the file system. Blocks for as long as
+    /// all rows take to be copied; reads and writes go on.
+    fn defragment(&self) -> Result<(), EngineError>;
+
+    /// Bytes in memory.
+    fn memory(&self) -> EngineMemory;
+}
+
+/// What an engine holds in memory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EngineMemory {
+    /// Rows not yet on disk.
+    pub memtable_bytes: u64,
+    /// Blocks of files read before.
+    pub block_cache_bytes: u64,
+    /// The files' own indexes.
+    pub table_index_bytes: u64,
 }
 
 /// What is done with a view's rows.
@@ -98,8 +120,12 @@ impl Rows for MemoryEngine {
 }
 
 impl Engine for MemoryEngine {
-    fn write(&self, batch: RowBatch) -> Result<(), EngineError> {
-        Arc::make_mut(&mut self.rows.write()).write(batch);
+    fn write(&self, batches: &[Arc<RowBatch>]) -> Result<(), EngineError> {
+        let mut rows = self.rows.write();
+        let rows = Arc::make_mut(&mut rows);
+        for batch in batches {
+            rows.write(RowBatch::clone(batch));
+        }
         Ok(())
     }
 
@@ -113,4 +139,16 @@ impl Engine for MemoryEngine {
     }
 
     fn discard_when_dropped(&self) {}
+
+    fn sizes(&self) -> StoreSizes {
+        StoreSizes::default()
+    }
+
+    fn defragment(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn memory(&self) -> EngineMemory {
+        EngineMemory::default()
+    }
 }

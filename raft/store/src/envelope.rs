@@ -16,20 +16,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aws_lc_rs::aead::{self, LessSafeKey, NONCE_LEN, Nonce};
-
-use crate::epochs;
+use crate::cipher::{NONCE_BYTES, OpenError, SealKey, TAG_BYTES};
+use crate::epochs::{self, Epoch};
 use crate::files;
 use crate::keys::{KeyError, Keyring};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 1 + 4 + 8;
-const TAG_BYTES: usize = 16;
 /// What sealing adds to a record.
 pub const SEAL_OVERHEAD_BYTES: usize = HEAD_BYTES + TAG_BYTES;
 /// Records that one incarnation may seal: far more than a process writes in years.
 const COUNTER_END: u64 = 1 << 48;
-const POSITION_BYTES_MAX: usize = 63;
+/// Bytes of a position at most.
+pub(crate) const POSITION_BYTES_MAX: usize = 63;
 const LOCK_FILE: &str = "epochs.lock";
 
 /// What a record is. The numbers are on disk.
@@ -48,6 +47,8 @@ pub enum Kind {
     Vote = 5,
     /// Other state of the node itself.
     NodeState = 6,
+    /// A piece of the index's checkpoint.
+    IndexPiece = 7,
 }
 
 /// What a record is bound to.
@@ -114,7 +115,9 @@ impl EnvelopeError {
 
 /// Seals under a subkey of its own; opens what any earlier incarnation sealed here.
 pub struct Envelope {
-    keys: BTreeMap<u32, LessSafeKey>,
+    /// Of the earlier incarnations.
+    earlier: BTreeMap<u32, SealKey>,
+    key: SealKey,
     epoch: u32,
     counter: AtomicU64,
     _lock: File,
@@ -130,15 +133,14 @@ impl Envelope {
             path: dir.to_owned(),
         })?;
         let epochs = epochs::begin(dir, keyring)?;
-        let epoch = epochs.last().map_or(0, |epoch| epoch.number);
-        assert_ne!(epoch, 0, "an epoch was begun");
-        let keys = epochs
-            .iter()
-            .map(|epoch| (epoch.number, keyring.epoch_key(&epoch.salt, epoch.number)))
-            .collect();
+        let (own, earlier) = epochs
+            .split_last()
+            .unwrap_or_else(|| panic!("an epoch was begun"));
+        let derive = |epoch: &Epoch| keyring.epoch_key(&epoch.salt, epoch.number);
         Ok(Self {
-            keys,
-            epoch,
+            earlier: earlier.iter().map(|e| (e.number, derive(e))).collect(),
+            key: derive(own),
+            epoch: own.number,
             counter: AtomicU64::new(0),
             _lock: lock,
         })
@@ -166,14 +168,25 @@ impl Envelope {
         let body = &mut sealed[start + HEAD_BYTES..];
         let bound = Bound::new(aad);
         let nonce = nonce(self.epoch, counter);
-        let key = &self.keys[&self.epoch];
-        let tag = key.seal_in_place_separate_tag(nonce, aead::Aad::from(bound.bytes()), body);
-        let tag = tag.unwrap_or_else(|_| panic!("a record of {} bytes is too long", plain.len()));
-        sealed.extend_from_slice(tag.as_ref());
+        let tag = self.key.seal(nonce, bound.bytes(), body);
+        sealed.extend_from_slice(&tag);
     }
 
     /// Opens a record, as what it must be.
     pub fn open(&self, aad: Aad<'_>, sealed: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
+        let mut plain = Vec::new();
+        self.open_into(aad, sealed, &mut plain)?;
+        Ok(plain)
+    }
+
+    /// Opens a record, as what it must be, into `plain`, whose content is replaced (by
+    /// nothing of use, if the record is refused).
+    pub fn open_into(
+        &self,
+        aad: Aad<'_>,
+        sealed: &[u8],
+        plain: &mut Vec<u8>,
+    ) -> Result<(), EnvelopeError> {
         let refused = |reason: &str| EnvelopeError::Refused {
             kind: aad.kind,
             position: hex(aad.position),
@@ -185,27 +198,24 @@ impl Envelope {
         let Some((epoch, counter)) = parse_head(head) else {
             return Err(refused("its version is not known to this program"));
         };
-        let text_bytes = body
-            .len()
-            .checked_sub(TAG_BYTES)
-            .ok_or_else(|| refused("it is cut short"))?;
-        let (ciphertext, tag) = body.split_at(text_bytes);
-        let key = self.keys.get(&epoch).ok_or_else(|| {
+        let key = if epoch == self.epoch {
+            Some(&self.key)
+        } else {
+            self.earlier.get(&epoch)
+        };
+        let key = key.ok_or_else(|| {
             refused(&format!(
                 "it was sealed in epoch {epoch}, which the table does not have"
             ))
         })?;
         let bound = Bound::new(aad);
-        let mut plain = vec![0; text_bytes];
-        key.open_separate_gather(
-            nonce(epoch, counter),
-            aead::Aad::from(bound.bytes()),
-            ciphertext,
-            tag,
-            &mut plain,
-        )
-        .map_err(|_| refused("it does not authenticate: changed, or moved from another place"))?;
-        Ok(plain)
+        let opened = key.open(nonce(epoch, counter), bound.bytes(), body, plain);
+        opened.map_err(|error| match error {
+            OpenError::Short => refused("it is cut short"),
+            OpenError::Unauthentic => {
+                refused("it does not authenticate: changed, or moved from another place")
+            }
+        })
     }
 }
 
@@ -216,11 +226,11 @@ fn parse_head(head: &[u8]) -> Option<(u32, u64)> {
     Some((epoch, counter))
 }
 
-fn nonce(epoch: u32, counter: u64) -> Nonce {
-    let mut nonce = [0; NONCE_LEN];
+fn nonce(epoch: u32, counter: u64) -> [u8; NONCE_BYTES] {
+    let mut nonce = [0; NONCE_BYTES];
     nonce[..4].copy_from_slice(&epoch.to_be_bytes());
     nonce[4..].copy_from_slice(&counter.to_be_bytes());
-    Nonce::assume_unique_for_key(nonce)
+    nonce
 }
 
 /// The associated data's bytes.

@@ -16,26 +16,29 @@ use crate::directory::Directory;
 use crate::engine::{Engine, MemoryEngine};
 use crate::error::StoreError;
 use crate::keys::Keyring;
+use crate::layers::LayeredRows;
 use crate::notes::Notes;
 use crate::snapshot::SnapshotReader;
-use crate::store::{DiskEngine, Place, State, Store};
+use crate::store::{DiskEngine, Place, State, Store, StoreOptions};
 
 /// Bytes of rows written in one batch while an engine is made.
 const BATCH_BYTES: usize = 4 << 20;
 const FIRST_ENGINE: u64 = 1;
 
 /// Makes the first engine of a directory.
-pub(crate) fn first_engine(directory: &Directory, keyring: &Keyring) -> Result<State, StoreError> {
+pub(crate) fn first_engine(
+    directory: &Directory,
+    keyring: &Keyring,
+    options: &StoreOptions,
+) -> Result<State, StoreError> {
     let engine = directory.create_engine(FIRST_ENGINE)?;
     let disk = DiskEngine {
         number: FIRST_ENGINE,
         engine: Arc::clone(&engine),
     };
-    let state = seed(
-        engine,
-        Some(disk.clone()),
-        Machine::new(keyring.digest_key()),
-    )?;
+    let rows = Arc::new(LayeredRows::new(engine, options.row_cache_bytes));
+    let machine = Machine::new(keyring.digest_key());
+    let state = seed(rows, Some(disk.clone()), machine)?;
     disk.engine.flush()?;
     directory.mark_flushed(FIRST_ENGINE, &disk.engine, state.notes.sequence)?;
     directory.point_to(FIRST_ENGINE)?;
@@ -44,7 +47,7 @@ pub(crate) fn first_engine(directory: &Directory, keyring: &Keyring) -> Result<S
 
 /// Writes an empty machine's rows.
 pub(crate) fn seed(
-    engine: Arc<dyn Engine>,
+    rows: Arc<LayeredRows>,
     disk: Option<DiskEngine>,
     machine: Machine,
 ) -> Result<State, StoreError> {
@@ -52,8 +55,8 @@ pub(crate) fn seed(
     machine.write_counters(&mut batch)?;
     let mut notes = Notes::default();
     notes.put_into(&mut batch)?;
-    engine.write(batch)?;
-    Ok(State::new(machine, engine, disk, notes))
+    rows.engine().write(&[Arc::new(batch)])?;
+    Ok(State::new(machine, rows, disk, notes))
 }
 
 impl Store {
@@ -88,7 +91,7 @@ impl Store {
         }
         let old = std::mem::replace(&mut *current, state);
         drop(current);
-        old.engine.discard_when_dropped();
+        old.rows.engine().discard_when_dropped();
         Ok(())
     }
 
@@ -119,13 +122,12 @@ impl Store {
     ) -> Result<State, StoreError> {
         copy_rows(path, &self.keyring, &**engine, notes)?;
         engine.flush()?;
-        let state =
-            State::load(Arc::clone(engine), disk.cloned(), &self.keyring).map_err(|error| {
-                StoreError::Snapshot {
-                    path: path.to_owned(),
-                    reason: error.to_string(),
-                }
-            })?;
+        let rows = LayeredRows::new(Arc::clone(engine), self.options.row_cache_bytes);
+        let state = State::load(Arc::new(rows), disk.cloned(), &self.keyring);
+        let state = state.map_err(|error| StoreError::Snapshot {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
         if let (Place::Directory(directory), Some(disk)) = (&self.place, disk) {
             directory.mark_flushed(disk.number, &disk.engine, state.notes.sequence)?;
         }
@@ -148,13 +150,13 @@ fn copy_rows(
         batch.put(space, key, value);
         if space != nautilus_machine::Space::Meta && batch_bytes >= BATCH_BYTES {
             batch_bytes = 0;
-            engine.write(std::mem::take(&mut batch))?;
+            engine.write(&[Arc::new(std::mem::take(&mut batch))])?;
         }
         Ok(())
     })?;
     let mut row = Notes::default().with(notes)?;
     row.put_into(&mut batch)?;
-    engine.write(batch)?;
+    engine.write(&[Arc::new(batch)])?;
     Ok(())
 }
 
@@ -165,12 +167,14 @@ mod tests {
 
     use super::*;
     use crate::keys::RootKey;
+    use crate::rocks_options::RocksMemory;
 
     #[test]
     fn a_crash_before_the_first_engine_counts_leaves_an_empty_store() {
         let home = TempDir::new().unwrap();
         let keyring = Keyring::new(RootKey::from_bytes([7; 32]));
-        let (directory, current) = Directory::open(home.path(), &keyring).unwrap();
+        let (directory, current) =
+            Directory::open(home.path(), &keyring, RocksMemory::default()).unwrap();
         assert_eq!(current, None);
         // Made, but CURRENT was not switched to it.
         drop(directory.create_engine(FIRST_ENGINE).unwrap());

@@ -13,11 +13,13 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
+use aws_lc_rs::aead::{AES_256_GCM, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use aws_lc_rs::{hmac, rand};
 use nautilus_machine::DigestKey;
 use zeroize::Zeroizing;
+
+use crate::cipher::SealKey;
 
 /// Bytes of a key and of a salt.
 pub(crate) const KEY_BYTES: usize = 32;
@@ -69,12 +71,12 @@ impl Keyring {
     }
 
     /// The key under which one incarnation of a directory seals.
-    pub(crate) fn epoch_key(&self, salt: &[u8; KEY_BYTES], epoch: u32) -> LessSafeKey {
+    pub(crate) fn epoch_key(&self, salt: &[u8; KEY_BYTES], epoch: u32) -> SealKey {
         self.aead_key(salt, &[b"nautilus data v1", &epoch.to_be_bytes()])
     }
 
     /// The key under which one snapshot file is sealed.
-    pub(crate) fn snapshot_key(&self, salt: &[u8; KEY_BYTES]) -> LessSafeKey {
+    pub(crate) fn snapshot_key(&self, salt: &[u8; KEY_BYTES]) -> SealKey {
         self.aead_key(salt, &[b"nautilus snapshot v1"])
     }
 
@@ -83,11 +85,11 @@ impl Keyring {
         hmac::Key::new(hmac::HMAC_SHA256, &*self.derive(&[], b"nautilus tables v1"))
     }
 
-    fn aead_key(&self, salt: &[u8], info: &[&[u8]]) -> LessSafeKey {
+    fn aead_key(&self, salt: &[u8], info: &[&[u8]]) -> SealKey {
         let okm = self.extract(salt);
         let okm = okm.expand(info, &AES_256_GCM);
         let okm = okm.unwrap_or_else(|_| panic!("HKDF refused a key of 32 bytes"));
-        LessSafeKey::new(UnboundKey::from(okm))
+        SealKey::new(UnboundKey::from(okm))
     }
 
     fn derive(&self, salt: &[u8], label: &[u8]) -> Zeroizing<[u8; KEY_BYTES]> {

@@ -11,6 +11,8 @@
 //! - What fails authentication is an error that names it, never an answer.
 //! - A crash at any point leaves one whole store: the old one or the new one.
 
+mod cache;
+mod cipher;
 mod directory;
 mod engine;
 mod envelope;
@@ -19,18 +21,24 @@ mod error;
 mod files;
 mod install;
 mod keys;
+mod layers;
 mod notes;
+mod reads;
 mod rocks;
+mod rocks_options;
+mod rocks_view;
 mod snapshot;
 mod store;
 mod view;
 
-pub use engine::{Engine, EngineError, EngineView, MemoryEngine, ViewJob};
+pub use cipher::ENCRYPTS;
+pub use engine::{Engine, EngineError, EngineMemory, EngineView, MemoryEngine, ViewJob};
 pub use envelope::{Aad, Envelope, EnvelopeError, Kind, SEAL_OVERHEAD_BYTES};
 pub use error::StoreError;
 pub use keys::{KeyError, Keyring, RootKey};
 pub use notes::NOTES_BYTES_MAX;
 pub use rocks::{Presence, RocksEngine};
+pub use rocks_options::RocksMemory;
 pub use snapshot::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_HEADER_BYTES_MAX, SnapshotInfo, read_header};
-pub use store::Store;
+pub use store::{Store, StoreOptions};
 pub use view::View;

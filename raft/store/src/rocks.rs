@@ -1,9 +1,8 @@
 //! Rows in RocksDB: positions as keys, ciphertext as values.
 //!
 //! The write-ahead log is off, because the Raft log is the only one: rows reach the
-//! disk by a flush of the memtable, and what was not flushed is replayed from the
-//! Raft log. All spaces share one column family, so that a flush, whoever starts it,
-//! is atomic over all of them. No compression: ciphertext has no redundancy.
+//! disk by a flush of the memtables, and what was not flushed is replayed from the
+//! Raft log. A flush, whoever starts it, is atomic over all spaces.
 //!
 //! Invariants
 //! - A value is opened as the row of its space at its key, or is an error.
@@ -14,25 +13,21 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use nautilus_machine::{RowBatch, RowError, Rows, Space};
+use nautilus_machine::{RowBatch, RowError, Rows, Space, StoreSizes};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, Direction, FlushOptions, IteratorMode, LogLevel, Options,
-    ReadOptions, WriteBatch, WriteOptions,
+    BottommostLevelCompaction, Cache, ColumnFamily, CompactOptions, DB, FlushOptions, ReadOptions,
+    WriteBatch, WriteOptions, properties,
 };
 
-use crate::engine::{Engine, EngineError, EngineView, ViewJob};
-use crate::envelope::{Aad, Envelope, Kind, hex};
+use crate::engine::{Engine, EngineError, EngineMemory, EngineView};
+use crate::envelope::{Aad, Envelope, Kind, POSITION_BYTES_MAX, SEAL_OVERHEAD_BYTES, hex};
+use crate::rocks_options::{self, RocksMemory, STATE, VERSIONS};
+use crate::rocks_view::SnapshotThread;
 
-/// Bytes in memory before rows go to disk by themselves.
-const MEMTABLE_BYTES: usize = 64 << 20;
-/// Bytes of (sealed) blocks kept in memory.
-const BLOCK_CACHE_BYTES: usize = 64 << 20;
-/// Bytes of RocksDB's own information log, which is quiet.
-const INFO_LOG_BYTES: usize = 1 << 20;
+/// Bytes that a scan reads ahead.
+pub(crate) const SCAN_AHEAD_BYTES: usize = 1 << 20;
 
 /// Whether the database must be there or must not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +42,9 @@ pub enum Presence {
 pub struct RocksEngine {
     /// `None` only while being dropped.
     db: Option<DB>,
+    block_cache: Cache,
+    read_options: ReadOptions,
+    write_options: WriteOptions,
     envelope: Envelope,
     path: PathBuf,
     /// Removed when dropped, if discarded.
@@ -62,13 +60,16 @@ impl RocksEngine {
         home: &Path,
         envelope: Envelope,
         presence: Presence,
+        memory: RocksMemory,
     ) -> Result<Self, EngineError> {
-        let mut options = options();
-        options.create_if_missing(presence == Presence::Create);
-        options.set_error_if_exists(presence == Presence::Create);
-        let db = DB::open(&options, path).map_err(|error| failure(path, &error))?;
+        let (families, block_cache) = rocks_options::families(memory);
+        let db = DB::open_cf_descriptors(&rocks_options::database(presence), path, families)
+            .map_err(|error| failure(path, &error))?;
         Ok(Self {
             db: Some(db),
+            block_cache,
+            read_options: ReadOptions::default(),
+            write_options: rocks_options::write(),
             envelope,
             path: path.to_owned(),
             home: home.to_owned(),
@@ -81,23 +82,32 @@ impl RocksEngine {
         &self.envelope
     }
 
-    fn db(&self) -> &DB {
+    pub(crate) fn db(&self) -> &DB {
         match &self.db {
             Some(db) => db,
             None => unreachable!("the database is closed only when the engine is dropped"),
         }
     }
 
+    fn family(&self, space: Space) -> &ColumnFamily {
+        let name = match space {
+            Space::Revision => VERSIONS,
+            Space::Lease | Space::Meta => STATE,
+        };
+        match self.db().cf_handle(name) {
+            Some(family) => family,
+            None => unreachable!("the database is opened with all its families"),
+        }
+    }
+
+    fn families(&self) -> [&ColumnFamily; 2] {
+        [self.family(Space::Revision), self.family(Space::Meta)]
+    }
+
     fn unseal(&self, space: Space, key: &[u8], sealed: &[u8]) -> Result<Bytes, RowError> {
-        let position = row_key(space, key);
+        let position = RowKey::new(space, key);
         self.envelope
-            .open(
-                Aad {
-                    kind: Kind::Row,
-                    position: &position,
-                },
-                sealed,
-            )
+            .open(position.aad(), sealed)
             .map(Bytes::from)
             .map_err(|error| self.row_error(space, key, &error.to_string()))
     }
@@ -111,22 +121,23 @@ impl RocksEngine {
         }
     }
 
-    fn get_with(
+    pub(crate) fn get_with(
         &self,
         options: &ReadOptions,
         space: Space,
         key: &[u8],
     ) -> Result<Option<Bytes>, RowError> {
+        let position = RowKey::new(space, key);
         let sealed = self
             .db()
-            .get_pinned_opt(row_key(space, key), options)
+            .get_pinned_cf_opt(self.family(space), position.bytes(), options)
             .map_err(|error| self.row_error(space, key, error.as_ref()))?;
         sealed
             .map(|sealed| self.unseal(space, key, &sealed))
             .transpose()
     }
 
-    fn scan_with(
+    pub(crate) fn scan_with(
         &self,
         mut options: ReadOptions,
         space: Space,
@@ -134,28 +145,36 @@ impl RocksEngine {
         to: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
     ) -> Result<(), RowError> {
-        let end = to.map_or_else(|| vec![space as u8 + 1], |to| row_key(space, to));
+        let end = match to {
+            Some(to) => RowKey::new(space, to).bytes().to_vec(),
+            None => vec![space as u8 + 1],
+        };
         options.set_iterate_upper_bound(end);
-        let start = row_key(space, from);
-        let rows = self
-            .db()
-            .iterator_opt(IteratorMode::From(&start, Direction::Forward), options);
-        for row in rows {
-            let (position, sealed) =
-                row.map_err(|error| self.row_error(space, from, error.as_ref()))?;
-            let key = &position[1..];
-            let value = self.unseal(space, key, &sealed)?;
+        let mut rows = self.db().raw_iterator_cf_opt(self.family(space), options);
+        rows.seek(RowKey::new(space, from).bytes());
+        while let Some((position, sealed)) = rows.item() {
+            let key = position.get(1..).unwrap_or_default();
+            let value = self.unseal(space, key, sealed)?;
             if visit(key, value).is_break() {
-                break;
+                return Ok(());
             }
+            rows.next();
         }
-        Ok(())
+        rows.status()
+            .map_err(|error| self.row_error(space, from, error.as_ref()))
+    }
+
+    /// A property, summed over the families.
+    fn property(&self, name: &rocksdb::properties::PropName) -> u64 {
+        let of = |family| self.db().property_int_value_cf(family, name);
+        let values = self.families().map(|family| of(family).ok().flatten());
+        values.into_iter().flatten().sum()
     }
 }
 
 impl Rows for RocksEngine {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, RowError> {
-        self.get_with(&ReadOptions::default(), space, key)
+        self.get_with(&self.read_options, space, key)
     }
 
     fn scan(
@@ -165,33 +184,34 @@ impl Rows for RocksEngine {
         to: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
     ) -> Result<(), RowError> {
-        self.scan_with(ReadOptions::default(), space, from, to, visit)
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        self.scan_with(options, space, from, to, visit)
     }
 }
 
 impl Engine for RocksEngine {
-    fn write(&self, batch: RowBatch) -> Result<(), EngineError> {
-        let mut writes = WriteBatch::default();
+    fn write(&self, batches: &[Arc<RowBatch>]) -> Result<(), EngineError> {
+        let rows = || batches.iter().flat_map(|batch| batch.iter());
+        let bytes = rows().map(|(_, key, row)| {
+            key.len() + row.map_or(0, Bytes::len) + SEAL_OVERHEAD_BYTES + WRITE_OVERHEAD_BYTES
+        });
+        let mut writes = WriteBatch::with_capacity_bytes(bytes.sum());
         let mut sealed = Vec::new();
-        for (space, key, value) in batch.into_writes() {
-            let position = row_key(space, &key);
-            match value {
-                Some(value) => {
+        for (space, key, row) in rows() {
+            let position = RowKey::new(space, key);
+            let family = self.family(space);
+            match row {
+                Some(row) => {
                     sealed.clear();
-                    let aad = Aad {
-                        kind: Kind::Row,
-                        position: &position,
-                    };
-                    self.envelope.seal_into(aad, &value, &mut sealed);
-                    writes.put(&position, &sealed);
+                    self.envelope.seal_into(position.aad(), row, &mut sealed);
+                    writes.put_cf(family, position.bytes(), &sealed);
                 }
-                None => writes.delete(&position),
+                None => writes.delete_cf(family, position.bytes()),
             }
         }
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
         self.db()
-            .write_opt(writes, &options)
+            .write_opt(writes, &self.write_options)
             .map_err(|error| failure(&self.path, &error))
     }
 
@@ -199,7 +219,7 @@ impl Engine for RocksEngine {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         self.db()
-            .flush_opt(&options)
+            .flush_cfs_opt(&self.families(), &options)
             .map_err(|error| failure(&self.path, &error))
     }
 
@@ -210,6 +230,36 @@ impl Engine for RocksEngine {
 
     fn discard_when_dropped(&self) {
         self.discarded.store(true, Ordering::Release);
+    }
+
+    fn sizes(&self) -> StoreSizes {
+        let memtables = self.property(properties::CUR_SIZE_ALL_MEM_TABLES);
+        let files = self.property(properties::TOTAL_SST_FILES_SIZE);
+        let living = self.property(properties::ESTIMATE_LIVE_DATA_SIZE);
+        StoreSizes {
+            total_bytes: memtables + files,
+            in_use_bytes: memtables + living.min(files),
+        }
+    }
+
+    fn defragment(&self) -> Result<(), EngineError> {
+        self.flush()?;
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        for family in self.families() {
+            self.db()
+                .compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
+        }
+        Ok(())
+    }
+
+    fn memory(&self) -> EngineMemory {
+        EngineMemory {
+            memtable_bytes: self.property(properties::SIZE_ALL_MEM_TABLES),
+            block_cache_bytes: self.block_cache.get_usage() as u64,
+            table_index_bytes: self.property(properties::ESTIMATE_TABLE_READERS_MEM),
+        }
     }
 }
 
@@ -223,110 +273,39 @@ impl Drop for RocksEngine {
     }
 }
 
-/// A RocksDB snapshot borrows its database; a thread that owns the engine keeps both
-/// until the view is read or dropped.
-struct SnapshotThread {
-    jobs: Option<SyncSender<ViewJob>>,
-    thread: Option<JoinHandle<()>>,
+/// Bytes that RocksDB's batch has beside a row, at most.
+const WRITE_OVERHEAD_BYTES: usize = 16;
+
+/// The key in RocksDB, and the position in the associated data: space ‖ key.
+struct RowKey {
+    bytes: [u8; POSITION_BYTES_MAX],
+    length: usize,
 }
 
-impl SnapshotThread {
-    fn start(engine: Arc<RocksEngine>) -> Result<Self, EngineError> {
-        let (jobs, work) = sync_channel::<ViewJob>(1);
-        let (ready, taken) = sync_channel(1);
-        let thread = thread::Builder::new()
-            .name("store-view".to_owned())
-            .spawn(move || {
-                let rows = SnapshotRows {
-                    engine: &engine,
-                    snapshot: engine.db().snapshot(),
-                };
-                // The starter waits below: it cannot be gone.
-                let _ = ready.send(());
-                if let Ok(job) = work.recv() {
-                    job(&rows);
-                }
-            })
-            .map_err(|error| EngineError::Failed(format!("no thread for a view: {error}")))?;
-        taken
-            .recv()
-            .map_err(|_| EngineError::Failed("no snapshot could be taken".to_owned()))?;
-        Ok(Self {
-            jobs: Some(jobs),
-            thread: Some(thread),
-        })
+impl RowKey {
+    fn new(space: Space, key: &[u8]) -> Self {
+        let length = 1 + key.len();
+        assert!(
+            length <= POSITION_BYTES_MAX,
+            "a row key of {} bytes",
+            key.len()
+        );
+        let mut bytes = [0; POSITION_BYTES_MAX];
+        bytes[0] = space as u8;
+        bytes[1..length].copy_from_slice(key);
+        Self { bytes, length }
     }
 
-    fn run(self, job: ViewJob) {
-        if let Some(jobs) = &self.jobs {
-            // A thread that died drops the job, and whoever waits for it is told.
-            let _ = jobs.send(job);
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    fn aad(&self) -> Aad<'_> {
+        Aad {
+            kind: Kind::Row,
+            position: self.bytes(),
         }
     }
-}
-
-impl Drop for SnapshotThread {
-    fn drop(&mut self) {
-        drop(self.jobs.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-struct SnapshotRows<'a> {
-    engine: &'a RocksEngine,
-    snapshot: rocksdb::Snapshot<'a>,
-}
-
-impl SnapshotRows<'_> {
-    fn options(&self) -> ReadOptions {
-        let mut options = ReadOptions::default();
-        options.set_snapshot(&self.snapshot);
-        options.fill_cache(false);
-        options
-    }
-}
-
-impl Rows for SnapshotRows<'_> {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, RowError> {
-        self.engine.get_with(&self.options(), space, key)
-    }
-
-    fn scan(
-        &self,
-        space: Space,
-        from: &[u8],
-        to: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], Bytes) -> ControlFlow<()>,
-    ) -> Result<(), RowError> {
-        self.engine
-            .scan_with(self.options(), space, from, to, visit)
-    }
-}
-
-/// The key in RocksDB, and the position in the associated data.
-fn row_key(space: Space, key: &[u8]) -> Vec<u8> {
-    let mut position = Vec::with_capacity(1 + key.len());
-    position.push(space as u8);
-    position.extend_from_slice(key);
-    position
-}
-
-fn options() -> Options {
-    let mut blocks = BlockBasedOptions::default();
-    blocks.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
-    blocks.set_format_version(6);
-    let mut options = Options::default();
-    options.set_block_based_table_factory(&blocks);
-    options.set_compression_type(rocksdb::DBCompressionType::None);
-    options.set_paranoid_checks(true);
-    options.set_write_buffer_size(MEMTABLE_BYTES);
-    options.set_log_level(LogLevel::Fatal);
-    options.set_keep_log_file_num(1);
-    options.set_max_log_file_size(INFO_LOG_BYTES);
-    options.set_stats_dump_period_sec(0);
-    options
 }
 
 /// RocksDB's error, as damage where it says so.

@@ -18,11 +18,11 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
-use aws_lc_rs::aead::{self, LessSafeKey, NONCE_LEN, Nonce};
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use nautilus_machine::{Digest, MACHINE_ROW, Revision, Space};
 
+use crate::cipher::{NONCE_BYTES, SealKey, TAG_BYTES};
 use crate::error::StoreError;
 use crate::keys::{KEY_BYTES, Keyring, fresh_salt};
 
@@ -32,7 +32,6 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 pub const SNAPSHOT_HEADER_BYTES_MAX: usize = SNAPSHOT_CHUNK_BYTES - TAG_BYTES;
 
 const MAGIC: &[u8; 8] = b"NAUTSNP1";
-const TAG_BYTES: usize = 16;
 const CHUNK_PLAIN_BYTES: usize = SNAPSHOT_CHUNK_BYTES - TAG_BYTES;
 /// The largest row that is believed; far above what a proposal can hold.
 const VALUE_BYTES_MAX: usize = 64 << 20;
@@ -288,14 +287,14 @@ impl<'a> SnapshotReader<'a> {
 
 /// The sealing of a file's frames, one after the other.
 struct Frames {
-    key: LessSafeKey,
+    key: SealKey,
     clear_hash: digest::Context,
     bound: [u8; 32],
     number: u64,
 }
 
 impl Frames {
-    fn new(key: LessSafeKey, clear: &[u8]) -> Self {
+    fn new(key: SealKey, clear: &[u8]) -> Self {
         let mut clear_hash = digest::Context::new(&digest::SHA256);
         clear_hash.update(clear);
         let bound = finish(clear_hash.clone());
@@ -317,37 +316,28 @@ impl Frames {
         let (nonce, aad) = self.next(last);
         let mut sealed = Vec::with_capacity(plain.len() + TAG_BYTES);
         sealed.extend_from_slice(plain);
-        let done = self
-            .key
-            .seal_in_place_append_tag(nonce, aead::Aad::from(aad), &mut sealed);
-        assert!(
-            done.is_ok(),
-            "a frame of {} bytes could not be sealed",
-            plain.len()
-        );
+        let tag = self.key.seal(nonce, &aad, &mut sealed);
+        sealed.extend_from_slice(&tag);
         sealed
     }
 
     fn open(&mut self, sealed: &[u8], last: bool) -> Option<Vec<u8>> {
         let (nonce, aad) = self.next(last);
-        let (ciphertext, tag) = sealed.split_at(sealed.len().checked_sub(TAG_BYTES)?);
-        let mut plain = vec![0; ciphertext.len()];
-        self.key
-            .open_separate_gather(nonce, aead::Aad::from(aad), ciphertext, tag, &mut plain)
-            .ok()?;
+        let mut plain = Vec::new();
+        self.key.open(nonce, &aad, sealed, &mut plain).ok()?;
         Some(plain)
     }
 
-    fn next(&mut self, last: bool) -> (Nonce, [u8; 41]) {
+    fn next(&mut self, last: bool) -> ([u8; NONCE_BYTES], [u8; 41]) {
         let number = self.number.to_be_bytes();
         self.number += 1;
-        let mut nonce = [0; NONCE_LEN];
+        let mut nonce = [0; NONCE_BYTES];
         nonce[4..].copy_from_slice(&number);
         let mut aad = [0; 41];
         aad[..32].copy_from_slice(&self.bound);
         aad[32..40].copy_from_slice(&number);
         aad[40] = u8::from(last);
-        (Nonce::assume_unique_for_key(nonce), aad)
+        (nonce, aad)
     }
 
     fn damaged(&self) -> String {

@@ -1,13 +1,14 @@
 //! The store: the machine in memory over an engine that keeps its rows.
 //!
 //! Invariants
-//! - One writer at a time (asserted); a batch is visible to readers whole or not at
-//!   all: the lock is held from the first entry's apply to the engine's write.
-//! - The caller's notes are in the same batch as the entries they belong to.
+//! - One writer at a time (asserted). An entry is visible to readers whole or not at
+//!   all: the machine's lock is held over each, and its rows are among those under
+//!   way before it is let go; they are sealed and written without it.
+//! - The engine's rows are those of whole calls of [`Store::apply`]: the caller's
+//!   notes are in the same write as the entries they belong to. A view and a flush
+//!   see the engine between two calls.
 //! - After a failure that may have left memory ahead of the rows, nothing is served
 //!   any more.
-//! - A row read outside the lock that is not there is looked up again before it is
-//!   called corrupt: a compaction or an installed snapshot may have passed by.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,30 +16,53 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use nautilus_machine::{
-    Applied, Digest, Entry, History, HistoryScan, KeyRange, LeaseId, LeaseView, LogPosition,
-    Machine, MachineError, RangeError, RangeRequest, RangeResponse, Revision, RowBatch, RowError,
-    UnixMillis, WatchError,
+    Applied, Digest, Entry, LeaseId, LeaseView, LogPosition, Machine, MachineError, Revision,
+    RowBatch, StoreSizes, UnixMillis,
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::directory::Directory;
 use crate::engine::{Engine, MemoryEngine};
 use crate::error::StoreError;
 use crate::keys::Keyring;
+use crate::layers::LayeredRows;
 use crate::notes::Notes;
 use crate::rocks::RocksEngine;
+use crate::rocks_options::RocksMemory;
 use crate::snapshot;
 use crate::view::View;
 
-/// How often a read is tried again when compactions or installs pass by.
-const READ_ATTEMPTS_MAX: usize = 16;
+/// Entries applied under one hold of the machine's lock.
+const HOLD_ENTRIES: usize = 16;
+
+/// What a store may keep in memory beside the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Bytes of rows in clear, for reads.
+    pub row_cache_bytes: usize,
+    /// The engine's part.
+    pub engine: RocksMemory,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            row_cache_bytes: 64 << 20,
+            engine: RocksMemory::default(),
+        }
+    }
+}
 
 /// The encrypted MVCC store of one node. All calls block, for disk or for locks.
 pub struct Store {
     pub(crate) keyring: Keyring,
     pub(crate) place: Place,
+    pub(crate) options: StoreOptions,
     pub(crate) state: RwLock<State>,
+    /// Whether there is a writer: a second one is a defect.
     writing: AtomicBool,
+    /// Held while the engine is behind the machine.
+    unsettled: Mutex<()>,
     flushing: Mutex<()>,
 }
 
@@ -51,7 +75,7 @@ pub(crate) enum Place {
 /// What is swapped when a snapshot is installed.
 pub(crate) struct State {
     pub(crate) machine: Machine,
-    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) rows: Arc<LayeredRows>,
     pub(crate) disk: Option<DiskEngine>,
     pub(crate) notes: Notes,
     stopped: Option<String>,
@@ -67,24 +91,24 @@ pub(crate) struct DiskEngine {
 impl State {
     /// Rebuilds memory from the rows of an engine.
     pub(crate) fn load(
-        engine: Arc<dyn Engine>,
+        rows: Arc<LayeredRows>,
         disk: Option<DiskEngine>,
         keyring: &Keyring,
     ) -> Result<Self, StoreError> {
-        let machine = Machine::restore(keyring.digest_key(), &*engine)?;
-        let notes = Notes::load(&*engine)?;
-        Ok(Self::new(machine, engine, disk, notes))
+        let machine = Machine::restore(keyring.digest_key(), &**rows.engine())?;
+        let notes = Notes::load(&**rows.engine())?;
+        Ok(Self::new(machine, rows, disk, notes))
     }
 
     pub(crate) fn new(
         machine: Machine,
-        engine: Arc<dyn Engine>,
+        rows: Arc<LayeredRows>,
         disk: Option<DiskEngine>,
         notes: Notes,
     ) -> Self {
         Self {
             machine,
-            engine,
+            rows,
             disk,
             notes,
             stopped: None,
@@ -106,9 +130,18 @@ impl State {
 }
 
 impl Store {
-    /// Opens the store in `dir`, or makes an empty one there. Reads every row once.
+    /// Opens the store in `dir`, or makes an empty one there.
     pub fn open(dir: &Path, keyring: &Keyring) -> Result<Self, StoreError> {
-        let (directory, current) = Directory::open(dir, keyring)?;
+        Self::open_with(dir, keyring, StoreOptions::default())
+    }
+
+    /// The same, with other limits.
+    pub fn open_with(
+        dir: &Path,
+        keyring: &Keyring,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let (directory, current) = Directory::open(dir, keyring, options.engine)?;
         let state = match current {
             Some(number) => {
                 let engine = directory.open_engine(number)?;
@@ -116,51 +149,75 @@ impl Store {
                     number,
                     engine: Arc::clone(&engine),
                 };
-                let state = State::load(engine, Some(disk.clone()), keyring)?;
+                let rows = Arc::new(LayeredRows::new(engine, options.row_cache_bytes));
+                let state = State::load(rows, Some(disk.clone()), keyring)?;
                 directory.check_flushed(number, &disk.engine, state.notes.sequence)?;
                 state
             }
-            None => crate::install::first_engine(&directory, keyring)?,
+            None => crate::install::first_engine(&directory, keyring, &options)?,
         };
-        Ok(Self::assemble(keyring, Place::Directory(directory), state))
+        let place = Place::Directory(directory);
+        Ok(Self::assemble(keyring, place, options, state))
     }
 
     /// A store in memory only.
     pub fn open_memory(keyring: &Keyring) -> Result<Self, StoreError> {
-        let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::default());
+        let options = StoreOptions::default();
+        let engine = Arc::new(MemoryEngine::default());
+        let rows = Arc::new(LayeredRows::new(engine, options.row_cache_bytes));
         let machine = Machine::new(keyring.digest_key());
-        let state = crate::install::seed(engine, None, machine)?;
-        Ok(Self::assemble(keyring, Place::Memory, state))
+        let state = crate::install::seed(rows, None, machine)?;
+        Ok(Self::assemble(keyring, Place::Memory, options, state))
     }
 
-    fn assemble(keyring: &Keyring, place: Place, state: State) -> Self {
+    fn assemble(keyring: &Keyring, place: Place, options: StoreOptions, state: State) -> Self {
         Self {
             keyring: keyring.clone(),
             place,
+            options,
             state: RwLock::new(state),
             writing: AtomicBool::new(false),
+            unsettled: Mutex::new(()),
             flushing: Mutex::new(()),
         }
     }
 
     /// Applies entries and writes their rows and the caller's notes in one atomic
-    /// batch. Positions must grow. Not durable before [`Store::flush`].
+    /// batch. Positions must grow. Not durable before [`Store::flush`]. Readers may
+    /// see entries, each whole, while later ones are applied.
     pub fn apply(
         &self,
         entries: &[(LogPosition, Entry)],
         notes: &[(&str, Bytes)],
     ) -> Result<Vec<Applied>, StoreError> {
         let _writer = self.writer();
-        let mut state = self.state.write();
-        state.check()?;
-        let mut notes = state.notes.with(notes)?;
-        let mut batch = RowBatch::default();
+        let (rows, mut notes) = {
+            let state = self.state.read();
+            state.check()?;
+            (Arc::clone(&state.rows), state.notes.with(notes)?)
+        };
         let mut applied = Vec::with_capacity(entries.len());
+        for held in entries.chunks(HOLD_ENTRIES) {
+            self.run(held, &rows, &mut applied)?;
+        }
+        let settled = self.settle(&rows, &mut notes);
+        let mut state = self.state.write();
+        settled.map_err(|error| state.stop(error))?;
+        state.notes = notes;
+        Ok(applied)
+    }
+
+    /// Applies a few entries, and makes them visible.
+    fn run(
+        &self,
+        entries: &[(LogPosition, Entry)],
+        rows: &LayeredRows,
+        applied: &mut Vec<Applied>,
+    ) -> Result<(), StoreError> {
+        let mut batch = RowBatch::default();
+        let mut state = self.state.write();
         for (position, entry) in entries {
-            let State {
-                machine, engine, ..
-            } = &mut *state;
-            match machine.apply(*position, entry, &**engine, &mut batch) {
+            match state.machine.apply(*position, entry, rows, &mut batch) {
                 Ok(outcome) => applied.push(outcome),
                 // The machine has not touched anything yet.
                 Err(error @ MachineError::OutOfOrder { .. }) if applied.is_empty() => {
@@ -169,14 +226,18 @@ impl Store {
                 Err(error) => return Err(state.stop(error.into())),
             }
         }
-        let written = notes
-            .put_into(&mut batch)
-            .and_then(|()| Ok(state.engine.write(batch)?));
-        if let Err(error) = written {
-            return Err(state.stop(error));
-        }
-        state.notes = notes;
-        Ok(applied)
+        // Under the lock: whoever sees the index finds the rows.
+        rows.show(batch);
+        Ok(())
+    }
+
+    /// Writes what was applied, with the machine's counters and the notes.
+    fn settle(&self, rows: &LayeredRows, notes: &mut Notes) -> Result<(), StoreError> {
+        let mut last = RowBatch::default();
+        self.state.read().machine.write_counters(&mut last)?;
+        notes.put_into(&mut last)?;
+        rows.show(last);
+        Ok(rows.settle()?)
     }
 
     /// A note of the caller's.
@@ -189,65 +250,6 @@ impl Store {
     /// Writes notes alone, in one batch. Not durable before [`Store::flush`].
     pub fn put_notes(&self, notes: &[(&str, Bytes)]) -> Result<(), StoreError> {
         self.apply(&[], notes).map(|_| ())
-    }
-
-    /// Reads a range.
-    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, RangeError> {
-        let mut last = None;
-        for _ in 0..READ_ATTEMPTS_MAX {
-            let (located, sight) = {
-                let state = self.state.read();
-                state
-                    .check()
-                    .map_err(|error| RangeError::Storage(error.to_string()))?;
-                (state.machine.locate(request)?, Sight::of(&state))
-            };
-            match located.read(&*sight.engine) {
-                Ok(response) => return Ok(response),
-                Err(error) => last = Some(self.judge(&sight, error)?),
-            }
-        }
-        Err(RangeError::Storage(too_often(last)))
-    }
-
-    /// The events of `range` from revision `from` on: about `limit` of them at most,
-    /// but never part of a revision. Everything up to `through` is there: go on from
-    /// `through + 1`, until `through` is the store's revision.
-    pub fn history(
-        &self,
-        range: &KeyRange,
-        from: Revision,
-        limit: usize,
-    ) -> Result<History, WatchError> {
-        let storage = |error: &dyn std::fmt::Display| WatchError::Storage(error.to_string());
-        let mut last = None;
-        for _ in 0..READ_ATTEMPTS_MAX {
-            let (sight, current) = {
-                let state = self.state.read();
-                state.check().map_err(|error| storage(&error))?;
-                (Sight::of(&state), state.machine.revision())
-            };
-            if from < sight.compacted {
-                return Err(WatchError::Compacted {
-                    compacted: sight.compacted,
-                });
-            }
-            let scan = HistoryScan::collect(&*sight.engine, range, from, current, limit);
-            let history = match scan {
-                Ok(mut scan) => {
-                    scan.link(&self.state.read().machine)?;
-                    scan.finish(&*sight.engine)
-                }
-                Err(error) => Err(error),
-            };
-            match history {
-                Ok(history) => return Ok(history),
-                Err(error) => {
-                    last = Some(self.judge(&sight, error).map_err(|error| storage(&error))?);
-                }
-            }
-        }
-        Err(WatchError::Storage(too_often(last)))
     }
 
     /// The newest revision.
@@ -302,11 +304,8 @@ impl Store {
         let (engine, disk, sequence) = {
             let state = self.state.read();
             state.check()?;
-            (
-                Arc::clone(&state.engine),
-                state.disk.clone(),
-                state.notes.sequence,
-            )
+            let engine = Arc::clone(state.rows.engine());
+            (engine, state.disk.clone(), state.notes.sequence)
         };
         engine.flush()?;
         match (&self.place, disk) {
@@ -317,12 +316,48 @@ impl Store {
         }
     }
 
+    /// Bytes on disk.
+    pub fn sizes(&self) -> StoreSizes {
+        self.engine().sizes()
+    }
+
+    /// Gives the space of what was deleted back to the file system. Blocks for long;
+    /// everything else goes on.
+    pub fn defragment(&self) -> Result<(), StoreError> {
+        Ok(self.engine().defragment()?)
+    }
+
+    /// Tells metrics what is in memory and on disk: call it now and then.
+    pub fn report(&self) {
+        let rows = Arc::clone(&self.state.read().rows);
+        let (memory, sizes) = (rows.engine().memory(), rows.engine().sizes());
+        let cache = rows.cache().counts();
+        let gauges = [
+            ("nautilus_store_row_cache_bytes", cache.bytes),
+            ("nautilus_store_memtable_bytes", memory.memtable_bytes),
+            ("nautilus_store_block_cache_bytes", memory.block_cache_bytes),
+            ("nautilus_store_table_index_bytes", memory.table_index_bytes),
+            ("nautilus_store_disk_bytes", sizes.total_bytes),
+            ("nautilus_store_disk_in_use_bytes", sizes.in_use_bytes),
+        ];
+        for (name, value) in gauges {
+            metrics::gauge!(name).set(value as f64);
+        }
+        metrics::counter!("nautilus_store_row_cache_hits_total").absolute(cache.hits);
+        metrics::counter!("nautilus_store_row_cache_misses_total").absolute(cache.misses);
+    }
+
+    fn engine(&self) -> Arc<dyn Engine> {
+        Arc::clone(self.state.read().rows.engine())
+    }
+
     /// The state as it is now, to be written to a snapshot file.
     pub fn view(&self) -> Result<View, StoreError> {
+        let _settled = self.unsettled.lock();
         let state = self.state.read();
         state.check()?;
         Ok(View {
-            rows: Arc::clone(&state.engine).view()?,
+            rows: Arc::clone(state.rows.engine()).view()?,
             keyring: self.keyring.clone(),
             applied: state.machine.applied(),
             revision: state.machine.revision(),
@@ -335,58 +370,30 @@ impl Store {
         snapshot::read_header(path, &self.keyring)
     }
 
-    /// Keeps out a second writer.
+    /// Keeps out a second writer, and views of what is half written.
     pub(crate) fn writer(&self) -> Writer<'_> {
         let before = self.writing.swap(true, Ordering::Acquire);
         assert!(!before, "two writers on one store");
         Writer {
             writing: &self.writing,
+            _unsettled: self.unsettled.lock(),
         }
     }
 
     /// Keeps out a flush, while engines are swapped.
-    pub(crate) fn no_flush(&self) -> parking_lot::MutexGuard<'_, ()> {
+    pub(crate) fn no_flush(&self) -> MutexGuard<'_, ()> {
         self.flushing.lock()
-    }
-
-    /// Whether a failed read is to be tried again (the error comes back) or is real.
-    fn judge(&self, sight: &Sight, error: RowError) -> Result<RowError, RangeError> {
-        let now = Sight::of(&self.state.read());
-        let moved = now.compacted != sight.compacted || !Arc::ptr_eq(&now.engine, &sight.engine);
-        if moved {
-            return Ok(error);
-        }
-        Err(RangeError::Storage(StoreError::from(error).to_string()))
     }
 }
 
 /// Held while writing.
 pub(crate) struct Writer<'a> {
     writing: &'a AtomicBool,
+    _unsettled: MutexGuard<'a, ()>,
 }
 
 impl Drop for Writer<'_> {
     fn drop(&mut self) {
         self.writing.store(false, Ordering::Release);
     }
-}
-
-/// What a read was based on.
-struct Sight {
-    engine: Arc<dyn Engine>,
-    compacted: Revision,
-}
-
-impl Sight {
-    fn of(state: &State) -> Self {
-        Self {
-            engine: Arc::clone(&state.engine),
-            compacted: state.machine.compacted_revision(),
-        }
-    }
-}
-
-fn too_often(last: Option<RowError>) -> String {
-    let last = last.map_or_else(String::new, |error| format!(", last: {error}"));
-    format!("compactions overtook the read {READ_ATTEMPTS_MAX} times{last}")
 }

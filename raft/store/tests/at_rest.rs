@@ -8,7 +8,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use nautilus_store::{SNAPSHOT_CHUNK_BYTES, Store};
-use rocksdb::{DB, Options};
+use rocksdb::{ColumnFamily, DB, Options};
 use world::{World, content, copy_dir, engine_dir, files, keyring, refused, try_content};
 
 /// RocksDB's own text files, which hold nothing of ours and are not read back.
@@ -179,12 +179,12 @@ fn a_deleted_row_is_noticed_and_named() {
     let copy = world.file("copy");
     copy_dir(&world.dir(), &copy);
     let key = version_key(30);
-    tamper(&copy, |db| db.delete(&key).unwrap());
+    tamper(&copy, |raw| raw.delete(&key));
     let text = refused(Store::open(&copy, &keyring()));
     assert!(text.contains("revision 30 position 0 is missing"), "{text}");
     // Below it the number of rows tells.
     let key = first_version_below(&world.dir(), 20);
-    tamper(&world.dir(), |db| db.delete(&key).unwrap());
+    tamper(&world.dir(), |raw| raw.delete(&key));
     let text = refused(Store::open(&world.dir(), &keyring()));
     assert!(text.contains("versions are there"), "{text}");
 }
@@ -197,11 +197,11 @@ fn rows_swapped_between_positions_are_refused() {
     store.flush().unwrap();
     drop(store);
     let (one, other) = (version_key(30), version_key(31));
-    tamper(&world.dir(), |db| {
-        let first = db.get(&one).unwrap().unwrap();
-        let second = db.get(&other).unwrap().unwrap();
-        db.put(&one, second).unwrap();
-        db.put(&other, first).unwrap();
+    tamper(&world.dir(), |raw| {
+        let first = raw.get(&one).unwrap();
+        let second = raw.get(&other).unwrap();
+        raw.put(&one, &second);
+        raw.put(&other, &first);
     });
     let text = refused(Store::open(&world.dir(), &keyring()));
     assert!(text.contains("Revision row 000000000000001e"), "{text}");
@@ -224,16 +224,16 @@ fn a_row_put_back_to_an_older_one_is_refused() {
     for (row, value) in rows.iter().zip(&old) {
         let copy = world.file("copy");
         copy_dir(&world.dir(), &copy);
-        tamper(&copy, |db| db.put(row, value).unwrap());
+        tamper(&copy, |raw| raw.put(row, value));
         let text = refused(Store::open(&copy, &keyring()));
         assert!(text.contains("one is an old one"), "{text}");
         fs::remove_dir_all(&copy).unwrap();
     }
     // Both: they fit each other, but not the mark of the last flush.
-    tamper(&world.dir(), |db| {
+    tamper(&world.dir(), |raw| {
         rows.iter()
             .zip(&old)
-            .for_each(|(row, value)| db.put(row, value).unwrap());
+            .for_each(|(row, value)| raw.put(row, value));
     });
     let text = refused(Store::open(&world.dir(), &keyring()));
     assert!(text.contains("lost or took back"), "{text}");
@@ -306,21 +306,49 @@ fn version_key(revision: u64) -> Vec<u8> {
 }
 
 /// What somebody can do who writes to the disk: change rows with RocksDB itself.
-fn tamper(dir: &Path, change: impl FnOnce(&DB)) {
-    let db = DB::open(&Options::default(), engine_dir(dir, 1).join("rows")).unwrap();
-    change(&db);
-    db.flush().unwrap();
+fn tamper(dir: &Path, change: impl FnOnce(&Raw)) {
+    let raw = Raw::open(dir);
+    change(&raw);
+    for family in ["default", "state"] {
+        raw.0.flush_cf(raw.0.cf_handle(family).unwrap()).unwrap();
+    }
 }
 
 fn read_raw(dir: &Path, key: &[u8]) -> Vec<u8> {
-    let db = DB::open(&Options::default(), engine_dir(dir, 1).join("rows")).unwrap();
-    db.get(key).unwrap().unwrap()
+    Raw::open(dir).get(key).unwrap()
 }
 
 fn first_version_below(dir: &Path, revision: u64) -> Vec<u8> {
-    let db = DB::open(&Options::default(), engine_dir(dir, 1).join("rows")).unwrap();
+    let raw = Raw::open(dir);
     let found = (2..revision)
         .map(version_key)
-        .find(|key| db.get(key).unwrap().is_some());
+        .find(|key| raw.get(key).is_some());
     found.unwrap()
+}
+
+/// The engine's rows as they stand on the disk.
+struct Raw(DB);
+
+impl Raw {
+    fn open(dir: &Path) -> Self {
+        let rows = engine_dir(dir, 1).join("rows");
+        Self(DB::open_cf(&Options::default(), rows, ["default", "state"]).unwrap())
+    }
+
+    fn family(&self, key: &[u8]) -> &ColumnFamily {
+        let name = if key[0] == 1 { "default" } else { "state" };
+        self.0.cf_handle(name).unwrap()
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.0.get_cf(self.family(key), key).unwrap()
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) {
+        self.0.put_cf(self.family(key), key, value).unwrap();
+    }
+
+    fn delete(&self, key: &[u8]) {
+        self.0.delete_cf(self.family(key), key).unwrap();
+    }
 }

@@ -52,7 +52,9 @@ impl Load {
         let note = Bytes::from_static(&[7; 24]);
         let started = Instant::now();
         for chunk in entries.chunks(batch) {
-            store.apply(chunk, &[("raft/applied", note.clone())]).unwrap();
+            store
+                .apply(chunk, &[("raft/applied", note.clone())])
+                .unwrap();
         }
         micros(started, entries.len() as u64)
     }
@@ -64,7 +66,10 @@ fn micros(started: Instant, count: u64) -> f64 {
 
 fn resident_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS"))
+        .unwrap();
     let kib: String = line.chars().filter(char::is_ascii_digit).collect();
     kib.parse::<u64>().unwrap() / 1024
 }
@@ -91,7 +96,9 @@ fn a_put_and_a_get() {
             assert_eq!(read.kvs.len(), 1);
         }
         let get = micros(started, count);
-        println!("batch {batch:5}: fresh {fresh:6.2} us, overwrite {over:6.2} us, get {get:6.2} us");
+        println!(
+            "batch {batch:5}: fresh {fresh:6.2} us, overwrite {over:6.2} us, get {get:6.2} us"
+        );
     }
 }
 
