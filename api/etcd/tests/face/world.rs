@@ -12,7 +12,7 @@ use nautilus_etcd::proto::etcdserverpb::lease_client::LeaseClient;
 use nautilus_etcd::proto::etcdserverpb::watch_client::WatchClient;
 use nautilus_etcd::proto::v3electionpb::election_client::ElectionClient;
 use nautilus_etcd::proto::v3lockpb::lock_client::LockClient;
-use nautilus_etcd::{EtcdContext, EtcdLimits, EtcdParts, serve};
+use nautilus_etcd::{AuthOptions, AutoCompaction, EtcdContext, EtcdLimits, EtcdParts, serve};
 use nautilus_machine::solo::SoloKv;
 use nautilus_machine::{
     KvHash, Maintenance, MaintenanceError, RangeError, Revision, SnapshotStream, StoreSizes,
@@ -53,6 +53,8 @@ impl World {
             node_id: MEMBER_ID,
             cluster_id: CLUSTER_ID,
             limits,
+            auth: AuthOptions::default(),
+            auto_compaction: AutoCompaction::Off,
             metrics_text: Arc::new(|| "a_metric 1\n".to_owned()),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
