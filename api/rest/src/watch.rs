@@ -214,14 +214,6 @@ impl Session {
         self.watcher = None;
         match error {
             // The client resumes after the last version it saw.
-            WatchError::Lagged { resume_after } => {
-                tracing::debug!(
-                    resource = self.resource.plural,
-                    resume_after,
-                    "watcher too slow"
-                );
-                None
-            }
             WatchError::Closed => None,
             other => Some(vec![WireEvent::Error(Failure::from(other).error)]),
         }

@@ -154,28 +154,19 @@ impl Leader {
 
     /// Rows written by registrations on any node, and by this leader itself.
     async fn follow_rows(&self, kv: &Arc<dyn Kv>, read_at: Revision) -> Ended {
-        let mut from = read_at + 1;
+        let request = WatchRequest {
+            range: WorkerRow::all(),
+            from: Some(read_at + 1),
+            previous: false,
+        };
+        let mut watcher = match kv.watch(request) {
+            Ok(watcher) => watcher,
+            Err(error) => return error.into(),
+        };
         loop {
-            let request = WatchRequest {
-                range: WorkerRow::all(),
-                from: Some(from),
-                previous: false,
-            };
-            let mut watcher = match kv.watch(request) {
-                Ok(watcher) => watcher,
+            match watcher.next().await {
+                Ok(events) => events.iter().for_each(|event| self.row_event(event)),
                 Err(error) => return error.into(),
-            };
-            loop {
-                match watcher.next().await {
-                    Ok(events) => {
-                        events.iter().for_each(|event| self.row_event(event));
-                    }
-                    Err(WatchError::Lagged { resume_after }) => {
-                        from = resume_after + 1;
-                        break;
-                    }
-                    Err(error) => return error.into(),
-                }
             }
         }
     }

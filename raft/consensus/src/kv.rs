@@ -8,7 +8,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use nautilus_machine::{
     Applied, BarrierError, Kv, Leadership, Proposal, ProposeError, RangeError, RangeRequest,
-    RangeResponse, Revision, SingleWatches, WatchError, WatchGroup, WatchRequest, Watcher,
+    RangeResponse, Revision, WatchError, WatchGroup, WatchRequest, Watcher,
 };
 use tokio::sync::{AcquireError, SemaphorePermit};
 use tokio_stream::wrappers::WatchStream;
@@ -151,8 +151,7 @@ impl Kv for KvPort {
     }
 
     fn watch_group(&self) -> Box<dyn WatchGroup> {
-        let hub = Arc::clone(&self.0.machinery.hub);
-        Box::new(SingleWatches::new(move |request| hub.watch(request)))
+        self.0.machinery.hub.group()
     }
 
     fn leadership(&self) -> Leadership {

@@ -138,9 +138,17 @@ pub(crate) fn describe_metrics() {
         "Bytes of events kept for watchers."
     );
     describe_gauge!("nautilus_watch_watchers", "Watchers of this node.");
+    describe_gauge!(
+        "nautilus_watch_slow_watchers",
+        "Watchers that catch up, from the kept events or from history."
+    );
+    describe_gauge!(
+        "nautilus_watch_queue_bytes",
+        "Bytes of events that wait for readers of watches; shared ones count once for each."
+    );
     describe_counter!(
-        "nautilus_watch_lagged_total",
-        "Watchers that fell behind the kept events and have to resume."
+        "nautilus_watch_events_total",
+        "Events given to watchers; one that two watchers get counts twice."
     );
     for outcome in ["applied", "unknown", "unavailable"] {
         counter!("nautilus_raft_proposals_total", "outcome" => outcome).increment(0);
@@ -148,10 +156,12 @@ pub(crate) fn describe_metrics() {
     counter!("nautilus_raft_leader_changes_total").increment(0);
     counter!("nautilus_raft_leader_losses_total").increment(0);
     counter!("nautilus_peer_handshakes_refused_total").increment(0);
-    counter!("nautilus_watch_lagged_total").increment(0);
+    counter!("nautilus_watch_events_total").increment(0);
     gauge!("nautilus_raft_proposals_pending").increment(0.0);
     gauge!("nautilus_watch_ring_bytes").increment(0.0);
     gauge!("nautilus_watch_watchers").increment(0.0);
+    gauge!("nautilus_watch_slow_watchers").increment(0.0);
+    gauge!("nautilus_watch_queue_bytes").increment(0.0);
 }
 
 #[cfg(test)]
