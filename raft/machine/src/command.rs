@@ -4,7 +4,9 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Digest, KeyRange, LeaseId, LogPosition, RangeRequest, Revision, UnixMillis};
+use crate::types::{
+    Digest, KeyRange, KeyValue, LeaseId, LogPosition, RangeRequest, Revision, UnixMillis,
+};
 
 /// A command on its way to the leader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,32 +53,44 @@ pub struct Entry {
 pub enum Command {
     /// Compare, then one of two lists of operations, atomically.
     Txn(Txn),
-    /// Grants a lease that ends `ttl_ms` after its last keep-alive.
+    /// Grants a lease that the leader lets end `ttl_ms` after its last renewal.
     LeaseGrant {
         /// Chosen by the proposer; refused if it lives already.
         id: LeaseId,
         /// Time to live in milliseconds, at least 1.
         ttl_ms: u64,
     },
-    /// Starts a lease's time anew.
-    LeaseKeepAlive {
-        /// Which lease.
-        id: LeaseId,
-    },
     /// Ends a lease and deletes its keys.
     LeaseRevoke {
         /// Which lease.
         id: LeaseId,
     },
-    /// Ends every lease whose deadline is not after the entry's time.
-    ExpireLeases,
-    /// Gives every lease its whole time again: a new leader's first act, so that
-    /// an election never ends a lease early.
-    ExtendLeases,
-    /// Forgets every version that is not the newest at `revision`.
+    /// Ends those of the leases that live, and deletes their keys: the leader's word
+    /// that their time has run out.
+    ExpireLeases {
+        /// Which leases; unknown ones are passed over.
+        ids: Vec<LeaseId>,
+    },
+    /// Forgets every version that is not the newest at `revision`: at once for
+    /// readers; rows that are more than one entry may remove go with
+    /// [`Command::CompactStep`].
     Compact {
         /// Not above the present revision.
         revision: Revision,
+    },
+    /// Removes the next rows that a compaction has left.
+    CompactStep,
+    /// A piece of a restore into an empty store: keys as they were, with their
+    /// revisions, versions and leases. Until the last piece nothing else is written.
+    Load {
+        /// Keys not loaded yet, in any order.
+        kvs: Vec<KeyValue>,
+        /// Leases and their times to live in milliseconds; no later than the keys that
+        /// hang on them.
+        leases: Vec<(LeaseId, u64)>,
+        /// With the last piece, the revision at which the store then stands, compacted
+        /// there.
+        last: Option<Revision>,
     },
     /// Ends a stretch of the log: every replica notes its digest here and takes a
     /// snapshot, and compares its note of the previous checkpoint with the leader's.

@@ -40,11 +40,13 @@ impl DigestKey {
         RowTerm(to_array(context.sign().as_ref()))
     }
 
-    /// The digest of a whole state: the rows' sum and the counters that are part of it.
-    pub(crate) fn state(&self, sum: &RowSum, counters: &[u64]) -> Digest {
+    /// The digest of a whole state: the rows' sums and the counters that are part of it.
+    pub(crate) fn state(&self, sums: [&RowSum; 2], counters: &[u64]) -> Digest {
         let mut context = hmac::Context::with_key(&self.0);
-        context.update(b"nautilus state v1");
-        context.update(&sum.to_bytes());
+        context.update(b"nautilus state v2");
+        for sum in sums {
+            context.update(&sum.to_bytes());
+        }
         for counter in counters {
             context.update(&counter.to_be_bytes());
         }
@@ -85,6 +87,12 @@ impl RowSum {
         bytes[..16].copy_from_slice(&self.high.to_be_bytes());
         bytes[16..].copy_from_slice(&self.low.to_be_bytes());
         bytes
+    }
+
+    /// What was added to `earlier` to come here.
+    pub(crate) fn since(mut self, earlier: &Self) -> Self {
+        self.remove(&RowTerm(earlier.to_bytes()));
+        self
     }
 
     pub(crate) fn from_bytes(bytes: &[u8; 32]) -> Self {
@@ -131,8 +139,8 @@ mod tests {
     #[test]
     fn another_key_gives_another_digest() {
         let sum = RowSum::default();
-        let one = DigestKey::new(&[1; 32]).state(&sum, &[1]);
-        let two = DigestKey::new(&[2; 32]).state(&sum, &[1]);
+        let one = DigestKey::new(&[1; 32]).state([&sum, &sum], &[1]);
+        let two = DigestKey::new(&[2; 32]).state([&sum, &sum], &[1]);
         assert_ne!(one, two);
     }
 }

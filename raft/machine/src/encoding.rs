@@ -4,12 +4,14 @@
 //! | space | key | value |
 //! |---|---|---|
 //! | Revision | revision u64 BE ‖ sub u32 BE | version byte, flags, and for a put create revision, version, lease (u64 BE each), key length u32 BE, key, value; for a tombstone key length, key |
-//! | Lease | id u64 BE | version byte, ttl ms u64 BE, renewed ms u64 BE |
+//! | Lease | id u64 BE | version byte, ttl ms u64 BE |
 //! | Meta `machine` | | version byte, counters (postcard) |
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+use crate::digest::RowSum;
+use crate::machine::Sums;
 use crate::rows::{RowError, Space};
 use crate::types::{Digest, KeyValue, LeaseId, LogPosition, Revision, UnixMillis};
 
@@ -17,22 +19,29 @@ use crate::types::{Digest, KeyValue, LeaseId, LogPosition, Revision, UnixMillis}
 pub const MACHINE_ROW: &[u8] = b"machine";
 
 const ROW_VERSION: u8 = 1;
+const LEASE_VERSION: u8 = 2;
+const COUNTERS_VERSION: u8 = 2;
 const FLAG_TOMBSTONE: u8 = 1;
 /// Set on the last change of its revision, so that a row missing at the end of a
 /// revision is noticed.
 const FLAG_LAST: u8 = 2;
 const PUT_HEAD_BYTES: usize = 2 + 8 + 8 + 8 + 4;
 const TOMBSTONE_HEAD_BYTES: usize = 2 + 4;
+/// About what the machine's own row takes.
+const COUNTERS_BYTES: usize = 256;
 
-/// The place of a change: its revision and its position within it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    pub(crate) revision: Revision,
-    pub(crate) sub: u32,
+/// The place of a change. What stands at a place never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// Its revision.
+    pub revision: Revision,
+    /// Its position within the revision, from 0.
+    pub sub: u32,
 }
 
 impl Place {
-    pub(crate) fn row_key(self) -> [u8; 12] {
+    /// The key of its row in [`Space::Revision`].
+    pub fn row_key(self) -> [u8; 12] {
         let mut key = [0; 12];
         key[..8].copy_from_slice(&self.revision.to_be_bytes());
         key[8..].copy_from_slice(&self.sub.to_be_bytes());
@@ -114,7 +123,7 @@ pub(crate) fn decode_change(place: Place, row: &Bytes) -> Result<VersionRow, Row
     let short = || broken("it is shorter than its own lengths say");
     let version = reader.u8().ok_or_else(short)?;
     if version != ROW_VERSION {
-        return Err(broken(&unknown_version(version)));
+        return Err(broken(&unknown_version(version, ROW_VERSION)));
     }
     let flags = reader.u8().ok_or_else(short)?;
     let last = flags & FLAG_LAST != 0;
@@ -150,31 +159,25 @@ pub(crate) fn lease_row_key(id: LeaseId) -> [u8; 8] {
     id.0.to_be_bytes()
 }
 
-pub(crate) fn encode_lease(ttl_ms: u64, renewed: UnixMillis) -> Bytes {
-    let mut row = BytesMut::with_capacity(17);
-    row.put_u8(ROW_VERSION);
+pub(crate) fn encode_lease(ttl_ms: u64) -> Bytes {
+    let mut row = BytesMut::with_capacity(9);
+    row.put_u8(LEASE_VERSION);
     row.put_u64(ttl_ms);
-    row.put_u64(renewed.0);
     row.freeze()
 }
 
-pub(crate) fn decode_lease(
-    key: &[u8],
-    row: &Bytes,
-) -> Result<(LeaseId, u64, UnixMillis), RowError> {
+pub(crate) fn decode_lease(key: &[u8], row: &Bytes) -> Result<(LeaseId, u64), RowError> {
     let broken = |reason: &str| row_error(Space::Lease, key, reason);
     let id: [u8; 8] = key
         .try_into()
         .map_err(|_| broken("its key is not a lease's id"))?;
     let mut reader = Reader { row, at: 0 };
     let version = reader.u8().unwrap_or_default();
-    if version != ROW_VERSION {
-        return Err(broken(&unknown_version(version)));
+    if version != LEASE_VERSION {
+        return Err(broken(&unknown_version(version, LEASE_VERSION)));
     }
-    match (reader.u64(), reader.u64(), reader.at == row.len()) {
-        (Some(ttl_ms), Some(renewed), true) => {
-            Ok((LeaseId(i64::from_be_bytes(id)), ttl_ms, UnixMillis(renewed)))
-        }
+    match (reader.u64(), reader.at == row.len()) {
+        (Some(ttl_ms), true) => Ok((LeaseId(i64::from_be_bytes(id)), ttl_ms)),
         _ => Err(broken("it is not as long as a lease")),
     }
 }
@@ -185,16 +188,29 @@ pub(crate) struct CountersRow {
     pub(crate) revision: Revision,
     pub(crate) compacted: Revision,
     pub(crate) time: UnixMillis,
-    pub(crate) leases_extended: UnixMillis,
+    pub(crate) loading: bool,
     pub(crate) applied: Option<LogPosition>,
     pub(crate) checkpoint: Option<(LogPosition, Digest)>,
     pub(crate) version_rows: u64,
     pub(crate) lease_rows: u64,
-    pub(crate) row_sum: [u8; 32],
+    pub(crate) version_sum: [u8; 32],
+    pub(crate) lease_sum: [u8; 32],
+    pub(crate) written_sum: [u8; 32],
+}
+
+impl CountersRow {
+    pub(crate) fn sums(&self) -> Sums {
+        Sums {
+            versions: RowSum::from_bytes(&self.version_sum),
+            leases: RowSum::from_bytes(&self.lease_sum),
+            written: RowSum::from_bytes(&self.written_sum),
+        }
+    }
 }
 
 pub(crate) fn encode_counters(counters: &CountersRow) -> Result<Bytes, RowError> {
-    let mut row = vec![ROW_VERSION];
+    let mut row = Vec::with_capacity(COUNTERS_BYTES);
+    row.push(COUNTERS_VERSION);
     row = postcard::to_extend(counters, row)
         .map_err(|error| row_error(Space::Meta, MACHINE_ROW, &error.to_string()))?;
     Ok(row.into())
@@ -203,10 +219,10 @@ pub(crate) fn encode_counters(counters: &CountersRow) -> Result<Bytes, RowError>
 pub(crate) fn decode_counters(row: &[u8]) -> Result<CountersRow, RowError> {
     let broken = |reason: &str| row_error(Space::Meta, MACHINE_ROW, reason);
     match row.split_first() {
-        Some((&ROW_VERSION, rest)) => {
+        Some((&COUNTERS_VERSION, rest)) => {
             postcard::from_bytes(rest).map_err(|error| broken(&error.to_string()))
         }
-        Some((version, _)) => Err(broken(&unknown_version(*version))),
+        Some((version, _)) => Err(broken(&unknown_version(*version, COUNTERS_VERSION))),
         None => Err(broken("it is empty")),
     }
 }
@@ -223,8 +239,8 @@ pub(crate) fn row_error(space: Space, key: &[u8], reason: &str) -> RowError {
     }
 }
 
-fn unknown_version(version: u8) -> String {
-    format!("its version {version} is not known to this program (it writes {ROW_VERSION})")
+fn unknown_version(version: u8, written: u8) -> String {
+    format!("its version {version} is not known to this program (it writes {written})")
 }
 
 /// Keys are bounded by the proposal's size, far below 4 GiB.

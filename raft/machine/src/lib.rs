@@ -11,11 +11,15 @@
 //!   entry that changes the key space.
 
 pub mod command;
+mod compact;
 mod digest;
 mod encoding;
 pub mod event;
+mod hash;
 mod index;
 mod lease;
+mod load;
+mod locate;
 mod machine;
 mod memory;
 pub mod outcome;
@@ -27,16 +31,21 @@ pub mod rows;
 pub mod solo;
 mod txn;
 pub mod types;
+mod varint;
 mod watching;
 mod write;
 
 pub use command::{
     Command, Compare, CompareOp, CompareTarget, Entry, Operation, Proposal, Put, TraceContext, Txn,
 };
+pub use compact::{COMPACT_STEP_BYTES_MAX, COMPACT_STEP_ROWS_MAX};
 pub use digest::DigestKey;
-pub use encoding::MACHINE_ROW;
-pub use event::{Event, EventKind, WatchedEvent};
+pub use encoding::{MACHINE_ROW, Place};
+pub use event::{AppliedEvent, Event, EventKind, WatchedEvent};
+pub use hash::KvHashScan;
 pub use lease::LeaseView;
+pub use load::LOAD_ITEMS_MAX;
+pub use locate::{Located, ReadPut};
 pub use machine::{Machine, MachineError};
 pub use memory::MemoryRows;
 pub use outcome::{Applied, Outcome, Refusal, TxnOutcome};
@@ -46,11 +55,11 @@ pub use port::{
     NewMember, NodeStatus, ProposeError, RangeError, SnapshotStream, StoreSizes, WatchError,
     WatchGroup, WatchMessage, WatchRequest, Watcher,
 };
-pub use read::{HISTORY_ROWS_MAX, History, HistoryScan, Located};
+pub use read::{HISTORY_ROWS_MAX, History, HistoryScan, read_version};
 pub use rows::{RowBatch, RowError, Rows, Space};
 pub use txn::TXN_DEPTH_MAX;
 pub use types::{
-    Digest, KeyRange, KeyValue, LeaseId, LogPosition, NodeId, RESERVED_PREFIX, RangeEnd,
-    RangeRequest, RangeResponse, Revision, UnixMillis, is_reserved,
+    Digest, KeyRange, KeyValue, LeaseId, LogPosition, NodeId, RESERVED_END, RESERVED_PREFIX,
+    RangeEnd, RangeRequest, RangeResponse, Revision, UnixMillis, is_reserved,
 };
 pub use watching::SingleWatches;

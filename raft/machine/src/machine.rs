@@ -9,12 +9,17 @@
 
 use crate::command::{Command, Entry};
 use crate::digest::{DigestKey, RowSum};
-use crate::encoding::{CountersRow, MACHINE_ROW, encode_counters, encode_lease, lease_row_key};
+use crate::encoding::{
+    Change, CountersRow, MACHINE_ROW, Place, encode_change, encode_counters, encode_lease,
+    lease_row_key,
+};
+use crate::event::AppliedEvent;
 use crate::index::KeyIndex;
 use crate::lease::{LeaseView, Leases};
+use crate::locate::Located;
 use crate::outcome::{Applied, Outcome, Refusal};
 use crate::port::RangeError;
-use crate::read::{Located, Sight, check_revision, missing};
+use crate::read::{Sight, check_revision};
 use crate::rows::{RowBatch, RowError, Rows, Space};
 use crate::txn;
 use crate::types::{Digest, LeaseId, LogPosition, RangeRequest, Revision, UnixMillis};
@@ -50,7 +55,21 @@ pub struct Machine {
     applied: Option<LogPosition>,
     checkpoint: Option<(LogPosition, Digest)>,
     version_rows: u64,
-    row_sum: RowSum,
+    /// A restore is under way: nothing else is written.
+    loading: bool,
+    sums: Sums,
+}
+
+/// The sums of the rows' terms.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Sums {
+    /// Of the version rows that are there.
+    pub(crate) versions: RowSum,
+    /// Of the leases' rows.
+    pub(crate) leases: RowSum,
+    /// Of every version row ever written: what was written since a checkpoint of the
+    /// index is known by the difference.
+    pub(crate) written: RowSum,
 }
 
 impl Machine {
@@ -66,7 +85,8 @@ impl Machine {
             applied: None,
             checkpoint: None,
             version_rows: 0,
-            row_sum: RowSum::default(),
+            loading: false,
+            sums: Sums::default(),
         }
     }
 
@@ -86,11 +106,12 @@ impl Machine {
         let counters = [
             self.revision,
             self.compacted,
-            self.leases.extended().0,
+            u64::from(self.loading),
             self.version_rows,
             self.leases.len(),
         ];
-        self.key.state(&self.row_sum, &counters)
+        let sums = [&self.sums.versions, &self.sums.leases];
+        self.key.state(sums, &counters)
     }
 
     /// The last checkpoint: where, and the digest there.
@@ -106,12 +127,6 @@ impl Machine {
     /// The time of the last entry applied.
     pub fn time(&self) -> UnixMillis {
         self.time
-    }
-
-    /// The earliest deadline of a lease: once it has passed, propose
-    /// [`Command::ExpireLeases`].
-    pub fn next_lease_deadline(&self) -> Option<UnixMillis> {
-        self.leases.next_deadline()
     }
 
     /// One lease.
@@ -130,26 +145,33 @@ impl Machine {
         Ok(Located::look_up(&self.index, request, self.revision))
     }
 
-    /// The machine's own row as it stands after the last entry. An empty store has
-    /// one too, so that a row that is missing is always an error.
+    /// How many keys the index has, deleted ones that are not compacted included.
+    pub fn index_keys(&self) -> u64 {
+        self.index.keys()
+    }
+
+    /// The memory that the index takes, in bytes.
+    pub fn index_memory_bytes(&self) -> u64 {
+        self.index.memory_bytes()
+    }
+
+    /// Whether a restore is under way, which only [`Command::Load`] goes on with.
+    pub fn is_loading(&self) -> bool {
+        self.loading
+    }
+
+    /// The machine's own row as it stands after the last entry: to be written with
+    /// every batch. An empty store has one too, so that a row that is missing is
+    /// always an error.
     pub fn write_counters(&self, batch: &mut RowBatch) -> Result<(), MachineError> {
-        let counters = CountersRow {
-            revision: self.revision,
-            compacted: self.compacted,
-            time: self.time,
-            leases_extended: self.leases.extended(),
-            applied: self.applied,
-            checkpoint: self.checkpoint,
-            version_rows: self.version_rows,
-            lease_rows: self.leases.len(),
-            row_sum: self.row_sum.to_bytes(),
-        };
-        batch.put(Space::Meta, MACHINE_ROW, encode_counters(&counters)?);
+        let counters = encode_counters(&self.counters())?;
+        batch.put(Space::Meta, MACHINE_ROW, counters);
         Ok(())
     }
 
     /// Applies one entry. Reads see the earlier writes of `batch`, which must be
-    /// written, whole, before `rows` is asked again.
+    /// written, whole and with [the machine's own row](Self::write_counters), before
+    /// `rows` is asked again.
     pub fn apply(
         &mut self,
         position: LogPosition,
@@ -165,7 +187,7 @@ impl Machine {
         let time = self.time.max(entry.time);
         let guard = entry.proposal.guard_term.unwrap_or(position.term);
         let (outcome, events) = if guard == position.term {
-            self.run(position, time, &entry.proposal.command, rows, batch)?
+            self.run(position, &entry.proposal.command, rows, batch)?
         } else {
             let refusal = Refusal::Fenced {
                 expected: guard,
@@ -175,7 +197,6 @@ impl Machine {
         };
         self.applied = Some(position);
         self.time = time;
-        self.write_counters(batch)?;
         Ok(Applied {
             position,
             time,
@@ -188,55 +209,30 @@ impl Machine {
     fn run(
         &mut self,
         position: LogPosition,
-        time: UnixMillis,
         command: &Command,
         rows: &dyn Rows,
         batch: &mut RowBatch,
-    ) -> Result<(Outcome, Vec<crate::event::Event>), MachineError> {
-        let quiet = |outcome| Ok((outcome, Vec::new()));
+    ) -> Result<Done, MachineError> {
+        if self.loading && writes_keys(command) {
+            return quiet(Outcome::Refused(Refusal::Loading));
+        }
         match command {
-            Command::Txn(txn) => {
-                let path = match txn::plan(
-                    self,
-                    Sight {
-                        rows,
-                        batch: Some(batch),
-                    },
-                    txn,
-                )? {
-                    Ok(path) => path,
-                    Err(refusal) => return quiet(Outcome::Refused(refusal)),
-                };
-                let mut edit = Edit::begin(self, rows, batch);
-                let results = edit.run(&path)?;
-                let events = edit.commit();
-                Ok((
-                    Outcome::Txn {
-                        succeeded: path.succeeded,
-                        results,
-                    },
-                    events,
-                ))
-            }
-            Command::LeaseGrant { id, ttl_ms } => quiet(self.grant(*id, *ttl_ms, time, batch)),
-            Command::LeaseKeepAlive { id } => quiet(self.keep_alive(*id, time, batch)),
+            Command::Txn(txn) => self.run_txn(txn, rows, batch),
+            Command::LeaseGrant { id, ttl_ms } => quiet(self.grant(*id, *ttl_ms, batch)),
             Command::LeaseRevoke { id } => {
                 if self.leases.get(*id).is_none() {
                     return quiet(Outcome::Refused(Refusal::LeaseNotFound));
                 }
-                self.end_leases(vec![*id], rows, batch)
+                self.end_leases(&[*id], rows, batch)
             }
-            Command::ExpireLeases => {
-                let due = self.leases.due(time);
-                self.end_leases(due, rows, batch)
-            }
-            Command::ExtendLeases => {
-                self.leases.extend_all(time);
+            Command::ExpireLeases { ids } => self.end_leases(ids, rows, batch),
+            Command::Compact { revision } => quiet(self.compact(*revision, rows, batch)?),
+            Command::CompactStep => {
+                self.sweep(rows, batch)?;
                 quiet(Outcome::Done)
             }
-            Command::Compact { revision } => {
-                let outcome = self.compact(*revision, rows, batch)?;
-                quiet(outcome)
+            Command::Load { kvs, leases, last } => {
+                quiet(self.load(kvs, leases, *last, rows, batch)?)
             }
             Command::Checkpoint { .. } => {
                 let digest = self.digest();
@@ -246,109 +242,86 @@ impl Machine {
         }
     }
 
-    fn grant(
+    fn run_txn(
         &mut self,
-        id: LeaseId,
-        ttl_ms: u64,
-        time: UnixMillis,
+        txn: &crate::command::Txn,
+        rows: &dyn Rows,
         batch: &mut RowBatch,
-    ) -> Outcome {
+    ) -> Result<Done, MachineError> {
+        let sight = Sight {
+            rows,
+            batch: Some(batch),
+        };
+        let path = match txn::plan(self, sight, txn)? {
+            Ok(path) => path,
+            Err(refusal) => return quiet(Outcome::Refused(refusal)),
+        };
+        let mut edit = Edit::begin(self, rows, batch);
+        let results = edit.run(&path)?;
+        let events = edit.commit();
+        let succeeded = path.succeeded;
+        Ok((Outcome::Txn { succeeded, results }, events))
+    }
+
+    fn grant(&mut self, id: LeaseId, ttl_ms: u64, batch: &mut RowBatch) -> Outcome {
         if id.0 == 0 || ttl_ms == 0 {
             return Outcome::Refused(Refusal::LeaseInvalid);
         }
         if self.leases.get(id).is_some() {
             return Outcome::Refused(Refusal::LeaseExists);
         }
-        self.leases.insert(id, ttl_ms, time);
-        self.put_lease_row(id, ttl_ms, time, batch);
+        self.add_lease(id, ttl_ms, batch);
         Outcome::Lease { id, ttl_ms }
     }
 
-    fn keep_alive(&mut self, id: LeaseId, time: UnixMillis, batch: &mut RowBatch) -> Outcome {
-        let Some((ttl_ms, renewed)) = self.leases.get(id).map(|l| (l.ttl_ms, l.renewed)) else {
-            return Outcome::Refused(Refusal::LeaseNotFound);
-        };
-        self.row_removed(
-            Space::Lease,
-            &lease_row_key(id),
-            &encode_lease(ttl_ms, renewed),
-        );
-        self.leases.renew(id, time);
-        self.put_lease_row(id, ttl_ms, time, batch);
-        Outcome::Lease { id, ttl_ms }
-    }
-
-    fn put_lease_row(
-        &mut self,
-        id: LeaseId,
-        ttl_ms: u64,
-        renewed: UnixMillis,
-        batch: &mut RowBatch,
-    ) {
-        let row = encode_lease(ttl_ms, renewed);
-        self.row_added(Space::Lease, &lease_row_key(id), &row);
-        batch.put(Space::Lease, &lease_row_key(id), row);
-    }
-
-    /// Ends leases and deletes their keys, in one revision.
+    /// Ends those of the leases that live, and deletes their keys, in one revision.
     fn end_leases(
         &mut self,
-        ids: Vec<LeaseId>,
+        ids: &[LeaseId],
         rows: &dyn Rows,
         batch: &mut RowBatch,
-    ) -> Result<(Outcome, Vec<crate::event::Event>), MachineError> {
+    ) -> Result<Done, MachineError> {
+        let mut ended = Vec::with_capacity(ids.len());
         let mut keys = Vec::new();
-        for id in &ids {
-            let Some(lease) = self.leases.get(*id) else {
+        for id in ids {
+            let Some(lease) = self.leases.take_keys(*id) else {
                 continue;
             };
-            let row = encode_lease(lease.ttl_ms, lease.renewed);
-            keys.extend(lease.keys.iter().cloned());
-            self.row_removed(Space::Lease, &lease_row_key(*id), &row);
-            batch.delete(Space::Lease, &lease_row_key(*id));
+            let key = lease_row_key(*id);
+            let row = encode_lease(lease.ttl_ms);
+            self.sums
+                .leases
+                .remove(&self.key.row(Space::Lease, &key, &row));
+            batch.delete(Space::Lease, &key);
+            keys.extend(lease.keys);
+            ended.push(*id);
         }
         let mut edit = Edit::begin(self, rows, batch);
         for key in &keys {
-            edit.delete(key)?;
+            edit.delete(key);
         }
         let events = edit.commit();
-        for id in &ids {
-            let ended = self.leases.remove(*id);
-            assert!(
-                ended.is_some_and(|lease| lease.keys.is_empty()),
-                "a lease that ended still has keys"
-            );
-        }
-        Ok((Outcome::LeasesEnded(ids), events))
+        Ok((Outcome::LeasesEnded(ended), events))
     }
+}
 
-    /// Removes the rows of every version that is not the newest at `revision`, all
-    /// at once: the work is proportional to the versions removed, not to the keys.
-    fn compact(
-        &mut self,
-        revision: Revision,
-        rows: &dyn Rows,
-        batch: &mut RowBatch,
-    ) -> Result<Outcome, MachineError> {
-        if revision <= self.compacted {
-            return Ok(Outcome::Refused(Refusal::Compacted));
-        }
-        if revision > self.revision {
-            return Ok(Outcome::Refused(Refusal::FutureRevision));
-        }
-        for (_, place) in self.index.compact(revision) {
-            let key = place.row_key();
-            let row = Sight {
-                rows,
-                batch: Some(batch),
-            }
-            .get(Space::Revision, &key)?;
-            let row = row.ok_or_else(|| missing(place))?;
-            self.row_removed(Space::Revision, &key, &row);
-            batch.delete(Space::Revision, &key);
-        }
-        self.compacted = revision;
-        Ok(Outcome::Done)
+/// What a command did.
+type Done = (Outcome, Vec<AppliedEvent>);
+
+fn quiet(outcome: Outcome) -> Result<Done, MachineError> {
+    Ok((outcome, Vec::new()))
+}
+
+/// Whether a restore in progress keeps the command out.
+fn writes_keys(command: &Command) -> bool {
+    match command {
+        Command::Txn(_)
+        | Command::LeaseGrant { .. }
+        | Command::LeaseRevoke { .. }
+        | Command::ExpireLeases { .. }
+        | Command::Compact { .. }
+        | Command::CompactStep => true,
+        Command::Load { .. } | Command::Checkpoint { .. } => false,
     }
 }
 
@@ -370,7 +343,24 @@ impl Machine {
             applied: counters.applied,
             checkpoint: counters.checkpoint,
             version_rows: counters.version_rows,
-            row_sum: RowSum::from_bytes(&counters.row_sum),
+            loading: counters.loading,
+            sums: counters.sums(),
+        }
+    }
+
+    pub(crate) fn counters(&self) -> CountersRow {
+        CountersRow {
+            revision: self.revision,
+            compacted: self.compacted,
+            time: self.time,
+            loading: self.loading,
+            applied: self.applied,
+            checkpoint: self.checkpoint,
+            version_rows: self.version_rows,
+            lease_rows: self.leases.len(),
+            version_sum: self.sums.versions.to_bytes(),
+            lease_sum: self.sums.leases.to_bytes(),
+            written_sum: self.sums.written.to_bytes(),
         }
     }
 
@@ -399,17 +389,56 @@ impl Machine {
         self.revision = revision;
     }
 
-    pub(crate) fn row_added(&mut self, space: Space, key: &[u8], value: &[u8]) {
-        self.row_sum.add(&self.key.row(space, key, value));
-        if space == Space::Revision {
-            self.version_rows += 1;
+    /// Notes how far a compaction goes.
+    pub(crate) fn set_compacted(&mut self, revision: Revision) {
+        assert!(
+            self.compacted < revision && revision <= self.revision,
+            "a compaction goes forward, and not beyond the present"
+        );
+        self.compacted = revision;
+    }
+
+    /// Begins a restore, or ends it at a revision.
+    pub(crate) fn set_loading(&mut self, last: Option<Revision>) {
+        self.loading = last.is_none();
+        if let Some(revision) = last {
+            self.revision = revision;
+            self.compacted = revision;
         }
     }
 
-    fn row_removed(&mut self, space: Space, key: &[u8], value: &[u8]) {
-        self.row_sum.remove(&self.key.row(space, key, value));
-        if space == Space::Revision {
-            self.version_rows -= 1;
-        }
+    /// Adds a lease that does not live.
+    pub(crate) fn add_lease(&mut self, id: LeaseId, ttl_ms: u64, batch: &mut RowBatch) {
+        self.leases.insert(id, ttl_ms);
+        let (key, row) = (lease_row_key(id), encode_lease(ttl_ms));
+        self.sums
+            .leases
+            .add(&self.key.row(Space::Lease, &key, &row));
+        batch.put(Space::Lease, &key, row);
+    }
+
+    /// Writes the row of a change.
+    pub(crate) fn write_version(
+        &mut self,
+        place: Place,
+        change: &Change,
+        last: bool,
+        batch: &mut RowBatch,
+    ) {
+        let (key, row) = (place.row_key(), encode_change(change, last));
+        let term = self.key.row(Space::Revision, &key, &row);
+        self.sums.versions.add(&term);
+        self.sums.written.add(&term);
+        self.version_rows += 1;
+        batch.put(Space::Revision, &key, row);
+    }
+
+    /// Deletes the row of a version, whose bytes are given.
+    pub(crate) fn delete_version(&mut self, place: Place, row: &[u8], batch: &mut RowBatch) {
+        let key = place.row_key();
+        let term = self.key.row(Space::Revision, &key, row);
+        self.sums.versions.remove(&term);
+        self.version_rows -= 1;
+        batch.delete(Space::Revision, &key);
     }
 }

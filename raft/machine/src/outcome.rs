@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::Event;
+use crate::event::AppliedEvent;
 use crate::types::{Digest, KeyValue, LeaseId, LogPosition, RangeResponse, Revision, UnixMillis};
 
 /// Everything one entry did: the proposer gets `outcome`, watchers get `events`.
@@ -17,7 +17,7 @@ pub struct Applied {
     /// What the proposer hears.
     pub outcome: Outcome,
     /// What watchers hear, in order.
-    pub events: Vec<Event>,
+    pub events: Vec<AppliedEvent>,
 }
 
 /// The answer to a command.
@@ -30,7 +30,7 @@ pub enum Outcome {
         /// One outcome per operation of the branch that ran.
         results: Vec<TxnOutcome>,
     },
-    /// A lease was granted or kept alive; it ends this long after the entry's time.
+    /// A lease was granted.
     Lease {
         /// Which.
         id: LeaseId,
@@ -39,7 +39,7 @@ pub enum Outcome {
     },
     /// Leases ended (revoked or expired).
     LeasesEnded(Vec<LeaseId>),
-    /// Compacted, or extended leases: nothing more to say.
+    /// Compacted, or loaded: nothing more to say.
     Done,
     /// A checkpoint was noted.
     Checkpoint {
@@ -100,6 +100,21 @@ pub enum Refusal {
     /// etcd: `mvcc: required revision is a future revision`.
     #[error("mvcc: required revision is a future revision")]
     FutureRevision,
+    /// A restore is under way.
+    #[error("a restore is under way: nothing else is written until it ends")]
+    Loading,
+    /// A restore into a store that has been written.
+    #[error("the store is not empty: it stands at revision {revision}")]
+    NotEmpty {
+        /// Where it stands.
+        revision: Revision,
+    },
+    /// A piece of a restore makes no sense.
+    #[error("this cannot be loaded: {reason}")]
+    LoadInvalid {
+        /// What is wrong, and of which key or lease.
+        reason: String,
+    },
 }
 
 /// The answer to one operation of a transaction.

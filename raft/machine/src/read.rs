@@ -11,11 +11,10 @@ use bytes::Bytes;
 
 use crate::encoding::{Change, Place, decode_change, row_error};
 use crate::event::{Event, EventKind};
-use crate::index::KeyIndex;
 use crate::machine::Machine;
 use crate::port::{RangeError, WatchError};
 use crate::rows::{RowBatch, RowError, Rows, Space};
-use crate::types::{KeyRange, KeyValue, RangeRequest, RangeResponse, Revision};
+use crate::types::{KeyRange, KeyValue, Revision};
 
 /// Rows that one call of [`HistoryScan::collect`] reads at most, but for the rest
 /// of a revision.
@@ -45,14 +44,7 @@ impl Sight<'_> {
 
     /// The put of `key` that stands at `place`.
     pub(crate) fn put(&self, key: &[u8], place: Place) -> Result<KeyValue, RowError> {
-        match self.change(place)? {
-            Change::Put(kv) if kv.key == key => Ok(kv),
-            _ => Err(row_error(
-                Space::Revision,
-                &place.row_key(),
-                "it does not hold the put that the index says it holds",
-            )),
-        }
+        put_of(place, self.change(place)?, key)
     }
 }
 
@@ -67,78 +59,33 @@ pub(crate) fn missing(place: Place) -> RowError {
     )
 }
 
-/// Reads the put of a key at a place.
-pub(crate) type ReadPut<'a> = dyn FnMut(&[u8], Place) -> Result<KeyValue, RowError> + 'a;
-
-/// A range answered from the index; the rows are yet to be read.
-#[derive(Debug, Clone)]
-pub struct Located {
-    current: Revision,
-    found: Vec<(Bytes, Place)>,
-    count: u64,
-    more: bool,
-    keys_only: bool,
+/// The version of `key` that stands at `place`; `None` if a compaction has removed it,
+/// which the caller must know to be so.
+pub fn read_version(
+    rows: &dyn Rows,
+    key: &[u8],
+    place: Place,
+) -> Result<Option<KeyValue>, RowError> {
+    let row_key = place.row_key();
+    let Some(row) = rows.get(Space::Revision, &row_key)? else {
+        return Ok(None);
+    };
+    put_of(place, decode_change(place, &row)?.change, key).map(Some)
 }
 
-impl Located {
-    pub(crate) fn look_up(index: &KeyIndex, request: &RangeRequest, current: Revision) -> Self {
-        let at = request.revision.filter(|revision| *revision != 0);
-        let limit = match request.limit {
-            _ if request.count_only => 0,
-            None | Some(0) => usize::MAX,
-            Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
-        };
-        let mut found = Vec::new();
-        let mut count = 0u64;
-        for (key, history) in index.range(&request.range) {
-            let place = match at {
-                Some(revision) => history.at(revision),
-                None => history.newest_place(),
-            };
-            let Some(place) = place else { continue };
-            count += 1;
-            if found.len() < limit {
-                found.push((key.clone(), place));
-            }
-        }
-        let more = !request.count_only && count > found.len() as u64;
-        Self {
-            current,
-            found,
-            count,
-            more,
-            keys_only: request.keys_only,
-        }
+pub(crate) fn put_of(place: Place, change: Change, key: &[u8]) -> Result<KeyValue, RowError> {
+    match change {
+        Change::Put(kv) if kv.key == key => Ok(kv),
+        _ => Err(another_put(place)),
     }
+}
 
-    pub(crate) fn read_with(self, read: &mut ReadPut<'_>) -> Result<RangeResponse, RowError> {
-        let mut kvs = Vec::with_capacity(self.found.len());
-        for (key, place) in &self.found {
-            let mut kv = read(key, *place)?;
-            if self.keys_only {
-                kv.key = key.clone();
-                kv.value = Bytes::new();
-            }
-            kvs.push(kv);
-        }
-        Ok(RangeResponse {
-            revision: self.current,
-            kvs,
-            more: self.more,
-            count: self.count,
-        })
-    }
-
-    /// Reads the rows.
-    pub fn read(self, rows: &dyn Rows) -> Result<RangeResponse, RowError> {
-        let sight = Sight { rows, batch: None };
-        self.read_with(&mut |key, place| sight.put(key, place))
-    }
-
-    /// How many rows are to be read.
-    pub fn rows(&self) -> usize {
-        self.found.len()
-    }
+fn another_put(place: Place) -> RowError {
+    row_error(
+        Space::Revision,
+        &place.row_key(),
+        "it does not hold the put that the index says it holds",
+    )
 }
 
 /// Events of the past.
@@ -229,12 +176,25 @@ impl HistoryScan {
         if self.from < compacted {
             return Err(WatchError::Compacted { compacted });
         }
-        let before = |(place, change): &(Place, Change)| {
-            let history = machine.index().get(change.key())?;
-            history.at(place.revision - 1)
+        let before = |(place, _): &(Place, Change)| {
+            // What was superseded at the compaction's own revision is compacted away,
+            // whether its row is there still or not.
+            let kept = place.revision > compacted;
+            kept.then(|| machine.index().before(*place)).flatten()
         };
         self.previous = self.changes.iter().map(before).collect();
         Ok(())
+    }
+
+    /// The events without the versions before them: for those who do not want them.
+    pub fn without_previous(self) -> History {
+        let changes = self.changes.into_iter();
+        History {
+            events: changes
+                .map(|(place, change)| event(place, change, None))
+                .collect(),
+            through: self.through,
+        }
     }
 
     /// Reads the versions before the changes.

@@ -4,6 +4,7 @@
 //! - A proposal is applied before its answer is given, with the clock's time.
 //! - A watcher reads the history itself: nothing is buffered for it, nothing is lost.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use crate::command::{Command, Entry, Proposal};
 use crate::digest::DigestKey;
 use crate::event::Event;
 use crate::lease::LeaseView;
-use crate::machine::Machine;
+use crate::machine::{Machine, MachineError};
 use crate::memory::MemoryRows;
 use crate::outcome::{Applied, Outcome};
 use crate::port::{
@@ -54,6 +55,8 @@ struct State {
     machine: Machine,
     rows: MemoryRows,
     next_index: u64,
+    /// When each lease ends unless it is kept alive.
+    deadlines: BTreeMap<LeaseId, UnixMillis>,
 }
 
 impl SoloKv {
@@ -81,6 +84,7 @@ impl SoloKv {
                     machine,
                     rows: MemoryRows::default(),
                     next_index: 0,
+                    deadlines: BTreeMap::new(),
                 }),
                 revision,
                 leadership: watch::Sender::new(leadership),
@@ -100,29 +104,55 @@ impl SoloKv {
         self.shared.leadership.send_replace(leadership);
     }
 
-    /// Applies a proposal at once; gives its events too.
+    /// Applies a proposal at once; gives its events too. Leases whose time has run out
+    /// end first.
     pub fn apply(&self, proposal: Proposal) -> Result<Applied, ProposeError> {
+        let now = (self.shared.clock)();
+        let mut state = lock(&self.shared.state);
+        let due = state.deadlines.iter().filter(|(_, at)| **at <= now);
+        let ids: Vec<LeaseId> = due.map(|(id, _)| *id).collect();
+        if !ids.is_empty() {
+            let expire = Proposal::new(Command::ExpireLeases { ids });
+            self.apply_at(&mut state, now, expire)?;
+        }
+        self.apply_at(&mut state, now, proposal)
+    }
+
+    fn apply_at(
+        &self,
+        state: &mut State,
+        now: UnixMillis,
+        proposal: Proposal,
+    ) -> Result<Applied, ProposeError> {
         let entry = Entry {
-            time: (self.shared.clock)(),
+            time: now,
             proposal,
         };
-        let term = self.shared.leadership.borrow().term;
-        let mut state = lock(&self.shared.state);
         let position = LogPosition {
-            term,
+            term: self.shared.leadership.borrow().term,
             index: state.next_index,
         };
+        let storage = |error: MachineError| ProposeError::Storage(error.to_string());
         let mut batch = RowBatch::default();
-        let State {
-            machine,
-            rows,
-            next_index,
-        } = &mut *state;
+        let machine = &mut state.machine;
         let applied = machine
-            .apply(position, &entry, rows, &mut batch)
-            .map_err(|error| ProposeError::Storage(error.to_string()))?;
-        rows.write(batch);
-        *next_index += 1;
+            .apply(position, &entry, &state.rows, &mut batch)
+            .map_err(storage)?;
+        machine.write_counters(&mut batch).map_err(storage)?;
+        state.rows.write(batch);
+        state.next_index += 1;
+        match &applied.outcome {
+            Outcome::Lease { id, ttl_ms } => {
+                let deadline = UnixMillis(now.0.saturating_add(*ttl_ms));
+                state.deadlines.insert(*id, deadline);
+            }
+            Outcome::LeasesEnded(ids) => {
+                ids.iter().for_each(|id| {
+                    state.deadlines.remove(id);
+                });
+            }
+            _ => {}
+        }
         self.shared.revision.send_replace(applied.revision);
         Ok(applied)
     }
@@ -308,21 +338,25 @@ impl Cluster for SoloKv {
 
 impl Leases for SoloKv {
     fn keep_alive(&self, id: LeaseId) -> BoxFuture<'_, Result<u64, LeaseError>> {
-        let renewed = self.apply(Proposal::new(Command::LeaseKeepAlive { id }));
-        let result = match renewed.map(|applied| applied.outcome) {
-            Ok(Outcome::Lease { ttl_ms, .. }) => Ok(ttl_ms),
-            Ok(_) => Err(LeaseError::NotFound),
-            Err(error) => Err(LeaseError::Unavailable(error.to_string())),
-        };
-        Box::pin(async move { result })
+        let now = (self.shared.clock)();
+        let mut state = lock(&self.shared.state);
+        let lease = state.machine.lease(id).ok_or(LeaseError::NotFound);
+        let renewed = lease.map(|lease| {
+            let deadline = UnixMillis(now.0.saturating_add(lease.ttl_ms));
+            state.deadlines.insert(id, deadline);
+            lease.ttl_ms
+        });
+        Box::pin(async move { renewed })
     }
 
     fn remaining(&self, id: LeaseId) -> BoxFuture<'_, Result<LeaseTimes, LeaseError>> {
         let now = (self.shared.clock)();
-        let view = self.lease(id).ok_or(LeaseError::NotFound);
-        let times = view.map(|view| LeaseTimes {
-            ttl_ms: view.ttl_ms,
-            remaining_ms: view.deadline.0.saturating_sub(now.0),
+        let state = lock(&self.shared.state);
+        let lease = state.machine.lease(id).ok_or(LeaseError::NotFound);
+        let deadline = state.deadlines.get(&id).copied().unwrap_or(now);
+        let times = lease.map(|lease| LeaseTimes {
+            ttl_ms: lease.ttl_ms,
+            remaining_ms: deadline.0.saturating_sub(now.0),
         });
         Box::pin(async move { times })
     }

@@ -12,11 +12,13 @@
 //!   sibling nested transactions; here they are refused as well.)
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
 use crate::command::{Compare, CompareOp, CompareTarget, Operation, Put, Txn};
-use crate::index::History;
+use crate::encoding::Place;
+use crate::index::{KeyParts, Life};
 use crate::machine::Machine;
 use crate::outcome::Refusal;
 use crate::port::RangeError;
@@ -47,11 +49,26 @@ pub(crate) fn plan<'a>(
     sight: Sight<'_>,
     txn: &'a Txn,
 ) -> Result<Result<Path<'a>, Refusal>, RowError> {
-    if let Err(refusal) = check_form(txn, 1).and_then(|()| check_duplicates(txn).map(|_| ())) {
+    if let Err(refusal) = check_form(txn, 1) {
+        return Ok(Err(refusal));
+    }
+    if !is_plain(txn)
+        && let Err(refusal) = check_duplicates(txn)
+    {
         return Ok(Err(refusal));
     }
     let path = choose(machine, sight, txn)?;
     Ok(check_path(machine, &path).map(|()| path))
+}
+
+/// Whether no branch has a second operation that could write the first one's key.
+fn is_plain(txn: &Txn) -> bool {
+    let is_plain = |branch: &[Operation]| match branch {
+        [] => true,
+        [one] => !matches!(one, Operation::Txn(_)),
+        _ => false,
+    };
+    is_plain(&txn.then) && is_plain(&txn.otherwise)
 }
 
 /// What can be said of the request alone; both branches count.
@@ -182,34 +199,37 @@ fn choose<'a>(machine: &Machine, sight: Sight<'_>, txn: &'a Txn) -> Result<Path<
 
 fn holds(machine: &Machine, sight: Sight<'_>, compare: &Compare) -> Result<bool, RowError> {
     let mut any = false;
-    for (key, history) in machine.index().range(&compare.range) {
-        if history.newest.is_none() {
-            continue;
-        }
-        any = true;
-        if !holds_for(sight, compare, key, history)? {
-            return Ok(false);
-        }
-    }
-    Ok(any || holds_for_none(compare))
+    let mut judged = Ok(true);
+    machine
+        .index()
+        .visit_living(&compare.range, &mut |key, place, life| {
+            any = true;
+            judged = holds_for(sight, compare, key, place, life);
+            match judged {
+                Ok(true) => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            }
+        });
+    Ok(judged? && (any || holds_for_none(compare)))
 }
 
 fn holds_for(
     sight: Sight<'_>,
     compare: &Compare,
-    key: &Bytes,
-    history: &History,
+    key: KeyParts<'_>,
+    place: Place,
+    life: Life,
 ) -> Result<bool, RowError> {
-    let (Some(life), Some(place)) = (history.newest, history.newest_place()) else {
-        return Ok(false);
-    };
     let op = compare.op;
     Ok(match &compare.target {
         CompareTarget::Version(version) => relation(op, &life.version, version),
         CompareTarget::CreateRevision(revision) => relation(op, &life.create_revision, revision),
         CompareTarget::ModRevision(revision) => relation(op, &place.revision, revision),
         CompareTarget::Lease(lease) => relation(op, &life.lease.map_or(0, |id| id.0), lease),
-        CompareTarget::Value(value) => relation(op, &sight.put(key, place)?.value, value),
+        CompareTarget::Value(value) => {
+            let kv = sight.put(&key.to_vec(), place)?;
+            relation(op, &kv.value, value)
+        }
     })
 }
 
@@ -237,8 +257,8 @@ fn check_path(machine: &Machine, path: &Path<'_>) -> Result<(), Refusal> {
     for step in &path.steps {
         match step {
             Step::Put(put) => {
-                let life = machine.index().life(&put.key);
-                if (put.ignore_value || put.ignore_lease) && life.is_none() {
+                let keeps = put.ignore_value || put.ignore_lease;
+                if keeps && machine.index().living(&put.key).is_none() {
                     return Err(Refusal::KeyNotFound);
                 }
                 if put

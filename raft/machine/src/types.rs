@@ -67,6 +67,8 @@ pub enum RangeEnd {
 /// The quorum's own keys. Faces for clients never show them: a range that does not
 /// start among them skips them.
 pub const RESERVED_PREFIX: &[u8] = b"/nautilus/";
+/// The first key after the quorum's own.
+pub const RESERVED_END: &[u8] = b"/nautilus0";
 
 /// Whether `key` is one of the quorum's own.
 pub fn is_reserved(key: &[u8]) -> bool {

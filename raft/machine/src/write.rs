@@ -6,16 +6,19 @@
 //! - The last change of the revision is marked as last.
 //! - Index, leases, events and rows say the same.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 
 use crate::command::Put;
-use crate::encoding::{Change, Place, encode_change};
-use crate::event::Event;
-use crate::index::Life;
+use crate::encoding::{Change, Place};
+use crate::event::AppliedEvent;
+use crate::index::{Life, Newest};
+use crate::locate::{Located, put_at};
 use crate::machine::Machine;
 use crate::outcome::TxnOutcome;
-use crate::read::{Located, Sight, event};
-use crate::rows::{RowBatch, RowError, Rows, Space};
+use crate::read::{Sight, event, put_of};
+use crate::rows::{RowBatch, RowError, Rows};
 use crate::txn::{Path, Step};
 use crate::types::{KeyRange, KeyValue, RangeRequest, RangeResponse, Revision};
 
@@ -25,8 +28,8 @@ pub(crate) struct Edit<'a> {
     rows: &'a dyn Rows,
     batch: &'a mut RowBatch,
     revision: Revision,
-    changes: Vec<Change>,
-    events: Vec<Event>,
+    /// Each with the place of the version before it.
+    changes: Vec<(Change, Option<Place>)>,
 }
 
 impl<'a> Edit<'a> {
@@ -42,29 +45,30 @@ impl<'a> Edit<'a> {
             batch,
             revision,
             changes: Vec::new(),
-            events: Vec::new(),
         }
     }
 
     /// Writes the rows and takes the revision, if anything changed.
-    pub(crate) fn commit(self) -> Vec<Event> {
+    pub(crate) fn commit(self) -> Vec<AppliedEvent> {
         let Self {
             machine,
             batch,
             revision,
             changes,
-            events,
             ..
         } = self;
         let count = changes.len();
-        for (sub, change) in changes.iter().enumerate() {
+        let mut events = Vec::with_capacity(count);
+        for (sub, (change, previous)) in changes.into_iter().enumerate() {
             let place = Place {
                 revision,
                 sub: position(sub),
             };
-            let row = encode_change(change, sub + 1 == count);
-            machine.row_added(Space::Revision, &place.row_key(), &row);
-            batch.put(Space::Revision, &place.row_key(), row);
+            machine.write_version(place, &change, sub + 1 == count, batch);
+            events.push(AppliedEvent {
+                event: event(place, change, None),
+                previous,
+            });
         }
         if count > 0 {
             machine.take_revision(revision);
@@ -90,65 +94,70 @@ impl<'a> Edit<'a> {
     }
 
     fn put(&mut self, put: &Put) -> Result<TxnOutcome, RowError> {
-        let life = self.machine.index().life(&put.key);
-        let prev = match self
-            .machine
-            .index()
-            .get(&put.key)
-            .and_then(|h| h.newest_place())
-        {
-            Some(place) => Some(self.read(&put.key, place)?),
-            None => None,
+        // Read only where the request or its answer needs it.
+        let prev = match self.machine.index().living(&put.key) {
+            Some((place, _)) if put.prev_kv || put.ignore_value => {
+                Some(self.read(&put.key, place)?)
+            }
+            _ => None,
         };
-        let value = match (&prev, put.ignore_value) {
-            (Some(prev), true) => prev.value.clone(),
-            _ => Bytes::copy_from_slice(&put.value),
+        let value = match &prev {
+            Some(prev) if put.ignore_value => prev.value.clone(),
+            _ => put.value.clone(),
         };
-        let lease = if put.ignore_lease {
-            life.and_then(|life| life.lease)
-        } else {
-            put.lease
-        };
-        let next = Life {
-            create_revision: life.map_or(self.revision, |life| life.create_revision),
-            version: life.map_or(0, |life| life.version) + 1,
+        let (place, revision) = (self.next_place(), self.revision);
+        let (mut lease_before, mut next) = (None, None);
+        let before = self.machine.index_mut().put(&put.key, place, |life| {
+            lease_before = life.and_then(|life| life.lease);
+            let life = Life {
+                create_revision: life.map_or(revision, |life| life.create_revision),
+                version: life.map_or(0, |life| life.version) + 1,
+                lease: if put.ignore_lease {
+                    lease_before
+                } else {
+                    put.lease
+                },
+            };
+            *next.insert(life)
+        });
+        let Some(Life {
+            create_revision,
+            version,
             lease,
+        }) = next
+        else {
+            unreachable!("the index asks for the life of what it notes")
         };
-        let place = self.next_place();
-        self.machine.index_mut().put(&put.key, place, next);
-        let key = self.machine.index().interned(&put.key);
         self.machine
             .leases_mut()
-            .attach(&key, life.and_then(|life| life.lease), lease);
-        self.record(
-            place,
-            Change::Put(KeyValue {
-                key,
-                value,
-                create_revision: next.create_revision,
-                mod_revision: self.revision,
-                version: next.version,
-                lease,
-            }),
-            prev.clone(),
-        );
+            .attach(&put.key, lease_before, lease);
+        let change = Change::Put(KeyValue {
+            key: put.key.clone(),
+            value,
+            create_revision,
+            mod_revision: revision,
+            version,
+            lease,
+        });
+        let previous = before.and_then(Newest::living).map(|(place, _)| place);
+        self.changes.push((change, previous));
         Ok(TxnOutcome::Put(prev.filter(|_| put.prev_kv)))
     }
 
     fn delete_range(&mut self, range: &KeyRange, prev_kv: bool) -> Result<TxnOutcome, RowError> {
-        let living: Vec<Bytes> = self
-            .machine
+        let mut living = Vec::new();
+        self.machine
             .index()
-            .range(range)
-            .filter(|(_, history)| history.newest.is_some())
-            .map(|(key, _)| key.clone())
-            .collect();
+            .visit_living(range, &mut |key, place, _| {
+                living.push((Bytes::from(key.to_vec()), place));
+                ControlFlow::Continue(())
+            });
         let mut prev = Vec::new();
-        for key in &living {
-            let deleted = self.delete(key)?;
+        for (key, place) in &living {
             if prev_kv {
-                prev.extend(deleted);
+                prev.push(self.read(key, *place)?);
             }
+            self.delete(key);
         }
         Ok(TxnOutcome::Delete {
             deleted: living.len() as u64,
@@ -156,17 +165,16 @@ impl<'a> Edit<'a> {
         })
     }
 
-    /// Deletes a key; gives the version deleted, if the key lived.
-    pub(crate) fn delete(&mut self, key: &Bytes) -> Result<Option<KeyValue>, RowError> {
-        let Some(place) = self.machine.index().get(key).and_then(|h| h.newest_place()) else {
-            return Ok(None);
-        };
-        let prev = self.read(key, place)?;
+    /// Deletes a key, which lives.
+    pub(crate) fn delete(&mut self, key: &Bytes) {
         let place = self.next_place();
-        self.machine.index_mut().delete(key, place);
-        self.machine.leases_mut().attach(key, prev.lease, None);
-        self.record(place, Change::Tombstone(key.clone()), Some(prev.clone()));
-        Ok(Some(prev))
+        let before = self.machine.index_mut().delete(key, place);
+        let Some((before, life)) = before.and_then(Newest::living) else {
+            panic!("a key was deleted that does not live");
+        };
+        self.machine.leases_mut().attach(key, life.lease, None);
+        let change = Change::Tombstone(key.clone());
+        self.changes.push((change, Some(before)));
     }
 
     fn range(&mut self, request: &RangeRequest) -> Result<RangeResponse, RowError> {
@@ -176,22 +184,23 @@ impl<'a> Edit<'a> {
             self.revision
         };
         let located = Located::look_up(self.machine.index(), request, current);
-        located.read_with(&mut |key, place| self.read(key, place))
+        located.read_with(&mut |place| put_at(place, self.change(place)?))
     }
 
     /// A put, of this edit, of the batch, or of the rows.
     fn read(&self, key: &[u8], place: Place) -> Result<KeyValue, RowError> {
+        put_of(place, self.change(place)?, key)
+    }
+
+    fn change(&self, place: Place) -> Result<Change, RowError> {
         if place.revision == self.revision {
-            return match &self.changes[place.sub as usize] {
-                Change::Put(kv) if kv.key == key => Ok(kv.clone()),
-                change => panic!("the index says a put stands where {change:?} was recorded"),
-            };
+            return Ok(self.changes[place.sub as usize].0.clone());
         }
-        Sight {
+        let sight = Sight {
             rows: self.rows,
             batch: Some(self.batch),
-        }
-        .put(key, place)
+        };
+        sight.change(place)
     }
 
     fn next_place(&self) -> Place {
@@ -199,11 +208,6 @@ impl<'a> Edit<'a> {
             revision: self.revision,
             sub: position(self.changes.len()),
         }
-    }
-
-    fn record(&mut self, place: Place, change: Change, prev: Option<KeyValue>) {
-        self.changes.push(change.clone());
-        self.events.push(event(place, change, prev));
     }
 }
 
