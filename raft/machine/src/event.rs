@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::encoding::Place;
 use crate::types::{KeyValue, Revision};
 
 /// What happened to the key.
@@ -35,16 +34,6 @@ impl Event {
     pub fn revision(&self) -> Revision {
         self.kv.mod_revision
     }
-}
-
-/// An event of an entry just applied. The version before it is not read unless
-/// somebody wants it: [`crate::read_version`] reads it from its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AppliedEvent {
-    /// What happened; `prev` is empty.
-    pub event: Event,
-    /// Where the version before it stands, if there was one.
-    pub previous: Option<Place>,
 }
 
 /// An event on its way to many watchers. Cheap to clone.

@@ -49,7 +49,6 @@ impl Leases {
         self.leases.keys().copied()
     }
 
-    /// Every lease's id and time to live in milliseconds, in order of ids.
     pub(crate) fn times(&self) -> impl Iterator<Item = (LeaseId, u64)> {
         self.leases.iter().map(|(id, lease)| (*id, lease.ttl_ms))
     }

@@ -10,6 +10,7 @@
 //! - A revision is given once, to one entry, and grows by exactly one for every
 //!   entry that changes the key space.
 
+mod checkpoint;
 pub mod command;
 mod compact;
 mod digest;
@@ -35,13 +36,14 @@ mod varint;
 mod watching;
 mod write;
 
+pub use checkpoint::{CHECKPOINT_PIECE_BYTES, CheckpointError, CheckpointReader, IndexCheckpoint};
 pub use command::{
     Command, Compare, CompareOp, CompareTarget, Entry, Operation, Proposal, Put, TraceContext, Txn,
 };
 pub use compact::{COMPACT_STEP_BYTES_MAX, COMPACT_STEP_ROWS_MAX};
 pub use digest::DigestKey;
 pub use encoding::{MACHINE_ROW, Place};
-pub use event::{AppliedEvent, Event, EventKind, WatchedEvent};
+pub use event::{Event, EventKind, WatchedEvent};
 pub use hash::KvHashScan;
 pub use lease::LeaseView;
 pub use load::LOAD_ITEMS_MAX;

@@ -13,7 +13,6 @@ use crate::encoding::{
     Change, CountersRow, MACHINE_ROW, Place, encode_change, encode_counters, encode_lease,
     lease_row_key,
 };
-use crate::event::AppliedEvent;
 use crate::index::KeyIndex;
 use crate::lease::{LeaseView, Leases};
 use crate::locate::Located;
@@ -23,7 +22,7 @@ use crate::read::{Sight, check_revision};
 use crate::rows::{RowBatch, RowError, Rows, Space};
 use crate::txn;
 use crate::types::{Digest, LeaseId, LogPosition, RangeRequest, Revision, UnixMillis};
-use crate::write::Edit;
+use crate::write::{Edit, Events};
 
 /// Why the machine could not go on.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -134,6 +133,11 @@ impl Machine {
         self.leases.view(id)
     }
 
+    /// Every lease's id and time to live in milliseconds, in order of ids.
+    pub fn lease_times(&self) -> Vec<(LeaseId, u64)> {
+        self.leases.times().collect()
+    }
+
     /// The ids of all leases, in order.
     pub fn lease_ids(&self) -> Vec<LeaseId> {
         self.leases.ids().collect()
@@ -193,7 +197,7 @@ impl Machine {
                 expected: guard,
                 actual: position.term,
             };
-            (Outcome::Refused(refusal), Vec::new())
+            (Outcome::Refused(refusal), Events::default())
         };
         self.applied = Some(position);
         self.time = time;
@@ -202,7 +206,8 @@ impl Machine {
             time,
             revision: self.revision,
             outcome,
-            events,
+            events: events.events,
+            previous: events.previous,
         })
     }
 
@@ -306,10 +311,10 @@ impl Machine {
 }
 
 /// What a command did.
-type Done = (Outcome, Vec<AppliedEvent>);
+type Done = (Outcome, Events);
 
 fn quiet(outcome: Outcome) -> Result<Done, MachineError> {
-    Ok((outcome, Vec::new()))
+    Ok((outcome, Events::default()))
 }
 
 /// Whether a restore in progress keeps the command out.

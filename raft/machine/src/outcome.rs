@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::AppliedEvent;
+use crate::encoding::Place;
+use crate::event::Event;
 use crate::types::{Digest, KeyValue, LeaseId, LogPosition, RangeResponse, Revision, UnixMillis};
 
 /// Everything one entry did: the proposer gets `outcome`, watchers get `events`.
@@ -16,8 +17,11 @@ pub struct Applied {
     pub revision: Revision,
     /// What the proposer hears.
     pub outcome: Outcome,
-    /// What watchers hear, in order.
-    pub events: Vec<AppliedEvent>,
+    /// What watchers hear, in order; `prev` is left out of them.
+    pub events: Vec<Event>,
+    /// Where the version before each event stands, if there was one:
+    /// [`crate::read_version`] reads it for those who want it.
+    pub previous: Vec<Option<Place>>,
 }
 
 /// The answer to a command.

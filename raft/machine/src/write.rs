@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::command::Put;
 use crate::encoding::{Change, Place};
-use crate::event::AppliedEvent;
+use crate::event::Event;
 use crate::index::{Life, Newest};
 use crate::locate::{Located, put_at};
 use crate::machine::Machine;
@@ -21,6 +21,13 @@ use crate::read::{Sight, event, put_of};
 use crate::rows::{RowBatch, RowError, Rows};
 use crate::txn::{Path, Step};
 use crate::types::{KeyRange, KeyValue, RangeRequest, RangeResponse, Revision};
+
+/// What watchers hear of an entry, and where the version before each event stands.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    pub(crate) events: Vec<Event>,
+    pub(crate) previous: Vec<Option<Place>>,
+}
 
 /// An entry's changes in the making.
 pub(crate) struct Edit<'a> {
@@ -49,7 +56,7 @@ impl<'a> Edit<'a> {
     }
 
     /// Writes the rows and takes the revision, if anything changed.
-    pub(crate) fn commit(self) -> Vec<AppliedEvent> {
+    pub(crate) fn commit(self) -> Events {
         let Self {
             machine,
             batch,
@@ -58,17 +65,18 @@ impl<'a> Edit<'a> {
             ..
         } = self;
         let count = changes.len();
-        let mut events = Vec::with_capacity(count);
+        let mut events = Events {
+            events: Vec::with_capacity(count),
+            previous: Vec::with_capacity(count),
+        };
         for (sub, (change, previous)) in changes.into_iter().enumerate() {
             let place = Place {
                 revision,
                 sub: position(sub),
             };
             machine.write_version(place, &change, sub + 1 == count, batch);
-            events.push(AppliedEvent {
-                event: event(place, change, None),
-                previous,
-            });
+            events.events.push(event(place, change, None));
+            events.previous.push(previous);
         }
         if count > 0 {
             machine.take_revision(revision);

@@ -45,12 +45,17 @@ impl Builder {
         Ok(())
     }
 
-    pub(crate) fn link(&mut self, place: Place, before: Newest) -> Result<(), OutOfOrder> {
-        if self.last_link.is_some_and(|last| last >= place) || before.place >= place {
+    pub(crate) fn link(
+        &mut self,
+        place: Place,
+        before: Place,
+        before_lives: bool,
+    ) -> Result<(), OutOfOrder> {
+        if self.last_link.is_some_and(|last| last >= place) || before >= place {
             return Err(OutOfOrder);
         }
         self.last_link = Some(place);
-        self.index.past.link(place, before);
+        self.index.past.link(place, before, before_lives);
         Ok(())
     }
 

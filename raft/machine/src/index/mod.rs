@@ -201,7 +201,7 @@ impl KeyIndex {
             }
         });
         if let Some(before) = superseded {
-            self.past.link(place, before);
+            self.past.link(place, before.place, before.life.is_some());
         }
         superseded
     }

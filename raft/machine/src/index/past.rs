@@ -40,15 +40,15 @@ struct Link {
 }
 
 impl Link {
-    fn new(place: Place, before: Newest, jump: Place, depth: u32) -> Self {
+    fn new(place: Place, before: Place, before_lives: bool, depth: u32, jump: Place) -> Self {
         Self {
             revision: place.revision,
-            before_revision: before.place.revision,
+            before_revision: before.revision,
             jump_revision: jump.revision,
             sub: place.sub,
-            before_sub: before.place.sub,
+            before_sub: before.sub,
             jump_sub: jump.sub,
-            depth_and_lives: (depth.min(DEPTH_MAX) << 1) | u32::from(before.life.is_some()),
+            depth_and_lives: (depth.min(DEPTH_MAX) << 1) | u32::from(before_lives),
         }
     }
 
@@ -97,9 +97,9 @@ pub(super) struct Past {
 
 impl Past {
     /// Notes that the version at `place` came after `before`.
-    pub(super) fn link(&mut self, place: Place, before: Newest) {
-        let (depth, jump) = self.depth_and_jump(before.place);
-        let link = Link::new(place, before, jump, depth);
+    pub(super) fn link(&mut self, place: Place, before: Place, before_lives: bool) {
+        let (depth, jump) = self.depth_and_jump(before);
+        let link = Link::new(place, before, before_lives, depth, jump);
         let last = self.pieces.back().and_then(|piece| piece.last());
         assert!(
             last.is_none_or(|last| last.place() < place),
