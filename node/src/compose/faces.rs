@@ -94,7 +94,22 @@ pub(super) async fn serve(
         config.api.listen.port(),
         stopped.clone(),
     ));
-    tracker.spawn(certificate.keep_fresh(stopped.clone()));
+    tracker.spawn(Arc::clone(&certificate).keep_fresh(stopped.clone()));
+    if let (Some(listener), Some(face)) = (&node.etcd, &config.etcd) {
+        let context = super::etcd::context(node, config, face, metrics)?;
+        let serving = nautilus_etcd::serve(
+            duplicate(listener)?,
+            Some(Arc::clone(&tls)),
+            context,
+            stopped.clone(),
+        );
+        tracing::info!(etcd = %face.endpoint.advertise, "serving");
+        tracker.spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the etcd face ended");
+            }
+        });
+    }
     let limits = ConnectionLimits {
         shutdown_grace: SHUTDOWN_GRACE,
         ..ConnectionLimits::default()
@@ -173,22 +188,21 @@ async fn pin(kv: &dyn Kv, config: &NodeConfig) -> anyhow::Result<()> {
 fn names(config: &NodeConfig) -> Vec<String> {
     let mut names: Vec<String> = BUILT_IN_NAMES.iter().map(|&name| name.to_owned()).collect();
     names.push(SERVICE_ADDRESS.to_owned());
-    let host = config
-        .api
-        .advertise
-        .rsplit_once(':')
-        .map_or("", |(host, _)| host);
-    let host = host
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_owned();
-    let others = config.api_extra_sans.iter().cloned();
-    for name in std::iter::once(host).chain(others) {
+    let etcd = config.etcd.iter().map(|face| &face.endpoint.advertise);
+    let advertised = std::iter::once(&config.api.advertise).chain(etcd);
+    let hosts = advertised.map(|address| host_of(address).to_owned());
+    for name in hosts.chain(config.api_extra_sans.iter().cloned()) {
         if !name.is_empty() && !names.contains(&name) {
             names.push(name);
         }
     }
     names
+}
+
+/// The host of `host:port`; an IPv6 address without its brackets.
+fn host_of(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or("", |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 fn facts(node: &Node, config: &NodeConfig, metrics: &PrometheusHandle) -> NodeFacts {

@@ -8,6 +8,7 @@
 //! there is no way back: a node that can't prove what it is gets no key, and without
 //! the key there is no log to read.
 
+mod etcd;
 mod faces;
 mod identity;
 mod keys;

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use nautilus_etcd::AutoCompaction;
+
 use super::settings::EtcdSettings;
 use super::{ConfigError, Endpoint, check};
 
@@ -33,8 +35,8 @@ pub(crate) struct Etcd {
     pub(crate) max_request_bytes: usize,
     /// Operations of a transaction, at most.
     pub(crate) max_txn_ops: usize,
-    /// Bytes of the store above which writes are refused (NOSPACE).
-    pub(crate) quota_backend_bytes: u64,
+    /// Bytes of the store above which writes are refused (NOSPACE); `None`: no quota.
+    pub(crate) quota_backend_bytes: Option<u64>,
     /// Streams of a connection, at most.
     pub(crate) max_concurrent_streams: u32,
     /// Which old revisions are forgotten without being asked.
@@ -47,17 +49,6 @@ pub(crate) struct Etcd {
     pub(crate) bcrypt_cost: u32,
     /// Between two progress notifications of a watch that asked for them.
     pub(crate) progress_notify_interval: Duration,
-}
-
-/// Which old revisions are forgotten without being asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AutoCompaction {
-    /// None.
-    Off,
-    /// Those older than this.
-    Periodic(Duration),
-    /// All but so many of the newest.
-    Revision(u64),
 }
 
 /// Checks the section; `None` where no listener is said: the face is off.
@@ -116,10 +107,10 @@ pub(super) fn etcd(said: EtcdSettings) -> Result<Option<Etcd>, ConfigError> {
 }
 
 /// 0 stands for the default, less for no quota at all, as in etcd.
-fn quota(said: Option<i64>) -> u64 {
+fn quota(said: Option<i64>) -> Option<u64> {
     match said {
-        None | Some(0) => QUOTA_DEFAULT,
-        Some(bytes) => u64::try_from(bytes).unwrap_or(u64::MAX),
+        None | Some(0) => Some(QUOTA_DEFAULT),
+        Some(bytes) => u64::try_from(bytes).ok(),
     }
 }
 
@@ -188,7 +179,7 @@ fn duration_or(
     })
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let mut total = Duration::ZERO;
     let mut rest = text;
     while !rest.is_empty() {
@@ -245,8 +236,8 @@ mod tests {
         assert_eq!(parse_duration("1h30m"), Some(Duration::from_secs(5400)));
         assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(parse_duration("10"), None);
-        assert_eq!(quota(Some(0)), QUOTA_DEFAULT);
-        assert_eq!(quota(Some(-1)), u64::MAX);
+        assert_eq!(quota(Some(0)), Some(QUOTA_DEFAULT));
+        assert_eq!(quota(Some(-1)), None);
         let auto = |mode, retention| auto_compaction(Some(mode), Some(retention)).expect("read");
         assert_eq!(
             auto("periodic", "8"),

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use error::ConfigError;
-pub(crate) use etcd::{AutoCompaction, Etcd};
+pub(crate) use etcd::{Etcd, parse_duration};
 pub(crate) use settings::{
     ApiSettings, AttestationSettings, EtcdSettings, LogSettings, PeerSettings, RaftSettings,
     Settings,

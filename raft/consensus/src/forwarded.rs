@@ -12,11 +12,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use nautilus_machine::NodeId;
+use nautilus_machine::{LeaseId, NodeId};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use crate::intake::{self, Attempted, Submission};
+use crate::leases::{self, Inquiry};
+use crate::lessor::Silence;
 use crate::node_core::{Attempt, Core};
 use crate::transport::PeerIdentity;
 use crate::wire::v1;
@@ -109,6 +111,8 @@ async fn read(
                     proposals.extend(Submission::of_peer(encoded, ticket));
                 }
                 Some(Question::ReadIndex(_)) => read_index(core, peer.node_id, ticket),
+                Some(Question::RenewLease(id)) => lease(core, Inquiry::Renew, id, ticket),
+                Some(Question::LeaseTimes(id)) => lease(core, Inquiry::Times, id, ticket),
                 None => ticket.send(Wire::NotTaken("an empty question".into())),
             }
         }
@@ -127,6 +131,21 @@ fn read_index(core: &Arc<Core>, _peer: NodeId, ticket: PeerTicket) {
             Err(reason) => Wire::NotTaken(reason),
         });
     });
+}
+
+fn lease(core: &Core, inquiry: Inquiry, id: i64, ticket: PeerTicket) {
+    let times = match leases::answer_here(core, inquiry, LeaseId(id)) {
+        Ok(times) => Some(v1::LeaseTimes {
+            ttl_ms: times.ttl_ms,
+            remaining_ms: times.remaining_ms,
+        }),
+        Err(Silence::NotFound) => None,
+        Err(Silence::NotLeading) => {
+            let own = core.config.node_id;
+            return ticket.send(Wire::NotTaken(format!("node {own} does not lead")));
+        }
+    };
+    ticket.send(Wire::Lease(v1::LeaseAnswer { times }));
 }
 
 /// Answers on their way out.

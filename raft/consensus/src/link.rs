@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
-use nautilus_machine::NodeId;
+use nautilus_machine::{LeaseId, LeaseTimes, NodeId};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::forwarded::{MESSAGE_BYTES, MESSAGE_ITEMS};
 use crate::intake::Attempted;
+use crate::leases::Inquiry;
 use crate::node_core::{Attempt, Core};
 use crate::peers::{Lane, chain, never_sent};
 use crate::wire::v1;
@@ -49,6 +50,7 @@ struct Waiter {
 enum Heard {
     Applied(Bytes),
     Index(u64),
+    Lease(Option<v1::LeaseTimes>),
     Failed(Attempt),
 }
 
@@ -91,7 +93,7 @@ pub(crate) async fn propose(core: &Arc<Core>, leader: NodeId, proposal: Bytes) -
             Attempt::Unknown(format!("node {leader} gave a malformed answer: {error}"))
         }),
         Ok(Heard::Failed(attempt)) => Err(attempt),
-        Ok(Heard::Index(_)) => Err(Attempt::Unknown(format!(
+        Ok(Heard::Index(_) | Heard::Lease(_)) => Err(Attempt::Unknown(format!(
             "node {leader} answered another question"
         ))),
         Err(reason) => Err(Attempt::NotTaken(reason)),
@@ -103,7 +105,32 @@ pub(crate) async fn read_index(core: &Arc<Core>, leader: NodeId) -> Result<u64, 
     match ask(core, leader, Question::ReadIndex(true)).await? {
         Heard::Index(index) => Ok(index),
         Heard::Failed(Attempt::NotTaken(reason) | Attempt::Unknown(reason)) => Err(reason),
-        Heard::Applied(_) => Err(format!("node {leader} answered another question")),
+        Heard::Applied(_) | Heard::Lease(_) => {
+            Err(format!("node {leader} answered another question"))
+        }
+    }
+}
+
+/// A lease's times, by `leader`; `None` if there is no such lease.
+pub(crate) async fn lease(
+    core: &Arc<Core>,
+    leader: NodeId,
+    inquiry: Inquiry,
+    id: LeaseId,
+) -> Result<Option<LeaseTimes>, String> {
+    let question = match inquiry {
+        Inquiry::Renew => Question::RenewLease(id.0),
+        Inquiry::Times => Question::LeaseTimes(id.0),
+    };
+    match ask(core, leader, question).await? {
+        Heard::Lease(times) => Ok(times.map(|times| LeaseTimes {
+            ttl_ms: times.ttl_ms,
+            remaining_ms: times.remaining_ms,
+        })),
+        Heard::Failed(Attempt::NotTaken(reason) | Attempt::Unknown(reason)) => Err(reason),
+        Heard::Applied(_) | Heard::Index(_) => {
+            Err(format!("node {leader} answered another question"))
+        }
     }
 }
 
@@ -207,6 +234,7 @@ async fn hear(mut answers: tonic::Streaming<v1::AskAnswer>, left: &Mutex<Left>) 
                     }
                 }),
                 Some(Wire::ReadIndex(index)) => Heard::Index(index),
+                Some(Wire::Lease(answer)) => Heard::Lease(answer.times),
                 Some(Wire::NotTaken(reason)) => Heard::Failed(Attempt::NotTaken(reason)),
                 Some(Wire::Unknown(reason)) => Heard::Failed(Attempt::Unknown(reason)),
                 None => Heard::Failed(Attempt::Unknown("an empty answer".into())),

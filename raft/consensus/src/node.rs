@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use nautilus_machine::{Cluster, Kv, LeaderChannel, LeaderHandler, Leadership, NodeId};
+use nautilus_machine::{
+    Cluster, Kv, LeaderChannel, LeaderHandler, Leadership, Leases, Maintenance, NodeId,
+};
 use nautilus_store::{Envelope, Keyring, Store};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{InitializeError as RaftInitializeError, RaftError};
@@ -25,10 +27,13 @@ use crate::error::{FatalError, InitializeError, StartError};
 use crate::hub::Hub;
 use crate::intake::Intake;
 use crate::kv::KvPort;
+use crate::leases::LeasesPort;
+use crate::lessor::Lessor;
 use crate::link::Links;
 use crate::log::{Wal, WalOptions, WriteFault};
 use crate::log_storage::LogStorage;
 use crate::loss::{self, LossDetector};
+use crate::maintenance::MaintenancePort;
 use crate::network::NetworkFactory;
 use crate::node_core::{Core, LeaderClock, SecretsSource};
 use crate::peers::Peers;
@@ -188,6 +193,16 @@ impl Consensus {
         Arc::new(ClusterPort(Arc::clone(&self.core)))
     }
 
+    /// The leases' clock.
+    pub fn leases(&self) -> Arc<dyn Leases> {
+        Arc::new(LeasesPort(Arc::clone(&self.core)))
+    }
+
+    /// The upkeep of this node's store.
+    pub fn maintenance(&self) -> Arc<dyn Maintenance> {
+        Arc::new(MaintenancePort(Arc::clone(&self.core)))
+    }
+
     /// Messages to the leader's memory.
     pub fn leader_channel(&self) -> Arc<dyn LeaderChannel> {
         Arc::new(Channel(Arc::clone(&self.core)))
@@ -278,6 +293,7 @@ fn open(
         store,
         tracker: AppliedTracker::new(None),
         newest: Newest::default(),
+        lessor: Lessor::default(),
         snapshots,
         checkpoints: watch::channel(None).0,
     };

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::applied::AppliedTracker;
 use crate::hub::Hub;
+use crate::lessor::Lessor;
 use crate::snapshots::{SnapshotFile, Snapshots, load};
 use crate::telemetry;
 use crate::types::{
@@ -49,6 +50,7 @@ pub(crate) struct Machinery {
     pub(crate) hub: Arc<Hub>,
     pub(crate) tracker: AppliedTracker,
     pub(crate) newest: Newest,
+    pub(crate) lessor: Lessor,
     pub(crate) snapshots: Snapshots,
     /// The newest checkpoint entry applied here.
     pub(crate) checkpoints: watch::Sender<Option<LogPosition>>,
@@ -70,6 +72,34 @@ impl Machinery {
     /// The time of the last entry applied.
     pub(crate) fn time(&self) -> UnixMillis {
         UnixMillis(self.newest.time_ms.load(Ordering::Acquire))
+    }
+
+    /// The leader's clock hears of leases before anybody is told that they are there.
+    fn tell_lessor(&self, applied: &Applied, entry: &Entry) {
+        match (&applied.outcome, &entry.proposal.command) {
+            (Outcome::Lease { id, ttl_ms }, _) => {
+                self.lessor.granted(Instant::now(), *id, *ttl_ms);
+            }
+            (Outcome::LeasesEnded(ids), _) => self.lessor.ended(ids),
+            (Outcome::Done, Command::Load { leases, .. }) => {
+                for (id, ttl_ms) in leases {
+                    self.lessor.granted(Instant::now(), *id, *ttl_ms);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives every event the version before it.
+    fn load_previous(&self, applied: &mut Applied) -> io::Result<()> {
+        let places = std::mem::take(&mut applied.previous);
+        for (event, place) in applied.events.iter_mut().zip(places) {
+            if let Some(place) = place {
+                let version = self.store.version(&event.kv.key, place);
+                event.prev = version.map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes both from the store.
@@ -129,8 +159,9 @@ impl StateMachine {
         }
         for (applied, (_, entry)) in applied.iter().zip(&commands) {
             self.compare_checkpoint(applied, entry)?;
+            self.shared.tell_lessor(applied, entry);
         }
-        self.announce(applied, responders, last);
+        self.announce(applied, responders, last)?;
         metrics::histogram!("nautilus_apply_duration_seconds").record(started.elapsed());
         metrics::gauge!("nautilus_applied_index").set(last.index as f64);
         Ok(())
@@ -172,7 +203,7 @@ impl StateMachine {
         mut applied: Vec<Applied>,
         responders: Vec<(LogPosition, Option<Responder>)>,
         last: LogPosition,
-    ) {
+    ) -> io::Result<()> {
         let mut replies = Vec::with_capacity(applied.len());
         for entry in &mut applied {
             let outcome = std::mem::replace(&mut entry.outcome, Outcome::Done);
@@ -188,6 +219,9 @@ impl StateMachine {
             shared.revision.store(newest.revision, Ordering::Release);
             shared.time_ms.store(newest.time.0, Ordering::Release);
         }
+        for entry in &mut applied {
+            self.shared.load_previous(entry)?;
+        }
         self.shared.hub.publish(applied);
         self.shared.tracker.advance(last);
         let mut replies = replies.into_iter().peekable();
@@ -197,6 +231,7 @@ impl StateMachine {
                 responder.send(Reply(reply));
             }
         }
+        Ok(())
     }
 
     fn compare_checkpoint(&self, applied: &Applied, entry: &Entry) -> io::Result<()> {

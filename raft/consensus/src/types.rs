@@ -112,6 +112,7 @@ impl From<AppliedReply> for Applied {
             revision,
             outcome,
             events: Vec::new(),
+            previous: Vec::new(),
         }
     }
 }

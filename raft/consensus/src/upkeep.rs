@@ -9,14 +9,16 @@ use nautilus_machine::{Command, Leadership, LogPosition, Revision};
 use openraft::async_runtime::WatchReceiver;
 
 use crate::config::Compaction;
-use crate::node_core::{Attempt, Core, now_ms};
+use crate::node_core::{Attempt, Core};
 use crate::types::TypeConfig;
 
 /// How often the leader looks at what is due.
 const TICK: Duration = Duration::from_millis(100);
-/// Revisions that one entry compacts at most: it is applied in one piece, under the
-/// store's lock and in memory, so the past goes in steps, one a round.
-const COMPACT_STEP: u64 = 5_000;
+/// Steps of a compaction in one round: what is removed must not keep the leader from
+/// its other duties.
+const COMPACT_STEPS: usize = 32;
+/// Leases that one entry ends at most.
+const EXPIRED_AT_ONCE: usize = 1000;
 /// How long a snapshot may take before the node stops waiting to shorten its log.
 const SNAPSHOT_WAIT: Duration = Duration::from_secs(600);
 
@@ -126,17 +128,9 @@ async fn duties(core: &Arc<Core>, term: u64) {
         let leadership = core.leadership.borrow();
         leadership.is_self && leadership.term == term
     };
-    // No lease may end because of the election.
-    while leads() {
-        match core.propose_in_term(term, Command::ExtendLeases).await {
-            Ok(_) => break,
-            Err(error) => explain("extending leases", &error),
-        }
-        tokio::time::sleep(TICK).await;
-    }
+    let _clock = LeaseClock::begin(core);
     let mut duty = Duty {
         past: VecDeque::new(),
-        compact_goal: 0,
         last_checkpoint: checkpoint_index(core),
     };
     let mut ticks = tokio::time::interval(TICK);
@@ -163,17 +157,12 @@ fn checkpoint_index(core: &Core) -> u64 {
 struct Duty {
     /// Revisions and when they were the newest.
     past: VecDeque<(Instant, Revision)>,
-    /// Everything before this revision is to go.
-    compact_goal: Revision,
     last_checkpoint: u64,
 }
 
 impl Duty {
     async fn round(&mut self, core: &Arc<Core>, term: u64) -> Result<(), Attempt> {
-        let due = core.store().next_lease_deadline();
-        if due.is_some_and(|due| due.0 <= now_ms()) {
-            core.propose_in_term(term, Command::ExpireLeases).await?;
-        }
+        expire_leases(core, term).await?;
         let applied = core.applied().map_or(0, |position| position.index);
         if applied.saturating_sub(self.last_checkpoint) >= core.config.checkpoint_every_entries {
             let previous = core.store().checkpoint();
@@ -182,18 +171,19 @@ impl Duty {
                 .await?;
             self.last_checkpoint = reply.position.index;
         }
-        if let Some(revision) = self.compact_to(core) {
+        let (newest, compacted) = (core.store().revision(), core.store().compacted_revision());
+        if let Some(revision) = self.due(core.config.compaction, newest, compacted) {
             core.propose_in_term(term, Command::Compact { revision })
                 .await?;
         }
+        // Others compact too: what any of them has left is removed here.
+        for _ in 0..COMPACT_STEPS {
+            if !core.store().compaction_pending() {
+                break;
+            }
+            core.propose_in_term(term, Command::CompactStep).await?;
+        }
         Ok(())
-    }
-
-    fn compact_to(&mut self, core: &Core) -> Option<Revision> {
-        let (newest, compacted) = (core.store().revision(), core.store().compacted_revision());
-        let due = self.due(core.config.compaction, newest, compacted);
-        self.compact_goal = self.compact_goal.max(due.unwrap_or_default());
-        next_step(self.compact_goal, compacted)
     }
 
     /// The revision up to which the past is due to be forgotten, if any is.
@@ -228,9 +218,41 @@ impl Duty {
     }
 }
 
-/// Where the next compaction on the way to `goal` stops.
-fn next_step(goal: Revision, compacted: Revision) -> Option<Revision> {
-    (goal > compacted).then(|| goal.min(compacted.saturating_add(COMPACT_STEP)))
+/// The clock of leases runs on this node as long as it leads.
+struct LeaseClock<'a>(&'a Core);
+
+impl<'a> LeaseClock<'a> {
+    fn begin(core: &'a Core) -> Self {
+        let (lessor, store) = (&core.machinery.lessor, core.store());
+        lessor.begin();
+        let ids = store.lease_ids();
+        let leases = ids
+            .into_iter()
+            .filter_map(|id| Some((id, store.lease(id)?.ttl_ms)));
+        lessor.add(Instant::now(), leases.collect::<Vec<_>>());
+        Self(core)
+    }
+}
+
+impl Drop for LeaseClock<'_> {
+    fn drop(&mut self) {
+        self.0.machinery.lessor.end();
+    }
+}
+
+async fn expire_leases(core: &Arc<Core>, term: u64) -> Result<(), Attempt> {
+    let lessor = &core.machinery.lessor;
+    loop {
+        let ids = lessor.due(Instant::now(), EXPIRED_AT_ONCE);
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let ending = Command::ExpireLeases { ids: ids.clone() };
+        if let Err(error) = core.propose_in_term(term, ending).await {
+            lessor.again(&ids);
+            return Err(error);
+        }
+    }
 }
 
 /// After every checkpoint applied here: a snapshot, then a shorter log.
@@ -281,20 +303,5 @@ async fn snapshot_and_purge(core: &Core, checkpoint: LogPosition) {
     if upto > purged {
         // A core that stopped says so by itself.
         let _ = core.raft.trigger().purge_log(upto).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_past_is_compacted_in_steps_and_wholly() {
-        let (goal, mut compacted, mut steps) = (3 * COMPACT_STEP + 7, 0, 0);
-        while let Some(next) = next_step(goal, compacted) {
-            assert!(next > compacted && next - compacted <= COMPACT_STEP);
-            (compacted, steps) = (next, steps + 1);
-        }
-        assert_eq!((compacted, steps), (goal, 4));
     }
 }

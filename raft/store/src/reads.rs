@@ -7,14 +7,16 @@
 use std::sync::Arc;
 
 use nautilus_machine::{
-    History, HistoryScan, KeyRange, RangeError, RangeRequest, RangeResponse, Revision, RowError,
-    WatchError,
+    History, HistoryScan, KeyRange, KeyValue, KvHash, Place, RangeError, RangeRequest,
+    RangeResponse, Revision, RowError, WatchError, read_version,
 };
 
 use crate::error::StoreError;
 use crate::layers::LayeredRows;
 use crate::store::{State, Store};
 
+/// Rows that a hash reads at a time.
+const HASH_STEP_ROWS: usize = 4096;
 /// How often a read is tried again when compactions or installs pass by.
 const READ_ATTEMPTS_MAX: usize = 16;
 
@@ -36,6 +38,36 @@ impl Store {
             }
         }
         Err(RangeError::Storage(too_often(last)))
+    }
+
+    /// The hash of every version up to `revision` (the newest when absent) that
+    /// compaction has kept. Blocks for as long as all rows take to be read.
+    pub fn hash_kv(&self, revision: Option<Revision>) -> Result<KvHash, RangeError> {
+        let storage = |error: &dyn std::fmt::Display| RangeError::Storage(error.to_string());
+        let (mut scan, view) = {
+            // Between two writes, so that the engine has every row that the index names.
+            let _settled = self.unsettled.lock();
+            let state = self.state.read();
+            state.check().map_err(|error| storage(&error))?;
+            let view = Arc::clone(state.rows.engine()).view();
+            (
+                state.machine.hash_scan(revision)?,
+                view.map_err(|error| storage(&error))?,
+            )
+        };
+        let hashed = view.read(move |rows| {
+            while !scan.step(rows, HASH_STEP_ROWS)? {}
+            Ok::<_, RowError>(scan.finish())
+        });
+        hashed
+            .map_err(|error| storage(&error))?
+            .map_err(|error| storage(&error))
+    }
+
+    /// The version of `key` at `place`; `None` if it is compacted away.
+    pub fn version(&self, key: &[u8], place: Place) -> Result<Option<KeyValue>, RowError> {
+        let rows = Arc::clone(&self.state.read().rows);
+        read_version(&*rows, key, place)
     }
 
     /// The events of `range` from revision `from` on: about `limit` of them at most,

@@ -62,7 +62,7 @@ pub struct Store {
     /// Whether there is a writer: a second one is a defect.
     writing: AtomicBool,
     /// Held while the engine is behind the machine.
-    unsettled: Mutex<()>,
+    pub(crate) unsettled: Mutex<()>,
     flushing: Mutex<()>,
 }
 
@@ -283,9 +283,9 @@ impl Store {
         self.state.read().machine.time()
     }
 
-    /// The earliest deadline of a lease.
-    pub fn next_lease_deadline(&self) -> Option<UnixMillis> {
-        self.state.read().machine.next_lease_deadline()
+    /// Whether rows that a compaction has passed are still there.
+    pub fn compaction_pending(&self) -> bool {
+        self.state.read().machine.compaction_pending()
     }
 
     /// One lease.
