@@ -30,9 +30,18 @@ Examples:
   nautilus down --dir q
   nautilus node --config /etc/nautilus/node.toml    one real node";
 
+const VERSION: &str = if nautilus_store::ENCRYPTS {
+    env!("CARGO_PKG_VERSION")
+} else {
+    concat!(
+        env!("CARGO_PKG_VERSION"),
+        " with the null cipher: encrypts nothing, for benchmarks only"
+    )
+};
+
 /// The whole command line.
 #[derive(Parser)]
-#[command(name = "nautilus", version, about = ABOUT, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(name = "nautilus", version = VERSION, about = ABOUT, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 struct Cli {
     #[command(flatten)]
     global: Global,

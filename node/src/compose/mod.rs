@@ -105,6 +105,7 @@ impl Node {
             None => None,
         };
         let identity = Arc::new(Identity::new(&config.attestation)?);
+        check_cipher(config)?;
         tracing::info!(
             node = config.node_id,
             quorum = %config.cluster_id,
@@ -169,6 +170,24 @@ impl Node {
             }
         }
     }
+}
+
+/// A build that encrypts nothing serves benchmarks, and says so.
+fn check_cipher(config: &NodeConfig) -> anyhow::Result<()> {
+    if nautilus_store::ENCRYPTS {
+        return Ok(());
+    }
+    if !config.attestation.allow_simulated {
+        return Err(Failure::Usage.error(
+            "this build has the null cipher, which encrypts nothing, and serves benchmarks on \
+             simulated evidence only; use a build without the feature null-cipher",
+        ));
+    }
+    tracing::warn!(
+        "NULL CIPHER: this build encrypts nothing at rest; use it for benchmarks only, never \
+         for data that matters"
+    );
+    Ok(())
 }
 
 /// The quorum's authority, waited for until there is a quorum.

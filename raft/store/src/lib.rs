@@ -23,6 +23,7 @@ mod install;
 mod keys;
 mod layers;
 mod notes;
+mod pieces;
 mod reads;
 mod rocks;
 mod rocks_options;

@@ -15,8 +15,10 @@
 //! - The salt is fresh for every file: no nonce comes twice under a key.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -36,6 +38,12 @@ const CHUNK_PLAIN_BYTES: usize = SNAPSHOT_CHUNK_BYTES - TAG_BYTES;
 /// The largest row that is believed; far above what a proposal can hold.
 const VALUE_BYTES_MAX: usize = 64 << 20;
 const END_OF_RECORDS: u8 = 0;
+/// last u8 ‖ length u32.
+const FRAME_HEAD_BYTES: usize = 1 + 4;
+/// space u8 ‖ key length u16 ‖ value length u32.
+const RECORD_HEAD_BYTES: usize = 1 + 2 + 4;
+/// Frames that wait to be sealed and written.
+const FRAMES_UNDER_WAY: usize = 2;
 
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,32 +63,48 @@ pub fn read_header(path: &Path, keyring: &Keyring) -> Result<Bytes, StoreError> 
     SnapshotReader::open(path, keyring).map(|reader| reader.header)
 }
 
-/// Writes a snapshot.
+/// Writes a snapshot: rows are put together by the caller's thread, frames are sealed
+/// and written by another.
 pub(crate) struct SnapshotWriter<W: Write> {
-    sink: W,
-    frames: Frames,
-    pending: Vec<u8>,
+    /// Full frames on their way to be sealed.
+    full: SyncSender<(Frame, bool)>,
+    /// Frames that were written, to be filled again.
+    empty: Receiver<Frame>,
+    /// `None` once it was joined.
+    sealer: Option<JoinHandle<io::Result<(W, u64)>>>,
+    pending: Frame,
     rows: u64,
-    size_bytes: u64,
 }
 
-impl<W: Write> SnapshotWriter<W> {
-    pub(crate) fn begin(sink: W, keyring: &Keyring, header: &[u8]) -> io::Result<Self> {
+impl<W: Write + Send + 'static> SnapshotWriter<W> {
+    pub(crate) fn begin(mut sink: W, keyring: &Keyring, header: &[u8]) -> io::Result<Self> {
         let salt = fresh_salt().map_err(io::Error::other)?;
         let mut clear = Vec::with_capacity(MAGIC.len() + KEY_BYTES);
         clear.extend_from_slice(MAGIC);
         clear.extend_from_slice(&salt);
-        let mut writer = Self {
-            sink,
-            frames: Frames::new(keyring.snapshot_key(&salt), &clear),
-            pending: Vec::with_capacity(CHUNK_PLAIN_BYTES),
+        sink.write_all(&clear)?;
+        let mut frames = Frames::new(keyring.snapshot_key(&salt), &clear);
+        let mut first = Frame::default();
+        first.append(header);
+        let sealed = first.seal(&mut frames, false);
+        sink.write_all(sealed)?;
+        let size_bytes = (clear.len() + sealed.len()) as u64;
+        frames.bind(&sealed[FRAME_HEAD_BYTES..]);
+        let (full, to_seal) = sync_channel(FRAMES_UNDER_WAY);
+        let (written, empty) = sync_channel(FRAMES_UNDER_WAY + 1);
+        for _ in 0..FRAMES_UNDER_WAY {
+            written.send(Frame::default()).map_err(io::Error::other)?;
+        }
+        let sealer = thread::Builder::new()
+            .name("store-seal".to_owned())
+            .spawn(move || seal_all(sink, frames, size_bytes, &to_seal, &written))?;
+        Ok(Self {
+            full,
+            empty,
+            sealer: Some(sealer),
+            pending: Frame::default(),
             rows: 0,
-            size_bytes: 0,
-        };
-        writer.write_out(&clear)?;
-        let sealed = writer.write_frame(header, false)?;
-        writer.frames.bind(&sealed);
-        Ok(writer)
+        })
     }
 
     pub(crate) fn row(&mut self, space: Space, key: &[u8], value: &[u8]) -> io::Result<()> {
@@ -92,60 +116,119 @@ impl<W: Write> SnapshotWriter<W> {
     pub(crate) fn finish(mut self) -> io::Result<(W, u64, u64)> {
         let rows = self.rows.to_be_bytes();
         self.record(END_OF_RECORDS, &[], &rows)?;
-        let last = std::mem::take(&mut self.pending);
-        self.write_frame(&last, true)?;
-        self.sink.flush()?;
-        Ok((self.sink, self.rows, self.size_bytes))
+        self.send(true)?;
+        let Self {
+            full, sealer, rows, ..
+        } = self;
+        drop(full);
+        let (sink, size_bytes) = join(sealer)?;
+        Ok((sink, rows, size_bytes))
     }
 
     fn record(&mut self, space: u8, key: &[u8], value: &[u8]) -> io::Result<()> {
         let key_bytes = u16::try_from(key.len()).map_err(io::Error::other)?;
         let value_bytes = u32::try_from(value.len()).map_err(io::Error::other)?;
-        self.append(&[space])?;
-        self.append(&key_bytes.to_be_bytes())?;
-        self.append(&value_bytes.to_be_bytes())?;
+        let mut head = [0; RECORD_HEAD_BYTES];
+        head[0] = space;
+        head[1..3].copy_from_slice(&key_bytes.to_be_bytes());
+        head[3..].copy_from_slice(&value_bytes.to_be_bytes());
+        self.append(&head)?;
         self.append(key)?;
         self.append(value)
     }
 
     fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            if self.pending.len() == CHUNK_PLAIN_BYTES {
-                let full = std::mem::take(&mut self.pending);
-                self.write_frame(&full, false)?;
-                self.pending = full;
-                self.pending.clear();
+        loop {
+            bytes = self.pending.append(bytes);
+            if bytes.is_empty() {
+                return Ok(());
             }
-            let room = (CHUNK_PLAIN_BYTES - self.pending.len()).min(bytes.len());
-            let (now, later) = bytes.split_at(room);
-            self.pending.extend_from_slice(now);
-            bytes = later;
+            self.send(false)?;
         }
-        Ok(())
     }
 
-    fn write_frame(&mut self, plain: &[u8], last: bool) -> io::Result<Vec<u8>> {
-        let sealed = self.frames.seal(plain, last);
-        let length = u32::try_from(sealed.len()).map_err(io::Error::other)?;
-        self.write_out(&[u8::from(last)])?;
-        self.write_out(&length.to_be_bytes())?;
-        self.write_out(&sealed)?;
-        Ok(sealed)
+    /// Hands the pending frame over, and takes an empty one.
+    fn send(&mut self, last: bool) -> io::Result<()> {
+        let Ok(next) = self.empty.recv() else {
+            return Err(self.failure());
+        };
+        let frame = std::mem::replace(&mut self.pending, next);
+        self.full.send((frame, last)).map_err(|_| self.failure())
     }
 
-    fn write_out(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.size_bytes += bytes.len() as u64;
-        self.sink.write_all(bytes)
+    /// Why the sealer has gone.
+    fn failure(&mut self) -> io::Error {
+        match join(self.sealer.take()) {
+            Ok(_) => io::Error::other("the snapshot's writer ended early"),
+            Err(error) => error,
+        }
+    }
+}
+
+fn join<T>(thread: Option<JoinHandle<io::Result<T>>>) -> io::Result<T> {
+    let died = || io::Error::other("the snapshot's writer died");
+    thread.ok_or_else(died)?.join().map_err(|_| died())?
+}
+
+/// Seals and writes frames until no more come; gives the sink and the file's length.
+fn seal_all<W: Write>(
+    mut sink: W,
+    mut frames: Frames,
+    mut size_bytes: u64,
+    to_seal: &Receiver<(Frame, bool)>,
+    written: &SyncSender<Frame>,
+) -> io::Result<(W, u64)> {
+    while let Ok((mut frame, last)) = to_seal.recv() {
+        let sealed = frame.seal(&mut frames, last);
+        sink.write_all(sealed)?;
+        size_bytes += sealed.len() as u64;
+        frame.clear();
+        if written.send(frame).is_err() {
+            break;
+        }
+    }
+    sink.flush()?;
+    Ok((sink, size_bytes))
+}
+
+/// One frame's bytes: room for its head, then its text, then its tag.
+struct Frame(Vec<u8>);
+
+impl Default for Frame {
+    fn default() -> Self {
+        let mut bytes = Vec::with_capacity(FRAME_HEAD_BYTES + SNAPSHOT_CHUNK_BYTES);
+        bytes.resize(FRAME_HEAD_BYTES, 0);
+        Self(bytes)
+    }
+}
+
+impl Frame {
+    fn clear(&mut self) {
+        self.0.truncate(FRAME_HEAD_BYTES);
+    }
+
+    /// Takes what there is room for; gives the rest.
+    fn append<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let room = FRAME_HEAD_BYTES + CHUNK_PLAIN_BYTES - self.0.len();
+        let (now, later) = bytes.split_at(room.min(bytes.len()));
+        self.0.extend_from_slice(now);
+        later
+    }
+
+    /// The frame as it stands in the file.
+    fn seal(&mut self, frames: &mut Frames, last: bool) -> &[u8] {
+        let tag = frames.seal(&mut self.0[FRAME_HEAD_BYTES..], last);
+        self.0.extend_from_slice(&tag);
+        let length = self.0.len() - FRAME_HEAD_BYTES;
+        let length = u32::try_from(length).unwrap_or_else(|_| panic!("a frame of {length} bytes"));
+        self.0[0] = u8::from(last);
+        self.0[1..FRAME_HEAD_BYTES].copy_from_slice(&length.to_be_bytes());
+        &self.0
     }
 }
 
 /// What is done with each row of a snapshot.
 pub(crate) type RowVisit<'a> = dyn FnMut(Space, &[u8], Vec<u8>) -> Result<(), StoreError> + 'a;
-
-/// Makes a buffered file for a snapshot.
-pub(crate) fn create(path: &Path) -> io::Result<BufWriter<File>> {
-    File::create(path).map(|file| BufWriter::with_capacity(SNAPSHOT_CHUNK_BYTES, file))
-}
 
 /// Reads a snapshot, frame by frame.
 pub(crate) struct SnapshotReader<'a> {
@@ -153,6 +236,7 @@ pub(crate) struct SnapshotReader<'a> {
     file: BufReader<File>,
     frames: Frames,
     pub(crate) header: Bytes,
+    sealed: Vec<u8>,
     chunk: Vec<u8>,
     at: usize,
     ended: bool,
@@ -179,13 +263,14 @@ impl<'a> SnapshotReader<'a> {
             file,
             frames: Frames::new(keyring.snapshot_key(&fixed), &clear),
             header: Bytes::new(),
+            sealed: Vec::new(),
             chunk: Vec::new(),
             at: 0,
             ended: false,
         };
-        let (header, sealed) = reader.frame()?;
-        reader.header = header.into();
-        reader.frames.bind(&sealed);
+        reader.frame()?;
+        reader.header = std::mem::take(&mut reader.chunk).into();
+        reader.frames.bind(&reader.sealed);
         Ok(reader)
     }
 
@@ -194,9 +279,9 @@ impl<'a> SnapshotReader<'a> {
         let path = self.path;
         let mut rows = 0u64;
         loop {
-            let [space] = self.array()?;
-            let key_bytes = u16::from_be_bytes(self.array()?);
-            let value_bytes = u32::from_be_bytes(self.array()?) as usize;
+            let [space, k0, k1, value_bytes @ ..] = self.array::<RECORD_HEAD_BYTES>()?;
+            let key_bytes = u16::from_be_bytes([k0, k1]);
+            let value_bytes = u32::from_be_bytes(value_bytes) as usize;
             if value_bytes > VALUE_BYTES_MAX {
                 return Err(refused(path, "it holds a row that is too large"));
             }
@@ -248,8 +333,7 @@ impl<'a> SnapshotReader<'a> {
                 if self.ended {
                     return Err(refused(self.path, "its rows end in the middle"));
                 }
-                self.chunk = self.frame()?.0;
-                self.at = 0;
+                self.frame()?;
                 continue;
             }
             let now = (self.chunk.len() - self.at).min(target.len());
@@ -261,10 +345,10 @@ impl<'a> SnapshotReader<'a> {
         Ok(())
     }
 
-    /// The next frame, opened, and as it was sealed.
-    fn frame(&mut self) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
+    /// Takes the next frame: as it was sealed, and opened.
+    fn frame(&mut self) -> Result<(), StoreError> {
         let path = self.path;
-        let mut head = [0; 5];
+        let mut head = [0; FRAME_HEAD_BYTES];
         self.file
             .read_exact(&mut head)
             .map_err(|error| cut(path, &error))?;
@@ -273,15 +357,17 @@ impl<'a> SnapshotReader<'a> {
         if last > 1 || !(TAG_BYTES..=SNAPSHOT_CHUNK_BYTES).contains(&length) {
             return Err(refused(path, &self.frames.damaged()));
         }
-        let mut sealed = vec![0; length];
+        self.sealed.resize(length, 0);
         self.file
-            .read_exact(&mut sealed)
+            .read_exact(&mut self.sealed)
             .map_err(|error| cut(path, &error))?;
         let damaged = self.frames.damaged();
-        let plain = self.frames.open(&sealed, last == 1);
-        let plain = plain.ok_or_else(|| refused(path, &damaged))?;
+        if !self.frames.open(&self.sealed, last == 1, &mut self.chunk) {
+            return Err(refused(path, &damaged));
+        }
+        self.at = 0;
         self.ended = last == 1;
-        Ok((plain, sealed))
+        Ok(())
     }
 }
 
@@ -312,20 +398,16 @@ impl Frames {
         self.bound = finish(self.clear_hash.clone());
     }
 
-    fn seal(&mut self, plain: &[u8], last: bool) -> Vec<u8> {
+    /// Encrypts in place; gives the tag.
+    fn seal(&mut self, text: &mut [u8], last: bool) -> [u8; TAG_BYTES] {
         let (nonce, aad) = self.next(last);
-        let mut sealed = Vec::with_capacity(plain.len() + TAG_BYTES);
-        sealed.extend_from_slice(plain);
-        let tag = self.key.seal(nonce, &aad, &mut sealed);
-        sealed.extend_from_slice(&tag);
-        sealed
+        self.key.seal(nonce, &aad, text)
     }
 
-    fn open(&mut self, sealed: &[u8], last: bool) -> Option<Vec<u8>> {
+    /// Opens a frame into `text`; whether it authenticated.
+    fn open(&mut self, sealed: &[u8], last: bool, text: &mut Vec<u8>) -> bool {
         let (nonce, aad) = self.next(last);
-        let mut plain = Vec::new();
-        self.key.open(nonce, &aad, sealed, &mut plain).ok()?;
-        Some(plain)
+        self.key.open(nonce, &aad, sealed, text).is_ok()
     }
 
     fn next(&mut self, last: bool) -> ([u8; NONCE_BYTES], [u8; 41]) {

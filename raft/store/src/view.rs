@@ -6,7 +6,8 @@
 //! Invariant: the file holds exactly the state of the moment the view was taken, and
 //! none of the shell's notes but the header given here.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -17,7 +18,7 @@ use crate::engine::EngineView;
 use crate::error::StoreError;
 use crate::files;
 use crate::keys::Keyring;
-use crate::snapshot::{SNAPSHOT_HEADER_BYTES_MAX, SnapshotInfo, SnapshotWriter, create};
+use crate::snapshot::{SNAPSHOT_HEADER_BYTES_MAX, SnapshotInfo, SnapshotWriter};
 
 /// The state at one moment.
 pub struct View {
@@ -47,10 +48,9 @@ impl View {
     /// Writes a snapshot file, durably. What was at `path` is lost; a file left by a
     /// failure is not whole and is refused when read.
     pub fn write_to(self, path: &Path, header: Bytes) -> Result<SnapshotInfo, StoreError> {
-        let sink = create(path).map_err(StoreError::io("create", path))?;
-        let (sink, info) = self.write_named(sink, header, path)?;
-        let file = sink.into_inner().map_err(io::IntoInnerError::into_error);
-        file.and_then(|file| file.sync_all())
+        let file = File::create(path).map_err(StoreError::io("create", path))?;
+        let (file, info) = self.write_named(file, header, path)?;
+        file.sync_all()
             .and_then(|()| files::sync_parent(path))
             .map_err(StoreError::io("sync", path))?;
         Ok(info)
@@ -106,7 +106,7 @@ impl View {
     }
 }
 
-fn copy_rows<W: Write>(
+fn copy_rows<W: Write + Send + 'static>(
     rows: &dyn Rows,
     writer: &mut SnapshotWriter<W>,
     path: &Path,
