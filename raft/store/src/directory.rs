@@ -6,6 +6,7 @@
 //! engine-0000000000000001/
 //!   epochs, epochs.lock  incarnations (envelope)
 //!   flushed              sealed: the sequence of batches at the last flush
+//!   index                sealed: the index's checkpoint, to start from (may be missing)
 //!   rows/                RocksDB
 //! ```
 //!

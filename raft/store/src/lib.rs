@@ -19,6 +19,7 @@ mod envelope;
 mod epochs;
 mod error;
 mod files;
+mod index;
 mod install;
 mod keys;
 mod layers;

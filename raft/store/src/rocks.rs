@@ -82,6 +82,11 @@ impl RocksEngine {
         &self.envelope
     }
 
+    /// The directory that goes with the engine.
+    pub(crate) fn home(&self) -> &Path {
+        &self.home
+    }
+
     pub(crate) fn db(&self) -> &DB {
         match &self.db {
             Some(db) => db,

@@ -24,6 +24,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use crate::directory::Directory;
 use crate::engine::{Engine, MemoryEngine};
 use crate::error::StoreError;
+use crate::index::{self, IndexNote};
 use crate::keys::Keyring;
 use crate::layers::LayeredRows;
 use crate::notes::Notes;
@@ -63,7 +64,8 @@ pub struct Store {
     writing: AtomicBool,
     /// Held while the engine is behind the machine.
     pub(crate) unsettled: Mutex<()>,
-    flushing: Mutex<()>,
+    /// Held while flushing, with what is known of the index's checkpoint.
+    flushing: Mutex<IndexNote>,
 }
 
 /// Where engines are made.
@@ -95,7 +97,7 @@ impl State {
         disk: Option<DiskEngine>,
         keyring: &Keyring,
     ) -> Result<Self, StoreError> {
-        let machine = Machine::restore(keyring.digest_key(), &**rows.engine())?;
+        let machine = index::restore(&**rows.engine(), disk.as_ref(), keyring)?;
         let notes = Notes::load(&**rows.engine())?;
         Ok(Self::new(machine, rows, disk, notes))
     }
@@ -178,7 +180,7 @@ impl Store {
             state: RwLock::new(state),
             writing: AtomicBool::new(false),
             unsettled: Mutex::new(()),
-            flushing: Mutex::new(()),
+            flushing: Mutex::new(IndexNote::default()),
         }
     }
 
@@ -298,22 +300,30 @@ impl Store {
         self.state.read().machine.lease_ids()
     }
 
-    /// Returns when everything applied before the call is durable.
+    /// Returns when everything applied before the call is durable. Writes the index's
+    /// checkpoint too, if the one that is there has grown old.
     pub fn flush(&self) -> Result<(), StoreError> {
-        let _one_at_a_time = self.flushing.lock();
-        let (engine, disk, sequence) = {
+        let mut note = self.flushing.lock();
+        let (engine, disk, sequence, checkpoint) = {
+            let _settled = self.unsettled.lock();
             let state = self.state.read();
             state.check()?;
+            let checkpoint = match &state.disk {
+                Some(disk) if note.is_old(disk, &state.machine) => {
+                    Some(state.machine.index_checkpoint()?)
+                }
+                _ => None,
+            };
             let engine = Arc::clone(state.rows.engine());
-            (engine, state.disk.clone(), state.notes.sequence)
+            (engine, state.disk.clone(), state.notes.sequence, checkpoint)
         };
         engine.flush()?;
-        match (&self.place, disk) {
-            (Place::Directory(directory), Some(disk)) => {
-                directory.mark_flushed(disk.number, &disk.engine, sequence)
-            }
-            _ => Ok(()),
-        }
+        let (Place::Directory(directory), Some(disk)) = (&self.place, disk) else {
+            return Ok(());
+        };
+        directory.mark_flushed(disk.number, &disk.engine, sequence)?;
+        // Only now: the rows that it goes with are durable.
+        checkpoint.map_or(Ok(()), |checkpoint| note.write(&disk, &checkpoint))
     }
 
     /// Bytes on disk.
@@ -329,10 +339,17 @@ impl Store {
 
     /// Tells metrics what is in memory and on disk: call it now and then.
     pub fn report(&self) {
-        let rows = Arc::clone(&self.state.read().rows);
+        let (rows, index_bytes, index_keys) = {
+            let state = self.state.read();
+            let machine = &state.machine;
+            let (bytes, keys) = (machine.index_memory_bytes(), machine.index_keys());
+            (Arc::clone(&state.rows), bytes, keys)
+        };
         let (memory, sizes) = (rows.engine().memory(), rows.engine().sizes());
         let cache = rows.cache().counts();
         let gauges = [
+            ("nautilus_store_index_bytes", index_bytes),
+            ("nautilus_store_index_keys", index_keys),
             ("nautilus_store_row_cache_bytes", cache.bytes),
             ("nautilus_store_memtable_bytes", memory.memtable_bytes),
             ("nautilus_store_block_cache_bytes", memory.block_cache_bytes),
@@ -381,7 +398,7 @@ impl Store {
     }
 
     /// Keeps out a flush, while engines are swapped.
-    pub(crate) fn no_flush(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn no_flush(&self) -> MutexGuard<'_, IndexNote> {
         self.flushing.lock()
     }
 }

@@ -175,6 +175,14 @@ fn a_deleted_row_is_noticed_and_named() {
     world.fill(&store);
     store.flush().unwrap();
     drop(store);
+    // What was written after the index's checkpoint, and all if there is none, is
+    // noticed at the start; the rest when it is read.
+    let copy = world.file("read");
+    copy_dir(&world.dir(), &copy);
+    tamper(&copy, |raw| raw.delete(&version_key(30)));
+    let text = try_content(&Store::open(&copy, &keyring()).unwrap()).unwrap_err();
+    assert!(text.contains("revision 30 position 0 is missing"), "{text}");
+    forget_index(&world.dir());
     // Above the compaction every row is known by name.
     let copy = world.file("copy");
     copy_dir(&world.dir(), &copy);
@@ -196,6 +204,7 @@ fn rows_swapped_between_positions_are_refused() {
     world.fill(&store);
     store.flush().unwrap();
     drop(store);
+    forget_index(&world.dir());
     let (one, other) = (version_key(30), version_key(31));
     tamper(&world.dir(), |raw| {
         let first = raw.get(&one).unwrap();
@@ -303,6 +312,11 @@ fn version_key(revision: u64) -> Vec<u8> {
     key.extend_from_slice(&revision.to_be_bytes());
     key.extend_from_slice(&0u32.to_be_bytes());
     key
+}
+
+/// Makes the next start read all rows.
+fn forget_index(dir: &Path) {
+    fs::remove_file(engine_dir(dir, 1).join("index")).unwrap();
 }
 
 /// What somebody can do who writes to the disk: change rows with RocksDB itself.
