@@ -227,7 +227,7 @@ fn a_row_put_back_to_an_older_one_is_refused() {
     let rows = [b"\x03shell".to_vec(), b"\x03machine".to_vec()];
     let old: Vec<Vec<u8>> = rows.iter().map(|row| read_raw(&world.dir(), row)).collect();
     let store = world.open();
-    world.apply(&store, nautilus_machine::Command::ExtendLeases);
+    world.apply(&store, nautilus_machine::Command::CompactStep);
     store.flush().unwrap();
     drop(store);
     for (row, value) in rows.iter().zip(&old) {
