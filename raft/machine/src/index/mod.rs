@@ -16,6 +16,8 @@
 pub(crate) mod build;
 mod leaf;
 mod past;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::ops::ControlFlow;

@@ -9,9 +9,7 @@ mod replica;
 mod strategies;
 
 use bytes::Bytes;
-use nautilus_machine::{
-    Command, Event, KeyRange, Machine, MemoryRows, Outcome, RangeRequest, RowBatch,
-};
+use nautilus_machine::{Event, KeyRange, Machine, MemoryRows, Outcome, RangeRequest, RowBatch};
 use proptest::prelude::*;
 
 use reference::Model;
