@@ -26,6 +26,8 @@ use crate::kubeconfig::Kubeconfig;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// To answer a request, unless a caller sets less.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a streamed answer as a whole.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// An answer's text is cut here when it goes into an error.
 const ERROR_TEXT_MAX: usize = 600;
 
@@ -204,6 +206,29 @@ impl ApiClient {
         self.request::<serde::de::IgnoredAny>(Method::POST, path, Some(body), timeout)
             .await
             .map(|_| ())
+    }
+
+    /// Posts a body and gives the answer as it comes, for as long as it comes.
+    pub(crate) async fn stream(
+        &self,
+        path: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<reqwest::Response, RequestError> {
+        let request = self.http.post(format!("{}{path}", self.server));
+        let request = request.json(body).timeout(STREAM_TIMEOUT);
+        let answer = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let code = answer.status();
+        if code.is_success() {
+            return Ok(answer);
+        }
+        let bytes = answer
+            .bytes()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        Err(self.refused(code, &bytes))
     }
 
     /// Whether the node says it is ready.

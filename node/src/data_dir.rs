@@ -208,6 +208,12 @@ impl DataDir {
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
         write_durably(&self.path.join(name), bytes, 0o600)
     }
+
+    /// Removes a file of it, durably.
+    pub(crate) fn remove(&self, name: &str) -> std::io::Result<()> {
+        std::fs::remove_file(self.path.join(name))?;
+        File::open(&self.path)?.sync_all()
+    }
 }
 
 /// Writes a file beside its place, syncs it, and moves it there.

@@ -107,6 +107,7 @@ impl World {
             nodes: NODES,
             detach: true,
             base_port: None,
+            restore: up::RestoreArgs::default(),
         };
         let started = up::bring_up(&layout, &arguments, progress).await;
         match started {

@@ -4,6 +4,7 @@ mod certificate;
 mod kubeconfig;
 mod member;
 mod proxy;
+mod snapshot;
 pub(crate) mod status;
 mod target;
 
@@ -59,7 +60,13 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "NAUTILUS_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Speak to this API address instead of the kubeconfig's
-    #[arg(long, global = true, env = "NAUTILUS_SERVER", value_name = "URL")]
+    #[arg(
+        long,
+        alias = "endpoint",
+        global = true,
+        env = "NAUTILUS_SERVER",
+        value_name = "URL"
+    )]
     server: Option<String>,
 }
 
@@ -104,6 +111,9 @@ enum Command {
     /// List and change the members of a quorum
     #[command(after_help = member::EXAMPLES)]
     Member(member::MemberArgs),
+    /// Save, examine and restore snapshots
+    #[command(after_help = snapshot::EXAMPLES)]
+    Snapshot(snapshot::SnapshotArgs),
     /// Run one node
     #[command(after_help = node::EXAMPLES)]
     Node(Box<node::NodeArgs>),
@@ -170,6 +180,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             runtime()?.block_on(certificate::run(&global, arguments))
         }
         Command::Member(arguments) => runtime()?.block_on(member::run(&global, arguments)),
+        Command::Snapshot(arguments) => runtime()?.block_on(snapshot::run(&global, arguments)),
         Command::Bench(arguments) => runtime()?.block_on(bench::run(&global, arguments)),
     }
 }

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 use nautilus_attest_protocol::credential_report_data;
+use nautilus_backup::{Audience, Destination, Plan, Source, backup_router, run_schedule};
 use nautilus_machine::{Kv, RangeRequest, types::KeyRange};
 use nautilus_machinery::identity::{MASTERS_GROUP, User};
 use nautilus_rest::operators::{OPERATORS_PREFIX, spki_fingerprint};
@@ -86,8 +87,12 @@ pub(super) async fn serve(
         &certificate,
         &authority,
     )?);
-    let router = router_with(context, workers);
+    let source = backup_source(node, config, &kv);
+    let router = router_with(context, workers.merge(backup_router(source.clone())));
     let tracker = TaskTracker::new();
+    if let Some(plan) = backup_plan(config)? {
+        tracker.spawn(run_schedule(source, plan, stopped.clone()));
+    }
     tracker.spawn(run_workers(leader, Arc::clone(&kv), stopped.clone()));
     tracker.spawn(run_controllers(
         Arc::clone(&kv),
@@ -131,6 +136,33 @@ pub(super) async fn serve(
     tracker.close();
     tracker.wait().await;
     Ok(())
+}
+
+fn backup_source(node: &Node, config: &NodeConfig, kv: &Arc<dyn Kv>) -> Source {
+    Source {
+        kv: Arc::clone(kv),
+        leases: node.consensus.lease_table(),
+        quorum: Arc::clone(&node.quorum_key),
+        cluster: config.cluster_id.clone(),
+    }
+}
+
+/// The schedule of snapshots, if there is one.
+fn backup_plan(config: &NodeConfig) -> anyhow::Result<Option<Plan>> {
+    let Some(backup) = &config.backup else {
+        return Ok(None);
+    };
+    let destination = Destination::parse(&backup.destination, &backup.s3)
+        .map_err(|error| Failure::Usage.error(format!("backup.destination: {error}")))?;
+    Ok(Some(Plan {
+        destination,
+        interval: backup.interval,
+        keep: backup.keep,
+        max_age: backup.max_age,
+        audience: Audience {
+            recipients: backup.recipients.clone(),
+        },
+    }))
 }
 
 /// The listener for a server that wants to own it.

@@ -19,7 +19,7 @@ use crate::exit::Failure;
 /// The sealed root key's file.
 const SEALED_KEYS: &str = "sealed-keys";
 /// What the seal is for, and by its number in which form the key is.
-const SEAL_LABEL: &str = "nautilus root key v1";
+pub(super) const SEAL_LABEL: &str = "nautilus root key v1";
 /// Bytes of a root key.
 const ROOT_KEY_BYTES: usize = 32;
 /// Pause before the quorum is asked again.

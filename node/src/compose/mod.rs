@@ -12,6 +12,7 @@ mod etcd;
 mod faces;
 mod identity;
 mod keys;
+// mod restore;
 mod transport;
 
 use std::sync::{Arc, OnceLock};
@@ -20,7 +21,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use nautilus_attest_protocol::Quoter as _;
-use nautilus_consensus::{Consensus, ConsensusConfig, Timing};
+use nautilus_backup::QuorumKey;
+use nautilus_consensus::{Consensus, ConsensusConfig, SecretsSource, Timing};
 use nautilus_machine::Kv;
 use nautilus_rest::Authority;
 use tokio::net::TcpListener;
@@ -79,6 +81,7 @@ struct Node {
     identity: Arc<Identity>,
     transport: Arc<AttestedTransport>,
     consensus: Consensus,
+    quorum_key: Arc<QuorumKey>,
     api: TcpListener,
     etcd: Option<TcpListener>,
     plain: Option<TcpListener>,
@@ -122,6 +125,7 @@ impl Node {
             () = stopped.cancelled() => return Ok(None),
         };
         let (keyring, secrets) = root.into_parts();
+        let quorum_key = quorum_key(&secrets)?;
         let consensus = Consensus::start(
             consensus_config(config),
             &keyring,
@@ -133,7 +137,8 @@ impl Node {
         .map_err(|error| Failure::Fatal.error(error))?;
         // Set once, here: whoever asked before had nothing pinned yet.
         let _ = members.set(consensus.cluster());
-        if config.bootstrap == Bootstrap::Genesis && !consensus.is_initialized() {
+        let is_founded = consensus.is_initialized();
+        if config.bootstrap == Bootstrap::Genesis && !is_founded {
             consensus
                 .initialize(&identity.provider().platform())
                 .await
@@ -144,6 +149,7 @@ impl Node {
             identity,
             transport,
             consensus,
+            quorum_key: Arc::new(quorum_key),
             api,
             etcd,
             plain,
@@ -188,6 +194,13 @@ fn check_cipher(config: &NodeConfig) -> anyhow::Result<()> {
          for data that matters"
     );
     Ok(())
+}
+
+/// What the quorum seals and signs its snapshots with.
+fn quorum_key(secrets: &SecretsSource) -> anyhow::Result<QuorumKey> {
+    let root = secrets();
+    let root: &[u8; 32] = (&root[..]).try_into().context("the root key")?;
+    Ok(QuorumKey::from_root(root))
 }
 
 /// The quorum's authority, waited for until there is a quorum.

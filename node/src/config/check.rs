@@ -12,7 +12,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::{
     Attestation, AttestationSettings, Bootstrap, ConfigError, Endpoint, Log, LogFormat,
-    LogSettings, NodeConfig, Operator, Provider, RaftSettings, RaftTimings, Settings,
+    LogSettings, NodeConfig, Operator, Provider, RaftSettings, RaftTimings, Settings, backup,
 };
 
 /// Log entries between two checkpoints, when nothing is said.
@@ -65,6 +65,7 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
              without operators has none for good",
         ));
     }
+    let founds = bootstrap == Bootstrap::Genesis;
     Ok(NodeConfig {
         node_id,
         cluster_id,
@@ -85,6 +86,8 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
             .map(plain_http_listen)
             .transpose()?,
         operators,
+        backup: backup::backup(settings.backup)?,
+        restore: backup::restore(settings.restore, founds)?,
         attestation: attestation(settings.attestation)?,
         tokens_file: settings
             .tokens_file
@@ -350,7 +353,7 @@ fn allowed(entries: &[String], allow_simulated: bool) -> Result<(), ConfigError>
         .map_err(|error| invalid(error.to_string()))
 }
 
-fn existing(key: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {
+pub(super) fn existing(key: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {
     if Path::new(&path).is_file() {
         return Ok(path);
     }

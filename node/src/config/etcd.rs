@@ -163,7 +163,7 @@ fn auto_compaction(
 }
 
 /// A duration as Go writes it: numbers with units, as in `1h30m` or `500ms`.
-fn duration_or(
+pub(super) fn duration_or(
     key: &'static str,
     text: Option<&str>,
     default: Duration,

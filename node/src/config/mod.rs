@@ -6,6 +6,7 @@
 //! [`NodeConfig`] is what it means: the rest of the program sees only the latter,
 //! so that no later place has to check a value again.
 
+mod backup;
 mod check;
 mod error;
 mod etcd;
@@ -15,11 +16,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use backup::{Backup, Restore, RestoreKey, read_secret};
 pub(crate) use error::ConfigError;
 pub(crate) use etcd::{Etcd, parse_duration};
 pub(crate) use settings::{
-    ApiSettings, AttestationSettings, EtcdSettings, LogSettings, PeerSettings, RaftSettings,
-    Settings,
+    ApiSettings, AttestationSettings, EtcdSettings, LogSettings, PeerSettings,
+    RaftSettings, RestoreSettings, Settings,
 };
 
 /// One node's checked configuration.
@@ -45,6 +47,10 @@ pub(crate) struct NodeConfig {
     pub(crate) plain_http_listen: Option<SocketAddr>,
     /// Who may ask for credentials; pinned at genesis.
     pub(crate) operators: Vec<Operator>,
+    /// Snapshots made on a schedule.
+    pub(crate) backup: Option<Backup>,
+    /// The snapshot a quorum is founded with.
+    pub(crate) restore: Option<Restore>,
     /// How the node proves what it is, and what it accepts.
     pub(crate) attestation: Attestation,
     /// Seal tokens of the development judge.

@@ -85,6 +85,12 @@ layer! {
         /// `[etcd]`
         etcd: EtcdSettings,
         @section
+        /// `[backup]`
+        backup: BackupSettings,
+        @section
+        /// `[restore]`
+        restore: RestoreSettings,
+        @section
         /// `[attestation]`
         attestation: AttestationSettings,
         @section
@@ -163,6 +169,62 @@ layer! {
         /// etcd.watch_progress_notify_interval [default: 10m]
         #[arg(id = "etcd_watch_progress_notify_interval", long = "etcd-watch-progress-notify-interval", alias = "watch-progress-notify-interval", env = "NAUTILUS_ETCD_WATCH_PROGRESS_NOTIFY_INTERVAL", value_name = "DURATION")]
         watch_progress_notify_interval: String,
+    }
+}
+
+layer! {
+    /// `[backup]`: snapshots that the leader makes without being asked.
+    BackupSettings {
+        /// backup.destination: a directory, or s3://BUCKET/PREFIX; nothing is made without it
+        #[arg(id = "backup_destination", long = "backup-destination", env = "NAUTILUS_BACKUP_DESTINATION", value_name = "DIR|URL")]
+        destination: String,
+        /// backup.interval: from one snapshot to the next [default: 6h]
+        #[arg(id = "backup_interval", long = "backup-interval", env = "NAUTILUS_BACKUP_INTERVAL", value_name = "DURATION")]
+        interval: String,
+        /// backup.keep: so many of the newest are kept [default: 28]
+        #[arg(id = "backup_keep", long = "backup-keep", env = "NAUTILUS_BACKUP_KEEP", value_name = "N")]
+        keep: u64,
+        /// backup.max_age: older ones are removed, but for the newest [default: none for their age]
+        #[arg(id = "backup_max_age", long = "backup-max-age", env = "NAUTILUS_BACKUP_MAX_AGE", value_name = "DURATION")]
+        max_age: String,
+        /// backup.recipients: operators' public keys that can open them [default: the quorum alone]
+        #[arg(id = "backup_recipients", long = "backup-recipients", env = "NAUTILUS_BACKUP_RECIPIENTS", value_delimiter = ',', value_name = "KEY,..")]
+        recipients: Vec<String>,
+        /// backup.s3_endpoint: of a store that is not Amazon's
+        #[arg(id = "backup_s3_endpoint", long = "backup-s3-endpoint", env = "NAUTILUS_BACKUP_S3_ENDPOINT", value_name = "URL")]
+        s3_endpoint: String,
+        /// backup.s3_region
+        #[arg(id = "backup_s3_region", long = "backup-s3-region", env = "NAUTILUS_BACKUP_S3_REGION", value_name = "NAME")]
+        s3_region: String,
+        /// backup.s3_credentials: a file with aws_access_key_id and aws_secret_access_key
+        #[arg(id = "backup_s3_credentials", long = "backup-s3-credentials", env = "NAUTILUS_BACKUP_S3_CREDENTIALS", value_name = "FILE")]
+        s3_credentials: PathBuf,
+        /// backup.s3_authorities: certificates that TLS to the store trusts, PEM [default: the system's]
+        #[arg(id = "backup_s3_authorities", long = "backup-s3-authorities", env = "NAUTILUS_BACKUP_S3_AUTHORITIES", value_name = "FILE")]
+        s3_authorities: PathBuf,
+    }
+}
+
+layer! {
+    /// `[restore]`: a snapshot that a quorum is founded with.
+    #[derive(PartialEq, Eq)]
+    RestoreSettings {
+        /// restore.file: the snapshot; counts at genesis only
+        #[arg(id = "restore_file", long = "restore-file", env = "NAUTILUS_RESTORE_FILE", value_name = "FILE")]
+        file: PathBuf,
+        /// restore.identity: the operator's private key that opens it
+        #[arg(id = "restore_identity", long = "restore-identity", env = "NAUTILUS_RESTORE_IDENTITY", value_name = "FILE")]
+        identity: PathBuf,
+        /// restore.sealed_keys: for a snapshot sealed to the quorum: the file sealed-keys of a
+        /// member of that quorum, which only its own platform and build can open
+        #[arg(id = "restore_sealed_keys", long = "restore-sealed-keys", env = "NAUTILUS_RESTORE_SEALED_KEYS", value_name = "FILE")]
+        sealed_keys: PathBuf,
+        /// restore.signer: refuse a snapshot that another has signed
+        #[arg(id = "restore_signer", long = "restore-signer", env = "NAUTILUS_RESTORE_SIGNER", value_name = "KEY")]
+        signer: String,
+        /// restore.bump_revision: stand so far above the snapshot's revision [default: 0]
+        #[arg(id = "restore_bump_revision", long = "restore-bump-revision", env = "NAUTILUS_RESTORE_BUMP_REVISION", value_name = "N")]
+        bump_revision: u64,
     }
 }
 

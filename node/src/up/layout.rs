@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ApiSettings, AttestationSettings, EtcdSettings, PeerSettings, Settings};
+use crate::config::{
+    ApiSettings, AttestationSettings, EtcdSettings, PeerSettings, RestoreSettings, Settings,
+};
 use crate::data_dir::write_durably;
 use crate::exit::Failure;
 
@@ -44,6 +46,9 @@ pub(crate) struct Quorum {
     pub(crate) proxy_port: u16,
     /// The nodes, by id from 1.
     pub(crate) nodes: Vec<LocalNode>,
+    /// The snapshot it was founded with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) restore: Option<RestoreSettings>,
 }
 
 /// A node on this machine.
@@ -279,6 +284,10 @@ impl Layout {
                 platform_secret: Some(files.platform_secret()),
                 allowed_measurements: Some(vec!["self".to_owned()]),
             },
+            restore: match age {
+                Age::New if founder => quorum.restore.clone().unwrap_or_default(),
+                Age::New | Age::Standing => RestoreSettings::default(),
+            },
             tokens_file: Some(self.tokens()),
             ..Settings::default()
         }
@@ -303,6 +312,7 @@ impl Quorum {
             measurement,
             proxy_port: ports.proxy,
             nodes,
+            restore: None,
         }
     }
 

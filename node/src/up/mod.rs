@@ -12,6 +12,7 @@ pub(crate) mod progress;
 mod watch;
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -20,6 +21,7 @@ use rustix::process::Signal;
 
 use crate::cli::status::{QuorumStatus, local};
 use crate::cli::{Global, print};
+use crate::config::RestoreSettings;
 use crate::data_dir::write_durably;
 use crate::exit::Failure;
 use crate::simulated;
@@ -34,7 +36,8 @@ Run it again on an existing folder to start what is stopped.
 Examples:
   nautilus up
   nautilus up --detach --nodes 3 --dir q
-  nautilus up --dir q --base-port 7000      ports 7000 and following";
+  nautilus up --dir q --base-port 7000      ports 7000 and following
+  nautilus up --dir q2 --restore s.archive --identity backup.key";
 
 /// Examples of `down --help`.
 pub(crate) const DOWN_EXAMPLES: &str = "\
@@ -68,6 +71,64 @@ pub(crate) struct UpArgs {
     /// Look for free ports from here on, for a new quorum [default: by the folder's name]
     #[arg(long, value_name = "PORT")]
     pub(crate) base_port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) restore: RestoreArgs,
+}
+
+/// Founding with a snapshot's content.
+#[derive(Args, Clone, Default)]
+pub(crate) struct RestoreArgs {
+    /// Found a new quorum with the content of this snapshot
+    #[arg(long = "restore", value_name = "FILE", requires = "identity")]
+    pub(crate) file: Option<PathBuf>,
+    /// The private key that opens the snapshot (`nautilus snapshot keygen`)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) options: RestoreOptions,
+}
+
+/// How a snapshot is restored.
+#[derive(Args, Clone, Default)]
+pub(crate) struct RestoreOptions {
+    /// Refuse a snapshot that another has signed
+    #[arg(long, value_name = "KEY")]
+    pub(crate) signer: Option<String>,
+    /// Stand so far above the snapshot's revision, so that no client takes what it saw
+    /// after the snapshot for the present
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) bump_revision: u64,
+    /// Accepted as etcdutl has it; a restored store is always compacted at its revision
+    #[arg(long)]
+    pub(crate) mark_compacted: bool,
+}
+
+impl UpArgs {
+    /// Founds a quorum with a snapshot's content, in the background.
+    pub(crate) fn restoring(nodes: u64, restore: RestoreArgs) -> Self {
+        Self {
+            nodes,
+            detach: true,
+            base_port: None,
+            restore,
+        }
+    }
+}
+
+impl RestoreArgs {
+    /// As the founder's settings; nothing when there is nothing to restore.
+    fn settings(&self) -> anyhow::Result<Option<RestoreSettings>> {
+        let (Some(file), Some(identity)) = (&self.file, &self.identity) else {
+            return Ok(None);
+        };
+        Ok(Some(RestoreSettings {
+            file: Some(std::path::absolute(file)?),
+            identity: Some(std::path::absolute(identity)?),
+            sealed_keys: None,
+            signer: self.options.signer.clone(),
+            bump_revision: (self.options.bump_revision > 0).then_some(self.options.bump_revision),
+        }))
+    }
 }
 
 /// `nautilus down`.
@@ -114,7 +175,17 @@ pub(crate) async fn bring_up(
 ) -> anyhow::Result<Quorum> {
     let measurement = simulated::own_measurement()?;
     let quorum = match layout.load()? {
-        Some(quorum) => same_build(layout, quorum, &measurement)?,
+        Some(quorum) => {
+            if let Some(file) = &arguments.restore.file {
+                return Err(Failure::Refused.error(format!(
+                    "{} holds a quorum already; {} can only be restored into a new one: name \
+                     another folder with --dir",
+                    layout.root().display(),
+                    file.display()
+                )));
+            }
+            same_build(layout, quorum, &measurement)?
+        }
         None => found(layout, arguments, measurement, progress)?,
     };
     start_proxy(layout, &quorum)?;
@@ -168,7 +239,8 @@ fn found(
         "making quorum {cluster_id} in {}",
         layout.root().display()
     ));
-    let quorum = Quorum::new(cluster_id, measurement, &ports);
+    let mut quorum = Quorum::new(cluster_id, measurement, &ports);
+    quorum.restore = arguments.restore.settings()?;
     simulated::make_keys(layout, &quorum)?;
     for node in &quorum.nodes {
         configure(layout, &quorum, node, Age::New)?;

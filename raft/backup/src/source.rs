@@ -12,7 +12,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nautilus_machine::{KeyRange, KeyValue, Kv, LeaseId, RangeEnd, RangeRequest, Revision};
+use nautilus_machine::{KeyRange, KeyValue, Kv, LeaseId, Leases, RangeEnd, RangeRequest, Revision};
 
 use nautilus_machine::types::RESERVED_PREFIX;
 
@@ -30,6 +30,15 @@ const PAGE_KEYS_MAX: u64 = 1_024;
 
 /// Every lease with its time to live in milliseconds, as of now.
 pub type LeaseTable = Arc<dyn Fn() -> Vec<(LeaseId, u64)> + Send + Sync>;
+
+/// The table of a quorum's leases.
+pub fn lease_table(leases: Arc<dyn Leases>) -> LeaseTable {
+    Arc::new(move || {
+        let ids = leases.lease_ids();
+        let views = ids.into_iter().filter_map(|id| leases.lease(id));
+        views.map(|lease| (lease.id, lease.ttl_ms)).collect()
+    })
+}
 
 /// What is to be archived: the key space at one revision.
 pub struct Cut {

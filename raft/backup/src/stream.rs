@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nautilus_machine::{Kv, LeaseId, Leases, Revision};
+use nautilus_machine::{Kv, Revision};
 use tokio::sync::mpsc;
 
 use crate::error::BackupError;
@@ -28,7 +28,7 @@ pub struct Source {
     /// The key space.
     pub kv: Arc<dyn Kv>,
     /// Its leases.
-    pub leases: Arc<dyn Leases>,
+    pub leases: LeaseTable,
     /// What the quorum seals and signs with.
     pub quorum: Arc<QuorumKey>,
     /// The quorum's name.
@@ -59,7 +59,7 @@ impl Source {
     pub async fn archive(&self, audience: Audience) -> Result<ArchiveStream, BackupError> {
         let source = self.clone();
         let (cut, signing) = blocking(move || {
-            let cut = Cut::take(&*source.kv, &source.lease_table())?;
+            let cut = Cut::take(&*source.kv, &source.leases)?;
             Ok((cut, source.quorum.signing()?))
         })
         .await?;
@@ -101,15 +101,6 @@ impl Source {
             u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
         });
         write_archive(&*self.kv, cut, sink, &seal, &self.cluster, now_ms).map(|_| ())
-    }
-
-    fn lease_table(&self) -> LeaseTable {
-        let leases = Arc::clone(&self.leases);
-        Arc::new(move || {
-            let ids: Vec<LeaseId> = leases.lease_ids();
-            let views = ids.into_iter().filter_map(|id| leases.lease(id));
-            views.map(|lease| (lease.id, lease.ttl_ms)).collect()
-        })
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nautilus_backup::{
     Archive, Audience, Destination, Identity, Opener, Plan, QuorumKey, S3Credentials, S3Settings,
-    Source, Stored, archive_name, run_schedule,
+    Source, Stored, archive_name, lease_table, run_schedule,
 };
 use nautilus_machine::solo::SoloKv;
 use nautilus_machine::{Command, Leadership, Operation, Proposal, Put, Txn, UnixMillis};
@@ -32,7 +32,7 @@ fn source(keys: usize) -> (SoloKv, Source) {
     }
     let source = Source {
         kv: Arc::new(kv.clone()),
-        leases: Arc::new(kv.clone()),
+        leases: lease_table(Arc::new(kv.clone())),
         quorum: Arc::new(QuorumKey::from_root(&[7; 32])),
         cluster: "alpha".into(),
     };
