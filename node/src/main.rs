@@ -13,6 +13,7 @@ mod credentials;
 mod data_dir;
 mod exit;
 mod kubeconfig;
+mod migrate;
 mod node;
 mod proxy;
 mod simulated;

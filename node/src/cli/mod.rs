@@ -1,12 +1,16 @@
 //! The command line: what can be asked, and by which code it ends.
 
 mod certificate;
+mod export;
+mod import;
 mod kubeconfig;
 mod member;
 mod proxy;
 mod snapshot;
 pub(crate) mod status;
 mod target;
+
+pub(crate) use snapshot::read_identity;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -111,6 +115,12 @@ enum Command {
     /// List and change the members of a quorum
     #[command(after_help = member::EXAMPLES)]
     Member(member::MemberArgs),
+    /// Bring an etcd's keys into a quorum
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::ImportArgs),
+    /// Write a quorum's keys into a file, as plaintext
+    #[command(after_help = export::EXAMPLES)]
+    Export(export::ExportArgs),
     /// Save, examine and restore snapshots
     #[command(after_help = snapshot::EXAMPLES)]
     Snapshot(snapshot::SnapshotArgs),
@@ -180,6 +190,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             runtime()?.block_on(certificate::run(&global, arguments))
         }
         Command::Member(arguments) => runtime()?.block_on(member::run(&global, arguments)),
+        Command::Import(arguments) => runtime()?.block_on(import::run(&global, arguments)),
+        Command::Export(arguments) => runtime()?.block_on(export::run(&global, arguments)),
         Command::Snapshot(arguments) => runtime()?.block_on(snapshot::run(&global, arguments)),
         Command::Bench(arguments) => runtime()?.block_on(bench::run(&global, arguments)),
     }

@@ -403,7 +403,7 @@ fn describe(arguments: &StatusArgs) -> anyhow::Result<Description> {
 }
 
 /// An operator's private key.
-pub(super) fn read_identity(path: &Path) -> anyhow::Result<Identity> {
+pub(crate) fn read_identity(path: &Path) -> anyhow::Result<Identity> {
     let text = read_secret(path).with_context(|| path.display().to_string())?;
     Identity::from_file_text(&text)
         .map_err(|error| Failure::Refused.error(format!("{}: {error}", path.display())))
@@ -444,7 +444,7 @@ impl Report {
     }
 
     /// Something else is done from now on.
-    fn next(self, what: &'static str) -> Self {
+    pub(super) fn next(self, what: &'static str) -> Self {
         Self { what, ..self }
     }
 

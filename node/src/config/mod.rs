@@ -20,8 +20,8 @@ pub(crate) use backup::{Backup, Restore, RestoreKey, read_secret};
 pub(crate) use error::ConfigError;
 pub(crate) use etcd::{Etcd, parse_duration};
 pub(crate) use settings::{
-    ApiSettings, AttestationSettings, EtcdSettings, LogSettings, PeerSettings,
-    RaftSettings, RestoreSettings, Settings,
+    ApiSettings, AttestationSettings, EtcdSettings, LogSettings, PeerSettings, RaftSettings,
+    RestoreSettings, Settings,
 };
 
 /// One node's checked configuration.

@@ -12,15 +12,18 @@ pub(crate) mod progress;
 mod watch;
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
+use nautilus_backup::{Archive, Opener, SignerKey};
 use rustix::process::Signal;
 
 use crate::cli::status::{QuorumStatus, local};
-use crate::cli::{Global, print};
+use crate::cli::{Global, print, read_identity};
 use crate::config::RestoreSettings;
 use crate::data_dir::write_durably;
 use crate::exit::Failure;
@@ -93,7 +96,7 @@ pub(crate) struct RestoreArgs {
 pub(crate) struct RestoreOptions {
     /// Refuse a snapshot that another has signed
     #[arg(long, value_name = "KEY")]
-    pub(crate) signer: Option<String>,
+    pub(crate) signer: Option<SignerKey>,
     /// Stand so far above the snapshot's revision, so that no client takes what it saw
     /// after the snapshot for the present
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -116,16 +119,30 @@ impl UpArgs {
 }
 
 impl RestoreArgs {
+    /// Finds out that a snapshot can't be restored before anything is made for it. The
+    /// founder reads it whole.
+    fn check(&self, file: &Path, identity: &Path) -> anyhow::Result<()> {
+        let refused = |error| Failure::Refused.error(error);
+        let archive = Archive::open(BufReader::new(File::open(file)?)).map_err(refused)?;
+        if let Some(signer) = &self.options.signer {
+            archive.expect_signer(signer).map_err(refused)?;
+        }
+        let opener = Opener::Operator(read_identity(identity)?);
+        archive.unseal(&opener).map(|_| ()).map_err(refused)
+    }
+
     /// As the founder's settings; nothing when there is nothing to restore.
     fn settings(&self) -> anyhow::Result<Option<RestoreSettings>> {
         let (Some(file), Some(identity)) = (&self.file, &self.identity) else {
             return Ok(None);
         };
+        self.check(file, identity)
+            .map_err(|error| error.context(file.display().to_string()))?;
         Ok(Some(RestoreSettings {
             file: Some(std::path::absolute(file)?),
             identity: Some(std::path::absolute(identity)?),
             sealed_keys: None,
-            signer: self.options.signer.clone(),
+            signer: self.options.signer.as_ref().map(ToString::to_string),
             bump_revision: (self.options.bump_revision > 0).then_some(self.options.bump_revision),
         }))
     }

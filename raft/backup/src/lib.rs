@@ -15,6 +15,7 @@
 
 mod destination;
 mod error;
+mod etcd;
 mod face;
 mod frames;
 mod header;
@@ -30,6 +31,7 @@ mod writer;
 
 pub use destination::{Destination, S3Credentials, S3Settings, Stored, archive_name};
 pub use error::BackupError;
+pub use etcd::{EtcdExport, EtcdSnapshot, Integrity};
 pub use face::{
     REVISION_HEADER, SIGNER_HEADER, SNAPSHOT_PATH, STREAMS_MAX, SnapshotRequest, backup_router,
 };
