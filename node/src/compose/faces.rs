@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 use nautilus_attest_protocol::credential_report_data;
-use nautilus_backup::{Audience, Destination, Plan, Source, backup_router, run_schedule};
+use nautilus_backup::{Audience, Destination, Plan, Source, backup_router, lease_table, run_schedule};
 use nautilus_machine::{Kv, RangeRequest, types::KeyRange};
 use nautilus_machinery::identity::{MASTERS_GROUP, User};
 use nautilus_rest::operators::{OPERATORS_PREFIX, spki_fingerprint};
@@ -141,7 +141,7 @@ pub(super) async fn serve(
 fn backup_source(node: &Node, config: &NodeConfig, kv: &Arc<dyn Kv>) -> Source {
     Source {
         kv: Arc::clone(kv),
-        leases: node.consensus.lease_table(),
+        leases: lease_table(node.consensus.leases()),
         quorum: Arc::clone(&node.quorum_key),
         cluster: config.cluster_id.clone(),
     }

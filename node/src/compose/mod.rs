@@ -12,7 +12,7 @@ mod etcd;
 mod faces;
 mod identity;
 mod keys;
-// mod restore;
+mod restore;
 mod transport;
 
 use std::sync::{Arc, OnceLock};
@@ -137,13 +137,22 @@ impl Node {
         .map_err(|error| Failure::Fatal.error(error))?;
         // Set once, here: whoever asked before had nothing pinned yet.
         let _ = members.set(consensus.cluster());
+        let (settings, who) = (config.clone(), Arc::clone(&identity));
         let is_founded = consensus.is_initialized();
+        let (data_dir, opened) = tokio::task::spawn_blocking(move || {
+            let opened = restore::open(&settings, &data_dir, &who, is_founded)?;
+            anyhow::Ok((data_dir, opened))
+        })
+        .await??;
         if config.bootstrap == Bootstrap::Genesis && !is_founded {
             consensus
                 .initialize(&identity.provider().platform())
                 .await
                 .context("found the quorum")?;
             tracing::info!("founded the quorum");
+        }
+        if let Some(opened) = opened {
+            restore::run(opened, &consensus.kv(), &data_dir).await?;
         }
         Ok(Some(Self {
             identity,

@@ -101,11 +101,6 @@ impl EtcdClient {
         Ok(client)
     }
 
-    /// Where it was reached.
-    pub(crate) fn endpoint(&self) -> &str {
-        &self.endpoint
-    }
-
     /// The present revision, read linearizably.
     pub(crate) async fn revision(&self) -> anyhow::Result<Revision> {
         let request = RangeRequest {

@@ -21,7 +21,7 @@ mod frames;
 mod header;
 mod identity;
 mod keys;
-// mod load;
+mod load;
 mod reader;
 mod record;
 mod schedule;
@@ -38,7 +38,7 @@ pub use face::{
 pub use header::{ARCHIVE_FORMAT, Header, SealedTo};
 pub use identity::{IDENTITY_ROWS, is_identity};
 pub use keys::{Identity, Opener, QuorumKey, Recipient, SignerKey, Signing};
-// pub use load::{Loaded, load};
+pub use load::{Loaded, load};
 pub use reader::{Archive, Records, Verified};
 pub use record::{ContentHash, Lease, Record, Summary};
 pub use schedule::{Kept, Plan, run_schedule};

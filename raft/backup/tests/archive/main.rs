@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod damage;
+mod restore;
 mod roundtrip;
 mod world;
