@@ -12,7 +12,9 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nautilus_machine::{KeyRange, KeyValue, Kv, LeaseId, Leases, RangeEnd, RangeRequest, Revision};
+use nautilus_machine::{
+    KeyRange, KeyValue, Kv, LeaseId, Leases, RangeEnd, RangeRequest, RangeResponse, Revision,
+};
 
 use nautilus_machine::types::RESERVED_PREFIX;
 
@@ -84,32 +86,64 @@ impl Cut {
         let mut limit = PAGE_KEYS_FIRST;
         for mut range in ranges() {
             loop {
-                let request = RangeRequest {
-                    revision: Some(self.revision),
-                    limit: Some(limit),
-                    ..RangeRequest::newest(range.clone())
+                let end = stretch(kv, &range, limit)?;
+                let mut part = KeyRange {
+                    start: range.start.clone(),
+                    end: end.clone(),
                 };
-                let page = kv.range(&request).map_err(store)?;
-                let Some(last) = page.kvs.last() else { break };
-                range.start = after(&last.key);
-                let bytes: usize = page
-                    .kvs
-                    .iter()
-                    .map(|kv| kv.key.len() + kv.value.len())
-                    .sum();
-                limit = next_limit(limit, bytes, page.kvs.len());
-                for kv in page.kvs {
-                    if !is_identity(&kv.key) {
-                        visit(kv)?;
+                loop {
+                    let page = self.page(kv, &part, limit)?;
+                    let Some(last) = page.kvs.last() else { break };
+                    part.start = after(&last.key);
+                    limit = next_limit(limit, &page.kvs);
+                    for kv in page.kvs {
+                        if !is_identity(&kv.key) {
+                            visit(kv)?;
+                        }
+                    }
+                    if !page.more {
+                        break;
                     }
                 }
-                if !page.more {
-                    break;
+                match end {
+                    RangeEnd::Key(end) if range.end != RangeEnd::Key(end.clone()) => {
+                        range.start = end;
+                    }
+                    _ => break,
                 }
             }
         }
         Ok(())
     }
+
+    fn page(
+        &self,
+        kv: &dyn Kv,
+        range: &KeyRange,
+        limit: u64,
+    ) -> Result<RangeResponse, BackupError> {
+        let request = RangeRequest {
+            revision: Some(self.revision),
+            limit: Some(limit),
+            ..RangeRequest::newest(range.clone())
+        };
+        kv.range(&request).map_err(store)
+    }
+}
+
+/// Where a stretch of about `limit` keys ends. A read in the past counts its whole range
+/// key by key; the present is counted at once: so the present says how far to read.
+fn stretch(kv: &dyn Kv, range: &KeyRange, limit: u64) -> Result<RangeEnd, BackupError> {
+    let request = RangeRequest {
+        limit: Some(limit),
+        keys_only: true,
+        ..RangeRequest::newest(range.clone())
+    };
+    let present = kv.range(&request).map_err(store)?;
+    Ok(match present.kvs.last() {
+        Some(last) if present.more => RangeEnd::Key(after(&last.key)),
+        _ => range.end.clone(),
+    })
 }
 
 /// Writes the key space at `cut` as an archive.
@@ -176,8 +210,9 @@ fn after(key: &Bytes) -> Bytes {
     [key, &b"\0"[..]].concat().into()
 }
 
-fn next_limit(limit: u64, bytes: usize, keys: usize) -> u64 {
-    let each = (bytes / keys.max(1)).max(1);
+fn next_limit(limit: u64, kvs: &[KeyValue]) -> u64 {
+    let bytes: usize = kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
+    let each = (bytes / kvs.len().max(1)).max(1);
     let wanted = (PAGE_BYTES / each) as u64;
     wanted.clamp(1, limit * 2).min(PAGE_KEYS_MAX)
 }
