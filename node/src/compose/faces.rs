@@ -7,7 +7,9 @@ use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 use nautilus_attest_protocol::credential_report_data;
-use nautilus_backup::{Audience, Destination, Plan, Source, backup_router, lease_table, run_schedule};
+use nautilus_backup::{
+    Audience, Destination, Plan, Source, backup_router, lease_table, run_schedule,
+};
 use nautilus_machine::{Kv, RangeRequest, types::KeyRange};
 use nautilus_machinery::identity::{MASTERS_GROUP, User};
 use nautilus_rest::operators::{OPERATORS_PREFIX, spki_fingerprint};

@@ -46,7 +46,8 @@ fn saved(kv: &SoloKv) -> (Vec<u8>, Summary) {
 }
 
 async fn restored(archive: Vec<u8>, kv: &SoloKv, bump: u64) -> Result<Loaded, BackupError> {
-    let records = Archive::open(std::io::Cursor::new(archive))?.unseal(&Opener::Quorum(quorum()))?;
+    let records =
+        Archive::open(std::io::Cursor::new(archive))?.unseal(&Opener::Quorum(quorum()))?;
     let kv: Arc<dyn Kv> = Arc::new(kv.clone());
     load(&kv, records, bump, &mut |_| {}).await
 }
@@ -75,7 +76,10 @@ async fn ten_thousand_keys_come_back_with_revisions_versions_leases_and_equal_ha
     let new = solo();
     let loaded = restored(archive, &new, 0).await.unwrap();
     assert_eq!(loaded.revision, kv.revision());
-    assert_eq!((new.revision(), new.compacted_revision()), (kv.revision(), kv.revision()));
+    assert_eq!(
+        (new.revision(), new.compacted_revision()),
+        (kv.revision(), kv.revision())
+    );
     let (_, again) = saved(&new);
     assert_eq!(again, written);
     let identity = RangeRequest::newest(KeyRange::single("/nautilus/ca"));
@@ -97,7 +101,10 @@ async fn a_bumped_restore_stands_above_and_refuses_the_past() {
         revision: Some(kv.revision()),
         ..RangeRequest::newest(KeyRange::single("a"))
     };
-    assert!(matches!(new.range(&past), Err(RangeError::Compacted { .. })));
+    assert!(matches!(
+        new.range(&past),
+        Err(RangeError::Compacted { .. })
+    ));
     let now = RangeRequest::newest(KeyRange::single("a"));
     assert_eq!(new.range(&now).unwrap().kvs[0].mod_revision, kv.revision());
 }
@@ -113,7 +120,8 @@ async fn a_store_that_is_not_empty_takes_nothing() {
 }
 
 #[tokio::test]
-async fn an_archive_that_breaks_off_leaves_a_store_that_serves_no_writes_until_it_is_loaded_whole() {
+async fn an_archive_that_breaks_off_leaves_a_store_that_serves_no_writes_until_it_is_loaded_whole()
+{
     let records: Vec<_> = (0..5_000u64)
         .map(|n| key(&format!("k{n:05}"), &[7; 700], n * 3 + 2))
         .map(without_lease)
