@@ -299,5 +299,5 @@ fn the_example_documents_every_key_with_its_default() {
 
 fn is_key(name: &str) -> bool {
     name.bytes()
-        .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
