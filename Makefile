@@ -47,10 +47,13 @@ test: build e2e-bin peers ## Every test: unit, property, integration, end to end
 	@cargo test --release --workspace --no-fail-fast
 
 .PHONY: e2e-bin
-e2e-bin: ## Build kubectl and the Go programs for the end-to-end tests
+e2e-bin: ## Build kubectl and the clients' programs for the end-to-end tests
 	@.ci/setup test
 	@mkdir -p $(NAUTILUS_E2E_BIN)
 	@cd tests/e2e && go build -ldflags "-X k8s.io/component-base/version.gitVersion=v1.37.2" -o $(NAUTILUS_E2E_BIN)/ ./cmd/...
+	@cd tests/e2e/rust && cargo build --release -q -p protoc \
+		&& PROTOC=$(CARGO_TARGET_DIR)/release/protoc cargo build --release -q -p etcdrust \
+		&& cp $(CARGO_TARGET_DIR)/release/etcdrust $(NAUTILUS_E2E_BIN)/
 
 .PHONY: lint
 lint: setup ## Format, clippy, the dependency graph, the house rules
