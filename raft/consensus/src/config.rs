@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nautilus_machine::NodeId;
+use nautilus_store::StoreOptions;
 
 use crate::hub::HubLimits;
 
@@ -26,7 +27,9 @@ pub struct ConsensusConfig {
     pub segment_bytes: u64,
     /// Bytes of log entries kept in memory.
     pub log_cache_bytes: usize,
-    /// Entries between two checkpoints (digest compared, snapshot taken).
+    /// What the store keeps in memory.
+    pub store: StoreOptions,
+    /// Entries between two checkpoints, more when the state is large (digest compared, snapshot taken).
     pub checkpoint_every_entries: u64,
     /// Entries kept in the log behind a snapshot, for followers that lag and for
     /// everything the core still has queued.
@@ -49,6 +52,7 @@ impl ConsensusConfig {
             timing: Timing::default(),
             segment_bytes: 64 << 20,
             log_cache_bytes: 64 << 20,
+            store: StoreOptions::default(),
             checkpoint_every_entries: 50_000,
             log_tail_entries: 50_000,
             compaction: Compaction::default(),

@@ -149,6 +149,7 @@ impl Consensus {
         core.tasks.spawn(upkeep::observe(Arc::clone(&core)));
         core.tasks.spawn(upkeep::lead(Arc::clone(&core)));
         core.tasks.spawn(upkeep::shorten_log(Arc::clone(&core)));
+        core.tasks.spawn(upkeep::report(Arc::clone(&core)));
         core.tasks.spawn(barrier::run(Arc::clone(&core)));
         core.tasks.spawn(loss::run(Arc::clone(&core), ended));
         core.tasks
@@ -281,8 +282,9 @@ fn open(
         write_fault,
     };
     let wal = Wal::open(&options, envelope).map_err(|error| storage(&error))?;
+    let folder = config.data_dir.join("store");
     let store =
-        Store::open(&config.data_dir.join("store"), keyring).map_err(|error| storage(&error))?;
+        Store::open_with(&folder, keyring, config.store).map_err(|error| storage(&error))?;
     let store = Arc::new(store);
     let applied = state_machine::applied_note(&store).map_err(|error| storage(&error))?;
     let folder = config.data_dir.join("snapshots");

@@ -19,6 +19,12 @@ const TICK: Duration = Duration::from_millis(100);
 const COMPACT_STEPS: usize = 32;
 /// Leases that one entry ends at most.
 const EXPIRED_AT_ONCE: usize = 1000;
+/// Versions in a state up to which checkpoints come as configured.
+const LARGE_STATE_ROWS: u64 = 100_000;
+/// Entries between two checkpoints of however large a state: the log holds them.
+const CHECKPOINT_ENTRIES_MAX: u64 = 1_000_000;
+/// How often the store tells metrics what it holds.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// How long a snapshot may take before the node stops waiting to shorten its log.
 const SNAPSHOT_WAIT: Duration = Duration::from_secs(600);
 
@@ -154,6 +160,14 @@ fn checkpoint_index(core: &Core) -> u64 {
         .map_or(0, |(position, _)| position.index)
 }
 
+/// Entries between two checkpoints. A checkpoint copies the whole state, so a large one
+/// waits for a part of its size: the price per write stays the same.
+fn checkpoint_after(core: &Core) -> u64 {
+    let beyond = core.store().version_rows().saturating_sub(LARGE_STATE_ROWS);
+    let entries = (beyond / 2).min(CHECKPOINT_ENTRIES_MAX);
+    entries.max(core.config.checkpoint_every_entries)
+}
+
 struct Duty {
     /// Revisions and when they were the newest.
     past: VecDeque<(Instant, Revision)>,
@@ -164,7 +178,7 @@ impl Duty {
     async fn round(&mut self, core: &Arc<Core>, term: u64) -> Result<(), Attempt> {
         expire_leases(core, term).await?;
         let applied = core.applied().map_or(0, |position| position.index);
-        if applied.saturating_sub(self.last_checkpoint) >= core.config.checkpoint_every_entries {
+        if applied.saturating_sub(self.last_checkpoint) >= checkpoint_after(core) {
             let previous = core.store().checkpoint();
             let reply = core
                 .propose_in_term(term, Command::Checkpoint { previous })
@@ -251,6 +265,17 @@ async fn expire_leases(core: &Arc<Core>, term: u64) -> Result<(), Attempt> {
         if let Err(error) = core.propose_in_term(term, ending).await {
             lessor.again(&ids);
             return Err(error);
+        }
+    }
+}
+
+/// Tells metrics what the store holds, now and then.
+pub(crate) async fn report(core: Arc<Core>) {
+    let mut ticks = tokio::time::interval(REPORT_EVERY);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => core.store().report(),
+            () = core.stop.cancelled() => return,
         }
     }
 }

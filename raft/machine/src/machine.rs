@@ -154,6 +154,11 @@ impl Machine {
         self.index.keys()
     }
 
+    /// How many version rows there are.
+    pub fn version_rows(&self) -> u64 {
+        self.version_rows
+    }
+
     /// The memory that the index takes, in bytes.
     pub fn index_memory_bytes(&self) -> u64 {
         self.index.memory_bytes()

@@ -285,6 +285,11 @@ impl Store {
         self.state.read().machine.time()
     }
 
+    /// How many versions there are.
+    pub fn version_rows(&self) -> u64 {
+        self.state.read().machine.version_rows()
+    }
+
     /// Whether rows that a compaction has passed are still there.
     pub fn compaction_pending(&self) -> bool {
         self.state.read().machine.compaction_pending()
