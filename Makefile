@@ -70,9 +70,12 @@ bench: build ## Failover and store benches, as JSON
 
 # Rows, pairs and sizes: `make bench-etcd BENCH="--only failover_gap_ms --pairs 5"`.
 .PHONY: bench-etcd
-bench-etcd: build peers ## Beside etcd, the same load in turn (about 25 minutes; BENCH= for options)
-	@cargo build --release --workspace --bin nautilus-bench-etcd
-	@$(CARGO_TARGET_DIR)/release/nautilus-bench-etcd --output tests/bench $(BENCH)
+bench-etcd: setup peers ## Beside etcd, the same load in turn (about 25 minutes; BENCH= for options)
+	@cargo build --release --workspace --bin nautilus --features nautilus-store/null-cipher
+	@cp $(CARGO_TARGET_DIR)/release/nautilus $(CARGO_TARGET_DIR)/nautilus-null-cipher
+	@cargo build --release --workspace --bin nautilus --bin nautilus-bench-etcd
+	@NAUTILUS_NULL_CIPHER_BIN=$(CARGO_TARGET_DIR)/nautilus-null-cipher \
+		$(CARGO_TARGET_DIR)/release/nautilus-bench-etcd --output tests/bench $(BENCH)
 
 .PHONY: peers
 peers: ## Build etcd and its tools, and kube-apiserver, from their Go modules
