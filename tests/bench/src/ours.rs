@@ -50,6 +50,8 @@ enum Process {
 pub(crate) struct Ours {
     binary: PathBuf,
     folder: PathBuf,
+    /// What opens the snapshots.
+    identity: PathBuf,
     endpoints: Vec<Endpoint>,
     nodes: Vec<u64>,
     processes: Vec<Option<Process>>,
@@ -58,11 +60,13 @@ pub(crate) struct Ours {
 impl Ours {
     /// A quorum that will live in `folder`, run by `binary`.
     pub(crate) fn prepare(binary: &Path, folder: &Path) -> anyhow::Result<Self> {
+        let identity = folder.join("backup.key");
         let folder = folder.join("quorum");
         ensure!(binary.is_file(), "{} is missing", binary.display());
         Ok(Self {
             binary: binary.to_owned(),
             folder,
+            identity,
             endpoints: Vec::new(),
             nodes: Vec::new(),
             processes: Vec::new(),
@@ -192,10 +196,15 @@ impl Side for Ours {
     }
 
     fn save_snapshot(&self, file: &Path) -> anyhow::Result<()> {
-        let recipient = self.folder.join("backup.pub");
-        let identity = self.folder.join("backup.key");
-        let _ = (recipient, identity);
-        run(self.cli(&["snapshot", "save"]).arg(file))
+        let made = Command::new(&self.binary)
+            .args(["snapshot", "keygen"])
+            .arg(&self.identity)
+            .output()
+            .context("snapshot keygen")?;
+        let recipient = String::from_utf8(made.stdout).context("a recipient")?;
+        run(self
+            .cli(&["snapshot", "save", "--recipient", recipient.trim()])
+            .arg(file))
     }
 
     fn restore(&mut self, file: &Path, folder: &Path) -> anyhow::Result<()> {
@@ -203,8 +212,9 @@ impl Side for Ours {
         fs::create_dir_all(folder)?;
         self.folder = folder.join("quorum");
         self.nodes.clear();
-        let file = file.to_str().context("a path in UTF-8")?.to_owned();
-        self.make(&["--restore", &file])
+        let utf8 = |path: &Path| path.to_str().map(str::to_owned).context("a path in UTF-8");
+        let (file, identity) = (utf8(file)?, utf8(&self.identity)?);
+        self.make(&["--restore", &file, "--identity", &identity])
     }
 }
 
