@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use metrics_exporter_prometheus::PrometheusHandle;
+use nautilus_backup::ArchiveMaintenance;
 use nautilus_etcd::{AuthOptions, EtcdContext, EtcdLimits, EtcdParts, TokenKind};
 
 use super::Node;
@@ -24,7 +25,10 @@ pub(super) fn context(
         kv: node.consensus.kv(),
         leases: node.consensus.leases(),
         cluster: node.consensus.cluster(),
-        maintenance: node.consensus.maintenance(),
+        maintenance: Arc::new(ArchiveMaintenance {
+            store: node.consensus.maintenance(),
+            source: super::faces::backup_source(node, config, &node.consensus.kv()),
+        }),
         node_id: config.node_id,
         cluster_id: cluster_number(&config.cluster_id),
         limits: EtcdLimits {

@@ -140,7 +140,8 @@ pub(super) async fn serve(
     Ok(())
 }
 
-fn backup_source(node: &Node, config: &NodeConfig, kv: &Arc<dyn Kv>) -> Source {
+/// What snapshots are made from.
+pub(super) fn backup_source(node: &Node, config: &NodeConfig, kv: &Arc<dyn Kv>) -> Source {
     Source {
         kv: Arc::clone(kv),
         leases: lease_table(node.consensus.leases()),

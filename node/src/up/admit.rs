@@ -8,7 +8,7 @@ use nautilus_machine::{MemberRole, NewMember};
 
 use super::layout::{Layout, LocalNode, OPERATOR, Quorum};
 use super::progress::Progress;
-use super::{POLL, READY_TIMEOUT, alive, start_node};
+use super::{POLL, READY_TIMEOUT, alive, patience, start_node};
 use crate::client::{ApiClient, RequestError};
 use crate::credentials::{self, CredentialError, Judge};
 use crate::data_dir::write_durably;
@@ -42,7 +42,8 @@ pub(super) async fn credentials(
         std::fs::read_to_string(&path).with_context(|| path.display().to_string())?,
     );
     let judge = Judge::new(&["self".to_owned()], true, &layout.simulated_root_key())?;
-    let deadline = Instant::now() + READY_TIMEOUT;
+    let patience = patience(quorum);
+    let deadline = Instant::now() + patience;
     let granted = 'granted: loop {
         let mut last = String::from("no node runs");
         for node in &quorum.nodes {
@@ -61,7 +62,7 @@ pub(super) async fn credentials(
         if Instant::now() >= deadline {
             return Err(Failure::Unavailable.error(format!(
                 "no node gave credentials within {} s: {last}",
-                READY_TIMEOUT.as_secs()
+                patience.as_secs()
             )));
         }
         progress.wait("waiting for the founder's API");

@@ -52,6 +52,9 @@ Examples:
 const NODES_MAX: u64 = 9;
 /// For a node to become ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same for a quorum that begins with a snapshot's content: an hour for large ones. A
+/// founder that has ended is noticed at once.
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// Between two looks at something awaited.
 const POLL: Duration = Duration::from_millis(100);
 /// For a node to stop in order before it is killed.
@@ -333,6 +336,14 @@ fn start_proxy(layout: &Layout, quorum: &Quorum) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long a quorum may take until it serves.
+fn patience(quorum: &Quorum) -> Duration {
+    match quorum.restore {
+        Some(_) => RESTORE_TIMEOUT,
+        None => READY_TIMEOUT,
+    }
+}
+
 /// Waits until every node says that it is ready.
 pub(crate) async fn ready(
     layout: &Layout,
@@ -340,7 +351,8 @@ pub(crate) async fn ready(
     progress: &Progress,
 ) -> anyhow::Result<()> {
     let clients = admit::clients(layout, quorum)?;
-    let deadline = Instant::now() + READY_TIMEOUT;
+    let patience = patience(quorum);
+    let deadline = Instant::now() + patience;
     loop {
         let mut waiting = Vec::new();
         for (node, client) in &clients {
@@ -354,7 +366,7 @@ pub(crate) async fn ready(
             return Ok(());
         }
         if Instant::now() >= deadline {
-            return Err(late(layout, &waiting));
+            return Err(late(layout, &waiting, patience));
         }
         progress.wait(&format!(
             "waiting until node {} is ready",
@@ -378,7 +390,7 @@ fn alive(layout: &Layout, node: &LocalNode) -> anyhow::Result<()> {
     )))
 }
 
-fn late(layout: &Layout, waiting: &[u64]) -> anyhow::Error {
+fn late(layout: &Layout, waiting: &[u64], patience: Duration) -> anyhow::Error {
     let logs: Vec<String> = waiting
         .iter()
         .map(|&id| layout.node(id).log().display().to_string())
@@ -386,7 +398,7 @@ fn late(layout: &Layout, waiting: &[u64]) -> anyhow::Error {
     Failure::Unavailable.error(format!(
         "node {} is not ready after {} s; read {}, and run `nautilus up` again to go on",
         by_commas(waiting),
-        READY_TIMEOUT.as_secs(),
+        patience.as_secs(),
         logs.join(", ")
     ))
 }

@@ -1,17 +1,21 @@
 //! Which of the quorum's own rows are its identity: the one list.
 //!
 //! Identity is what makes a quorum this quorum: its authority's key, its operators,
-//! the workers' token verdicts, what its faces sign with, and alarms about its own
-//! disks. A restored quorum makes its own; Kubernetes objects and users' keys are not
+//! the workers' token verdicts, alarms about its own disks and promises about its own
+//! members. A restored quorum makes its own; Kubernetes objects and users' keys are not
 //! identity and are restored.
+//!
+//! The etcd face's users, roles and whether they count are restored, as etcd does it: a
+//! restored store must not be open to more than the one it came from. The key of simple
+//! tokens stands in the same row; tokens of the old quorum end within their time to live.
 
 /// Keys (ending without `/`) and prefixes (ending with `/`) that stay with their quorum.
 pub const IDENTITY_ROWS: &[&str] = &[
     "/nautilus/ca",
     "/nautilus/operators/",
     "/nautilus/workers/",
-    "/nautilus/etcd/alarms/",
-    "/nautilus/etcd/auth/token-key",
+    "/nautilus/etcd/alarm/",
+    "/nautilus/etcd/promote/",
 ];
 
 /// Whether `key` is part of the quorum's identity.
@@ -35,6 +39,7 @@ mod tests {
         assert!(is_identity(b"/nautilus/operators/ab"));
         assert!(!is_identity(b"/nautilus/cat"));
         assert!(!is_identity(b"/nautilus/registry/pods/a"));
-        assert!(!is_identity(b"/nautilus/etcd/auth/users/root"));
+        assert!(!is_identity(b"/nautilus/etcd/auth/state"));
+        assert!(is_identity(b"/nautilus/etcd/alarm/01/NOSPACE"));
     }
 }

@@ -5,7 +5,7 @@
 //!   key; the end only after counts, hash and signature were found right.
 //! - Lengths are believed within named bounds only: a damaged file costs no memory.
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use aws_lc_rs::digest;
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -23,6 +23,11 @@ use crate::writer::{MAGIC, finish, signed};
 
 /// Bytes read at once while a signature is checked.
 const READ_BYTES: usize = 256 << 10;
+
+/// What etcdctl pads to, and the hash that it adds.
+const BLOCK_BYTES: usize = 512;
+const HASH_BYTES: usize = 32;
+const TRAILER_BYTES_MAX: u64 = (BLOCK_BYTES + HASH_BYTES) as u64;
 
 /// An archive whose header was read.
 pub struct Archive<R: Read> {
@@ -110,8 +115,7 @@ impl<R: Read> Archive<R> {
                 break;
             }
         }
-        check_signature(&mut self.source, &signer, self.whole)?;
-        size_bytes += SIGNATURE_BYTES as u64;
+        size_bytes += check_end(&mut self.source, &signer, self.whole)?;
         Ok(Verified { size_bytes, signer })
     }
 
@@ -212,7 +216,7 @@ impl<R: Read> Records<R> {
         }
         let whole = self.whole.take();
         let whole = whole.ok_or_else(|| BackupError::Content("it was read twice".into()))?;
-        check_signature(&mut self.source, &self.header.signer_key()?, whole)?;
+        check_end(&mut self.source, &self.header.signer_key()?, whole)?;
         self.summary = Some(found);
         Ok(())
     }
@@ -277,23 +281,34 @@ fn read_head(source: &mut impl Read) -> Result<(Position, usize, [u8; HEAD_BYTES
     Ok((at, length, head))
 }
 
-fn check_signature(
+/// Checks the signature and what may follow it; gives the length of both.
+///
+/// A snapshot taken by `etcdctl` is followed by zeros up to a multiple of 512 bytes and
+/// the SHA-256 of everything before.
+fn check_end(
     source: &mut impl Read,
     signer: &SignerKey,
-    whole: digest::Context,
-) -> Result<(), BackupError> {
+    mut whole: digest::Context,
+) -> Result<u64, BackupError> {
     let mut signature = [0; SIGNATURE_BYTES];
     let read = source.read_exact(&mut signature);
     read.map_err(BackupError::cut("its signature"))?;
-    let mut rest = [0];
-    let more = loop {
-        match source.read(&mut rest) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => break other.map_err(BackupError::io("read the archive"))?,
+    signer.verify(&signed(finish(whole.clone())), &signature)?;
+    whole.update(&signature);
+    let mut rest = Vec::new();
+    let read = source.take(TRAILER_BYTES_MAX + 1).read_to_end(&mut rest);
+    read.map_err(BackupError::io("read the archive"))?;
+    let more = || BackupError::Content("it goes on after its end".into());
+    if !rest.is_empty() {
+        let padding = rest.len().checked_sub(HASH_BYTES).ok_or_else(more)?;
+        let (padding, hash) = rest.split_at(padding);
+        whole.update(padding);
+        if padding.len() >= BLOCK_BYTES
+            || padding.iter().any(|byte| *byte != 0)
+            || finish(whole) != hash
+        {
+            return Err(more());
         }
-    };
-    if more != 0 {
-        return Err(BackupError::Content("it goes on after its end".into()));
     }
-    signer.verify(&signed(finish(whole)), &signature)
+    Ok((SIGNATURE_BYTES + rest.len()) as u64)
 }

@@ -43,6 +43,23 @@ fn bytes_after_the_end_are_refused() {
 }
 
 #[test]
+fn what_etcdctl_adds_is_accepted_and_checked() {
+    use aws_lc_rs::digest::{SHA256, digest};
+    let (mut whole, _) = archive(&[key("a", b"1", 2)], &[]);
+    whole.resize(whole.len().next_multiple_of(512), 0);
+    let hash = digest(&SHA256, &whole);
+    whole.extend_from_slice(hash.as_ref());
+    read(&whole, &Opener::Quorum(quorum())).unwrap();
+    let verified = Archive::open(&whole[..])
+        .unwrap()
+        .verify(&mut |_| {})
+        .unwrap();
+    assert_eq!(verified.size_bytes, whole.len() as u64);
+    *whole.last_mut().unwrap() ^= 1;
+    assert!(read(&whole, &Opener::Quorum(quorum())).is_err());
+}
+
+#[test]
 fn another_quorum_does_not_open_it() {
     let (whole, _) = archive(&records(), &[]);
     let other = Opener::Quorum(QuorumKey::from_root(&[8; 32]));
