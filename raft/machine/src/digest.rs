@@ -11,6 +11,10 @@
 //! guess the values of a small store. Under a secret key the terms are pseudorandom
 //! and neither is possible. (Multiset hash by addition: Clarke et al. 2003.)
 //!
+//! Why HMAC and nothing cheaper: with the processor's SHA instructions it is about a
+//! tenth of the time of applying a put, so that another keyed hash could save little;
+//! and AES-GMAC would need a nonce that never repeats, which a lease's row has not.
+//!
 //! Invariant: `RowSum` after any sequence of adds and removes depends only on the
 //! multiset that remains.
 

@@ -102,12 +102,14 @@ impl<'a> Edit<'a> {
     }
 
     fn put(&mut self, put: &Put) -> Result<TxnOutcome, RowError> {
-        // Read only where the request or its answer needs it.
-        let prev = match self.machine.index().living(&put.key) {
-            Some((place, _)) if put.prev_kv || put.ignore_value => {
-                Some(self.read(&put.key, place)?)
-            }
-            _ => None,
+        // Looked up and read only where the request or its answer needs it.
+        let present = match put.prev_kv || put.ignore_value {
+            true => self.machine.index().living(&put.key),
+            false => None,
+        };
+        let prev = match present {
+            Some((place, _)) => Some(self.read(&put.key, place)?),
+            None => None,
         };
         let value = match &prev {
             Some(prev) if put.ignore_value => prev.value.clone(),

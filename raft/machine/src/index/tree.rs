@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::index::Newest;
-use crate::index::leaf::{KeyParts, Leaf};
+use crate::index::leaf::{KeyParts, Leaf, common_bytes};
 use crate::index::past::Past;
 use crate::types::Revision;
 
@@ -39,6 +39,10 @@ enum Node {
 #[derive(Debug, Default, Clone)]
 struct Branch {
     children: Vec<Child>,
+    /// For each child, the first bytes of its `from` behind those that all but the
+    /// first child's begin with: most searches look at nothing else.
+    heads: Vec<u64>,
+    prefix_bytes: usize,
     total: Summary,
 }
 
@@ -316,7 +320,12 @@ impl Node {
                     assert!(child.summary.keys > 0, "no leaf is empty");
                     assert_eq!(child.summary, child.node.summary());
                 }
-                let rebuilt = Branch::new(branch.children.clone()).total;
+                let rebuilt = Branch::new(branch.children.clone());
+                assert_eq!(
+                    (&rebuilt.heads, rebuilt.prefix_bytes),
+                    (&branch.heads, branch.prefix_bytes)
+                );
+                let rebuilt = rebuilt.total;
                 assert_eq!(
                     (rebuilt.keys, rebuilt.living),
                     (branch.total.keys, branch.total.living)
@@ -346,7 +355,9 @@ impl Child {
 
     /// The memory of the child itself and of what it holds.
     fn memory_bytes(&self) -> u64 {
-        size_of::<Self>() as u64 + ARC_BYTES + self.from.len() as u64 + self.summary.memory_bytes
+        (size_of::<Self>() + size_of::<u64>() + self.from.len()) as u64
+            + ARC_BYTES
+            + self.summary.memory_bytes
     }
 }
 
@@ -362,25 +373,67 @@ impl Branch {
             total.changed = total.changed.max(child.summary.changed);
             total.memory_bytes += child.memory_bytes();
         }
-        Self { children, total }
+        let mut branch = Self {
+            children,
+            heads: Vec::new(),
+            prefix_bytes: 0,
+            total,
+        };
+        branch.note_heads();
+        branch
+    }
+
+    /// Takes note of where the children begin, after one came or went.
+    fn note_heads(&mut self) {
+        self.prefix_bytes = match (self.children.get(1), self.children.last()) {
+            (Some(first), Some(last)) => common_bytes(&first.from, &last.from),
+            _ => 0,
+        };
+        let prefix_bytes = self.prefix_bytes;
+        self.heads.clear();
+        let froms = self.children.iter().map(|child| &child.from);
+        self.heads
+            .extend(froms.map(|from| head(from.get(prefix_bytes..).unwrap_or_default())));
+    }
+
+    /// The first child after the first whose `from` does not satisfy `is_before`, which
+    /// holds for those that are less than `key`, and is asked where heads are equal.
+    fn search(&self, key: &[u8], is_before: impl Fn(&[u8]) -> bool) -> usize {
+        let Some(second) = self.children.get(1) else {
+            return self.children.len();
+        };
+        let prefix = &second.from[..self.prefix_bytes];
+        let Some(rest) = key.strip_prefix(prefix) else {
+            return if key < prefix { 1 } else { self.children.len() };
+        };
+        let wanted = head(rest);
+        let (mut low, mut high) = (1, self.children.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            let before = match self.heads[middle].cmp(&wanted) {
+                std::cmp::Ordering::Less => true,
+                std::cmp::Ordering::Equal => is_before(&self.children[middle].from),
+                std::cmp::Ordering::Greater => false,
+            };
+            (low, high) = if before {
+                (middle + 1, high)
+            } else {
+                (low, middle)
+            };
+        }
+        low
     }
 
     /// Which child has `key`, or would.
     fn child(&self, key: &[u8]) -> usize {
-        let after = self
-            .children
-            .partition_point(|child| &child.from[..] <= key);
-        after.saturating_sub(1)
+        self.search(key, |from| from <= key).saturating_sub(1)
     }
 
     /// The children that may have keys in the bounds.
     fn overlapping(&self, bounds: Bounds<'_>) -> &[Child] {
         let first = self.child(bounds.start);
         let after = match bounds.end {
-            Some(end) => self
-                .children
-                .partition_point(|child| &child.from[..] < end)
-                .max(1),
+            Some(end) => self.search(end, |from| from < end),
             None => self.children.len(),
         };
         &self.children[first..after.max(first)]
@@ -405,6 +458,7 @@ impl Branch {
         total.changed = total.changed.max(child.summary.changed);
         total.memory_bytes += child.memory_bytes();
         self.children.insert(at, child);
+        self.note_heads();
     }
 
     fn take(&mut self, at: usize) -> Child {
@@ -413,6 +467,7 @@ impl Branch {
         total.keys -= child.summary.keys;
         total.living -= child.summary.living;
         total.memory_bytes -= child.memory_bytes();
+        self.note_heads();
         child
     }
 
@@ -483,6 +538,15 @@ impl Node {
             _ => unreachable!("children of one branch are on one level"),
         }
     }
+}
+
+/// The first eight bytes of a key, as a number in the same order; equal for some keys
+/// that are not.
+fn head(key: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let length = key.len().min(8);
+    bytes[..length].copy_from_slice(&key[..length]);
+    u64::from_be_bytes(bytes)
 }
 
 /// The shortest key that is after `left` and not after `right`.
