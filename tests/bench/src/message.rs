@@ -149,6 +149,11 @@ pub(crate) fn count(out: &mut Vec<u8>, from: &[u8], to: &[u8]) {
     put_number(out, 9, 1);
 }
 
+/// The count in a `RangeResponse`.
+pub(crate) fn range_count(answer: &[u8]) -> u64 {
+    number(answer, 4)
+}
+
 /// `TxnRequest` that puts all of `pairs`.
 pub(crate) fn put_many<'a>(out: &mut Vec<u8>, pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
     for (key, value) in pairs {

@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::closed_loop::{Span, run};
+use crate::drive::ask;
 use crate::effort::Effort;
-use crate::keys::Fill;
+use crate::keys::{Fill, KEYS_END, key};
+use crate::message;
 use crate::plan::Numbers;
 use crate::side::{Side, leader, serving};
 
@@ -15,6 +17,8 @@ use crate::side::{Side, leader, serving};
 const VALUE_BYTES: usize = 32 << 10;
 /// Clients that fill the store.
 const FILLERS: usize = 16;
+/// For one answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// For the store to be filled.
 const FILL_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -57,5 +61,20 @@ pub(crate) async fn measure(
     let restored_s = began.elapsed().as_secs_f64();
     crate::progress(&format!("{:8} restored in {restored_s:.2} s", side.name()));
     numbers.add("restore_1gib_s", restored_s);
+    let mut request = Vec::new();
+    message::count(&mut request, &key(0), KEYS_END);
+    let answer = ask(
+        &side.endpoints()[0],
+        message::path::RANGE,
+        request,
+        PATIENCE,
+    )
+    .await?;
+    let found = message::range_count(&answer);
+    ensure!(
+        found == keys,
+        "{}: {found} of {keys} keys were restored",
+        side.name()
+    );
     Ok(())
 }
