@@ -203,10 +203,11 @@ impl Past {
 
     /// Whether a compaction at `compacted` has still something to remove.
     pub(super) fn is_swept(&self, compacted: Revision) -> bool {
-        let links = self.links().take_while(|link| link.revision <= compacted);
+        let links = self.links();
+        let mut links = links.take_while(|link| link.revision <= compacted);
         let tombstone = self.tombstones.front();
         tombstone.is_none_or(|place| place.revision >= compacted)
-            && !links.map(|link| link.before_lives()).any(|lives| lives)
+            && !links.any(|link| link.before_lives())
     }
 
     /// Every row that [`Past::sweep`] would still give, in no order.
