@@ -90,18 +90,6 @@ impl Machinery {
         }
     }
 
-    /// Gives every event the version before it.
-    fn load_previous(&self, applied: &mut Applied) -> io::Result<()> {
-        let places = std::mem::take(&mut applied.previous);
-        for (event, place) in applied.events.iter_mut().zip(places) {
-            if let Some(place) = place {
-                let version = self.store.version(&event.kv.key, place);
-                event.prev = version.map_err(io::Error::other)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Takes both from the store.
     fn reload_newest(&self) {
         let (revision, time) = (self.store.revision(), self.store.time());
@@ -161,7 +149,7 @@ impl StateMachine {
             self.compare_checkpoint(applied, entry)?;
             self.shared.tell_lessor(applied, entry);
         }
-        self.announce(applied, responders, last)?;
+        self.announce(applied, responders, last);
         metrics::histogram!("nautilus_apply_duration_seconds").record(started.elapsed());
         metrics::gauge!("nautilus_applied_index").set(last.index as f64);
         Ok(())
@@ -203,7 +191,7 @@ impl StateMachine {
         mut applied: Vec<Applied>,
         responders: Vec<(LogPosition, Option<Responder>)>,
         last: LogPosition,
-    ) -> io::Result<()> {
+    ) {
         let mut replies = Vec::with_capacity(applied.len());
         for entry in &mut applied {
             let outcome = std::mem::replace(&mut entry.outcome, Outcome::Done);
@@ -219,9 +207,6 @@ impl StateMachine {
             shared.revision.store(newest.revision, Ordering::Release);
             shared.time_ms.store(newest.time.0, Ordering::Release);
         }
-        for entry in &mut applied {
-            self.shared.load_previous(entry)?;
-        }
         self.shared.hub.publish(applied);
         self.shared.tracker.advance(last);
         let mut replies = replies.into_iter().peekable();
@@ -231,7 +216,6 @@ impl StateMachine {
                 responder.send(Reply(reply));
             }
         }
-        Ok(())
     }
 
     fn compare_checkpoint(&self, applied: &Applied, entry: &Entry) -> io::Result<()> {

@@ -72,12 +72,14 @@ impl Store {
 
     /// The events of `range` from revision `from` on: about `limit` of them at most,
     /// but never part of a revision. Everything up to `through` is there: go on from
-    /// `through + 1`, until `through` is the store's revision.
+    /// `through + 1`, until `through` is the store's revision. The versions before them
+    /// are read only if `previous`.
     pub fn history(
         &self,
         range: &KeyRange,
         from: Revision,
         limit: usize,
+        previous: bool,
     ) -> Result<History, WatchError> {
         let storage = |error: &dyn std::fmt::Display| WatchError::Storage(error.to_string());
         let mut last = None;
@@ -96,7 +98,11 @@ impl Store {
             let history = match scan {
                 Ok(mut scan) => {
                     scan.link(&self.state.read().machine)?;
-                    scan.finish(&*sight.rows)
+                    if previous {
+                        scan.finish(&*sight.rows)
+                    } else {
+                        Ok(scan.without_previous())
+                    }
                 }
                 Err(error) => Err(error),
             };

@@ -227,7 +227,7 @@ fn readers_and_a_writer_that_compacts_do_not_disturb_each_other() {
                     let response = store.range(&RangeRequest::newest(range.clone())).unwrap();
                     assert_eq!(response.count, 14);
                     let from = store.compacted_revision();
-                    match store.history(&range, from, 8) {
+                    match store.history(&range, from, 8, true) {
                         Ok(_) | Err(nautilus_machine::WatchError::Compacted { .. }) => {}
                         Err(error) => panic!("{error}"),
                     }

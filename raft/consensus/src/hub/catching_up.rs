@@ -131,7 +131,8 @@ impl Group {
             },
             None => {
                 let hull = hull(members().map(|(_, watch)| &watch.range));
-                Round::Reading(self.read_history(hull, after + 1))
+                let previous = members().any(|(_, watch)| watch.previous);
+                Round::Reading(self.read_history(hull, after + 1, previous))
             }
         });
         if self.round.as_ref().is_some_and(Round::is_registered) {
@@ -146,6 +147,7 @@ impl Group {
         &self,
         range: KeyRange,
         from: Revision,
+        previous: bool,
     ) -> BoxFuture<'static, Result<History, WatchError>> {
         let store = Arc::clone(&self.hub.store);
         let turns = Arc::clone(&self.hub.history_reads);
@@ -156,7 +158,7 @@ impl Group {
                 .map_err(|_| WatchError::Closed)?;
             let read = tokio::task::spawn_blocking(move || {
                 let _turn = turn;
-                store.history(&range, from, READ_EVENTS)
+                store.history(&range, from, READ_EVENTS, previous)
             });
             read.await
                 .map_err(|error| WatchError::Storage(error.to_string()))?

@@ -17,6 +17,7 @@ use nautilus_machine::{Revision, WatchError, WatchGroup, WatchMessage, WatchRequ
 
 use super::Hub;
 use super::catching_up::Round;
+use super::previous::Reading;
 use super::queue::{GroupQueue, Look};
 use super::ring::Batch;
 use super::watches::{Course, Watches};
@@ -38,6 +39,7 @@ pub(crate) struct Group {
     taken: VecDeque<Arc<Batch>>,
     pub(super) round: Option<Round>,
     pub(super) rounds: u64,
+    pub(super) reading: Option<Reading>,
     /// Whose turn it is when both have something: the queue's or the round's.
     queue_first: bool,
     reported_level: usize,
@@ -55,6 +57,7 @@ impl Group {
             taken: VecDeque::new(),
             round: None,
             rounds: 0,
+            reading: None,
             queue_first: false,
             reported_level: 0,
             reported_behind: 0,
@@ -63,6 +66,10 @@ impl Group {
 
     pub(super) fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<WatchMessage> {
         loop {
+            if self.poll_previous(context).is_pending() {
+                self.report();
+                return Poll::Pending;
+            }
             if let Some(message) = self.watches.pop() {
                 match &message.result {
                     Ok(events) => self.hub.meters.delivered(events.len()),
@@ -208,7 +215,7 @@ impl WatchGroup for Group {
             None => present,
         };
         let level = self.hub.follow_from(self.number, &request.range, position);
-        let slot = self.watches.add(id, request.range, position);
+        let slot = self.watches.add(id, request, position);
         if level {
             self.watches.raise(slot);
             if let Some(watch) = self.watches.at(slot) {

@@ -20,6 +20,7 @@ mod catching_up;
 mod group;
 mod interest;
 mod meters;
+mod previous;
 mod queue;
 mod ranges;
 mod ring;
@@ -141,7 +142,7 @@ impl Hub {
         let batches: Vec<Arc<Batch>> = applied
             .into_iter()
             .filter(|entry| !entry.events.is_empty())
-            .map(|entry| Arc::new(Batch::new(entry.revision, entry.events)))
+            .map(|entry| Arc::new(Batch::applied(entry)))
             .collect();
         let mut wakers = Vec::new();
         // What leaves the ring is freed after the lock.

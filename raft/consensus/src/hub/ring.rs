@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use nautilus_machine::{Event, KeyValue, Revision, WatchedEvent};
+use nautilus_machine::{Applied, Event, KeyValue, Revision, WatchedEvent};
 
 /// Bytes an event costs besides its keys and values.
 const EVENT_OVERHEAD_BYTES: usize = 256;
@@ -19,11 +19,26 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// Events as they come from history.
     pub(super) fn new(revision: Revision, events: Vec<Event>) -> Self {
         let bytes = events.iter().map(weight).sum();
         Self {
             revision,
             events: events.into_iter().map(WatchedEvent::new).collect(),
+            bytes,
+        }
+    }
+
+    /// Events as an entry gave them, without the versions before them.
+    pub(super) fn applied(entry: Applied) -> Self {
+        let bytes = entry.events.iter().map(weight).sum();
+        let places = entry.previous.into_iter().chain(std::iter::repeat(None));
+        let events = entry.events.into_iter().zip(places);
+        Self {
+            revision: entry.revision,
+            events: events
+                .map(|(event, before)| WatchedEvent::unread(event, before))
+                .collect(),
             bytes,
         }
     }

@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use nautilus_machine::{KeyRange, Revision, WatchError, WatchMessage, WatchedEvent};
+use nautilus_machine::{KeyRange, Revision, WatchError, WatchMessage, WatchRequest, WatchedEvent};
 
 use super::interest::Interest;
 use super::ring::Batch;
@@ -31,6 +31,7 @@ pub(super) struct Watch {
     id: i64,
     serial: u64,
     pub(super) range: KeyRange,
+    pub(super) previous: bool,
     /// Nothing up to here is given to it (again).
     pub(super) position: Revision,
     pub(super) course: Course,
@@ -73,12 +74,13 @@ struct Message {
 
 impl Watches {
     /// Adds a watch that is behind.
-    pub(super) fn add(&mut self, id: i64, range: KeyRange, position: Revision) -> u32 {
+    pub(super) fn add(&mut self, id: i64, request: WatchRequest, position: Revision) -> u32 {
         self.serials += 1;
         let watch = Watch {
             id,
             serial: self.serials,
-            range,
+            range: request.range,
+            previous: request.previous,
             position,
             course: Course::Behind,
             registered: false,
@@ -233,24 +235,55 @@ impl Watches {
         self.ready.events
     }
 
-    /// The next message for the reader, and the watch that it ends.
-    pub(super) fn pop(&mut self) -> Option<WatchMessage> {
-        while let Some(message) = self.ready.messages.pop_front() {
-            self.ready.popped += 1;
-            self.ready.events -= message.body.as_ref().map_or(0, Vec::len);
-            let Some(watch) = &self.slots[message.slot as usize] else {
-                continue;
-            };
-            if watch.serial != message.serial {
-                continue;
-            }
-            let id = watch.id;
-            return Some(WatchMessage {
-                id,
-                result: message.body,
-            });
+    /// The events of the next message the versions before which are yet to be read,
+    /// and their watch's serial number.
+    pub(super) fn front_unread(&mut self) -> Option<(u64, Vec<WatchedEvent>)> {
+        self.drop_orphans();
+        let message = self.ready.messages.front()?;
+        let watch = self.slots[message.slot as usize].as_ref()?;
+        if !watch.previous {
+            return None;
         }
-        None
+        let events = message.body.as_ref().ok()?.iter();
+        let unread: Vec<WatchedEvent> = events
+            .filter(|event| event.unread_previous().is_some())
+            .cloned()
+            .collect();
+        (!unread.is_empty()).then_some((watch.serial, unread))
+    }
+
+    /// Ends the watch of the next message in its place, if it is the one of `serial`.
+    pub(super) fn end_front(&mut self, serial: u64, error: WatchError) {
+        let front = self.ready.messages.front();
+        if let Some(slot) = front
+            .filter(|message| message.serial == serial)
+            .map(|message| message.slot)
+        {
+            self.ready.pop();
+            self.end(slot, error);
+        }
+    }
+
+    /// Drops what waits at the front for watches that are gone.
+    fn drop_orphans(&mut self) {
+        while let Some(message) = self.ready.messages.front() {
+            let watch = self.slots[message.slot as usize].as_ref();
+            if watch.is_some_and(|watch| watch.serial == message.serial) {
+                return;
+            }
+            self.ready.pop();
+        }
+    }
+
+    /// The next message for the reader; an error ends its watch.
+    pub(super) fn pop(&mut self) -> Option<WatchMessage> {
+        self.drop_orphans();
+        let message = self.ready.pop()?;
+        let id = self.slots[message.slot as usize].as_ref()?.id;
+        Some(WatchMessage {
+            id,
+            result: message.body,
+        })
     }
 
     /// The revision before the first event that waits for the reader, of one watch or
@@ -279,9 +312,22 @@ fn deliver(batch: &Batch, index: &Interest<Vec<u32>>, mut give: impl FnMut(u32, 
 }
 
 impl Ready {
+    fn pop(&mut self) -> Option<Message> {
+        let message = self.messages.pop_front()?;
+        self.popped += 1;
+        self.events -= message.body.as_ref().map_or(0, Vec::len);
+        Some(message)
+    }
+
     fn push(&mut self, slot: u32, watch: &mut Watch, event: &WatchedEvent) {
         let kv = &event.event().kv;
-        let bytes = kv.key.len() + kv.value.len();
+        let (bytes, revision) = (kv.key.len() + kv.value.len(), kv.mod_revision);
+        let event = event.clone();
+        let event = if watch.previous {
+            event.with_previous()
+        } else {
+            event
+        };
         self.events += 1;
         if let Some(at) = watch.newest_message.checked_sub(self.popped + 1)
             && let Ok(at) = usize::try_from(at)
@@ -290,9 +336,9 @@ impl Ready {
         {
             let same = events
                 .last()
-                .is_some_and(|last| last.event().revision() == kv.mod_revision);
+                .is_some_and(|last| last.event().revision() == revision);
             if same || (events.len() < MESSAGE_EVENTS_MAX && message.bytes < MESSAGE_BYTES) {
-                events.push(event.clone());
+                events.push(event);
                 message.bytes += bytes;
                 return;
             }
@@ -301,7 +347,7 @@ impl Ready {
             slot,
             serial: watch.serial,
             bytes,
-            body: Ok(vec![event.clone()]),
+            body: Ok(vec![event]),
         });
         watch.newest_message = self.popped + self.messages.len() as u64;
     }

@@ -138,7 +138,7 @@ pub(crate) fn try_content(store: &Store) -> Result<Content, String> {
         ..RangeRequest::newest(everything.clone())
     };
     let past = store.range(&past).map_err(|error| error.to_string())?;
-    let history = store.history(&everything, from, usize::MAX);
+    let history = store.history(&everything, from, usize::MAX, true);
     Ok(Content {
         digest: store.digest(),
         revision: store.revision(),

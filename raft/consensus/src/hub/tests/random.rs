@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use nautilus_machine::{Command, KeyRange, Operation, RangeEnd, Revision, WatchError, WatchGroup};
+use nautilus_machine::{
+    Command, Event, KeyRange, Operation, RangeEnd, Revision, WatchError, WatchGroup, WatchRequest,
+};
 use proptest::prelude::*;
 
-use super::world::{Seen, World, put, request, tight, txn};
+use super::world::{Seen, World, put, tight, txn};
 use crate::hub::group::Group;
 
 const KEYS: [&str; 8] = [
@@ -30,6 +32,7 @@ enum Step {
         range: KeyRange,
         /// So many revisions back; none: from now on.
         back: Option<u64>,
+        previous: bool,
     },
     Remove {
         group: usize,
@@ -60,8 +63,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => prop::collection::vec(transaction, 1..5).prop_map(Step::Write),
         1 => (0u64..30).prop_map(Step::Compact),
-        4 => (0..GROUPS, range(), prop::option::of(0u64..40))
-            .prop_map(|(group, range, back)| Step::Add { group, range, back }),
+        4 => (0..GROUPS, range(), prop::option::of(0u64..40), any::<bool>())
+            .prop_map(|(group, range, back, previous)| Step::Add { group, range, back, previous }),
         1 => (0..GROUPS, 0usize..8).prop_map(|(group, which)| Step::Remove { group, which }),
         4 => (0..GROUPS, prop_oneof![1usize..6, Just(usize::MAX)])
             .prop_map(|(group, messages)| Step::Read { group, messages }),
@@ -73,6 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Reader {
     range: KeyRange,
     from: Revision,
+    previous: bool,
     seen: Vec<Seen>,
 }
 
@@ -105,7 +109,12 @@ impl Play {
                     self.world.apply(vec![Command::Compact { revision }]);
                 }
             }
-            Step::Add { group, range, back } => self.add(group, range, back),
+            Step::Add {
+                group,
+                range,
+                back,
+                previous,
+            } => self.add(group, range, back, previous),
             Step::Remove { group, which } => {
                 let ids: Vec<i64> = self.readers[group].keys().copied().collect();
                 if let Some(id) = ids.get(which) {
@@ -119,12 +128,19 @@ impl Play {
         (0..GROUPS).for_each(|group| self.check_progress(group));
     }
 
-    fn add(&mut self, group: usize, range: KeyRange, back: Option<u64>) {
+    fn add(&mut self, group: usize, range: KeyRange, back: Option<u64>, previous: bool) {
         let current = self.world.store.revision();
         let compacted = self.world.store.compacted_revision();
         let from = back.map(|back| (current + 5).saturating_sub(back));
         self.next_id += 1;
-        let added = self.groups[group].add(self.next_id, request(range.clone(), from));
+        let added = self.groups[group].add(
+            self.next_id,
+            WatchRequest {
+                range: range.clone(),
+                from,
+                previous,
+            },
+        );
         if let Some(from) = from
             && from < compacted
         {
@@ -135,6 +151,7 @@ impl Play {
         let reader = Reader {
             range,
             from: from.unwrap_or(current + 1),
+            previous,
             seen: Vec::new(),
         };
         self.readers[group].insert(self.next_id, reader);
@@ -150,6 +167,9 @@ impl Play {
             match message.result {
                 Ok(events) => {
                     assert!(!events.is_empty());
+                    for event in &events {
+                        check_previous(&self.world, reader, event.event());
+                    }
                     let events = events.iter().map(|event| super::world::of(event.event()));
                     reader.seen.extend(events);
                     check_prefix(&self.world, reader);
@@ -189,6 +209,15 @@ impl Play {
                 assert_eq!(reader.seen, expected);
             }
         }
+    }
+}
+
+/// The version before an event is there for those who asked, unless it was compacted.
+fn check_previous(world: &World, reader: &Reader, event: &Event) {
+    let kept = event.revision() > world.store.compacted_revision();
+    match &event.prev {
+        None => assert!(!reader.previous || !kept || world.before(event).is_none()),
+        found => assert_eq!(found.as_ref(), world.before(event)),
     }
 }
 

@@ -1,11 +1,13 @@
 //! A store in memory with its hub, and all events it ever published.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use nautilus_machine::{
-    Applied, Command, Entry, Event, EventKind, KeyRange, LogPosition, Operation, Proposal, Put,
-    Revision, Txn, UnixMillis, WatchError, WatchGroup, WatchMessage, WatchRequest,
+    Applied, Command, Entry, Event, EventKind, KeyRange, KeyValue, LogPosition, Operation,
+    Proposal, Put, Revision, Txn, UnixMillis, WatchError, WatchGroup, WatchMessage, WatchRequest,
 };
 use nautilus_store::{Keyring, RootKey, Store};
 
@@ -18,6 +20,9 @@ pub(super) struct World {
     pub(super) hub: Arc<Hub>,
     /// Every event since the beginning.
     pub(super) events: Vec<Event>,
+    /// The version before each of them.
+    before: BTreeMap<(Revision, Bytes), KeyValue>,
+    living: BTreeMap<Bytes, KeyValue>,
     index: u64,
     runtime: tokio::runtime::Runtime,
 }
@@ -40,6 +45,8 @@ impl World {
             hub: Hub::new(Arc::clone(&store), limits),
             store,
             events: Vec::new(),
+            before: BTreeMap::new(),
+            living: BTreeMap::new(),
             index: 0,
             runtime: tokio::runtime::Builder::new_current_thread()
                 .build()
@@ -71,8 +78,16 @@ impl World {
             })
             .collect();
         let applied = self.store.apply(&entries, &[]).expect("applied");
-        for entry in &applied {
-            self.events.extend(entry.events.iter().cloned());
+        for event in applied.iter().flat_map(|entry| &entry.events) {
+            let key = event.kv.key.clone();
+            let before = match event.kind {
+                EventKind::Put => self.living.insert(key.clone(), event.kv.clone()),
+                EventKind::Delete => self.living.remove(&key),
+            };
+            if let Some(before) = before {
+                self.before.insert((event.revision(), key), before);
+            }
+            self.events.push(event.clone());
         }
         applied
     }
@@ -92,7 +107,7 @@ impl World {
                 if let Some(message) = group.next().now_or_never() {
                     return Some(message);
                 }
-                if !matches!(group.round, Some(Round::Reading(_))) {
+                if !(matches!(group.round, Some(Round::Reading(_))) || group.reading.is_some()) {
                     return None;
                 }
                 std::thread::yield_now();
@@ -115,6 +130,11 @@ impl World {
             }
         }
         drained
+    }
+
+    /// The version before an event.
+    pub(super) fn before(&self, event: &Event) -> Option<&KeyValue> {
+        self.before.get(&(event.revision(), event.kv.key.clone()))
     }
 
     /// What a watch of `range` from `from` on has to see.
