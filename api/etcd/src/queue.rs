@@ -153,9 +153,7 @@ pub(crate) fn watch_ended(error: &WatchError) -> Status {
     match error {
         WatchError::Compacted { .. } => errors::COMPACTED.into(),
         WatchError::Closed => errors::STOPPED.into(),
-        WatchError::Lagged { .. } | WatchError::Storage(_) => {
-            Status::unknown(format!("etcdserver: {error}"))
-        }
+        WatchError::Storage(_) => Status::unknown(format!("etcdserver: {error}")),
     }
 }
 

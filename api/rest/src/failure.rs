@@ -75,7 +75,7 @@ impl From<WatchError> for Failure {
     fn from(error: WatchError) -> Self {
         match error {
             WatchError::Compacted { compacted } => expired_watch(compacted).into(),
-            WatchError::Lagged { .. } | WatchError::Closed => {
+            WatchError::Closed => {
                 ApiError::unavailable(error.to_string(), RETRY_AFTER_SECONDS).into()
             }
             WatchError::Storage(_) => ApiError::internal(error.to_string()).into(),

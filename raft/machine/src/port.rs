@@ -342,12 +342,6 @@ pub enum WatchError {
         /// The oldest revision that can be watched from.
         compacted: Revision,
     },
-    /// The watcher fell behind by more than its buffer; resume after `resume_after`.
-    #[error("the watcher is too slow; resume after revision {resume_after}")]
-    Lagged {
-        /// The last revision delivered.
-        resume_after: Revision,
-    },
     /// The node is stopping.
     #[error("the node is stopping")]
     Closed,

@@ -161,6 +161,7 @@ impl SoloKv {
         &self,
         range: &KeyRange,
         from: Revision,
+        previous: bool,
     ) -> Result<crate::read::History, WatchError> {
         let storage = |error: RowError| WatchError::Storage(error.to_string());
         let state = lock(&self.shared.state);
@@ -172,6 +173,9 @@ impl SoloKv {
         let mut scan = HistoryScan::collect(&state.rows, range, from, current, WATCH_EVENTS_MAX)
             .map_err(storage)?;
         scan.link(&state.machine)?;
+        if !previous {
+            return Ok(scan.without_previous());
+        }
         scan.finish(&state.rows).map_err(storage)
     }
 }
@@ -215,6 +219,7 @@ impl Kv for SoloKv {
         Ok(Box::new(SoloWatcher {
             kv: self.clone(),
             range: request.range,
+            previous: request.previous,
             next,
             changes,
         }))
@@ -244,6 +249,7 @@ impl Kv for SoloKv {
 struct SoloWatcher {
     kv: SoloKv,
     range: KeyRange,
+    previous: bool,
     next: Revision,
     changes: watch::Receiver<Revision>,
 }
@@ -254,7 +260,7 @@ impl Watcher for SoloWatcher {
             loop {
                 let current = *self.changes.borrow_and_update();
                 if current >= self.next {
-                    let history = self.kv.history(&self.range, self.next)?;
+                    let history = self.kv.history(&self.range, self.next, self.previous)?;
                     self.next = history.through + 1;
                     if !history.events.is_empty() {
                         return Ok(history.events);

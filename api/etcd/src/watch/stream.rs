@@ -1,7 +1,9 @@
 //! One watch stream: the client's requests, its watches, and what is yet to be sent.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
@@ -71,6 +73,8 @@ pub(crate) struct WatchStream {
 enum Wake {
     Request(Option<Result<WatchRequest, Status>>),
     Message(WatchMessage),
+    /// Progress is owed, and every watch is level.
+    Level,
     Tick,
     LeaderLost,
     Stopped,
@@ -132,6 +136,8 @@ impl WatchStream {
                     }
                 }
             }
+            // Told below.
+            Wake::Level => {}
             Wake::Tick => self.tick(),
             Wake::LeaderLost => return Err(errors::NO_LEADER.into()),
             Wake::Stopped => return Err(errors::STOPPED.into()),
@@ -155,7 +161,7 @@ impl WatchStream {
             biased;
             () = self.session.stop.cancelled() => Wake::Stopped,
             request = request => Wake::Request(request),
-            message = self.group.next() => Wake::Message(message),
+            wake = next_of_group(&mut *self.group, self.progress_owed) => wake,
             _ = self.ticks.tick(), if notifies => Wake::Tick,
             () = self.session.context.leader_lost(), if needs_leader => Wake::LeaderLost,
         }
@@ -296,7 +302,7 @@ impl WatchStream {
                 (signed(*compacted), errors::COMPACTED.message.to_owned())
             }
             WatchError::Closed => (0, errors::STOPPED.message.to_owned()),
-            WatchError::Lagged { .. } | WatchError::Storage(_) => (0, error.to_string()),
+            WatchError::Storage(_) => (0, error.to_string()),
         };
         self.control(WatchResponse {
             watch_id: id,
@@ -365,6 +371,19 @@ impl WatchStream {
             ..WatchResponse::default()
         }
     }
+}
+
+/// The next message; or, when progress is owed, that nothing is left to wait for: a watch
+/// may come level without having had a single event.
+async fn next_of_group(group: &mut dyn WatchGroup, progress_owed: bool) -> Wake {
+    poll_fn(|context| {
+        let message = group.next().poll_unpin(context);
+        if message.is_pending() && progress_owed && group.synced().is_some() {
+            return Poll::Ready(Wake::Level);
+        }
+        message.map(Wake::Message)
+    })
+    .await
 }
 
 fn is_empty(range: &KeyRange) -> bool {
