@@ -44,8 +44,9 @@ impl Batch {
     }
 }
 
+/// With room for the encoding that readers share.
 fn weight(event: &Event) -> usize {
-    let kv = |kv: &KeyValue| kv.key.len() + kv.value.len();
+    let kv = |kv: &KeyValue| 2 * (kv.key.len() + kv.value.len());
     EVENT_OVERHEAD_BYTES + kv(&event.kv) + event.prev.as_ref().map_or(0, kv)
 }
 
