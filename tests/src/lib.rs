@@ -5,9 +5,11 @@
 //! kill processes. A failed test prints the nodes' last log lines.
 
 mod client;
+mod etcd;
 mod quorum;
 
 pub use client::{Streamed, program};
+pub use etcd::{Etcdctl, other_than};
 pub use quorum::{NodeStatus, Quorum};
 
 use std::time::{Duration, Instant};
