@@ -345,7 +345,7 @@ fn members(etcdctl: &Etcdctl) {
         "--peer-urls=https://127.0.0.1:23999",
     ]);
     assert!(
-        added.starts_with("Member                4 added to cluster"),
+        added.starts_with("Member                4 added as learner to cluster"),
         "{added}"
     );
     let twice = etcdctl.refused(&[
@@ -571,22 +571,16 @@ fn users_have_the_rights_of_their_roles() {
 }
 
 #[test]
-fn the_load_checks_pass() {
-    let quorum = Quorum::start();
-    let etcdctl = quorum.etcdctl();
-    let checked = etcdctl.call(&["check", "datascale", "--load=s"]);
-    let printed = String::from_utf8_lossy(&checked.stdout).into_owned();
-    assert!(
-        printed.contains("PASS"),
-        "{printed}{}",
-        String::from_utf8_lossy(&checked.stderr)
-    );
+fn the_load_check_writes_and_reads_what_it_wants() {
     // Sixty seconds at 150 writes a second; how fast they are is the benches' matter.
-    let checked = etcdctl.call(&["check", "perf", "--load=s"]);
+    // (`check datascale` reads /metrics without a certificate: no member under mutual
+    // TLS, of etcd or of ours, answers it.)
+    let quorum = Quorum::start();
+    let checked = quorum.etcdctl().call(&["check", "perf", "--load=s"]);
     let printed = String::from_utf8_lossy(&checked.stdout).into_owned();
+    let error = String::from_utf8_lossy(&checked.stderr).into_owned();
     assert!(
-        printed.contains("Throughput"),
-        "{printed}{}",
-        String::from_utf8_lossy(&checked.stderr)
+        printed.contains("Throughput") && !printed.contains("error"),
+        "{printed}{error}"
     );
 }

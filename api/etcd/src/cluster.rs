@@ -161,15 +161,15 @@ impl Cluster for Session {
                 return Err(errors::PEER_URL_EXISTS.into());
             }
             let id = members.iter().map(|member| member.id).max().unwrap_or(0) + 1;
-            if !said.is_learner {
-                promise(&self.context, id).await?;
-            }
             let new = NewMember {
                 id,
                 peer_address: peer_address.clone(),
             };
             match cluster.add(new).await {
                 Ok(()) => {
+                    if !said.is_learner {
+                        promise(&self.context, id).await?;
+                    }
                     let members = self.members_after().await;
                     let member = members.iter().find(|member| member.id == id).cloned();
                     return Ok(Response::new(pb::MemberAddResponse {
@@ -200,6 +200,7 @@ impl Cluster for Session {
         may_remove(&members, id)?;
         let removed = self.context.parts.cluster.remove(id).await;
         removed.map_err(|error| failed(&error, |_| errors::MEMBER_NOT_ENOUGH_STARTED.into()))?;
+        forget_promise(&self.context, promise_key(id)).await;
         Ok(Response::new(pb::MemberRemoveResponse {
             header: self.header_without_revision(),
             members: self.members_after().await,
@@ -271,9 +272,24 @@ impl Cluster for Session {
     }
 }
 
+/// Made once the member is there: a promise to nobody is forgotten.
 async fn promise(context: &EtcdContext, id: NodeId) -> Result<(), Status> {
-    let put = Put::new(format!("{PROMISE_PREFIX}{id}"), Bytes::new());
+    let put = Put::new(promise_key(id), Bytes::new());
     write(context, Operation::Put(put)).await
+}
+
+fn promise_key(id: NodeId) -> Bytes {
+    format!("{PROMISE_PREFIX}{id}").into()
+}
+
+async fn forget_promise(context: &EtcdContext, key: Bytes) {
+    let forget = Operation::Delete {
+        range: KeyRange::single(key),
+        prev_kv: false,
+    };
+    if let Err(error) = write(context, forget).await {
+        tracing::debug!(%error, "a promise is forgotten later");
+    }
 }
 
 async fn write(context: &EtcdContext, operation: Operation) -> Result<(), Status> {
@@ -343,14 +359,7 @@ async fn keep_promise(context: &EtcdContext, key: Bytes) {
         tracing::info!(?id, %error, "a member that was added as a voter is not promoted yet");
         return;
     }
-    let range = KeyRange::single(key);
-    let forget = Operation::Delete {
-        range,
-        prev_kv: false,
-    };
-    if let Err(error) = write(context, forget).await {
-        tracing::debug!(%error, "a kept promise is forgotten later");
-    }
+    forget_promise(context, key).await;
 }
 
 #[cfg(test)]
