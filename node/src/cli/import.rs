@@ -72,22 +72,17 @@ struct ImportEtcd {
 #[derive(Args, Clone, Default)]
 struct IntoArgs {
     /// Addresses of the quorum's etcd face [default: those of DIR]
-    #[arg(long = "into", value_delimiter = ',', value_name = "URL,..")]
-    endpoints: Vec<String>,
+    #[arg(long, value_delimiter = ',', value_name = "URL,..")]
+    into: Vec<String>,
     /// The quorum's authority, PEM
-    #[arg(long = "into-cacert", value_name = "FILE")]
-    cacert: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "into")]
+    into_cacert: Option<PathBuf>,
     /// Our certificate there, PEM
-    #[arg(long = "into-cert", value_name = "FILE", requires = "into_key")]
-    cert: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "into_key")]
+    into_cert: Option<PathBuf>,
     /// Its key, PEM
-    #[arg(
-        id = "into_key",
-        long = "into-key",
-        value_name = "FILE",
-        requires = "cert"
-    )]
-    key: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "into_cert")]
+    into_key: Option<PathBuf>,
 }
 
 /// Imports.
@@ -169,14 +164,14 @@ async fn into_quorum(
 }
 
 fn target(global: &Global, into: &IntoArgs) -> anyhow::Result<EtcdAddress> {
-    if into.endpoints.is_empty() {
+    if into.into.is_empty() {
         return local(global);
     }
     let arguments = EtcdArgs {
-        endpoints: into.endpoints.clone(),
-        cacert: into.cacert.clone(),
-        cert: into.cert.clone(),
-        key: into.key.clone(),
+        endpoints: into.into.clone(),
+        cacert: into.into_cacert.clone(),
+        cert: into.into_cert.clone(),
+        key: into.into_key.clone(),
         user: None,
     };
     arguments.address()

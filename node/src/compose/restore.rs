@@ -65,15 +65,19 @@ fn verify(restore: &Restore, identity: &Identity) -> anyhow::Result<Opened> {
     let refused = |error: nautilus_backup::BackupError| Failure::Refused.error(error);
     let mut file = File::open(&restore.file)?;
     let archive = Archive::open(BufReader::new(&file)).map_err(refused)?;
-    match &restore.signer {
-        Some(signer) => archive.expect_signer(signer).map_err(refused)?,
-        None => tracing::warn!(
+    let opener = opener(&restore.key, identity)?;
+    match (&restore.signer, &opener) {
+        (Some(signer), _) => archive.expect_signer(signer).map_err(refused)?,
+        (None, Opener::Quorum(quorum)) => {
+            let signer = quorum.signing().map_err(refused)?.public();
+            archive.expect_signer(&signer).map_err(refused)?;
+        }
+        (None, Opener::Operator(_)) => tracing::warn!(
             signer = %archive.header().signer,
             "nobody said who must have signed the snapshot (restore.signer): it proves only that \
              it is whole"
         ),
     }
-    let opener = opener(&restore.key, identity)?;
     archive.verify(&mut |_| {}).map_err(refused)?;
     // Whether the key opens it is known before anything is founded.
     file.rewind()?;
