@@ -2,7 +2,8 @@
 //!
 //! Knows nothing of Raft, networks or clocks. The disk is not trusted: every row,
 //! marker and snapshot chunk is sealed with AES-256-GCM and bound to its place, and
-//! the whole is checked against the machine's keyed sum when it is opened.
+//! the whole is checked against the machine's keyed sum: when it is opened without a
+//! checkpoint of the index, and when a snapshot of it is installed.
 //!
 //! Invariants
 //! - Nothing that a client named or wrote stands in clear in any file.
