@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
@@ -20,6 +21,7 @@ use crate::intake::Attempted;
 use crate::leases::Inquiry;
 use crate::node_core::{Attempt, Core};
 use crate::peers::{Lane, chain, never_sent};
+use crate::types::AppliedReply;
 use crate::wire::v1;
 
 use v1::answered::Result as Wire;
@@ -27,6 +29,8 @@ use v1::asked::Question;
 
 /// Questions that wait to leave.
 const QUEUE: usize = 8192;
+/// How long answers wait for this node to have applied what they tell of.
+const APPLIED_SOON: Duration = Duration::from_millis(5);
 /// Bytes of one answer put together from pieces.
 const ANSWER_BYTES: usize = 1 << 30;
 
@@ -48,7 +52,7 @@ struct Waiter {
 
 /// An answer, as far as the link understands it.
 enum Heard {
-    Applied(Bytes),
+    Applied(AppliedReply),
     Index(u64),
     Lease(Option<v1::LeaseTimes>),
     Failed(Attempt),
@@ -89,9 +93,7 @@ impl Drop for Waiter {
 /// Hands an encoded proposal to `leader`.
 pub(crate) async fn propose(core: &Arc<Core>, leader: NodeId, proposal: Bytes) -> Attempted {
     match ask(core, leader, Question::Proposal(proposal)).await {
-        Ok(Heard::Applied(reply)) => postcard::from_bytes(&reply).map_err(|error| {
-            Attempt::Unknown(format!("node {leader} gave a malformed answer: {error}"))
-        }),
+        Ok(Heard::Applied(reply)) => Ok(reply),
         Ok(Heard::Failed(attempt)) => Err(attempt),
         Ok(Heard::Index(_) | Heard::Lease(_)) => Err(Attempt::Unknown(format!(
             "node {leader} answered another question"
@@ -190,7 +192,7 @@ async fn run(core: &Arc<Core>, leader: NodeId, questions: mpsc::Receiver<Asking>
     let mut client = core.peers.client(leader, Lane::Ask);
     let answers = client.ask(outgoing(questions, Arc::clone(&left))).await;
     let ended = match answers {
-        Ok(answers) => hear(answers.into_inner(), &left).await,
+        Ok(answers) => hear(core, answers.into_inner(), &left).await,
         Err(status) => {
             if never_sent(&status) {
                 for waiter in left.lock().waiting.values_mut() {
@@ -208,7 +210,11 @@ async fn run(core: &Arc<Core>, leader: NodeId, questions: mpsc::Receiver<Asking>
 }
 
 /// Tells the waiters until the stream ends; returns why it did.
-async fn hear(mut answers: tonic::Streaming<v1::AskAnswer>, left: &Mutex<Left>) -> String {
+async fn hear(
+    core: &Core,
+    mut answers: tonic::Streaming<v1::AskAnswer>,
+    left: &Mutex<Left>,
+) -> String {
     let mut parts: BTreeMap<u64, BytesMut> = BTreeMap::new();
     loop {
         let message = match answers.message().await {
@@ -216,6 +222,7 @@ async fn hear(mut answers: tonic::Streaming<v1::AskAnswer>, left: &Mutex<Left>) 
             Ok(None) => return "the leader ended the stream".into(),
             Err(status) => return chain(&status),
         };
+        let mut applied = Vec::with_capacity(message.answers.len());
         for v1::Answered { ticket, result } in message.answers {
             let heard = match result {
                 Some(Wire::Part(part)) => {
@@ -226,24 +233,52 @@ async fn hear(mut answers: tonic::Streaming<v1::AskAnswer>, left: &Mutex<Left>) 
                     whole.extend_from_slice(&part);
                     continue;
                 }
-                Some(Wire::Applied(reply)) => Heard::Applied(match parts.remove(&ticket) {
-                    None => reply,
-                    Some(mut whole) => {
-                        whole.extend_from_slice(&reply);
-                        whole.freeze()
-                    }
-                }),
+                Some(Wire::Applied(end)) => heard_applied(whole(parts.remove(&ticket), end)),
                 Some(Wire::ReadIndex(index)) => Heard::Index(index),
                 Some(Wire::Lease(answer)) => Heard::Lease(answer.times),
                 Some(Wire::NotTaken(reason)) => Heard::Failed(Attempt::NotTaken(reason)),
                 Some(Wire::Unknown(reason)) => Heard::Failed(Attempt::Unknown(reason)),
                 None => Heard::Failed(Attempt::Unknown("an empty answer".into())),
             };
-            let waiter = left.lock().waiting.remove(&ticket);
-            if let Some(waiter) = waiter {
-                waiter.tell(heard);
+            let Some(waiter) = left.lock().waiting.remove(&ticket) else {
+                continue;
+            };
+            match heard {
+                Heard::Applied(reply) => applied.push((waiter, reply)),
+                other => waiter.tell(other),
             }
         }
+        tell_applied(core, applied).await;
+    }
+}
+
+fn whole(parts: Option<BytesMut>, end: Bytes) -> Bytes {
+    match parts {
+        None => end,
+        Some(mut whole) => {
+            whole.extend_from_slice(&end);
+            whole.freeze()
+        }
+    }
+}
+
+fn heard_applied(reply: Bytes) -> Heard {
+    match postcard::from_bytes(&reply) {
+        Ok(reply) => Heard::Applied(reply),
+        Err(error) => Heard::Failed(Attempt::Unknown(format!("a malformed answer: {error}"))),
+    }
+}
+
+/// Tells of what was applied on the leader once it is applied here too, which is a
+/// matter of microseconds: each waiter is woken once. When it takes longer, they are
+/// told all the same, and wait by themselves.
+async fn tell_applied(core: &Core, applied: Vec<(Waiter, AppliedReply)>) {
+    let last = applied.iter().map(|(_, reply)| reply.position.index).max();
+    let Some(last) = last else { return };
+    let deadline = Instant::now() + APPLIED_SOON;
+    core.machinery.tracker.wait_for(last, deadline).await;
+    for (waiter, reply) in applied {
+        waiter.tell(Heard::Applied(reply));
     }
 }
 

@@ -7,3 +7,7 @@ mod ports;
 mod snapshots;
 mod soak;
 mod world;
+
+/// As the node allocates, so that what is measured is what runs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -8,8 +8,8 @@ use futures_util::future::BoxFuture;
 use nautilus_consensus::JoinRequest;
 use nautilus_consensus::transport::plain::PlainTransport;
 use nautilus_machine::{
-    ClusterError, Command, Digest, KeyRange, LeaderHandler, NewMember, Outcome, Proposal,
-    WatchRequest,
+    ClusterError, Command, Digest, KeyRange, LeaderHandler, NewMember, Operation, Outcome,
+    Proposal, RangeRequest, Txn, TxnOutcome, WatchRequest,
 };
 
 #[test]
@@ -202,6 +202,31 @@ fn a_watch_on_a_follower_sees_past_and_future_in_order() {
             .map(|at| format!("watched/{at}"))
             .collect::<Vec<_>>()
     );
+}
+
+#[test]
+fn an_answer_larger_than_a_message_between_nodes_comes_back_whole() {
+    let quorum = Quorum::of(3);
+    let node = quorum.node(quorum.followers()[0]);
+    let value = "v".repeat(3 << 20);
+    for at in 0..7 {
+        let proposal = put(&format!("large/{at}"), &value);
+        node.run(node.kv().propose(proposal)).unwrap();
+    }
+    let all = RangeRequest::newest(KeyRange::prefix("large/"));
+    let read = Proposal::new(Command::Txn(Txn {
+        then: vec![Operation::Range(all)],
+        ..Txn::default()
+    }));
+    let applied = node.run(node.kv().propose(read)).unwrap();
+    let Outcome::Txn { results, .. } = applied.outcome else {
+        panic!("not a transaction's outcome");
+    };
+    let [TxnOutcome::Range(found)] = &results[..] else {
+        panic!("not a range's outcome");
+    };
+    assert_eq!(found.kvs.len(), 7);
+    assert!(found.kvs.iter().all(|kv| kv.value == value.as_bytes()));
 }
 
 #[test]

@@ -7,6 +7,21 @@ use std::time::{Duration, Instant};
 use crate::failover::kill_leaders;
 use crate::world::{Quorum, put};
 
+/// Processor time of this process so far, all nodes together, in microseconds.
+fn processor_us() -> f64 {
+    /// `sysconf(_SC_CLK_TCK)` on Linux.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+    ticks / TICKS_PER_SECOND * 1e6
+}
+
 /// Writes from so many tasks over all nodes for a while; returns writes a second.
 fn write_for(quorum: &Quorum, duration: Duration, tasks: usize, value_bytes: usize) -> f64 {
     let done = Arc::new(AtomicU64::new(0));
@@ -64,8 +79,12 @@ fn measure_throughput() {
         (512, 256),
         (512, 1024),
     ] {
-        let rate = write_for(&quorum, Duration::from_secs(5), clients, bytes);
-        eprintln!("{clients} clients, {bytes} B: {rate:.0} writes a second");
+        let (before, seconds) = (processor_us(), 5);
+        let rate = write_for(&quorum, Duration::from_secs(seconds), clients, bytes);
+        let each = (processor_us() - before) / (rate * seconds as f64);
+        eprintln!(
+            "{clients} clients, {bytes} B: {rate:.0} writes a second, {each:.0} us of processor each"
+        );
     }
     for (name, id) in [
         ("leader", quorum.leader()),
