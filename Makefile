@@ -54,6 +54,8 @@ e2e-bin: ## Build kubectl and the clients' programs for the end-to-end tests
 	@cd tests/e2e/rust && cargo build --release -q -p protoc \
 		&& PROTOC=$(CARGO_TARGET_DIR)/release/protoc cargo build --release -q -p etcdrust \
 		&& cp $(CARGO_TARGET_DIR)/release/etcdrust $(NAUTILUS_E2E_BIN)/
+	@python3 -m venv $(NAUTILUS_E2E_BIN)/python
+	@$(NAUTILUS_E2E_BIN)/python/bin/pip install -q --disable-pip-version-check -r tests/e2e/python/requirements.txt
 
 .PHONY: lint
 lint: setup ## Format, clippy, the dependency graph, the house rules
