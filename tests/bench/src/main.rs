@@ -177,14 +177,15 @@ impl<'a> Bench<'a> {
         runs && self.wanted.any_of(rows)
     }
 
-    /// A fresh folder, and the side in it.
-    fn prepare(&self, which: Which) -> anyhow::Result<(Box<dyn Side>, tempfile::TempDir)> {
+    /// A fresh folder, and the side in it: whoever keeps both in this order stops the side
+    /// before its folder goes.
+    fn prepare(&self, which: Which) -> anyhow::Result<(tempfile::TempDir, Box<dyn Side>)> {
         let folder = self.folder()?;
         let side: Box<dyn Side> = match which {
             Which::Ours => Box::new(Ours::prepare(&self.arguments.binary, folder.path())?),
             Which::Peer => Box::new(Etcd::prepare(&self.arguments.programs, folder.path())?),
         };
-        Ok((side, folder))
+        Ok((folder, side))
     }
 
     fn folder(&self) -> anyhow::Result<tempfile::TempDir> {
@@ -198,7 +199,7 @@ impl<'a> Bench<'a> {
         if !self.asks(which, SERVE) && !self.asks(which, FAILOVER) {
             return Ok(());
         }
-        let (mut side, _folder) = self.prepare(which)?;
+        let (_folder, mut side) = self.prepare(which)?;
         side.start()?;
         serving(&*side).await?;
         let numbers = numbers(which, pair);
@@ -229,7 +230,7 @@ impl<'a> Bench<'a> {
         if !self.asks(which, GROWTH) && self.arguments.sides != Sides::Both {
             return Ok(());
         }
-        let (mut side, _folder) = self.prepare(which)?;
+        let (_folder, mut side) = self.prepare(which)?;
         side.start()?;
         serving(&*side).await?;
         growth::measure(&mut *side, &self.effort, numbers(which, pair)).await
@@ -239,7 +240,7 @@ impl<'a> Bench<'a> {
         if !self.asks(which, SNAPSHOT) {
             return Ok(());
         }
-        let (mut side, folder) = self.prepare(which)?;
+        let (folder, mut side) = self.prepare(which)?;
         side.start()?;
         serving(&*side).await?;
         snapshot::measure(

@@ -209,6 +209,8 @@ impl Side for Ours {
 
     fn restore(&mut self, file: &Path, folder: &Path) -> anyhow::Result<()> {
         ensure!(self.processes().is_empty(), "the nodes still run");
+        // The stable endpoint of the old quorum is a process of its own.
+        run(&mut self.cli(&["down"]))?;
         fs::create_dir_all(folder)?;
         self.folder = folder.join("quorum");
         self.nodes.clear();
