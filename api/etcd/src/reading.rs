@@ -33,11 +33,24 @@ impl EtcdContext {
         self: &Arc<Self>,
         request: RangeRequest,
     ) -> Result<RangeResponse, Status> {
+        self.reach(request.revision).await;
         if is_small(&request) {
             return self.read_here(&request);
         }
         let context = self.clone();
         self.off_thread(move || context.read_here(&request)).await
+    }
+
+    /// A client that heard of a revision from another member may ask for it here before
+    /// this one has applied it, as etcd's software transactional memory does: then the
+    /// quorum is asked once, rather than the client refused.
+    async fn reach(&self, revision: Option<Revision>) {
+        if revision.is_none_or(|wanted| wanted <= self.parts.kv.revision()) {
+            return;
+        }
+        if let Err(status) = self.barrier().await {
+            tracing::debug!(%status, "a revision that was asked for is not reached");
+        }
     }
 
     fn read_here(&self, request: &RangeRequest) -> Result<RangeResponse, Status> {
@@ -50,6 +63,7 @@ impl EtcdContext {
         self: &Arc<Self>,
         txn: Txn,
     ) -> Result<(Revision, bool, Vec<TxnOutcome>), Status> {
+        self.reach(newest_revision(&txn)).await;
         if txn_is_small(&txn) {
             return self.read_txn_here(&txn);
         }
@@ -80,6 +94,17 @@ impl EtcdContext {
         let done = tokio::task::spawn_blocking(work).await;
         done.unwrap_or_else(|error| Err(Status::internal(format!("etcdserver: {error}"))))
     }
+}
+
+/// The newest revision that a range of the transaction asks for.
+fn newest_revision(txn: &Txn) -> Option<Revision> {
+    let operations = txn.then.iter().chain(&txn.otherwise);
+    let revisions = operations.filter_map(|operation| match operation {
+        Operation::Range(request) => request.revision,
+        Operation::Txn(nested) => newest_revision(nested),
+        Operation::Put(_) | Operation::Delete { .. } => None,
+    });
+    revisions.max()
 }
 
 fn is_small(request: &RangeRequest) -> bool {

@@ -228,7 +228,7 @@ impl World {
         }
         let from = reference.compacted.max(1);
         let history = store
-            .history(&KeyRange::span(name(0), name(20)), from, usize::MAX)
+            .history(&KeyRange::span(name(0), name(20)), from, usize::MAX, true)
             .unwrap();
         let found: Vec<_> = history
             .events
