@@ -65,7 +65,9 @@ impl Watch {
     /// Collects the revisions of events until there are `count` of them.
     fn read(&mut self, seen: &mut Vec<u64>, count: usize) {
         while seen.len() < count {
-            let line = self.0.wait_for("events", |line| line.contains("mod_revision"));
+            let line = self
+                .0
+                .wait_for("events", |line| line.contains("mod_revision"));
             let answer: Value = serde_json::from_str(&line).expect("JSON");
             let events = answer["Events"].as_array().expect("events");
             seen.extend(events.iter().map(revision_of));

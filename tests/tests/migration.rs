@@ -91,7 +91,9 @@ impl Etcd {
         let lease = self.ok(&["lease", "grant", "3600"]);
         let lease = lease.split_whitespace().nth(1).expect("an id").to_owned();
         self.ok(&["put", "leased", "for an hour", "--lease", &lease]);
-        let puts: String = (0..200).map(|n| format!("put many/{n:04} {}\n", n * n)).collect();
+        let puts: String = (0..200)
+            .map(|n| format!("put many/{n:04} {}\n", n * n))
+            .collect();
         for _ in 0..2 {
             for batch in puts.lines().collect::<Vec<_>>().chunks(100) {
                 self.transaction(&batch.join("\n"));
@@ -164,8 +166,17 @@ fn json(output: &Output) -> Value {
 
 /// etcdctl on a quorum's etcd face.
 fn on_face(dir: &Path, arguments: &str) -> String {
-    let script = format!(". {}/etcd/etcdctl.env && {} {arguments}", text(dir), text(&etcdctl()));
-    accepted(&Command::new("sh").args(["-c", &script]).output().expect("sh"))
+    let script = format!(
+        ". {}/etcd/etcdctl.env && {} {arguments}",
+        text(dir),
+        text(&etcdctl())
+    );
+    accepted(
+        &Command::new("sh")
+            .args(["-c", &script])
+            .output()
+            .expect("sh"),
+    )
 }
 
 fn etcdctl() -> PathBuf {
@@ -203,7 +214,9 @@ fn an_etcd_is_imported_resumed_and_verified() {
     let out = etcd.path("out.db");
     accepted(&quorum.nautilus(&["export", "--format", "etcd", &out]));
     let mut etcdutl = Command::new(program("etcdutl"));
-    let status = etcdutl.args(["snapshot", "status", "-w", "json", &out]).output();
+    let status = etcdutl
+        .args(["snapshot", "status", "-w", "json", &out])
+        .output();
     let status = json(&status.expect("etcdutl"));
     assert_eq!(status["totalKey"], 204);
 }
@@ -222,8 +235,16 @@ fn an_etcd_snapshot_becomes_an_archive_that_keeps_its_revisions() {
     };
     let recipient = accepted(&nautilus(&["snapshot", "keygen", &key]));
     let made = json(&nautilus(&[
-        "import", "etcd", "--snapshot", &snapshot, "--to", &archive, "--recipient",
-        recipient.trim(), "--output", "json",
+        "import",
+        "etcd",
+        "--snapshot",
+        &snapshot,
+        "--to",
+        &archive,
+        "--recipient",
+        recipient.trim(),
+        "--output",
+        "json",
     ]));
     assert_eq!(made["keys"], 203);
     let revisions = |get: &str| {
@@ -237,7 +258,15 @@ fn an_etcd_snapshot_becomes_an_archive_that_keeps_its_revisions() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path().join("q");
     let restored = nautilus(&[
-        "snapshot", "restore", &archive, "--identity", &key, "--nodes", "1", "--dir", text(&dir),
+        "snapshot",
+        "restore",
+        &archive,
+        "--identity",
+        &key,
+        "--nodes",
+        "1",
+        "--dir",
+        text(&dir),
     ]);
     let found = std::panic::catch_unwind(|| {
         accepted(&restored);

@@ -1,9 +1,8 @@
 //! One watch stream: the client's requests, its watches, and what is yet to be sent.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
@@ -27,6 +26,9 @@ use crate::watch::frame::{EventsFrame, Frame, shared_bytes};
 
 /// The id in answers that belong to no watch.
 const NO_WATCH: i64 = -1;
+/// Between two looks whether watches that catch up have come level, while somebody waits
+/// to hear it.
+const LEVEL_INTERVAL: Duration = Duration::from_millis(10);
 /// Answers made in one go before they are handed on.
 const FRAMES_AT_ONCE: usize = 512;
 
@@ -376,14 +378,14 @@ impl WatchStream {
 /// The next message; or, when progress is owed, that nothing is left to wait for: a watch
 /// may come level without having had a single event.
 async fn next_of_group(group: &mut dyn WatchGroup, progress_owed: bool) -> Wake {
-    poll_fn(|context| {
-        let message = group.next().poll_unpin(context);
-        if message.is_pending() && progress_owed && group.synced().is_some() {
-            return Poll::Ready(Wake::Level);
+    while progress_owed {
+        match tokio::time::timeout(LEVEL_INTERVAL, group.next()).await {
+            Ok(message) => return Wake::Message(message),
+            Err(_) if group.synced().is_some() => return Wake::Level,
+            Err(_) => {}
         }
-        message.map(Wake::Message)
-    })
-    .await
+    }
+    Wake::Message(group.next().await)
 }
 
 fn is_empty(range: &KeyRange) -> bool {
