@@ -67,7 +67,7 @@ impl Etcdctl {
 
     /// The same as a user with a password.
     #[must_use]
-    pub fn as_user(self, user: &str, password: &str) -> Self {
+    pub fn with_user(self, user: &str, password: &str) -> Self {
         self.with("ETCDCTL_USER", &format!("{user}:{password}"))
     }
 

@@ -491,8 +491,8 @@ fn users_have_the_rights_of_their_roles() {
     let alice_certificate = quorum.client_certificate("carol", "people");
     etcdctl.ok(&["auth", "enable"]);
 
-    let root = etcdctl.clone().as_user("root", "rootpass");
-    let alice = etcdctl.clone().as_user("alice", "pass");
+    let root = etcdctl.clone().with_user("root", "rootpass");
+    let alice = etcdctl.clone().with_user("alice", "pass");
     assert!(
         root.ok(&["auth", "status"])
             .contains("Authentication Status: true")
@@ -521,7 +521,7 @@ fn users_have_the_rights_of_their_roles() {
             .contains("etcdserver: permission denied"),
         "the administrator is no user"
     );
-    let wrong = etcdctl.clone().as_user("alice", "wrong");
+    let wrong = etcdctl.clone().with_user("alice", "wrong");
     assert!(
         wrong
             .refused(&["get", "app/x"])

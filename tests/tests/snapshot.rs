@@ -99,7 +99,7 @@ fn a_snapshot_is_sealed_verified_and_restored_into_a_quorum_of_another_identity(
 
     // Whoever changes it is found out without a key.
     let changed = folder.path().join("changed");
-    let mut other = bytes.clone();
+    let mut other = bytes;
     let middle = other.len() / 2;
     other[middle] ^= 1;
     std::fs::write(&changed, other).expect("written");

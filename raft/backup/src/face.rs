@@ -81,7 +81,11 @@ async fn answer(context: &Context, request: Request) -> Result<Response, Refused
     })?;
     let barrier = context.source.kv.read_barrier().await;
     barrier.map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
-    let archive = context.source.archive(audience).await.map_err(failed)?;
+    let archive = context
+        .source
+        .archive(audience)
+        .await
+        .map_err(|error| failed(&error))?;
     tracing::info!(user = %user.name, revision = archive.revision, keys = archive.keys, "streaming a snapshot");
     let (signer, revision) = (archive.signer.to_string(), archive.revision);
     let pieces = stream::unfold((archive.pieces, permit), |(mut pieces, permit)| async {
@@ -114,7 +118,7 @@ async fn audience(body: Body) -> Result<Audience, Refused> {
     })
 }
 
-fn failed(error: BackupError) -> Refused {
+fn failed(error: &BackupError) -> Refused {
     (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }
 

@@ -233,7 +233,7 @@ async fn hear(
                     whole.extend_from_slice(&part);
                     continue;
                 }
-                Some(Wire::Applied(end)) => heard_applied(whole(parts.remove(&ticket), end)),
+                Some(Wire::Applied(end)) => heard_applied(&whole(parts.remove(&ticket), end)),
                 Some(Wire::ReadIndex(index)) => Heard::Index(index),
                 Some(Wire::Lease(answer)) => Heard::Lease(answer.times),
                 Some(Wire::NotTaken(reason)) => Heard::Failed(Attempt::NotTaken(reason)),
@@ -262,8 +262,8 @@ fn whole(parts: Option<BytesMut>, end: Bytes) -> Bytes {
     }
 }
 
-fn heard_applied(reply: Bytes) -> Heard {
-    match postcard::from_bytes(&reply) {
+fn heard_applied(reply: &Bytes) -> Heard {
+    match postcard::from_bytes(reply) {
         Ok(reply) => Heard::Applied(reply),
         Err(error) => Heard::Failed(Attempt::Unknown(format!("a malformed answer: {error}"))),
     }

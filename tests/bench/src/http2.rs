@@ -552,7 +552,7 @@ mod tests {
         session.send(stream, &vec![1; 65_000], false);
         session.output.clear();
         session.send(stream, &vec![2; 1000], false);
-        session.send(stream, &vec![3; 10], true);
+        session.send(stream, &[3; 10], true);
         assert_eq!(
             frames_of(&session.output),
             [(DATA, 0, 1, 65_535 - 65_005)],

@@ -86,7 +86,7 @@ impl Default for AuthOptions {
 
 enum Tokens {
     Simple(SimpleTokens),
-    Web(WebTokens),
+    Web(Box<WebTokens>),
 }
 
 /// What one node needs to authenticate.
@@ -104,7 +104,7 @@ impl Authentication {
     fn with_clock(kv: Arc<dyn Kv>, options: AuthOptions, clock: Clock) -> Self {
         let tokens = match options.tokens {
             TokenKind::Simple => Tokens::Simple(SimpleTokens::new(options.token_life, clock)),
-            TokenKind::Jwt(keys) => Tokens::Web(WebTokens::new(keys, clock)),
+            TokenKind::Jwt(keys) => Tokens::Web(Box::new(WebTokens::new(keys, clock))),
         };
         Self {
             directories: Directories::new(kv),

@@ -94,9 +94,8 @@ impl Session {
         let access = &self.context.access;
         let directory = access.authentication().directory()?;
         let caller = self.caller(metadata);
-        let refused = match access.check(caller, Wanted::Root).await {
-            Ok(_) => return Ok(directory),
-            Err(refused) => refused,
+        let Err(refused) = access.check(caller, Wanted::Root).await else {
+            return Ok(directory);
         };
         if !directory.is_enabled() {
             return Err(refused);

@@ -378,14 +378,16 @@ impl WatchStream {
 /// The next message; or, when progress is owed, that nothing is left to wait for: a watch
 /// may come level without having had a single event.
 async fn next_of_group(group: &mut dyn WatchGroup, progress_owed: bool) -> Wake {
-    while progress_owed {
+    loop {
+        if !progress_owed {
+            return Wake::Message(group.next().await);
+        }
         match tokio::time::timeout(LEVEL_INTERVAL, group.next()).await {
             Ok(message) => return Wake::Message(message),
             Err(_) if group.synced().is_some() => return Wake::Level,
             Err(_) => {}
         }
     }
-    Wake::Message(group.next().await)
 }
 
 fn is_empty(range: &KeyRange) -> bool {

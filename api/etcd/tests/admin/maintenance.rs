@@ -229,7 +229,7 @@ async fn old_revisions_are_forgotten_as_configured() {
     let age = Duration::from_millis(200);
     let mut face = world
         .face_with(kv, |parts| {
-            parts.auto_compaction = AutoCompaction::Periodic(age)
+            parts.auto_compaction = AutoCompaction::Periodic(age);
         })
         .await;
     for _ in 0..5 {

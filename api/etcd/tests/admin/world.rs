@@ -165,7 +165,7 @@ impl Members {
     /// The node has joined.
     pub(crate) fn join(&self, id: NodeId) {
         self.change(id, |member| {
-            member.api_address = "https://there:6443".to_owned()
+            member.api_address = "https://there:6443".to_owned();
         });
     }
 

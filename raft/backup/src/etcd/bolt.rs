@@ -18,6 +18,9 @@ use bytes::{Buf as _, BufMut as _};
 
 use crate::error::BackupError;
 
+/// A key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
 const MAGIC: u32 = 0xED0C_DAED;
 const VERSION: u32 = 2;
 const PAGE_HEAD_BYTES: usize = 16;
@@ -261,7 +264,7 @@ impl<W: Write> BoltWriter<W> {
     pub(super) fn bucket(
         &mut self,
         name: &[u8],
-        next: &mut dyn FnMut() -> Result<Option<(Vec<u8>, Vec<u8>)>, BackupError>,
+        next: &mut dyn FnMut() -> Result<Option<Pair>, BackupError>,
     ) -> Result<(), BackupError> {
         let mut children = Children::new();
         let mut leaf: Vec<(u32, Vec<u8>, Vec<u8>)> = Vec::new();
@@ -467,7 +470,7 @@ mod tests {
         file
     }
 
-    fn read(path: &std::path::Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BackupError> {
+    fn read(path: &std::path::Path) -> Result<Vec<Pair>, BackupError> {
         let file = File::open(path).unwrap();
         let length = file.metadata().unwrap().len();
         let bolt = Bolt::open(file, length)?;

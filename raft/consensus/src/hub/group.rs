@@ -102,11 +102,10 @@ impl Group {
             return self.poll_round(context);
         }
         self.queue_first = !self.queue_first;
-        if self.queue_first {
-            self.poll_queue(context) || self.poll_round(context)
-        } else {
-            self.poll_round(context) || self.poll_queue(context)
-        }
+        let queue_first = self.queue_first;
+        (queue_first && self.poll_queue(context))
+            || self.poll_round(context)
+            || (!queue_first && self.poll_queue(context))
     }
 
     fn poll_queue(&mut self, context: &mut Context<'_>) -> bool {
