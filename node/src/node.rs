@@ -1,6 +1,7 @@
 //! `nautilus node`: one process of the quorum, from its configuration to its end.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -40,6 +41,9 @@ Example file:
 Examples:
   nautilus node --config node.toml
   NAUTILUS_LOG_FORMAT=json nautilus node --config node.toml --log-filter debug";
+
+/// For blocking work under way when a node has ended.
+const LAST_THREADS: Duration = Duration::from_secs(2);
 
 /// `nautilus node`.
 #[derive(Args)]
@@ -84,8 +88,9 @@ pub(crate) fn run(arguments: NodeArgs) -> anyhow::Result<()> {
             LogFormat::Json => result.context(Logged),
         }
     });
-    // What still blocks (a client that never reads, say) does not hold up the end.
-    runtime.shutdown_background();
+    // What still blocks (a client that never reads, say) does not hold up the end for long;
+    // a thread inside RocksDB gets the time to leave it before the process's statics go.
+    runtime.shutdown_timeout(LAST_THREADS);
     result
 }
 

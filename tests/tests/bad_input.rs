@@ -45,7 +45,7 @@ fn elsewhere(configuration: &mut Table, folder: &Path) {
     let text = |path: &Path| Value::from(path.to_str().expect("UTF-8"));
     configuration["data_dir"] = text(&folder.join("data"));
     configuration["attestation"]["platform_secret"] = text(&folder.join("platform-secret"));
-    for section in ["peer", "api"] {
+    for section in ["peer", "api", "etcd"] {
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = free.local_addr().expect("its address").to_string();
         configuration[section]["listen"] = Value::from(address);

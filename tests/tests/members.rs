@@ -21,7 +21,7 @@ fn fourth(quorum: &Quorum) -> (std::path::PathBuf, String) {
     table["data_dir"] = path(&folder.join("data"));
     table["attestation"]["platform_secret"] = path(&folder.join("platform-secret"));
     let mut peer = String::new();
-    for section in ["api", "peer"] {
+    for section in ["etcd", "api", "peer"] {
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         peer = free.local_addr().expect("its address").to_string();
         table[section]["listen"] = toml::Value::from(peer.clone());

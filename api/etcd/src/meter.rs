@@ -39,6 +39,7 @@ pub(crate) struct Meter {
 impl Meters {
     /// Registers every method.
     pub(crate) fn new() -> Self {
+        describe_metrics();
         Self {
             methods: METHODS
                 .iter()
@@ -54,13 +55,39 @@ impl Meters {
     }
 }
 
+/// Says what the face's metrics mean, and makes those that count rare things stand at
+/// zero.
+fn describe_metrics() {
+    use metrics::{counter, describe_counter, describe_gauge, describe_histogram};
+    describe_counter!(
+        "nautilus_etcd_requests_total",
+        "Requests of etcd clients, by method and outcome."
+    );
+    describe_histogram!(
+        "nautilus_etcd_request_duration_seconds",
+        metrics::Unit::Seconds,
+        "Time to answer an etcd client; of a stream, until it began."
+    );
+    describe_gauge!("nautilus_etcd_alarms", "Alarms raised in the cluster.");
+    describe_counter!(
+        "nautilus_etcd_auto_compactions_total",
+        "Compactions made by the configured rule."
+    );
+    describe_counter!(
+        "nautilus_etcd_authentications_refused_total",
+        "Names and passwords that were refused."
+    );
+    counter!("nautilus_etcd_auto_compactions_total").absolute(0);
+    counter!("nautilus_etcd_authentications_refused_total").absolute(0);
+}
+
 impl Meter {
     fn new(method: &'static str) -> Self {
         let requests = |outcome: &'static str| metrics::counter!("nautilus_etcd_requests_total", "method" => method, "outcome" => outcome);
         Self {
             answered: requests("answered"),
             refused: requests("refused"),
-            seconds: metrics::histogram!("nautilus_etcd_request_seconds", "method" => method),
+            seconds: metrics::histogram!("nautilus_etcd_request_duration_seconds", "method" => method),
         }
     }
 

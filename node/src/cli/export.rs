@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::{Args, ValueEnum};
-use nautilus_backup::{Archive, EtcdExport, Lease, Opener, Record};
+use nautilus_backup::{Archive, EtcdExport, Opener, Record};
 use nautilus_machine::types::is_reserved;
 use serde_json::json;
 
@@ -104,23 +104,10 @@ fn from_archive(path: &Path, identity: &Path, sink: &mut Sink) -> anyhow::Result
 
 async fn from_quorum(client: EtcdClient, sink: &mut Sink) -> anyhow::Result<(u64, u64)> {
     let mut source = Source::live(client).await?;
-    for (&id, &seconds) in &source.leases {
-        let ttl_ms = seconds.saturating_mul(1000);
-        sink.add(&Record::Lease(Lease { id, ttl_ms }))?;
-    }
     let mut report = Report::start("exported");
-    let mut keys = 0;
-    loop {
-        let page = source.page().await?;
-        if page.is_empty() {
-            break;
-        }
-        keys += page.len() as u64;
-        for kv in page {
-            sink.add(&Record::Key(kv))?;
-        }
-        report.keys(keys);
-    }
+    let keys = source
+        .records(|keys| report.keys(keys), |record| sink.add(record))
+        .await?;
     report.end();
     Ok((keys, source.revision))
 }

@@ -11,8 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use nautilus_backup::{
-    Archive, ArchiveInfo, ArchiveWriter, EtcdSnapshot, Integrity, Lease, Recipient, Record, Seal,
-    Signing,
+    Archive, ArchiveInfo, ArchiveWriter, EtcdSnapshot, Integrity, Recipient, Seal, Signing,
 };
 use serde_json::json;
 
@@ -210,23 +209,10 @@ async fn to_archive(asked: &ImportEtcd, source: &mut Source, path: &Path) -> any
         .open(&beside)
         .with_context(|| beside.display().to_string())?;
     let mut writer = ArchiveWriter::begin(BufWriter::new(file), &seal, info)?;
-    for (&id, &seconds) in &source.leases {
-        let ttl_ms = seconds.saturating_mul(1000);
-        writer.add(&Record::Lease(Lease { id, ttl_ms }))?;
-    }
     let mut report = Report::start("archived");
-    let mut keys = 0;
-    loop {
-        let page = source.page().await?;
-        if page.is_empty() {
-            break;
-        }
-        keys += page.len() as u64;
-        for kv in page {
-            writer.add(&Record::Key(kv))?;
-        }
-        report.keys(keys);
-    }
+    source
+        .records(|keys| report.keys(keys), |record| Ok(writer.add(record)?))
+        .await?;
     let (sink, summary) = writer.finish()?;
     sink.into_inner()?.sync_all()?;
     let archive = Archive::open(BufReader::new(File::open(&beside)?))?;

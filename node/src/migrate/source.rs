@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nautilus_backup::EtcdSnapshot;
+use nautilus_backup::{EtcdSnapshot, Lease, Record};
 use nautilus_machine::{KeyValue, LeaseId, Revision};
 
 use super::client::EtcdClient;
@@ -68,6 +68,31 @@ impl Source {
         match &self.from {
             From::Live(client) => client.count(b"", self.revision).await,
             From::Snapshot(snapshot) => Ok(snapshot.keys()),
+        }
+    }
+
+    /// Gives everything to `take` as an archive's records: leases first, then keys in
+    /// order; `reached` hears after each page how many keys it were. Returns that number.
+    pub(crate) async fn records(
+        &mut self,
+        mut reached: impl FnMut(u64),
+        mut take: impl FnMut(&Record) -> anyhow::Result<()>,
+    ) -> anyhow::Result<u64> {
+        for (&id, &seconds) in &self.leases {
+            let ttl_ms = seconds.saturating_mul(1000);
+            take(&Record::Lease(Lease { id, ttl_ms }))?;
+        }
+        let mut keys = 0;
+        loop {
+            let page = self.page().await?;
+            if page.is_empty() {
+                return Ok(keys);
+            }
+            keys += page.len() as u64;
+            for kv in page {
+                take(&Record::Key(kv))?;
+            }
+            reached(keys);
         }
     }
 

@@ -33,6 +33,7 @@ pub mod solo;
 mod txn;
 pub mod types;
 mod varint;
+#[cfg(feature = "solo")]
 mod watching;
 mod write;
 
@@ -64,4 +65,5 @@ pub use types::{
     Digest, KeyRange, KeyValue, LeaseId, LogPosition, NodeId, RESERVED_END, RESERVED_PREFIX,
     RangeEnd, RangeRequest, RangeResponse, Revision, UnixMillis, is_reserved,
 };
+#[cfg(feature = "solo")]
 pub use watching::SingleWatches;

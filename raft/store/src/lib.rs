@@ -32,6 +32,7 @@ mod rocks_options;
 mod rocks_view;
 mod snapshot;
 mod store;
+mod telemetry;
 mod view;
 
 pub use cipher::ENCRYPTS;

@@ -173,6 +173,7 @@ impl Store {
     }
 
     fn assemble(keyring: &Keyring, place: Place, options: StoreOptions, state: State) -> Self {
+        crate::telemetry::describe_metrics();
         Self {
             keyring: keyring.clone(),
             place,

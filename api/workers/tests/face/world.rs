@@ -252,7 +252,7 @@ impl World {
 
     /// Every key and value, as text.
     pub(crate) fn everything(&self) -> BTreeMap<String, String> {
-        let range = RangeRequest::newest(KeyRange::prefix("/"));
+        let range = RangeRequest::newest(KeyRange::prefix("/nautilus/"));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let found = self.kv.range(&range).expect("readable").kvs;
         found

@@ -151,8 +151,13 @@ impl Node {
 }
 
 impl Drop for Node {
+    /// As [`Node::kill`], but waits for what blocks: a thread inside RocksDB must not
+    /// outlive the process's statics.
     fn drop(&mut self) {
-        self.kill();
+        if let Some((runtime, consensus)) = self.running.take() {
+            drop(consensus);
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        }
     }
 }
 
