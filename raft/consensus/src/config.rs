@@ -51,7 +51,7 @@ impl ConsensusConfig {
             data_dir,
             timing: Timing::default(),
             segment_bytes: 64 << 20,
-            log_cache_bytes: 64 << 20,
+            log_cache_bytes: 32 << 20,
             store: StoreOptions::default(),
             checkpoint_every_entries: 50_000,
             log_tail_entries: 50_000,

@@ -48,7 +48,7 @@ pub struct RocksMemory {
 impl Default for RocksMemory {
     fn default() -> Self {
         Self {
-            memtable_bytes: 64 << 20,
+            memtable_bytes: 32 << 20,
             block_cache_bytes: 32 << 20,
         }
     }

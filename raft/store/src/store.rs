@@ -48,7 +48,7 @@ pub struct StoreOptions {
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
-            row_cache_bytes: 64 << 20,
+            row_cache_bytes: 32 << 20,
             engine: RocksMemory::default(),
         }
     }

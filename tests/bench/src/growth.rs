@@ -22,15 +22,23 @@ const FILLERS: usize = 24;
 const FILL_PATIENCE: Duration = Duration::from_secs(1200);
 /// For what was written to settle before memory is looked at.
 const SETTLE: Duration = Duration::from_secs(2);
-/// Keys at which memory per key is told: enough that fixed costs vanish.
+/// The most keys at which memory per key is told; the rows of the comparison have it at
+/// the largest of these sizes, where fixed costs have vanished.
 const MEMORY_KEYS_MAX: u64 = 1_000_000;
 
-/// The operations of the plot.
-pub(crate) const OPERATIONS: [&str; 4] = ["put", "get", "range_of_100", "count"];
+/// What is looked at by size, with its unit: what an operation costs, and memory.
+pub(crate) const BY_SIZE: [(&str, &str); 5] = [
+    ("put", "us"),
+    ("get", "us"),
+    ("range_of_100", "us"),
+    ("count", "us"),
+    MEMORY,
+];
+const MEMORY: (&str, &str) = ("memory_per_key", "B");
 
-/// The name under which an operation's cost at a size is kept.
-pub(crate) fn cost_row(operation: &str, keys: u64) -> String {
-    format!("growth_{operation}_us_at_{keys}")
+/// The name under which it is kept.
+pub(crate) fn row_at((what, unit): (&str, &str), keys: u64) -> String {
+    format!("growth_{what}_{unit}_at_{keys}")
 }
 
 /// All rows of this kind on a cluster that serves and is empty.
@@ -60,8 +68,11 @@ pub(crate) async fn measure(
                 "{:8} {keys} keys: {whole:.0} B a key resident, {anonymous:.0} B of it anonymous",
                 side.name()
             ));
-            numbers.add("bytes_per_key_resident", whole);
-            numbers.add("bytes_per_key_anonymous", anonymous);
+            numbers.add(&row_at(MEMORY, keys), whole);
+            if Some(&keys) == effort.growth.iter().rfind(|keys| **keys <= MEMORY_KEYS_MAX) {
+                numbers.add("bytes_per_key_resident", whole);
+                numbers.add("bytes_per_key_anonymous", anonymous);
+            }
         }
         costs(side, effort, keys, numbers).await?;
         for (size, what) in effort.start {
@@ -101,13 +112,14 @@ async fn costs(
     let get = per_second(side, effort, CLIENTS, Gets::new(keys)).await?;
     let range = per_second(side, effort, CLIENTS, Ranges::new(keys)).await?;
     let count = per_second(side, effort, 1, Counts).await?;
-    for (operation, rate) in OPERATIONS.into_iter().zip([put, get, range, count]) {
+    for (operation, rate) in BY_SIZE.into_iter().zip([put, get, range, count]) {
         crate::progress(&format!(
-            "{:8} {keys} keys: {operation} {:.1} us",
+            "{:8} {keys} keys: {} {:.1} us",
             side.name(),
+            operation.0,
             1e6 / rate
         ));
-        numbers.add(&cost_row(operation, keys), 1e6 / rate);
+        numbers.add(&row_at(operation, keys), 1e6 / rate);
     }
     Ok(())
 }

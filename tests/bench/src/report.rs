@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::growth::{OPERATIONS, cost_row};
+use crate::growth::{BY_SIZE, row_at};
 use crate::plan::{self, Aim, Numbers, median};
 use crate::plot::{Line, Panel, draw};
 
@@ -57,7 +57,7 @@ impl Report {
     pub(crate) fn new(pairs: &[Pair], growth: &[u64], data: &Path) -> Self {
         let fixed = plan::rows().map(|row| Row::new(row.what, row.unit, Some(row.aim), pairs));
         let costs = growth.iter().flat_map(|keys| {
-            OPERATIONS.map(|operation| Row::new(&cost_row(operation, *keys), "us", None, pairs))
+            BY_SIZE.map(|what| Row::new(&row_at(what, *keys), what.1, None, pairs))
         });
         let measured = |row: &Row| row.ours.is_some() || row.peer.is_some();
         Self {
@@ -127,15 +127,17 @@ impl Report {
         }
         if plotted {
             text += "\n## Growth\n\nCost of an operation by the number of keys, 256 B values: put, get and a range \
-                     of 100 keys by 64 clients, and one client that counts all keys.\n\n\
+                     of 100 keys by 64 clients, and one client that counts all keys; and a member's memory for each key.\n\n\
                      ![cost by number of keys](growth.svg)\n\n\
-                     | operation | keys | nautilus us | etcd us | ratio |\n|---|---:|---:|---:|---:|\n";
+                     | what | unit | keys | nautilus | etcd | ratio |\n|---|---|---:|---:|---:|---:|\n";
             for row in self.rows.iter().filter(|row| row.aim.is_none()) {
                 let name = row.what.trim_start_matches("growth_");
-                let (operation, keys) = name.split_once("_us_at_").unwrap_or((name, ""));
+                let (what, keys) = name.split_once("_at_").unwrap_or((name, ""));
+                let what = what.trim_end_matches(row.unit).trim_end_matches('_');
                 let _ = writeln!(
                     text,
-                    "| {operation} | {keys} | {} | {} | {} |",
+                    "| {what} | {} | {keys} | {} | {} | {} |",
+                    row.unit,
                     shown(row.ours),
                     shown(row.peer),
                     shown(row.ratio)
@@ -149,17 +151,18 @@ impl Report {
         text
     }
 
-    /// Cost by keys, a panel for each operation.
+    /// A panel for each thing that is looked at by size.
     fn plot(&self) -> Option<String> {
         let mut panels = Vec::new();
-        for operation in OPERATIONS {
-            let prefix = format!("growth_{operation}_us_at_");
+        for (what, unit) in BY_SIZE {
+            let prefix = row_at((what, unit), 0);
+            let prefix = prefix.trim_end_matches('0');
             let mut ours = Vec::new();
             let mut peer = Vec::new();
             for row in &self.rows {
                 let Some(keys) = row
                     .what
-                    .strip_prefix(&prefix)
+                    .strip_prefix(prefix)
                     .and_then(|keys| keys.parse().ok())
                 else {
                     continue;
@@ -169,7 +172,7 @@ impl Report {
             }
             if !ours.is_empty() || !peer.is_empty() {
                 panels.push(Panel {
-                    title: operation.replace('_', " "),
+                    title: format!("{} ({unit})", what.replace('_', " ")),
                     lines: vec![
                         Line {
                             name: "nautilus",

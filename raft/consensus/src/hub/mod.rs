@@ -65,7 +65,7 @@ impl Default for HubLimits {
     fn default() -> Self {
         Self {
             ring_events: 65_536,
-            ring_bytes: 64 << 20,
+            ring_bytes: 32 << 20,
             queue_events: 8_192,
             queue_bytes: 8 << 20,
         }
