@@ -11,6 +11,7 @@
 //! be from the key and compares. Decoding is strict: nothing before, between or
 //! after the parts, and only the canonical encoding.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -351,6 +352,89 @@ pub struct Claims {
     pub debug: bool,
     /// The 64 bytes the TEE was asked to sign.
     pub report_data: ReportData,
+    /// How well patched the platform is.
+    pub tcb: Tcb,
+    /// Further measured values by their vendor's name, in lower case: `pcr4`,
+    /// `rtmr3`, `mrsigner`, `mrconfigid`, `host_data` and so on.
+    pub registers: BTreeMap<String, Vec<u8>>,
+}
+
+/// How well patched a platform is, as far as its vendor says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tcb {
+    /// The vendor's verdict.
+    pub status: TcbStatus,
+    /// The vendor's open advisories for it, such as `INTEL-SA-00615`.
+    pub advisories: BTreeSet<String>,
+    /// Security version numbers by component: `bootloader`, `tee`, `snp`,
+    /// `microcode`, `fmc` for AMD; `isvsvn`, `pcesvn`, `tee_tcb_svn0` and so on
+    /// for Intel.
+    pub components: BTreeMap<String, u32>,
+}
+
+impl Tcb {
+    /// For kinds whose evidence says nothing of the platform's patches: up to
+    /// date, without advisories or components.
+    pub fn nothing_to_say() -> Self {
+        Self {
+            status: TcbStatus::UpToDate,
+            advisories: BTreeSet::new(),
+            components: BTreeMap::new(),
+        }
+    }
+}
+
+/// A vendor's verdict on a platform's patches, in Intel's words (Intel PCS API
+/// v4, "tcbStatus"), best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TcbStatus {
+    /// Nothing is missing.
+    UpToDate,
+    /// The code itself must mitigate what the platform cannot.
+    SwHardeningNeeded,
+    /// The platform's configuration leaves something open.
+    ConfigurationNeeded,
+    /// Both of these.
+    ConfigurationAndSwHardeningNeeded,
+    /// Patches are missing.
+    OutOfDate,
+    /// Patches are missing and the configuration leaves something open.
+    OutOfDateConfigurationNeeded,
+    /// The platform's keys are no longer to be trusted.
+    Revoked,
+}
+
+impl TcbStatus {
+    /// Every status, best first.
+    pub const ALL: [Self; 7] = [
+        Self::UpToDate,
+        Self::SwHardeningNeeded,
+        Self::ConfigurationNeeded,
+        Self::ConfigurationAndSwHardeningNeeded,
+        Self::OutOfDate,
+        Self::OutOfDateConfigurationNeeded,
+        Self::Revoked,
+    ];
+
+    /// The name in policies and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UpToDate => "UpToDate",
+            Self::SwHardeningNeeded => "SwHardeningNeeded",
+            Self::ConfigurationNeeded => "ConfigurationNeeded",
+            Self::ConfigurationAndSwHardeningNeeded => "ConfigurationAndSwHardeningNeeded",
+            Self::OutOfDate => "OutOfDate",
+            Self::OutOfDateConfigurationNeeded => "OutOfDateConfigurationNeeded",
+            Self::Revoked => "Revoked",
+        }
+    }
+}
+
+impl fmt::Display for TcbStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@
 //! * what evidence is bound to ([`binding`]);
 //! * the attested handshake between two masters as a state machine of types
 //!   ([`handshake`]), and its frames ([`frame`]);
-//! * the ports that each kind of TEE fills ([`Quoter`], [`Verifier`], [`Sealer`]).
+//! * the ports that each kind of TEE fills ([`Quoter`], [`Verifier`], [`Sealer`]),
+//!   and the one through which a verifier finds endorsements ([`Endorsements`]).
 //!
 //! Invariants: a refusal always names what was seen and what was expected; no
 //! peer is returned before its fresh evidence matched this very connection; every
@@ -27,9 +28,11 @@ pub use binding::{ReportData, attestation_report_data, credential_report_data};
 pub use evidence::{
     CMW_INDICATOR_EVIDENCE, Claims, EVIDENCE_EXTENSION_OID, Evidence, INTEL_QUOTE_CBOR_TAG,
     MAX_EVIDENCE_BYTES, MAX_MEASUREMENT_BYTES, Measurement, MeasurementError, SIMULATED_CBOR_TAG,
-    TeeKind,
+    Tcb, TcbStatus, TeeKind,
 };
 pub use judge::{Admitted, Peer, admit_certificate, judge_peer, verify_for_relying_party};
 pub use policy::{EvidencePolicy, OWN_MEASUREMENT_WORD, PolicyTextError};
-pub use port::{QuoteError, Quoter, SealError, Sealer, UnixMillis, Verifier};
+pub use port::{
+    Endorsements, NoEndorsements, QuoteError, Quoter, SealError, Sealer, UnixMillis, Verifier,
+};
 pub use refused::Refused;

@@ -159,6 +159,7 @@ pub enum PolicyTextError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::Tcb;
 
     fn measurement(byte: u8) -> Measurement {
         Measurement::new([byte; 48]).unwrap()
@@ -171,6 +172,8 @@ mod tests {
             platform: "aa".into(),
             debug: false,
             report_data: [0; 64],
+            tcb: Tcb::nothing_to_say(),
+            registers: BTreeMap::new(),
         }
     }
 

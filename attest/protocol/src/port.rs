@@ -3,6 +3,8 @@
 //! They are synchronous: hardware answers within milliseconds to a second, and the
 //! caller decides on which thread to wait.
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use crate::binding::ReportData;
@@ -29,9 +31,40 @@ pub trait Verifier: Send + Sync + 'static {
     /// The claims of genuine evidence. May block.
     ///
     /// # Errors
-    /// `Malformed`, `Signature`, `Expired`, `NotYetValid`, or `Unsupported` for a
-    /// kind it cannot judge.
+    /// `Malformed`, `TooLarge`, `Signature`, `Expired`, `NotYetValid`, `Revoked`,
+    /// `OldTcb`, `TcbStatus`, `Chip`, `PrivilegeLevel`, `MissingEndorsement`, or
+    /// `Unsupported` for a kind it cannot judge.
     fn verify(&self, evidence: &Evidence, now_ms: UnixMillis) -> Result<Claims, Refused>;
+}
+
+/// What vendors say about their platforms, kept at hand: certificates, revocation
+/// lists, security levels. Looked up without a network.
+///
+/// Names and forms (all that a verifier looks up is signed by its vendor, and
+/// checked; hex is lower-case):
+/// * `amd/chain/<vcek|vlek>/<milan|genoa|turin>`: PEM of the intermediate, then the
+///   root. Built in, so that it is only needed to bring another intermediate;
+/// * `amd/crl/<milan|genoa|turin>`: DER of the revocation list;
+/// * `amd/vcek/<milan|genoa|turin>/<chip id>/<reported TCB>`: DER of a chip's
+///   certificate; both hex of the bytes as they stand in the report (Turin: the
+///   first 8 of the chip id);
+/// * `intel/tcb/<sgx|tdx>/<FMSPC>`, `intel/qe/<sgx|tdx>`: the body as Intel serves it,
+///   directly followed by its issuer chain, the PEM that Intel serves in a header,
+///   URL-decoded;
+/// * `intel/crl/<processor|platform|root>`: DER of the revocation list.
+pub trait Endorsements: Send + Sync + 'static {
+    /// The endorsement of that name, if it is at hand.
+    fn find(&self, name: &str) -> Option<Arc<[u8]>>;
+}
+
+/// None at hand.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoEndorsements;
+
+impl Endorsements for NoEndorsements {
+    fn find(&self, _name: &str) -> Option<Arc<[u8]>> {
+        None
+    }
 }
 
 /// Seals bytes so that only the same code on the same platform opens them.

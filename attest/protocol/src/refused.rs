@@ -3,7 +3,7 @@
 //! The text of these errors is what travels to the refused side and into both
 //! logs, so it never holds a secret, and stays well under the limit of a verdict.
 
-use crate::evidence::{Measurement, TeeKind};
+use crate::evidence::{Measurement, TcbStatus, TeeKind};
 use crate::frame::{FrameKind, Role};
 use crate::port::UnixMillis;
 
@@ -187,6 +187,57 @@ pub enum Refused {
         valid_from_ms: UnixMillis,
         /// The time of judgement.
         now_ms: UnixMillis,
+    },
+    /// A certificate its issuer has taken back.
+    #[error("{what} (serial number {serial}) was revoked by its issuer")]
+    Revoked {
+        /// Which certificate.
+        what: &'static str,
+        /// Its serial number, hex.
+        serial: String,
+    },
+    /// The platform runs older firmware than its certificate was made for, or than
+    /// the policy wants.
+    #[error(
+        "platform component {component} has security version {seen}, expected at least {expected}"
+    )]
+    OldTcb {
+        /// Which component.
+        component: String,
+        /// The version in the evidence.
+        seen: u32,
+        /// The version expected.
+        expected: u32,
+    },
+    /// The vendor's verdict on the platform's patches is not good enough.
+    #[error("the {tee} platform's TCB status is {seen}, which is not accepted")]
+    TcbStatus {
+        /// The evidence's kind.
+        tee: TeeKind,
+        /// The vendor's verdict.
+        seen: TcbStatus,
+    },
+    /// The evidence and the certificate that vouches for it name two chips.
+    #[error("evidence is of chip {seen}, its certificate is for chip {expected}")]
+    Chip {
+        /// The chip in the evidence, hex.
+        seen: String,
+        /// The chip in the certificate, hex.
+        expected: String,
+    },
+    /// Evidence asked for by less privileged code than ours in the same guest.
+    #[error("evidence was asked for at privilege level {seen}, expected level {expected}")]
+    PrivilegeLevel {
+        /// The VMPL in the evidence.
+        seen: u32,
+        /// The VMPL expected.
+        expected: u32,
+    },
+    /// The vendor's word on the platform is not at hand.
+    #[error("the endorsement {name} is not at hand: fetch or import it")]
+    MissingEndorsement {
+        /// Its name, see [`crate::Endorsements`].
+        name: String,
     },
     /// A kind or format this node has no verifier for.
     #[error("{what} is not supported here")]

@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+
 use nautilus_attest_protocol::binding::{Channel, certificate_report_data, evidence_digest};
 use nautilus_attest_protocol::frame::{FRAME_HEADER_BYTES, Frame, FrameKind, Hello, Role};
 use nautilus_attest_protocol::handshake::{Failure, Greeting, HandshakeError, Local};
 use nautilus_attest_protocol::{
-    Claims, Evidence, EvidencePolicy, Measurement, Peer, Refused, TeeKind, Verifier,
+    Claims, Evidence, EvidencePolicy, Measurement, Peer, Refused, Tcb, TeeKind, Verifier,
     admit_certificate,
 };
 use proptest::prelude::*;
@@ -40,6 +42,8 @@ impl Verifier for Unsigned {
             platform: hex::encode(&rest[1..]),
             debug: false,
             report_data: *report_data,
+            tcb: Tcb::nothing_to_say(),
+            registers: BTreeMap::new(),
         })
     }
 }

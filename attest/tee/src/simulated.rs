@@ -6,11 +6,12 @@
 //! in its only encoding, the signature ECDSA P-384 with SHA-384 over a label and
 //! the document's bytes as received.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minicbor::{Decoder, Encoder};
 use nautilus_attest_protocol::{
-    Claims, Evidence, Measurement, QuoteError, Quoter, Refused, ReportData, SealError, Sealer,
+    Claims, Evidence, Measurement, QuoteError, Quoter, Refused, ReportData, SealError, Sealer, Tcb,
     TeeKind, UnixMillis, Verifier,
 };
 use zeroize::Zeroizing;
@@ -187,6 +188,8 @@ impl Verifier for SimulatedVerifier {
             platform: hex::encode(document.platform),
             debug: false,
             report_data: *document.report_data,
+            tcb: Tcb::nothing_to_say(),
+            registers: BTreeMap::new(),
         })
     }
 }
@@ -311,6 +314,8 @@ mod tests {
             platform: provider.platform(),
             debug: false,
             report_data: [3; 64],
+            tcb: Tcb::nothing_to_say(),
+            registers: BTreeMap::new(),
         };
         assert_eq!(claims, expected);
     }
