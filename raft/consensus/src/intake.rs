@@ -26,7 +26,7 @@ use crate::telemetry;
 use crate::types::{AppliedReply, LogData, encode_entry};
 
 /// Batches under way at once.
-const BATCHES: usize = 4;
+const BATCHES: usize = 2;
 /// Entries of one batch.
 const BATCH_ENTRIES: usize = 1024;
 /// Encoded bytes of one batch, but for its last entry.
