@@ -1,0 +1,1 @@
+//! The restart protocol as a model that a checker walks.
