@@ -76,6 +76,48 @@ pub trait Sealer: Send + Sync + 'static {
     fn unseal(&self, label: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError>;
 }
 
+/// A monotonic counter that whoever owns the disk cannot set back: an anchor of
+/// freshness. Its value says nothing by itself; it is compared with one that was
+/// written down, sealed, when it was read or incremented.
+pub trait Counter: Send + Sync + 'static {
+    /// The present value. May block.
+    ///
+    /// # Errors
+    /// The hardware was not reached, or its counter is not the one made at first.
+    fn read(&self) -> Result<u64, CounterError>;
+    /// Adds at least one and gives the value afterwards, larger than every value
+    /// read before. May block, and wears the hardware: once a start, not once a
+    /// write.
+    ///
+    /// # Errors
+    /// Those of [`Counter::read`]; the counter may have moved nevertheless.
+    fn increment(&self) -> Result<u64, CounterError>;
+}
+
+/// Why a counter did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CounterError {
+    /// The hardware was not reached, or refused.
+    #[error("the monotonic counter {counter} did not answer: {reason}")]
+    Unavailable {
+        /// Where it lives, such as `TPM NV 0x01c10100`.
+        counter: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// Its value is less than one seen by this process, or it is of another kind
+    /// than it was made.
+    #[error(
+        "the monotonic counter {counter} was replaced or set back: {reason}; recover the node as one that lost its disk"
+    )]
+    Replaced {
+        /// Where it lives.
+        counter: String,
+        /// What was seen.
+        reason: String,
+    },
+}
+
 /// Why no evidence was made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the {kind} TEE gave no evidence: {reason}")]
