@@ -23,6 +23,7 @@ pub const MAX_NONCE_BYTES: usize = 64;
 const CERTIFICATE_LABEL: &[u8] = b"nautilus certificate evidence v1";
 const CHANNEL_LABEL: &[u8] = b"nautilus channel evidence v1";
 const CREDENTIAL_LABEL: &[u8] = b"nautilus credential evidence v1";
+const KEY_RELEASE_LABEL: &[u8] = b"nautilus key release evidence v1";
 const ATTESTATION_LABEL: &[u8] = b"nautilus attestation evidence v1";
 
 /// IANA "Named Information" number of SHA-512.
@@ -105,6 +106,12 @@ pub fn credential_report_data(nonce: &[u8], ca_spki: &[u8], certificate_der: &[u
 /// DER of the SubjectPublicKeyInfo with which the node serves.
 pub fn attestation_report_data(nonce: &[u8], serving_spki: &[u8]) -> ReportData {
     hash_fields(ATTESTATION_LABEL, &[nonce, serving_spki])
+}
+
+/// What evidence signs that asks a key release for a sealing key: the public key it
+/// is to be encrypted to, and what it is for.
+pub fn key_release_report_data(public_key: &[u8], label: &str) -> ReportData {
+    hash_fields(KEY_RELEASE_LABEL, &[public_key, label.as_bytes()])
 }
 
 /// Checks that a nonce is there and not longer than [`MAX_NONCE_BYTES`].

@@ -8,9 +8,9 @@
 //! * what evidence is bound to ([`binding`]);
 //! * the attested handshake between two masters as a state machine of types
 //!   ([`handshake`]), and its frames ([`frame`]);
-//! * the ports that each kind of TEE fills ([`Quoter`], [`Verifier`], [`Sealer`]
-//!   and, where the hardware has one, [`Counter`]), and the one through which a
-//!   verifier finds endorsements ([`Endorsements`]).
+//! * the ports that each kind of TEE fills ([`Quoter`], [`Verifier`], [`Sealer`],
+//!   [`Provider`]), those it may need for it ([`Endorsements`], [`KeyRelease`]), and
+//!   [`Counter`], which some hardware has.
 //!
 //! Invariants: a refusal always names what was seen and what was expected; no
 //! peer is returned before its fresh evidence matched this very connection; every
@@ -34,7 +34,8 @@ pub use evidence::{
 pub use judge::{Admitted, Peer, admit_certificate, judge_peer, verify_for_relying_party};
 pub use policy::{EvidencePolicy, OWN_MEASUREMENT_WORD, PolicyTextError};
 pub use port::{
-    Counter, CounterError, Endorsements, NoEndorsements, QuoteError, Quoter, SealError, Sealer,
-    UnixMillis, Verifier,
+    Counter, CounterError, Endorsements, GeneratedKey, KEY_RELEASE_PURPOSE, KeyRelease,
+    KeyReleaseError, NoEndorsements, Provider, QuoteError, Quoter, ReleaseRequest, SealError,
+    Sealer, UnixMillis, Verifier,
 };
 pub use refused::Refused;

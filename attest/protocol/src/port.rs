@@ -76,6 +76,74 @@ pub trait Sealer: Send + Sync + 'static {
     fn unseal(&self, label: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError>;
 }
 
+/// All that a node needs of its TEE: evidence about itself, and sealing.
+pub trait Provider: Quoter + Sealer {
+    /// The monotonic counter that the platform offers beside it, if it has one.
+    fn counter(&self) -> Option<Arc<dyn Counter>> {
+        None
+    }
+}
+
+/// Keeps sealing keys for TEEs that have none of their own, and releases them to the
+/// code they were made for. Shaped as key management services are.
+///
+/// The key never travels in clear: it is encrypted to the key in the request, in the
+/// form of `nautilus-attest-secret`'s envelopes for [`KEY_RELEASE_PURPOSE`].
+pub trait KeyRelease: Send + Sync + 'static {
+    /// Its name in messages, such as `TPM`.
+    fn name(&self) -> String;
+    /// Makes a key of 32 bytes. May block.
+    fn generate(&self, request: &ReleaseRequest<'_>) -> Result<GeneratedKey, KeyReleaseError>;
+    /// The key that [`KeyRelease::generate`] made, from what it asked to keep. May block.
+    fn release(
+        &self,
+        kept: &[u8],
+        request: &ReleaseRequest<'_>,
+    ) -> Result<Vec<u8>, KeyReleaseError>;
+}
+
+/// What the envelope of a released key is for.
+pub const KEY_RELEASE_PURPOSE: &[u8] = b"nautilus key release v1";
+
+/// Who asks for a key.
+pub struct ReleaseRequest<'a> {
+    /// Evidence over [`crate::binding::key_release_report_data`] of the two below.
+    pub evidence: &'a Evidence,
+    /// X25519, made for this one request: 32 bytes.
+    pub public_key: &'a [u8],
+    /// What the key is to seal.
+    pub label: &'a str,
+}
+
+/// A new key.
+pub struct GeneratedKey {
+    /// To be kept beside what the key seals, and shown to have it again. No secret.
+    pub kept: Vec<u8>,
+    /// The key, encrypted to the public key of the request.
+    pub envelope: Vec<u8>,
+}
+
+/// Why no key was made or released.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyReleaseError {
+    /// It was not reached, or does not work.
+    #[error("{service} did not answer: {reason}")]
+    Unavailable {
+        /// Its name.
+        service: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// It does not give the key to this code on this platform.
+    #[error("{service} does not release the key to this code here: {reason}")]
+    Refused {
+        /// Its name.
+        service: String,
+        /// What it said.
+        reason: String,
+    },
+}
+
 /// A monotonic counter that whoever owns the disk cannot set back: an anchor of
 /// freshness. Its value says nothing by itself; it is compared with one that was
 /// written down, sealed, when it was read or incremented.
@@ -173,4 +241,12 @@ pub enum SealError {
     /// The cryptographic library failed.
     #[error("sealing failed in the cryptographic library")]
     Cryptography,
+    /// The platform gave no sealing key.
+    #[error("the {kind} TEE gave no sealing key: {reason}")]
+    NoKey {
+        /// The kind asked.
+        kind: TeeKind,
+        /// What it answered.
+        reason: String,
+    },
 }

@@ -1,11 +1,12 @@
 //! The TEEs this build can play or judge, behind the ports of
 //! `nautilus-attest-protocol`.
 //!
-//! It knows nothing of networks, of TLS or of the quorum. Today it holds the
-//! simulated kind: evidence signed by a root key that whoever started the quorum
-//! made, a measurement that is the digest of the running binary, and sealing keys
-//! drawn from a per-node file. It protects against mistakes, not against the
-//! machine's owner, and only a policy that says so accepts it.
+//! It knows nothing of networks, of TLS or of the quorum. It holds hardware's kinds
+//! ([`Machine`] finds the one that is there), and the simulated one: evidence signed
+//! by a root key that whoever started the quorum made, a measurement that is the
+//! digest of the running binary, and sealing keys drawn from a per-node file. That
+//! protects against mistakes, not against the machine's owner, and only a policy
+//! that says so accepts it.
 //!
 //! Invariants: secrets have neither `Debug` nor `Serialize` and are wiped when
 //! dropped; secret files are created with mode 0600 and refused when others may
@@ -13,6 +14,7 @@
 
 mod measurement;
 mod platform;
+mod provider;
 mod root;
 mod sealing;
 mod secret_file;
@@ -21,6 +23,7 @@ mod verifiers;
 
 pub use measurement::{measure_file, measure_running_binary};
 pub use platform::PlatformSecret;
+pub use provider::{Companions, Detection, HardwareError, HardwareProvider, Machine, Sighting};
 pub use root::{RootPublicKey, RootPublicKeyError, SimulatedRoot};
 pub use sealing::MAX_SEALED_PLAINTEXT_BYTES;
 pub use secret_file::SecretFileError;

@@ -5,36 +5,35 @@
 use std::path::Path;
 
 use aws_lc_rs::{hkdf, rand};
-use zeroize::Zeroizing;
+use nautilus_attest_protocol::SealError;
+use nautilus_attest_secret::Secret;
 
+use crate::sealing::{SealingKey, SealingRoot};
 use crate::secret_file::{self, SecretFileError};
 
 const SECRET_BYTES: usize = 32;
 const PLATFORM_ID_BYTES: usize = 32;
 const PLATFORM_ID_LABEL: &[u8] = b"nautilus simulated platform id v1";
+const SEALING_LABEL: &[u8] = b"nautilus simulated sealing root v2";
 
 /// The secret of one simulated platform. Neither shown nor copied.
-pub struct PlatformSecret(Zeroizing<[u8; SECRET_BYTES]>);
+pub struct PlatformSecret(Secret<SECRET_BYTES>);
 
 impl PlatformSecret {
     /// Reads the secret from `path`, which is made on first use with mode 0600.
     pub fn load_or_create(path: &Path) -> Result<Self, SecretFileError> {
         if let Some(content) = secret_file::read(path)? {
-            let bytes: [u8; SECRET_BYTES] =
-                content
-                    .as_slice()
-                    .try_into()
-                    .map_err(|_| SecretFileError::Content {
-                        path: path.to_owned(),
-                        expected: "the 32 bytes of a platform secret",
-                    })?;
-            return Ok(Self(Zeroizing::new(bytes)));
+            let secret = Secret::from_slice(&content);
+            return secret.map(Self).ok_or_else(|| SecretFileError::Content {
+                path: path.to_owned(),
+                expected: "the 32 bytes of a platform secret",
+            });
         }
-        let mut secret = Zeroizing::new([0; SECRET_BYTES]);
-        rand::fill(&mut *secret).map_err(|_| SecretFileError::Cryptography {
+        let secret = Secret::try_fill(|bytes| rand::fill(bytes));
+        let secret = secret.map_err(|_| SecretFileError::Cryptography {
             path: path.to_owned(),
         })?;
-        secret_file::create(path, &*secret)?;
+        secret_file::create(path, secret.expose())?;
         Ok(Self(secret))
     }
 
@@ -47,7 +46,7 @@ impl PlatformSecret {
     }
 
     /// HKDF-SHA-384 of the secret; each of `info` is preceded by its length.
-    pub(crate) fn derive(&self, salt: &[u8], info: &[&[u8]], out: &mut [u8]) {
+    fn derive(&self, salt: &[u8], info: &[&[u8]], out: &mut [u8]) {
         struct Length(usize);
         impl hkdf::KeyType for Length {
             fn len(&self) -> usize {
@@ -61,7 +60,7 @@ impl PlatformSecret {
             .zip(info)
             .flat_map(|(length, part)| [&length[..], part])
             .collect();
-        let key = hkdf::Salt::new(hkdf::HKDF_SHA384, salt).extract(&*self.0);
+        let key = hkdf::Salt::new(hkdf::HKDF_SHA384, salt).extract(self.0.expose());
         let filled = key
             .expand(&joined, Length(out.len()))
             .and_then(|okm| okm.fill(out));
@@ -69,6 +68,23 @@ impl PlatformSecret {
             filled.is_ok(),
             "HKDF gives up to 255 blocks, and at most 32 bytes are asked"
         );
+    }
+}
+
+impl SealingRoot for PlatformSecret {
+    fn fresh(&self, label: &str) -> Result<(SealingKey, Vec<u8>), SealError> {
+        Ok((self.again(label, &[])?, Vec::new()))
+    }
+
+    fn again(&self, _label: &str, kept: &[u8]) -> Result<SealingKey, SealError> {
+        if !kept.is_empty() {
+            return Err(SealError::Malformed("a platform's key needs nothing kept"));
+        }
+        let key = Secret::try_fill(|key| {
+            self.derive(&[], &[SEALING_LABEL], key);
+            Ok::<_, SealError>(())
+        });
+        key.map(SealingKey::Long)
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use minicbor::{Decoder, Encoder};
 use nautilus_attest_protocol::{
-    Claims, Evidence, Measurement, QuoteError, Quoter, Refused, ReportData, SealError, Sealer, Tcb,
-    TeeKind, UnixMillis, Verifier,
+    Claims, Evidence, Measurement, Provider, QuoteError, Quoter, Refused, ReportData, SealError,
+    Sealer, Tcb, TeeKind, UnixMillis, Verifier,
 };
 use zeroize::Zeroizing;
 
@@ -68,6 +68,14 @@ impl SimulatedProvider {
     ) -> Result<Self, SimulatedError> {
         let measurement = measure_running_binary().map_err(SimulatedError::Measure)?;
         Ok(Self::new(root, secret, measurement))
+    }
+
+    fn owner(&self) -> sealing::Owner<'_> {
+        sealing::Owner {
+            kind: TeeKind::Simulated,
+            platform: &self.platform,
+            measurement: &self.measurement,
+        }
     }
 
     /// The key that verifies its evidence.
@@ -138,13 +146,15 @@ impl Quoter for SimulatedProvider {
 
 impl Sealer for SimulatedProvider {
     fn seal(&self, label: &str, plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
-        sealing::seal(&self.secret, &self.measurement, label, plaintext)
+        sealing::seal(&self.secret, &self.owner(), label, plaintext)
     }
 
     fn unseal(&self, label: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        sealing::unseal(&self.secret, &self.measurement, label, sealed)
+        sealing::unseal(&self.secret, &self.owner(), label, sealed)
     }
 }
+
+impl Provider for SimulatedProvider {}
 
 /// Judges simulated evidence under one root.
 pub struct SimulatedVerifier {

@@ -1,0 +1,183 @@
+//! Intel's two: TDX through configfs-tsm, SGX through Gramine's `/dev/attestation`.
+//!
+//! Offsets are those of Intel's quote structures (SGX and TDX DCAP Quoting Library
+//! API): header, then the report's body.
+
+use nautilus_attest_protocol::{Measurement, ReportData};
+use nautilus_attest_secret::Secret;
+use zeroize::Zeroizing;
+
+use super::Identity;
+use super::kernel::{Kernel, TDREPORT_BYTES, TDX_GUEST};
+use super::tsm::{self, TsmError};
+
+/// The name of TDX' driver behind configfs-tsm.
+const TDX_TSM_PROVIDER: &str = "tdx_guest";
+const GRAMINE: &str = "dev/attestation";
+/// What Gramine says where no quote can be made.
+const NO_ATTESTATION: &str = "none";
+const LINE_MAX_BYTES: usize = 256;
+const QUOTE_MAX_BYTES: usize = 32 * 1024;
+/// Gramine's file of the key that EGETKEY derives for this MRENCLAVE.
+const MRENCLAVE_KEY: &str = "dev/attestation/keys/_sgx_mrenclave";
+const SGX_KEY_BYTES: usize = 16;
+
+const HEADER_BYTES: usize = 48;
+/// A version 5 quote has the type and the size of the body before it.
+const DESCRIPTOR_BYTES: usize = 6;
+/// Within a TD report's body.
+const MRTD_AT: usize = 136;
+const MRTD_BYTES: usize = 48;
+const TD_REPORT_DATA_AT: usize = 520;
+/// Within an enclave report's body.
+const MRENCLAVE_AT: usize = 64;
+const MRENCLAVE_BYTES: usize = 32;
+const ENCLAVE_REPORT_DATA_AT: usize = 320;
+/// Within TDREPORT_STRUCT: TDINFO, then MRTD after attributes and XFAM.
+const TDREPORT_MRTD_AT: usize = 512 + 16;
+
+pub(super) fn look_for_tdx(
+    kernel: &dyn Kernel,
+    tsm: &Result<String, TsmError>,
+) -> Result<String, String> {
+    match tsm {
+        Ok(provider) if provider == TDX_TSM_PROVIDER => Ok("configfs-tsm".to_owned()),
+        _ if kernel.exists(TDX_GUEST) => Ok(format!("/{TDX_GUEST}")),
+        Ok(provider) => Err(format!(
+            "there is no /{TDX_GUEST}, and {provider} is behind configfs-tsm"
+        )),
+        Err(error) => Err(format!("there is no /{TDX_GUEST}; {error}")),
+    }
+}
+
+/// A quote of this trust domain. The guest device alone makes none: it gives the
+/// module's report, which only its own machine can check.
+pub(super) fn quote_td(kernel: &dyn Kernel, report_data: &ReportData) -> Result<Vec<u8>, String> {
+    let made = match tsm::report(kernel, report_data) {
+        Ok(made) if made.provider == TDX_TSM_PROVIDER => made.report,
+        Ok(made) => return Err(format!("{} is behind configfs-tsm", made.provider)),
+        Err(error @ (TsmError::Absent | TsmError::NoProvider(_))) if kernel.exists(TDX_GUEST) => {
+            return Err(format!(
+                "/{TDX_GUEST} makes reports for this machine only; a quote needs configfs-tsm: {error}"
+            ));
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let body = td_body(&made)?;
+    check_report_data(&made, body + TD_REPORT_DATA_AT, report_data)?;
+    Ok(made)
+}
+
+pub(super) fn identity_of_td(quote: &[u8]) -> Result<Identity, String> {
+    let at = td_body(quote)? + MRTD_AT;
+    Ok(Identity {
+        measurement: measurement(quote, at, MRTD_BYTES)?,
+        platform: platform(quote)?,
+    })
+}
+
+/// The measurement alone, of a kernel that makes no quotes.
+pub(super) fn measurement_by_device(kernel: &dyn Kernel) -> Result<Measurement, String> {
+    let report = kernel
+        .tdx_report(&[0; 64])
+        .map_err(|error| format!("/{TDX_GUEST}: {error}"))?;
+    if report.len() != TDREPORT_BYTES {
+        return Err(format!("the module's report has {} bytes", report.len()));
+    }
+    measurement(&report, TDREPORT_MRTD_AT, MRTD_BYTES)
+}
+
+/// Where the body of a TD quote starts.
+fn td_body(quote: &[u8]) -> Result<usize, String> {
+    match quote
+        .first_chunk()
+        .map(|version| u16::from_le_bytes(*version))
+    {
+        Some(4) => Ok(HEADER_BYTES),
+        Some(5) => Ok(HEADER_BYTES + DESCRIPTOR_BYTES),
+        Some(version) => Err(format!("a TDX quote of version {version}")),
+        None => Err("an empty quote".to_owned()),
+    }
+}
+
+pub(super) fn look_for_sgx(kernel: &dyn Kernel) -> Result<String, String> {
+    if !kernel.exists(GRAMINE) {
+        return Err(format!("there is no /{GRAMINE} (not inside Gramine)"));
+    }
+    let path = format!("{GRAMINE}/attestation_type");
+    let kind = kernel
+        .read(&path, LINE_MAX_BYTES)
+        .map_err(|error| format!("/{path}: {error}"))?;
+    match String::from_utf8_lossy(&kind).trim() {
+        "dcap" => Ok(format!("/{GRAMINE}")),
+        NO_ATTESTATION => Err(format!(
+            "/{path} says none (sgx.remote_attestation in the manifest, or gramine-direct)"
+        )),
+        other => Err(format!(
+            "/{path} says {}, and only dcap is supported",
+            other.escape_default()
+        )),
+    }
+}
+
+/// A quote of this enclave.
+pub(super) fn quote_enclave(
+    kernel: &dyn Kernel,
+    report_data: &ReportData,
+) -> Result<Vec<u8>, String> {
+    let failed = |file: &str, error: std::io::Error| format!("/{GRAMINE}/{file}: {error}");
+    kernel
+        .write(&format!("{GRAMINE}/user_report_data"), report_data)
+        .map_err(|error| failed("user_report_data", error))?;
+    let quote = kernel
+        .read(&format!("{GRAMINE}/quote"), QUOTE_MAX_BYTES)
+        .map_err(|error| failed("quote", error))?;
+    check_report_data(&quote, HEADER_BYTES + ENCLAVE_REPORT_DATA_AT, report_data)?;
+    Ok(quote)
+}
+
+pub(super) fn identity_of_enclave(quote: &[u8]) -> Result<Identity, String> {
+    Ok(Identity {
+        measurement: measurement(quote, HEADER_BYTES + MRENCLAVE_AT, MRENCLAVE_BYTES)?,
+        platform: platform(quote)?,
+    })
+}
+
+/// The key that the processor derives for this enclave and no other.
+pub(super) fn enclave_key(kernel: &dyn Kernel) -> Result<Secret<SGX_KEY_BYTES>, String> {
+    let key = kernel
+        .read(MRENCLAVE_KEY, SGX_KEY_BYTES)
+        .map(Zeroizing::new)
+        .map_err(|error| format!("/{MRENCLAVE_KEY}: {error}"))?;
+    Secret::from_slice(&key).ok_or_else(|| {
+        format!(
+            "/{MRENCLAVE_KEY} has {} bytes, not {SGX_KEY_BYTES}",
+            key.len()
+        )
+    })
+}
+
+fn measurement(bytes: &[u8], at: usize, length: usize) -> Result<Measurement, String> {
+    let bytes = bytes.get(at..at + length);
+    let bytes = bytes.ok_or("it is shorter than its measurement")?;
+    Measurement::new(bytes).map_err(|error| error.to_string())
+}
+
+fn check_report_data(quote: &[u8], at: usize, report_data: &ReportData) -> Result<(), String> {
+    if quote.get(at..at + report_data.len()) == Some(&report_data[..]) {
+        return Ok(());
+    }
+    Err("the quote is over other report data than was asked: another request came between".into())
+}
+
+/// The provisioning id of the platform, out of the certificate in the quote.
+fn platform(quote: &[u8]) -> Result<String, String> {
+    let quote = dcap_qvl::quote::Quote::parse(quote)
+        .map_err(|error| format!("the quote does not parse: {error}"))?;
+    let chain = dcap_qvl::intel::extract_cert_chain(&quote)
+        .map_err(|error| format!("the quote carries no certificates: {error}"))?;
+    let leaf = chain.first().ok_or("the quote carries no certificates")?;
+    let extension = dcap_qvl::intel::parse_pck_extension(leaf)
+        .map_err(|error| format!("the quote's certificate names no platform: {error}"))?;
+    Ok(hex::encode(extension.ppid))
+}
