@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and by which code it ends.
 
+mod attest;
 mod certificate;
 mod export;
 mod import;
@@ -130,6 +131,9 @@ enum Command {
     /// Run the stable endpoint of a quorum: a TCP balancer over its nodes
     #[command(after_help = proxy::EXAMPLES)]
     Proxy(proxy::ProxyArgs),
+    /// Show what this machine can prove
+    #[command(after_help = attest::EXAMPLES)]
+    Attest(attest::AttestArgs),
     /// Measure a quorum
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::BenchArgs),
@@ -181,6 +185,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             );
             Ok(())
         }
+        Command::Attest(arguments) => attest::run(arguments),
         Command::Proxy(arguments) => runtime()?.block_on(proxy::run(&global, arguments)),
         Command::Up(arguments) => runtime()?.block_on(up::up(&global, arguments)),
         Command::Down(arguments) => runtime()?.block_on(up::down(&global, arguments)),

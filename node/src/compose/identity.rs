@@ -3,33 +3,45 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use nautilus_attest_protocol::{EvidencePolicy, Quoter as _, TeeKind, attestation_report_data};
+use nautilus_attest_protocol::{EvidencePolicy, Provider, TeeKind, attestation_report_data};
 use nautilus_attest_tee::{
-    PlatformSecret, SimulatedProvider, SimulatedRoot, SimulatedVerifier, Verifiers,
+    Companions, HardwareError, Machine, PlatformSecret, SimulatedProvider, SimulatedRoot,
+    SimulatedVerifier, Verifiers,
 };
 
-use crate::config::{Attestation, Provider};
+use crate::config::{self, Attestation};
 use crate::exit::Failure;
 
 /// The TEE and the policy.
 pub(crate) struct Identity {
-    provider: Arc<SimulatedProvider>,
+    provider: Arc<dyn Provider>,
     verifier: Arc<Verifiers>,
     policy: EvidencePolicy,
 }
 
 impl Identity {
-    /// Starts the TEE and reads the policy. Blocks while the binary is measured.
+    /// Starts the TEE and reads the policy. Blocks while the binary is measured, or the
+    /// hardware asked.
     pub(super) fn new(attestation: &Attestation) -> anyhow::Result<Self> {
-        let Provider::Simulated {
-            root,
-            platform_secret,
-        } = &attestation.provider;
-        let root = SimulatedRoot::load(root).context("attestation.simulated_root")?;
-        let secret = PlatformSecret::load_or_create(platform_secret)
-            .context("attestation.platform_secret")?;
-        let root_key = root.public_key();
-        let provider = SimulatedProvider::for_this_process(root, secret)?;
+        let verifiers = Verifiers::new();
+        let (provider, verifier): (Arc<dyn Provider>, Verifiers) = match &attestation.provider {
+            config::Provider::Simulated {
+                root,
+                platform_secret,
+            } => {
+                let root = SimulatedRoot::load(root).context("attestation.simulated_root")?;
+                let secret = PlatformSecret::load_or_create(platform_secret)
+                    .context("attestation.platform_secret")?;
+                let verifier = Arc::new(SimulatedVerifier::new(root.public_key()));
+                let provider = SimulatedProvider::for_this_process(root, secret)?;
+                let verifiers = verifiers.with(TeeKind::Simulated, verifier);
+                (Arc::new(provider), verifiers)
+            }
+            config::Provider::Hardware(kind) => {
+                let provider = Machine::this().open(*kind, Companions::default());
+                (Arc::new(provider.map_err(no_hardware)?), verifiers)
+            }
+        };
         let entries = attestation.allowed_measurements.iter().map(String::as_str);
         let policy = EvidencePolicy::from_text(
             entries,
@@ -38,19 +50,15 @@ impl Identity {
             &provider.measurement(),
         )
         .map_err(|error| Failure::Usage.error(error))?;
-        let verifier = Verifiers::new().with(
-            TeeKind::Simulated,
-            Arc::new(SimulatedVerifier::new(root_key)),
-        );
         Ok(Self {
-            provider: Arc::new(provider),
+            provider,
             verifier: Arc::new(verifier),
             policy,
         })
     }
 
     /// The TEE.
-    pub(super) fn provider(&self) -> &Arc<SimulatedProvider> {
+    pub(super) fn provider(&self) -> &Arc<dyn Provider> {
         &self.provider
     }
 
@@ -92,4 +100,16 @@ impl Identity {
     pub(super) fn attestation(&self, nonce: &[u8], serving_spki: &[u8]) -> Result<Vec<u8>, String> {
         self.evidence(&attestation_report_data(nonce, serving_spki))
     }
+}
+
+/// Simulated evidence is never a way out that is taken without being told to.
+fn no_hardware(error: HardwareError) -> anyhow::Error {
+    let advice = match &error {
+        HardwareError::NotFound { .. } => {
+            "; run this inside a TEE, or, for a development quorum that proves nothing, write \
+             attestation.provider = \"simulated\" and attestation.allow_simulated = true"
+        }
+        HardwareError::Silent { .. } => "; `nautilus attest detect` says more",
+    };
+    Failure::Refused.error(format!("attestation.provider: {error}{advice}"))
 }

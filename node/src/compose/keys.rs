@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use nautilus_attest_protocol::{SealError, Sealer as _};
+use nautilus_attest_protocol::SealError;
 use nautilus_consensus::{JoinError, JoinRequest, SecretsSource, Transport, join};
 use nautilus_store::{Keyring, RootKey};
 use zeroize::Zeroizing;

@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
-use nautilus_attest_protocol::Quoter as _;
 use nautilus_backup::QuorumKey;
 use nautilus_consensus::{Consensus, ConsensusConfig, SecretsSource, Timing};
 use nautilus_machine::Kv;

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nautilus_attest_protocol::Sealer as _;
 use nautilus_backup::{Archive, Identity as OperatorIdentity, Opener, QuorumKey, load};
 use nautilus_machine::Kv;
 use zeroize::Zeroizing;

@@ -28,6 +28,8 @@ const ELECTION_DEFAULT_MS: (u64, u64) = (150, 250);
 /// What is logged, when nothing is said: what the consensus library says is repeated by
 /// our own crate where it matters.
 const LOG_FILTER_DEFAULT: &str = "info,openraft=error";
+/// The provider that takes what the machine has.
+const AUTO: &str = "auto";
 /// The longest name of a quorum.
 const CLUSTER_ID_MAX_LENGTH: usize = 64;
 /// The most operators a quorum is founded with.
@@ -290,11 +292,10 @@ fn public_key_der(bytes: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 fn attestation(settings: AttestationSettings) -> Result<Attestation, ConfigError> {
-    const PROVIDER: &str = "write \"simulated\", the only provider of this build";
     let allow_simulated = settings.allow_simulated.unwrap_or(false);
-    let provider = match settings.provider.as_deref() {
-        None => return Err(ConfigError::missing("attestation.provider", PROVIDER)),
-        Some("simulated") if !allow_simulated => {
+    let provider = match settings.provider.as_deref().unwrap_or(AUTO) {
+        AUTO => Provider::Hardware(None),
+        "simulated" if !allow_simulated => {
             return Err(ConfigError::invalid(
                 "attestation.provider",
                 "simulated",
@@ -302,7 +303,7 @@ fn attestation(settings: AttestationSettings) -> Result<Attestation, ConfigError
                 "for a development quorum write attestation.allow_simulated = true",
             ));
         }
-        Some("simulated") => Provider::Simulated {
+        "simulated" => Provider::Simulated {
             root: settings
                 .simulated_root
                 .ok_or_else(|| {
@@ -316,14 +317,18 @@ fn attestation(settings: AttestationSettings) -> Result<Attestation, ConfigError
                 })
                 .and_then(|path| existing("attestation.platform_secret", path))?,
         },
-        Some(other) => {
-            return Err(ConfigError::invalid(
-                "attestation.provider",
-                other,
-                "no such provider",
-                PROVIDER,
-            ));
-        }
+        other => match other.parse::<TeeKind>() {
+            Ok(kind) => Provider::Hardware(Some(kind)),
+            Err(_) => {
+                return Err(ConfigError::invalid(
+                    "attestation.provider",
+                    other,
+                    "no such provider",
+                    "write \"auto\" (what the machine has, see `nautilus attest detect`), \"nitro\", \
+                     \"snp\", \"tdx\", \"sgx\" or \"simulated\"",
+                ));
+            }
+        },
     };
     let allowed_measurements = settings
         .allowed_measurements

@@ -16,6 +16,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nautilus_attest_protocol::TeeKind;
+
 pub(crate) use backup::{Backup, Restore, RestoreKey, read_secret};
 pub(crate) use error::ConfigError;
 pub(crate) use etcd::{Etcd, parse_duration};
@@ -117,6 +119,8 @@ pub(crate) enum Provider {
         /// This "platform's" own secret: its identity and its sealing key.
         platform_secret: PathBuf,
     },
+    /// The machine's TEE: of this kind, or of whichever it has. Never simulated.
+    Hardware(Option<TeeKind>),
 }
 
 /// Timings of consensus.

@@ -231,8 +231,9 @@ layer! {
 layer! {
     /// `[attestation]`: what the node proves and what it accepts.
     AttestationSettings {
-        /// attestation.provider: who makes the evidence
-        #[arg(id = "attestation_provider", long = "attestation-provider", env = "NAUTILUS_ATTESTATION_PROVIDER", value_name = "simulated")]
+        /// attestation.provider: who makes the evidence; "auto" is the hardware that the
+        /// machine has, and never simulated [default: auto]
+        #[arg(id = "attestation_provider", long = "attestation-provider", env = "NAUTILUS_ATTESTATION_PROVIDER", value_name = "auto|nitro|snp|tdx|sgx|simulated")]
         provider: String,
         /// attestation.allow_simulated: accept simulated evidence, which proves nothing
         /// about hardware [default: false]

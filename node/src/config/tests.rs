@@ -177,6 +177,33 @@ fn simulated_evidence_needs_its_own_word() {
 }
 
 #[test]
+fn without_a_word_the_hardware_is_taken_and_nothing_else() {
+    let world = World::new();
+    let toml = world.toml().replace("provider = \"simulated\"", "");
+    let config = world.load(&toml, &[]).expect("accepted");
+    let provider = config.attestation.provider;
+    assert!(matches!(provider, Provider::Hardware(None)), "{provider:?}");
+    let toml = world.toml().replace("\"simulated\"", "\"snp\"");
+    let config = world.load(&toml, &[]).expect("accepted");
+    let provider = config.attestation.provider;
+    assert!(
+        matches!(provider, Provider::Hardware(Some(TeeKind::Snp))),
+        "{provider:?}"
+    );
+}
+
+#[test]
+fn a_provider_that_does_not_exist_is_told_the_others() {
+    refused(
+        |toml| toml.replace("\"simulated\"", "\"sev\""),
+        &[],
+        &expect![[
+            r#"attestation.provider = "sev": no such provider; write "auto" (what the machine has, see `nautilus attest detect`), "nitro", "snp", "tdx", "sgx" or "simulated""#
+        ]],
+    );
+}
+
+#[test]
 fn a_file_that_is_missing_is_named_with_its_key() {
     refused(
         |toml| toml.replace("/secret", "/absent"),
