@@ -19,6 +19,7 @@ mod root;
 mod sealing;
 mod secret_file;
 mod simulated;
+mod tpm;
 mod verifiers;
 
 pub use measurement::{measure_file, measure_running_binary};
@@ -30,5 +31,8 @@ pub use secret_file::SecretFileError;
 pub use simulated::{
     CLOCK_SKEW_MS, SIMULATED_EVIDENCE_LIFETIME_MS, SimulatedError, SimulatedProvider,
     SimulatedVerifier,
+};
+pub use tpm::{
+    DEFAULT_PCRS, PcrSelection, PcrSelectionError, Tpm, TpmCounter, TpmError, TpmRelease,
 };
 pub use verifiers::Verifiers;

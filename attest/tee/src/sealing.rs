@@ -347,9 +347,10 @@ mod tests {
     fn another_platform_is_told_where_it_was_sealed() {
         let secret = secret();
         let blob = sealed(&secret, "keys", b"top");
+        let code = code(1);
         let elsewhere = Owner {
             platform: "cd",
-            ..owner(&code(1))
+            ..owner(&code)
         };
         assert_eq!(
             unseal(&secret, &elsewhere, "keys", &blob),
