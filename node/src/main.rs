@@ -28,5 +28,9 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Before anything uses the library: what it allocates can't be moved afterwards.
+    if let Err(error) = nautilus_attest_secret::protect_cryptographic_library() {
+        eprintln!("warning: {error}: keys may lie in memory that is swapped or dumped");
+    }
     cli::main()
 }

@@ -53,6 +53,10 @@ pub(crate) struct NodeArgs {
     config: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
+    /// Let the kernel and debuggers dump this process's memory, for development. Keys stay
+    /// out of a dump, what clients have stored does not
+    #[arg(long, env = "NAUTILUS_ALLOW_CORE_DUMPS")]
+    allow_core_dumps: bool,
     /// Leave the session of the terminal
     #[arg(long, hide = true)]
     own_session: bool,
@@ -72,10 +76,7 @@ pub(crate) fn run(arguments: NodeArgs) -> anyhow::Result<()> {
     let result = runtime.block_on(async {
         let instance = format!("{}/{}", config.cluster_id, config.node_id);
         let telemetry = Telemetry::start(&config.log, config.otlp_endpoint.as_deref(), &instance)?;
-        let undumpable = forbid_core_dumps();
-        if let Err(error) = undumpable {
-            tracing::warn!(%error, "a core dump of this process would hold keys");
-        }
+        protect_memory(arguments.allow_core_dumps);
         let result = compose::run(config, telemetry.metrics(), StopSignals::listen()?).await;
         if let Err(error) = &result {
             tracing::error!(error = %crate::exit::one_line(error), "the node ends");
@@ -126,16 +127,15 @@ pub(crate) fn own_session(wanted: bool) {
     }
 }
 
-/// Keys live in memory: neither a core dump nor a debugger of the same user may have it.
-fn forbid_core_dumps() -> std::io::Result<()> {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    setrlimit(
-        Resource::Core,
-        Rlimit {
-            current: Some(0),
-            maximum: Some(0),
-        },
-    )?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    Ok(())
+/// Keys are kept apart in memory that is locked and not dumped; the rest of the memory
+/// holds what clients have stored.
+fn protect_memory(allow_core_dumps: bool) {
+    if allow_core_dumps {
+        tracing::warn!("core dumps are allowed: they hold what clients have stored, in clear");
+    } else if let Err(error) = nautilus_attest_secret::forbid_core_dumps() {
+        tracing::warn!(%error, "a core dump of this process would hold what clients have stored");
+    }
+    if let Err(error) = nautilus_attest_secret::locking() {
+        tracing::warn!("{error}");
+    }
 }

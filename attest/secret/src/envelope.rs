@@ -25,7 +25,7 @@ pub enum EnvelopeError {
     /// The receiver's key is none.
     #[error("the receiver's public key is not {PUBLIC_KEY_BYTES} bytes of X25519")]
     PublicKey,
-    /// Altered, for another key, for another purpose, or of another length.
+    /// Altered, for another key, or for another purpose.
     #[error("the envelope does not open: it was altered, or is for another key or another purpose")]
     Sealed,
 }
@@ -58,19 +58,20 @@ impl EphemeralKey {
     }
 
     /// Opens what [`seal_to`] made for this key and `purpose`.
-    pub fn open<const N: usize>(
+    pub fn open(
         &self,
         purpose: &[u8],
         envelope: &[u8],
-    ) -> Result<Secret<N>, EnvelopeError> {
+    ) -> Result<Zeroizing<Vec<u8>>, EnvelopeError> {
         let (encapsulated, sealed) = envelope
             .split_at_checked(ENCAPSULATED_BYTES)
             .ok_or(EnvelopeError::Sealed)?;
         let private = HpkePrivateKey::from(self.private.expose().to_vec());
         let encapsulated = EncapsulatedSecret(encapsulated.to_vec());
         let opened = SUITE.open(&encapsulated, purpose, &self.public, sealed, &private);
-        let opened = Zeroizing::new(opened.map_err(|_| EnvelopeError::Sealed)?);
-        Secret::from_slice(&opened).ok_or(EnvelopeError::Sealed)
+        opened
+            .map(Zeroizing::new)
+            .map_err(|_| EnvelopeError::Sealed)
     }
 }
 
@@ -96,8 +97,8 @@ mod tests {
         let key = EphemeralKey::generate().unwrap();
         let envelope = seal_to(key.public_key(), b"joining", &[7; 32]).unwrap();
         assert!(!envelope.windows(8).any(|window| window == [7; 8]));
-        let opened = key.open::<32>(b"joining", &envelope).unwrap();
-        assert_eq!(opened.expose(), &[7; 32]);
+        let opened = key.open(b"joining", &envelope).unwrap();
+        assert_eq!(opened[..], [7; 32]);
     }
 
     #[test]
@@ -105,15 +106,14 @@ mod tests {
         let key = EphemeralKey::generate().unwrap();
         let envelope = seal_to(key.public_key(), b"joining", &[7; 32]).unwrap();
         let other = EphemeralKey::generate().unwrap();
-        assert!(other.open::<32>(b"joining", &envelope).is_err());
-        assert!(key.open::<32>(b"recovery", &envelope).is_err());
-        assert!(key.open::<31>(b"joining", &envelope).is_err());
+        assert!(other.open(b"joining", &envelope).is_err());
+        assert!(key.open(b"recovery", &envelope).is_err());
         for at in 0..envelope.len() {
             let mut altered = envelope.clone();
             altered[at] ^= 1;
-            assert!(key.open::<32>(b"joining", &altered).is_err(), "byte {at}");
+            assert!(key.open(b"joining", &altered).is_err(), "byte {at}");
         }
-        assert!(key.open::<32>(b"joining", &envelope[..20]).is_err());
+        assert!(key.open(b"joining", &envelope[..20]).is_err());
     }
 
     #[test]

@@ -7,12 +7,13 @@
 //! the document's bytes as received.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minicbor::{Decoder, Encoder};
 use nautilus_attest_protocol::{
-    Claims, Evidence, Measurement, Provider, QuoteError, Quoter, Refused, ReportData, SealError,
-    Sealer, Tcb, TeeKind, UnixMillis, Verifier,
+    Claims, Counter, Evidence, Measurement, Provider, QuoteError, Quoter, Refused, ReportData,
+    SealError, Sealer, Tcb, TeeKind, UnixMillis, Verifier,
 };
 use zeroize::Zeroizing;
 
@@ -36,6 +37,7 @@ pub struct SimulatedProvider {
     secret: PlatformSecret,
     platform: String,
     measurement: Measurement,
+    counter: Option<Arc<dyn Counter>>,
 }
 
 /// Why a simulated TEE did not start.
@@ -58,7 +60,15 @@ impl SimulatedProvider {
             secret,
             platform,
             measurement,
+            counter: None,
         }
+    }
+
+    /// The same with a monotonic counter beside it, such as a TPM's.
+    #[must_use]
+    pub fn with_counter(mut self, counter: Option<Arc<dyn Counter>>) -> Self {
+        self.counter = counter;
+        self
     }
 
     /// The simulated TEE of this process, measured by its binary.
@@ -154,7 +164,11 @@ impl Sealer for SimulatedProvider {
     }
 }
 
-impl Provider for SimulatedProvider {}
+impl Provider for SimulatedProvider {
+    fn counter(&self) -> Option<Arc<dyn Counter>> {
+        self.counter.clone()
+    }
+}
 
 /// Judges simulated evidence under one root.
 pub struct SimulatedVerifier {

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use nautilus_attest_protocol::{EvidencePolicy, Provider, TeeKind, attestation_report_data};
 use nautilus_attest_tee::{
     Companions, HardwareError, Machine, PlatformSecret, SimulatedProvider, SimulatedRoot,
-    SimulatedVerifier, Verifiers,
+    SimulatedVerifier, Tpm, TpmCounter, TpmRelease, Verifiers,
 };
 
 use crate::config::{self, Attestation};
@@ -24,6 +24,7 @@ impl Identity {
     /// hardware asked.
     pub(super) fn new(attestation: &Attestation) -> anyhow::Result<Self> {
         let verifiers = Verifiers::new();
+        let companions = companions(attestation.tpm.as_ref())?;
         let (provider, verifier): (Arc<dyn Provider>, Verifiers) = match &attestation.provider {
             config::Provider::Simulated {
                 root,
@@ -33,12 +34,13 @@ impl Identity {
                 let secret = PlatformSecret::load_or_create(platform_secret)
                     .context("attestation.platform_secret")?;
                 let verifier = Arc::new(SimulatedVerifier::new(root.public_key()));
-                let provider = SimulatedProvider::for_this_process(root, secret)?;
+                let provider = SimulatedProvider::for_this_process(root, secret)?
+                    .with_counter(companions.counter);
                 let verifiers = verifiers.with(TeeKind::Simulated, verifier);
                 (Arc::new(provider), verifiers)
             }
             config::Provider::Hardware(kind) => {
-                let provider = Machine::this().open(*kind, Companions::default());
+                let provider = Machine::this().open(*kind, companions);
                 (Arc::new(provider.map_err(no_hardware)?), verifiers)
             }
         };
@@ -100,6 +102,20 @@ impl Identity {
     pub(super) fn attestation(&self, nonce: &[u8], serving_spki: &[u8]) -> Result<Vec<u8>, String> {
         self.evidence(&attestation_report_data(nonce, serving_spki))
     }
+}
+
+/// What the TPM does for the TEE.
+fn companions(tpm: Option<&config::Tpm>) -> anyhow::Result<Companions> {
+    let Some(config::Tpm { path, registers }) = tpm else {
+        return Ok(Companions::default());
+    };
+    let named = || format!("attestation.tpm {}", path.display());
+    let tpm = Arc::new(Tpm::open(path).with_context(named)?);
+    let counter = TpmCounter::open(Arc::clone(&tpm)).with_context(named)?;
+    Ok(Companions {
+        key_release: Some(Arc::new(TpmRelease::new(tpm, *registers))),
+        counter: Some(Arc::new(counter)),
+    })
 }
 
 /// Simulated evidence is never a way out that is taken without being told to.

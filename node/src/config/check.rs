@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use nautilus_attest_protocol::{EvidencePolicy, Measurement, OWN_MEASUREMENT_WORD, TeeKind};
+use nautilus_attest_tee::{DEFAULT_PCRS, PcrSelection};
 
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::{
     Attestation, AttestationSettings, Bootstrap, ConfigError, Endpoint, Log, LogFormat,
-    LogSettings, NodeConfig, Operator, Provider, RaftSettings, RaftTimings, Settings, backup,
+    LogSettings, NodeConfig, Operator, Provider, RaftSettings, RaftTimings, Settings, Tpm, backup,
 };
 
 /// Log entries between two checkpoints, when nothing is said.
@@ -336,9 +337,35 @@ fn attestation(settings: AttestationSettings) -> Result<Attestation, ConfigError
     allowed(&allowed_measurements, allow_simulated)?;
     Ok(Attestation {
         provider,
+        tpm: tpm(settings.tpm, settings.tpm_pcrs.as_deref())?,
         allow_simulated,
         allowed_measurements,
     })
+}
+
+fn tpm(path: Option<PathBuf>, registers: Option<&[u8]>) -> Result<Option<Tpm>, ConfigError> {
+    let selection = PcrSelection::new(registers.unwrap_or(DEFAULT_PCRS)).map_err(|error| {
+        let numbers: Vec<_> = registers.iter().copied().flatten().collect();
+        ConfigError::invalid(
+            "attestation.tpm_pcrs",
+            format!("{numbers:?}"),
+            error,
+            "write the numbers of registers that the machine's start extends",
+        )
+    })?;
+    match path {
+        Some(path) if path.exists() => Ok(Some(Tpm {
+            path,
+            registers: selection,
+        })),
+        Some(path) => Err(ConfigError::invalid(
+            "attestation.tpm",
+            path.display(),
+            "no such device",
+            "name the TPM's device with a resource manager, as in /dev/tpmrm0, or remove it",
+        )),
+        None => Ok(None),
+    }
 }
 
 /// Whether the entries parse; which measurement is the own one does not matter yet.

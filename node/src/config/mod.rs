@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nautilus_attest_protocol::TeeKind;
+use nautilus_attest_tee::PcrSelection;
 
 pub(crate) use backup::{Backup, Restore, RestoreKey, read_secret};
 pub(crate) use error::ConfigError;
@@ -102,11 +103,22 @@ pub(crate) struct Operator {
 pub(crate) struct Attestation {
     /// Who makes the evidence.
     pub(crate) provider: Provider,
+    /// The TPM beside the TEE.
+    pub(crate) tpm: Option<Tpm>,
     /// Whether simulated evidence is accepted. It proves nothing about hardware.
     pub(crate) allow_simulated: bool,
     /// The measurements a peer may have, in the form of
     /// [`nautilus_attest_protocol::EvidencePolicy::from_text`].
     pub(crate) allowed_measurements: Vec<String>,
+}
+
+/// A TPM that releases sealing keys, where the TEE has none, and counts starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tpm {
+    /// Its device.
+    pub(crate) path: PathBuf,
+    /// The registers that its keys are bound to.
+    pub(crate) registers: PcrSelection,
 }
 
 /// Who makes the evidence.

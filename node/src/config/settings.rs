@@ -245,6 +245,13 @@ layer! {
         /// attestation.platform_secret: this simulated platform's identity and sealing key
         #[arg(id = "attestation_platform_secret", long = "attestation-platform-secret", env = "NAUTILUS_ATTESTATION_PLATFORM_SECRET", value_name = "FILE")]
         platform_secret: PathBuf,
+        /// attestation.tpm: a TPM 2.0 that releases the sealing key of TEEs that have none
+        /// (TDX, Nitro) and counts starts
+        #[arg(id = "attestation_tpm", long = "attestation-tpm", env = "NAUTILUS_ATTESTATION_TPM", value_name = "DEVICE")]
+        tpm: PathBuf,
+        /// attestation.tpm_pcrs: the registers that the TPM's key is bound to [default: 0,2,4,7,11]
+        #[arg(id = "attestation_tpm_pcrs", long = "attestation-tpm-pcrs", env = "NAUTILUS_ATTESTATION_TPM_PCRS", value_delimiter = ',', value_name = "N,..")]
+        tpm_pcrs: Vec<u8>,
         /// attestation.allowed_measurements: "self" (the running binary's) or hex [default: self]
         #[arg(id = "attestation_allowed_measurements", long = "attestation-allowed-measurements", env = "NAUTILUS_ATTESTATION_ALLOWED_MEASUREMENTS", value_delimiter = ',', value_name = "self|HEX,..")]
         allowed_measurements: Vec<String>,

@@ -283,6 +283,7 @@ impl Layout {
                 simulated_root: Some(self.simulated_root()),
                 platform_secret: Some(files.platform_secret()),
                 allowed_measurements: Some(vec!["self".to_owned()]),
+                ..AttestationSettings::default()
             },
             restore: match age {
                 Age::New if founder => quorum.restore.clone().unwrap_or_default(),

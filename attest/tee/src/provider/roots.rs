@@ -91,10 +91,12 @@ impl HardwareRoot<'_> {
             label,
         };
         let envelope = ask(service, &request).map_err(|error| self.no_key(error))?;
-        let released: Secret<32> = key
+        let released = key
             .open(KEY_RELEASE_PURPOSE, &envelope)
             .map_err(|error| self.no_key(format!("{}: {error}", service.name())))?;
-        Ok(SealingKey::Long(released))
+        Secret::from_slice(&released)
+            .map(SealingKey::Long)
+            .ok_or_else(|| self.no_key(format!("{} gave no 32 bytes", service.name())))
     }
 
     fn no_key(&self, reason: impl ToString) -> SealError {

@@ -146,9 +146,10 @@ impl Asker {
         }
     }
 
-    fn opened(&self, envelope: &[u8]) -> [u8; 32] {
-        let key = self.key.open::<32>(KEY_RELEASE_PURPOSE, envelope).unwrap();
-        *key.expose()
+    fn opened(&self, envelope: &[u8]) -> Vec<u8> {
+        let key = self.key.open(KEY_RELEASE_PURPOSE, envelope).unwrap();
+        assert_eq!(key.len(), 32);
+        key.to_vec()
     }
 }
 
