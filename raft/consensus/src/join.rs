@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use nautilus_attest_secret::{EnvelopeError, EphemeralKey, seal_to};
 use nautilus_machine::{ClusterError, NodeId};
 use openraft::ChangeMembers;
 use zeroize::Zeroizing;
@@ -16,6 +17,8 @@ use crate::transport::{PeerIdentity, Transport};
 use crate::types::NodeInfo;
 use crate::wire::v1;
 
+/// What the envelope of a grant's secrets is for.
+const SECRETS_PURPOSE: &[u8] = b"nautilus join v1";
 /// Addresses a joiner asks at most, redirections included.
 const ASKED_AT_MOST: usize = 32;
 /// How long one member may take to answer.
@@ -101,7 +104,9 @@ async fn ask(
     let mut client = client_on(connection)
         .await
         .map_err(|error| error.to_string())?;
+    let key = EphemeralKey::generate().map_err(|error| error.to_string())?;
     let call = client.join(v1::JoinRequest {
+        secrets_key: key.public_key().to_vec().into(),
         node_id: request.node_id,
         api_address: request.api_address.clone(),
         client_address: request.client_address.clone(),
@@ -113,7 +118,9 @@ async fn ask(
     let answer = answer.map_err(|status| chain(&status))?;
     match answer.into_inner().result {
         Some(Wire::Grant(grant)) => Ok(Asked::Granted(JoinGrant {
-            secrets: Zeroizing::new(grant.secrets.to_vec()),
+            secrets: key
+                .open(SECRETS_PURPOSE, &grant.secrets)
+                .map_err(|error| format!("the secrets it granted: {error}"))?,
             leader_id: grant.leader_id,
             leader_address: grant.leader_address,
         })),
@@ -124,6 +131,11 @@ async fn ask(
         Some(Wire::Refused(reason)) => Ok(Asked::Refused(reason)),
         None => Err("an empty answer".into()),
     }
+}
+
+/// The secrets as a joiner gets them: encrypted to the key of its request.
+pub(crate) fn granted(secrets: &[u8], secrets_key: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
+    seal_to(secrets_key, SECRETS_PURPOSE, secrets)
 }
 
 /// Why a node did not get in here.

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use nautilus_machine::{NewMember, NodeId};
@@ -286,10 +285,13 @@ impl v1::peer_server::Peer for PeerService {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Answer<v1::JoinAnswer> {
         use v1::join_answer::Result as Wire;
         let peer = identity(&request)?;
-        let result = match join::admit(&self.core, &peer, request.into_inner()).await {
+        let request = request.into_inner();
+        let secrets_key = request.secrets_key.clone();
+        let result = match join::admit(&self.core, &peer, request).await {
             Ok(()) => Wire::Grant(v1::Grant {
-                // The copy on the wire lives in the transport's buffers only.
-                secrets: Bytes::copy_from_slice(&(self.core.secrets)()),
+                secrets: join::granted(&(self.core.secrets)(), &secrets_key)
+                    .map_err(|error| Status::invalid_argument(error.to_string()))?
+                    .into(),
                 leader_id: self.core.config.node_id,
                 leader_address: self.core.config.peer_address.clone(),
             }),
