@@ -189,15 +189,7 @@ impl Verifier for SimulatedVerifier {
                 what: format!("{} evidence", evidence.kind),
             });
         }
-        let mut decoder = Decoder::new(&evidence.body);
-        if decoder.array().map_err(malformed)? != Some(2) {
-            return Err(malformed("it is an array of document and signature"));
-        }
-        let document = decoder.bytes().map_err(malformed)?;
-        let signature = decoder.bytes().map_err(malformed)?;
-        if decoder.position() != evidence.body.len() {
-            return Err(malformed("bytes are left over"));
-        }
+        let (document, signature) = split(&evidence.body)?;
         if !self.root.verifies(&signed_bytes(document), signature) {
             return Err(Refused::Signature {
                 what: "simulated evidence",
@@ -206,16 +198,27 @@ impl Verifier for SimulatedVerifier {
         }
         let document = Document::decode(document)?;
         check_time(document.issued_at_ms, now_ms)?;
-        Ok(Claims {
-            tee: TeeKind::Simulated,
-            measurement: Measurement::new(document.measurement).map_err(malformed)?,
-            platform: hex::encode(document.platform),
-            debug: false,
-            report_data: *document.report_data,
-            tcb: Tcb::nothing_to_say(),
-            registers: BTreeMap::new(),
-        })
+        document.claims()
     }
+}
+
+/// What simulated evidence says, before anything is believed.
+pub(crate) fn read_unverified(body: &[u8]) -> Result<Claims, Refused> {
+    Document::decode(split(body)?.0)?.claims()
+}
+
+/// The document and the signature over it.
+fn split(body: &[u8]) -> Result<(&[u8], &[u8]), Refused> {
+    let mut decoder = Decoder::new(body);
+    if decoder.array().map_err(malformed)? != Some(2) {
+        return Err(malformed("it is an array of document and signature"));
+    }
+    let document = decoder.bytes().map_err(malformed)?;
+    let signature = decoder.bytes().map_err(malformed)?;
+    if decoder.position() != body.len() {
+        return Err(malformed("bytes are left over"));
+    }
+    Ok((document, signature))
 }
 
 fn check_time(issued_at_ms: UnixMillis, now_ms: UnixMillis) -> Result<(), Refused> {
@@ -247,6 +250,18 @@ struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
+    fn claims(&self) -> Result<Claims, Refused> {
+        Ok(Claims {
+            tee: TeeKind::Simulated,
+            measurement: Measurement::new(self.measurement).map_err(malformed)?,
+            platform: hex::encode(self.platform),
+            debug: false,
+            report_data: *self.report_data,
+            tcb: Tcb::nothing_to_say(),
+            registers: BTreeMap::new(),
+        })
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut encoder = Encoder::new(Vec::with_capacity(256));
         let written = encoder

@@ -4,7 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nautilus_attest_protocol::{Claims, Evidence, Refused, TeeKind, UnixMillis, Verifier};
+use nautilus_attest_protocol::{
+    Claims, Endorsements, Evidence, Refused, TeeKind, UnixMillis, Verifier,
+};
+
+use crate::intel::IntelVerifier;
+use crate::nitro::NitroVerifier;
+use crate::snp::SnpVerifier;
 
 /// One [`Verifier`] out of one per kind.
 #[derive(Clone, Default)]
@@ -14,6 +20,18 @@ impl Verifiers {
     /// None yet: everything is refused.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Those of every kind of hardware, under its vendor's root, which is built in.
+    /// What vendors say about single platforms is looked up in `endorsements`.
+    pub fn with_hardware(endorsements: Arc<dyn Endorsements>) -> Self {
+        let at_hand = || Arc::clone(&endorsements);
+        let intel = |kind| Arc::new(IntelVerifier::new(kind, at_hand()));
+        Self::new()
+            .with(TeeKind::Nitro, Arc::new(NitroVerifier::new()))
+            .with(TeeKind::Snp, Arc::new(SnpVerifier::new(at_hand())))
+            .with(TeeKind::Tdx, intel(TeeKind::Tdx))
+            .with(TeeKind::Sgx, intel(TeeKind::Sgx))
     }
 
     /// Adds or replaces the verifier of `kind`.

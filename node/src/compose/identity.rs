@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use nautilus_attest_protocol::{EvidencePolicy, Provider, TeeKind, attestation_report_data};
+use nautilus_attest_protocol::{EvidencePolicy, NoEndorsements, Provider, TeeKind, attestation_report_data};
 use nautilus_attest_tee::{
     Companions, HardwareError, Machine, PlatformSecret, SimulatedProvider, SimulatedRoot,
     SimulatedVerifier, Tpm, TpmCounter, TpmRelease, Verifiers,
@@ -23,7 +23,7 @@ impl Identity {
     /// Starts the TEE and reads the policy. Blocks while the binary is measured, or the
     /// hardware asked.
     pub(super) fn new(attestation: &Attestation) -> anyhow::Result<Self> {
-        let verifiers = Verifiers::new();
+        let verifiers = Verifiers::with_hardware(Arc::new(NoEndorsements));
         let companions = companions(attestation.tpm.as_ref())?;
         let (provider, verifier): (Arc<dyn Provider>, Verifiers) = match &attestation.provider {
             config::Provider::Simulated {
