@@ -20,6 +20,7 @@ use crate::channel::{Judge, Progress, attest, linger};
 use crate::configuration;
 use crate::credential::{Credential, unix_millis};
 use crate::error::{AttestedError, Stage};
+use crate::memory::Memory;
 use crate::stream::AttestedStream;
 
 /// How long everything up to the last verdict may take. Hardware evidence takes up
@@ -73,6 +74,8 @@ pub struct EndpointConfig {
 /// One node's end of every attested connection.
 pub struct AttestedEndpoint {
     config: EndpointConfig,
+    /// The first layer's verifier.
+    memory: Arc<Memory>,
     policy: Arc<EvidencePolicy>,
     provider: Arc<CryptoProvider>,
     credential: Mutex<Arc<Credential>>,
@@ -93,6 +96,7 @@ impl AttestedEndpoint {
             unix_millis(),
         )?;
         Ok(Self {
+            memory: Arc::new(Memory::new(Arc::clone(&config.verifier))),
             policy: Arc::new(config.policy.clone()),
             provider: configuration::provider(),
             credential: Mutex::new(Arc::new(credential)),
@@ -205,7 +209,7 @@ impl AttestedEndpoint {
     ) -> Result<(TlsStream<TcpStream>, Channel, Finding), AttestedError> {
         let credential = self.fresh_credential().await?;
         let filter = Arc::new(AdmissionFilter::new(
-            Arc::clone(&self.config.verifier),
+            Arc::clone(&self.memory) as Arc<dyn Verifier>,
             Arc::clone(&self.policy),
             self.provider.signature_verification_algorithms,
         ));

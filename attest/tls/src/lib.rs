@@ -25,6 +25,7 @@ mod credential;
 mod endpoint;
 mod error;
 mod key;
+mod memory;
 mod stream;
 
 pub use configuration::ALPN_PROTOCOL;

@@ -650,3 +650,54 @@ async fn a_node_whose_verifier_trusts_another_root_does_not_start() {
         "{error}"
     );
 }
+
+/// Counts how often it is asked.
+struct Counting(Arc<dyn Verifier>, std::sync::atomic::AtomicUsize);
+
+impl Verifier for Counting {
+    fn verify(
+        &self,
+        evidence: &nautilus_attest_protocol::Evidence,
+        now_ms: u64,
+    ) -> Result<Claims, Refused> {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.verify(evidence, now_ms)
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_is_judged_once_in_minutes_but_every_connection_anew() {
+    let world = World::new();
+    let counting = Arc::new(Counting(world.verifier(), 0.into()));
+    let a = world.node(1);
+    let b = AttestedEndpoint::new(EndpointConfig {
+        verifier: Arc::clone(&counting) as Arc<dyn Verifier>,
+        ..world.config(2)
+    });
+    let b = b.unwrap();
+    let mut asked = vec![counting.1.load(std::sync::atomic::Ordering::Relaxed)];
+    for _ in 0..3 {
+        let (dialed, accepted) = meet(&a, &b, None).await;
+        assert!(dialed.is_ok() && accepted.is_ok());
+        asked.push(counting.1.load(std::sync::atomic::Ordering::Relaxed));
+    }
+    // Its own certificate; then the peer's and the first connection; then connections.
+    assert_eq!(asked, [1, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_remembered_serves_no_other_key() {
+    let world = World::new();
+    let (a, b) = (world.node(1), world.node(2));
+    let (dialed, accepted) = meet(&a, &b, None).await;
+    assert!(dialed.is_ok() && accepted.is_ok());
+    // The evidence that b remembers, in a certificate for a key of the thief's.
+    let now_ms = unix_millis();
+    let key = IncarnationKey::generate().unwrap();
+    let evidence_for = a.credential().spki.clone();
+    let stolen = world.credential(1, key, &evidence_for, now_ms);
+    let thief = world.node(1);
+    assume(&thief, Arc::new(stolen));
+    let (_, accepted) = meet(&thief, &b, None).await;
+    assert!(matches!(refusal(accepted), Refused::KeyBinding { .. }));
+}
