@@ -1,10 +1,12 @@
 //! `nautilus bench`: measures a quorum from outside, as its clients see it.
 //!
-//! Every bench starts a quorum of real processes of its own, so that nothing else
+//! A bench of a quorum starts one of real processes of its own, so that nothing else
 //! is in the numbers, and stops it at the end whatever happens.
 
+mod attest;
 mod failover;
 mod load;
+mod plain;
 mod report;
 mod store;
 
@@ -21,6 +23,7 @@ use report::Report;
 /// Examples of `--help`.
 pub(crate) const EXAMPLES: &str = "\
 Examples:
+  nautilus bench attest
   nautilus bench failover --kills 10
   nautilus bench store --output json > store.json
   nautilus bench store --dir /mnt/fast/q          on that disk";
@@ -40,6 +43,9 @@ pub(crate) struct BenchArgs {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// Time to verify evidence of each kind, and connections per second with and without it
+    #[command(after_help = "Examples:\n  nautilus bench attest --seconds 5 --output json")]
+    Attest(attest::AttestArgs),
     /// Kill the leader again and again under a write load: gaps, and writes lost
     #[command(after_help = "Examples:\n  nautilus bench failover --kills 10 --output json")]
     Failover(failover::FailoverArgs),
@@ -52,6 +58,11 @@ enum Bench {
 pub(crate) async fn run(global: &Global, arguments: BenchArgs) -> anyhow::Result<()> {
     let progress = Progress::start();
     let report = match &arguments.bench {
+        Bench::Attest(arguments) => {
+            let rows = attest::run(arguments, &progress).await?;
+            progress.end();
+            Report::new("attest", &std::env::temp_dir(), rows)
+        }
         Bench::Failover(arguments) => {
             let world = World::start(global, &progress).await?;
             let rows = failover::run(&world, arguments, &progress).await;
