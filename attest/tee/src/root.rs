@@ -1,4 +1,4 @@
-//! The root that signs simulated evidence: an ECDSA P-384 key in a file, made by
+//! The root that signs simulated evidence: an ECDSA P-256 key in a file, made by
 //! whoever starts a simulated quorum. Its public key is what a verifier trusts.
 
 use std::fmt;
@@ -7,16 +7,16 @@ use std::str::FromStr;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair,
     UnparsedPublicKey,
 };
 use zeroize::Zeroizing;
 
 use crate::secret_file::{self, SecretFileError};
 
-/// Bytes of an uncompressed P-384 point.
-const PUBLIC_KEY_BYTES: usize = 97;
-const FILE_HOLDS: &str = "an ECDSA P-384 private key in PKCS#8 (DER)";
+/// Bytes of an uncompressed P-256 point.
+const PUBLIC_KEY_BYTES: usize = 65;
+const FILE_HOLDS: &str = "an ECDSA P-256 private key in PKCS#8 (DER)";
 
 /// The signing root of simulated evidence. Neither shown nor copied.
 pub struct SimulatedRoot(EcdsaKeyPair);
@@ -43,7 +43,7 @@ impl SimulatedRoot {
             return Ok(None);
         };
         let key =
-            EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, &content).map_err(|_| {
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &content).map_err(|_| {
                 SecretFileError::Content {
                     path: path.to_owned(),
                     expected: FILE_HOLDS,
@@ -56,7 +56,7 @@ impl SimulatedRoot {
         let failed = |_| SecretFileError::Cryptography {
             path: path.to_owned(),
         };
-        let key = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).map_err(failed)?;
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(failed)?;
         let document = Zeroizing::new(key.to_pkcs8v1().map_err(failed)?.as_ref().to_vec());
         secret_file::create(path, &document)?;
         Ok(Self(key))
@@ -69,7 +69,7 @@ impl SimulatedRoot {
         RootPublicKey(point)
     }
 
-    /// Signs `message` with ECDSA P-384 and SHA-384; `None` when the library fails.
+    /// Signs `message` with ECDSA P-256 and SHA-256; `None` when the library fails.
     pub(crate) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         Some(
             self.0
@@ -81,14 +81,14 @@ impl SimulatedRoot {
     }
 }
 
-/// The public key of a [`SimulatedRoot`]: an uncompressed P-384 point, written in hex.
+/// The public key of a [`SimulatedRoot`]: an uncompressed P-256 point, written in hex.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RootPublicKey([u8; PUBLIC_KEY_BYTES]);
 
 impl RootPublicKey {
     /// Whether `signature` over `message` holds under this key.
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ECDSA_P384_SHA384_ASN1, self.0)
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.0)
             .verify(message, signature)
             .is_ok()
     }
@@ -117,7 +117,7 @@ impl FromStr for RootPublicKey {
     fn from_str(text: &str) -> Result<Self, RootPublicKeyError> {
         let bytes = hex::decode(text.trim()).map_err(|_| RootPublicKeyError)?;
         let point: [u8; PUBLIC_KEY_BYTES] = bytes.try_into().map_err(|_| RootPublicKeyError)?;
-        let key = aws_lc_rs::signature::ParsedPublicKey::new(&ECDSA_P384_SHA384_ASN1, point);
+        let key = aws_lc_rs::signature::ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point);
         key.map_err(|_| RootPublicKeyError)?;
         Ok(Self(point))
     }
@@ -125,7 +125,7 @@ impl FromStr for RootPublicKey {
 
 /// Text that is no public key of a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a simulated root's public key is an uncompressed P-384 point in hex (194 characters)")]
+#[error("a simulated root's public key is an uncompressed P-256 point in hex (130 characters)")]
 pub struct RootPublicKeyError;
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //!
 //! The body is the CBOR array `[document, signature]`; the document is the map
 //! `{"measurement", "platform", "report-data", "issued-at-ms"}` in that order and
-//! in its only encoding, the signature ECDSA P-384 with SHA-384 over a label and
+//! in its only encoding, the signature ECDSA P-256 with SHA-256 over a label and
 //! the document's bytes as received.
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ pub const SIMULATED_EVIDENCE_LIFETIME_MS: u64 = 48 * 60 * 60 * 1000;
 /// How far ahead of ours the clock of the maker may be.
 pub const CLOCK_SKEW_MS: u64 = 5 * 60 * 1000;
 
-const SIGNATURE_LABEL: &[u8] = b"nautilus simulated evidence v1\0";
+const SIGNATURE_LABEL: &[u8] = b"nautilus simulated evidence v2\0";
 const PLATFORM_BYTES: usize = 32;
 
 /// The simulated TEE of one node: makes evidence and seals.
