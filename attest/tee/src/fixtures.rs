@@ -67,7 +67,12 @@ impl Genuine {
                 if path.is_dir() {
                     folders.push(path);
                 } else {
-                    let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+                    let name = path
+                        .strip_prefix(&root)
+                        .unwrap()
+                        .to_str()
+                        .unwrap()
+                        .to_owned();
                     endorsements.put(&name, std::fs::read(&path).unwrap());
                 }
             }
@@ -185,7 +190,11 @@ pub(crate) struct Issued {
 
 impl Issued {
     /// A signature of its key as `algorithm` writes it.
-    pub(crate) fn sign(&self, algorithm: &'static EcdsaSigningAlgorithm, message: &[u8]) -> Vec<u8> {
+    pub(crate) fn sign(
+        &self,
+        algorithm: &'static EcdsaSigningAlgorithm,
+        message: &[u8],
+    ) -> Vec<u8> {
         let key = EcdsaKeyPair::from_pkcs8(algorithm, &self.key.serialize_der()).unwrap();
         let signature = key.sign(&SystemRandom::new(), message).unwrap();
         signature.as_ref().to_vec()

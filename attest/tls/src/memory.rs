@@ -125,7 +125,10 @@ mod tests {
 
     fn memory() -> (Memory, Arc<Counting>) {
         let counting = Arc::new(Counting::default());
-        (Memory::new(Arc::clone(&counting) as Arc<dyn Verifier>), counting)
+        (
+            Memory::new(Arc::clone(&counting) as Arc<dyn Verifier>),
+            counting,
+        )
     }
 
     fn asked(counting: &Counting) -> usize {
@@ -145,7 +148,9 @@ mod tests {
     fn evidence_is_checked_again_after_its_time_and_when_the_clock_went_back() {
         let (memory, counting) = memory();
         memory.verify(&evidence(1), NOW_MS).unwrap();
-        memory.verify(&evidence(1), NOW_MS + REMEMBERED_MS + 1).unwrap();
+        memory
+            .verify(&evidence(1), NOW_MS + REMEMBERED_MS + 1)
+            .unwrap();
         assert_eq!(asked(&counting), 2);
         memory.verify(&evidence(1), NOW_MS).unwrap();
         assert_eq!(asked(&counting), 3);
@@ -158,7 +163,10 @@ mod tests {
         let other = memory.verify(&evidence(2), NOW_MS).unwrap();
         assert!(other.platform.starts_with("02"));
         let same_body = Evidence::new(TeeKind::Nitro, evidence(1).body);
-        assert_eq!(memory.verify(&same_body, NOW_MS).unwrap().tee, TeeKind::Nitro);
+        assert_eq!(
+            memory.verify(&same_body, NOW_MS).unwrap().tee,
+            TeeKind::Nitro
+        );
         let other_claims = evidence(1).with_claims_buffer(vec![1]);
         memory.verify(&other_claims, NOW_MS).unwrap();
         assert_eq!(asked(&counting), 4);
@@ -181,7 +189,9 @@ mod tests {
         }
         assert_eq!(memory.known.lock().unwrap().len(), MAX_REMEMBERED);
         let before = asked(&counting);
-        memory.verify(&evidence(most + 1), NOW_MS + most + 2).unwrap();
+        memory
+            .verify(&evidence(most + 1), NOW_MS + most + 2)
+            .unwrap();
         assert_eq!(asked(&counting), before);
         memory.verify(&evidence(1), NOW_MS + most + 3).unwrap();
         assert_eq!(asked(&counting), before + 1);

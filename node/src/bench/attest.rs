@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 use nautilus_attest_protocol::{
-    Endorsements, Evidence, EvidencePolicy, Measurement, Quoter as _, TeeKind, UnixMillis,
-    Verifier,
+    Endorsements, Evidence, EvidencePolicy, Measurement, Quoter as _, TeeKind, UnixMillis, Verifier,
 };
 use nautilus_attest_tee::{
     PlatformSecret, SimulatedProvider, SimulatedRoot, SimulatedVerifier, Verifiers,
@@ -173,10 +172,16 @@ pub(super) async fn run(arguments: &AttestArgs, progress: &Progress) -> anyhow::
         .await?;
     }
     let [attested, plain] = per_second.map(|sum| sum / f64::from(ROUNDS));
-    progress.say(&format!("connections per second: {attested:.0} attested, {plain:.0} plain"));
+    progress.say(&format!(
+        "connections per second: {attested:.0} attested, {plain:.0} plain"
+    ));
     rows.push(Row::new("handshakes_attested_per_s", "1/s", attested));
     rows.push(Row::new("handshakes_plain_per_s", "1/s", plain));
-    rows.push(Row::new("handshakes_attested_share", "ratio", attested / plain));
+    rows.push(Row::new(
+        "handshakes_attested_share",
+        "ratio",
+        attested / plain,
+    ));
     Ok(rows)
 }
 

@@ -21,13 +21,48 @@ impl Endorsements for Folder {
 /// Genuine evidence: its kind, its file in `fixtures/`, the folder beside it that
 /// holds its endorsements, and its clock.
 pub const GENUINE: [(TeeKind, &str, &str, UnixMillis); 8] = [
-    (TeeKind::Nitro, "nitro/document.cbor", "nitro", 1_736_179_685_472),
-    (TeeKind::Snp, "snp/milan-v2/report.bin", "snp/milan-v2", 1_754_006_400_000),
-    (TeeKind::Snp, "snp/genoa-v3/report.bin", "snp/genoa-v3", 1_754_006_400_000),
-    (TeeKind::Snp, "snp/milan-v5/report.bin", "snp/milan-v5", 1_782_864_000_000),
-    (TeeKind::Sgx, "intel/sgx-v3/quote.bin", "intel/sgx-v3", 1_751_328_000_000),
-    (TeeKind::Tdx, "intel/tdx-v4/quote.bin", "intel/tdx-v4", 1_751_328_000_000),
-    (TeeKind::Tdx, "intel/tdx-v5/quote.bin", "intel/tdx-v5", 1_772_323_200_000),
+    (
+        TeeKind::Nitro,
+        "nitro/document.cbor",
+        "nitro",
+        1_736_179_685_472,
+    ),
+    (
+        TeeKind::Snp,
+        "snp/milan-v2/report.bin",
+        "snp/milan-v2",
+        1_754_006_400_000,
+    ),
+    (
+        TeeKind::Snp,
+        "snp/genoa-v3/report.bin",
+        "snp/genoa-v3",
+        1_754_006_400_000,
+    ),
+    (
+        TeeKind::Snp,
+        "snp/milan-v5/report.bin",
+        "snp/milan-v5",
+        1_782_864_000_000,
+    ),
+    (
+        TeeKind::Sgx,
+        "intel/sgx-v3/quote.bin",
+        "intel/sgx-v3",
+        1_751_328_000_000,
+    ),
+    (
+        TeeKind::Tdx,
+        "intel/tdx-v4/quote.bin",
+        "intel/tdx-v4",
+        1_751_328_000_000,
+    ),
+    (
+        TeeKind::Tdx,
+        "intel/tdx-v5/quote.bin",
+        "intel/tdx-v5",
+        1_772_323_200_000,
+    ),
     (
         TeeKind::Tdx,
         "intel/tdx-v5-extended/quote.bin",
@@ -61,7 +96,10 @@ pub fn body(kind: TeeKind, body: &[u8]) {
     let evidence = Evidence::new(kind, body.to_vec());
     let read = read_unverified(&evidence);
     let names = endorsement_names(&evidence);
-    assert!(names.is_empty() || read.is_ok(), "names for what does not parse");
+    assert!(
+        names.is_empty() || read.is_ok(),
+        "names for what does not parse"
+    );
     for (_, _, folder, now_ms) in GENUINE.iter().filter(|genuine| genuine.0 == kind) {
         let endorsements = Folder(fixtures().join(folder).join("endorsements"));
         let judged = Verifiers::with_hardware(Arc::new(endorsements)).verify(&evidence, *now_ms);

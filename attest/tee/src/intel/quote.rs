@@ -71,12 +71,18 @@ impl Quote {
             return Err(Refused::Unsupported { what });
         }
         if parsed.header.attestation_key_type != ATTESTATION_KEY {
-            let what = format!("attestation key type {}", parsed.header.attestation_key_type);
+            let what = format!(
+                "attestation key type {}",
+                parsed.header.attestation_key_type
+            );
             return Err(Refused::Unsupported { what });
         }
         check_end(body, &parsed)?;
         if parsed.inner_cert_type() != CHAIN_DATA {
-            let what = format!("a quote with certification data {}", parsed.inner_cert_type());
+            let what = format!(
+                "a quote with certification data {}",
+                parsed.inner_cert_type()
+            );
             return Err(Refused::Unsupported { what });
         }
         let chain = extract_cert_chain(&parsed).map_err(bad)?;
@@ -107,7 +113,11 @@ impl Quote {
     }
 
     /// What the quote says, with the verdict on its platform.
-    pub(super) fn claims(&self, status: TcbStatus, advisories: BTreeSet<String>) -> Result<Claims, Refused> {
+    pub(super) fn claims(
+        &self,
+        status: TcbStatus,
+        advisories: BTreeSet<String>,
+    ) -> Result<Claims, Refused> {
         let (measurement, report_data, debug, registers) = match &self.parsed.report {
             Report::SgxEnclave(report) => read_enclave(report),
             Report::TD10(report) => read_domain(report, None),
@@ -172,7 +182,12 @@ fn read_enclave(report: &EnclaveReport) -> Reading {
         ("miscselect", report.misc_select.to_be_bytes().to_vec()),
     ];
     let debug = report.attributes[0] & SGX_DEBUG != 0;
-    (report.mr_enclave.to_vec(), report.report_data, debug, registers)
+    (
+        report.mr_enclave.to_vec(),
+        report.report_data,
+        debug,
+        registers,
+    )
 }
 
 fn read_domain(report: &TDReport10, service: Option<&[u8; 48]>) -> Reading {
@@ -193,7 +208,12 @@ fn read_domain(report: &TDReport10, service: Option<&[u8; 48]>) -> Reading {
     registers.extend(service.map(|value| ("mrservicetd", value.to_vec())));
     // The whole first byte is "TD under debug": debugger and profilers.
     let debug = report.td_attributes[0] != 0;
-    (domain_measurement(report), report.report_data, debug, registers)
+    (
+        domain_measurement(report),
+        report.report_data,
+        debug,
+        registers,
+    )
 }
 
 /// SHA-384 over a label, MRTD and RTMR0 to RTMR2: the virtual firmware, its
@@ -202,7 +222,12 @@ fn read_domain(report: &TDReport10, service: Option<&[u8; 48]>) -> Reading {
 fn domain_measurement(report: &TDReport10) -> Vec<u8> {
     let mut context = digest::Context::new(&digest::SHA384);
     context.update(TDX_LABEL);
-    for register in [&report.mr_td, &report.rt_mr0, &report.rt_mr1, &report.rt_mr2] {
+    for register in [
+        &report.mr_td,
+        &report.rt_mr0,
+        &report.rt_mr1,
+        &report.rt_mr2,
+    ] {
         context.update(register);
     }
     context.finish().as_ref().to_vec()

@@ -23,30 +23,58 @@ fn genuine() -> [(Genuine, TcbStatus); 4] {
             TcbStatus::ConfigurationAndSwHardeningNeeded,
         ),
         (load(tdx, "intel/tdx-v4", JULY_2025_MS), TcbStatus::UpToDate),
-        (load(tdx, "intel/tdx-v5", MARCH_2026_MS), TcbStatus::OutOfDate),
-        (load(tdx, "intel/tdx-v5-extended", OCTOBER_2026_MS), TcbStatus::UpToDate),
+        (
+            load(tdx, "intel/tdx-v5", MARCH_2026_MS),
+            TcbStatus::OutOfDate,
+        ),
+        (
+            load(tdx, "intel/tdx-v5-extended", OCTOBER_2026_MS),
+            TcbStatus::UpToDate,
+        ),
     ]
 }
 
 fn verifier(genuine: &Genuine) -> IntelVerifier {
-    IntelVerifier::new(genuine.evidence.kind, Arc::new(genuine.endorsements.clone()))
+    IntelVerifier::new(
+        genuine.evidence.kind,
+        Arc::new(genuine.endorsements.clone()),
+    )
 }
 
 #[test]
 fn genuine_quotes_are_accepted_with_intels_verdict() {
     for (genuine, status) in genuine() {
-        let claims = verifier(&genuine).verify(&genuine.evidence, genuine.at_ms).unwrap();
+        let claims = verifier(&genuine)
+            .verify(&genuine.evidence, genuine.at_ms)
+            .unwrap();
         assert_eq!(claims.tcb.status, status);
         assert_eq!(claims.platform.len(), 32);
         assert!(!claims.debug);
         assert!(claims.tcb.components.contains_key("pcesvn"));
         let advised = status != TcbStatus::UpToDate;
-        assert_eq!(!claims.tcb.advisories.is_empty(), advised, "{:?}", claims.tcb);
+        assert_eq!(
+            !claims.tcb.advisories.is_empty(),
+            advised,
+            "{:?}",
+            claims.tcb
+        );
         let needed: &[&str] = match claims.tee {
             TeeKind::Sgx => &["mrsigner", "isvsvn", "attributes"],
-            _ => &["mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mrconfigid", "td_attributes"],
+            _ => &[
+                "mrtd",
+                "rtmr0",
+                "rtmr1",
+                "rtmr2",
+                "rtmr3",
+                "mrconfigid",
+                "td_attributes",
+            ],
         };
-        assert!(needed.iter().all(|name| claims.registers.contains_key(*name)));
+        assert!(
+            needed
+                .iter()
+                .all(|name| claims.registers.contains_key(*name))
+        );
         let unverified = crate::read_unverified(&genuine.evidence).unwrap();
         assert_eq!(unverified.measurement, claims.measurement);
         assert_eq!(unverified.registers, claims.registers);
@@ -81,7 +109,9 @@ fn a_changed_bit_in_a_report_is_refused() {
             _ => 0..702,
         };
         let refused = genuine.flip_bits(&verifier(&genuine), report, 1);
-        let signature = refused.iter().filter(|refused| matches!(refused, Refused::Signature { .. }));
+        let signature = refused
+            .iter()
+            .filter(|refused| matches!(refused, Refused::Signature { .. }));
         assert!(signature.count() > 300);
     }
 }
@@ -90,7 +120,12 @@ fn a_changed_bit_in_a_report_is_refused() {
 fn a_changed_bit_in_the_rest_of_a_quote_is_refused() {
     for (genuine, _) in genuine() {
         // Signatures, the quoting enclave's report and what comes before the chain.
-        let chain = genuine.evidence.body.windows(10).position(|at| at == b"-----BEGIN").unwrap();
+        let chain = genuine
+            .evidence
+            .body
+            .windows(10)
+            .position(|at| at == b"-----BEGIN")
+            .unwrap();
         genuine.flip_bits(&verifier(&genuine), 432..chain, 3);
     }
 }
@@ -128,7 +163,10 @@ fn genuine_quotes_need_their_endorsements_by_name_and_in_time() {
         let late = verifier(&genuine).verify(&genuine.evidence, genuine.at_ms + 60 * DAY_MS);
         assert!(matches!(late, Err(Refused::Expired { .. })), "{late:?}");
         let early = verifier(&genuine).verify(&genuine.evidence, genuine.at_ms - 60 * DAY_MS);
-        assert!(matches!(early, Err(Refused::NotYetValid { .. })), "{early:?}");
+        assert!(
+            matches!(early, Err(Refused::NotYetValid { .. })),
+            "{early:?}"
+        );
     }
 }
 
@@ -150,7 +188,10 @@ fn a_quote_under_another_root_is_refused() {
     let verifier = IntelVerifier::new(TeeKind::Sgx, Arc::new(machine.endorsements()));
     let evidence = Evidence::new(TeeKind::Sgx, machine.quote());
     let refused = verifier.verify(&evidence, NOW_MS);
-    assert!(matches!(refused, Err(Refused::Signature { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Refused::Signature { .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -159,12 +200,24 @@ fn a_revoked_platform_and_a_revoked_authority_are_refused_by_serial_number() {
     machine.revoked = vec![PCK_SERIAL];
     let refused = machine.judge(NOW_MS).unwrap_err();
     let serial = format!("{PCK_SERIAL:02x}");
-    assert_eq!(refused, Refused::Revoked { what: "Intel PCK certificate", serial });
+    assert_eq!(
+        refused,
+        Refused::Revoked {
+            what: "Intel PCK certificate",
+            serial
+        }
+    );
     machine.revoked = Vec::new();
     machine.revoked_by_root = vec![AUTHORITY_SERIAL];
     let refused = machine.judge(NOW_MS).unwrap_err();
     let serial = format!("{AUTHORITY_SERIAL:02x}");
-    assert_eq!(refused, Refused::Revoked { what: "Intel PCK authority's certificate", serial });
+    assert_eq!(
+        refused,
+        Refused::Revoked {
+            what: "Intel PCK authority's certificate",
+            serial
+        }
+    );
 }
 
 #[test]
@@ -174,9 +227,27 @@ fn an_expired_or_early_certificate_is_refused() {
         Machine::with_pck(TeeKind::Sgx, 3, years).judge(NOW_MS)
     };
     let expired = judge(2024, 2025);
-    assert!(matches!(expired, Err(Refused::Expired { what: "Intel PCK certificate", .. })), "{expired:?}");
+    assert!(
+        matches!(
+            expired,
+            Err(Refused::Expired {
+                what: "Intel PCK certificate",
+                ..
+            })
+        ),
+        "{expired:?}"
+    );
     let early = judge(2028, 2029);
-    assert!(matches!(early, Err(Refused::NotYetValid { what: "Intel PCK certificate", .. })), "{early:?}");
+    assert!(
+        matches!(
+            early,
+            Err(Refused::NotYetValid {
+                what: "Intel PCK certificate",
+                ..
+            })
+        ),
+        "{early:?}"
+    );
 }
 
 #[test]
@@ -184,9 +255,15 @@ fn intels_verdict_and_advisories_become_claims() {
     let verdicts = [
         ("SWHardeningNeeded", TcbStatus::SwHardeningNeeded),
         ("ConfigurationNeeded", TcbStatus::ConfigurationNeeded),
-        ("ConfigurationAndSWHardeningNeeded", TcbStatus::ConfigurationAndSwHardeningNeeded),
+        (
+            "ConfigurationAndSWHardeningNeeded",
+            TcbStatus::ConfigurationAndSwHardeningNeeded,
+        ),
         ("OutOfDate", TcbStatus::OutOfDate),
-        ("OutOfDateConfigurationNeeded", TcbStatus::OutOfDateConfigurationNeeded),
+        (
+            "OutOfDateConfigurationNeeded",
+            TcbStatus::OutOfDateConfigurationNeeded,
+        ),
     ];
     for (word, status) in verdicts {
         let mut machine = Machine::new(TeeKind::Sgx, 3);
@@ -242,11 +319,17 @@ fn a_domain_that_may_be_moved_or_served_is_refused() {
 fn a_quote_of_another_kind_or_version_is_refused() {
     let quote = Machine::new(TeeKind::Tdx, 4).quote();
     let refused = crate::read_unverified(&Evidence::new(TeeKind::Sgx, quote)).unwrap_err();
-    assert_eq!(refused.to_string(), "version 4 of a quote as sgx evidence is not supported here");
+    assert_eq!(
+        refused.to_string(),
+        "version 4 of a quote as sgx evidence is not supported here"
+    );
     let mut quote = Machine::new(TeeKind::Sgx, 3).quote();
     quote[2] = 3;
     let refused = crate::read_unverified(&Evidence::new(TeeKind::Sgx, quote)).unwrap_err();
-    assert_eq!(refused.to_string(), "attestation key type 3 is not supported here");
+    assert_eq!(
+        refused.to_string(),
+        "attestation key type 3 is not supported here"
+    );
 }
 
 #[test]
@@ -257,7 +340,10 @@ fn bytes_after_a_quote_are_refused_unless_they_are_zeros() {
     assert!(crate::read_unverified(&Evidence::new(TeeKind::Tdx, quote.clone())).is_ok());
     quote.push(1);
     let refused = crate::read_unverified(&Evidence::new(TeeKind::Tdx, quote));
-    assert!(matches!(refused, Err(Refused::Malformed { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Refused::Malformed { .. })),
+        "{refused:?}"
+    );
 }
 
 proptest! {

@@ -102,7 +102,12 @@ impl<'a> Document<'a> {
             "pcrs" => self.registers = read_registers(decoder)?,
             "certificate" => {
                 self.certificate = decoder.bytes().map_err(bad)?;
-                check_size("certificate", self.certificate.len(), 1, MAX_CERTIFICATE_BYTES)?;
+                check_size(
+                    "certificate",
+                    self.certificate.len(),
+                    1,
+                    MAX_CERTIFICATE_BYTES,
+                )?;
             }
             "cabundle" => self.bundle = read_bundle(decoder)?,
             "public_key" => {
@@ -192,7 +197,9 @@ fn read_registers<'a>(decoder: &mut Decoder<'a>) -> Result<BTreeMap<u64, &'a [u8
         let value = decoder.bytes().map_err(bad)?;
         check_size("register", value.len(), REGISTER_BYTES, REGISTER_BYTES)?;
         if number >= REGISTERS || registers.insert(number, value).is_some() {
-            return Err(bad(format!("register {number} is there twice or past the last")));
+            return Err(bad(format!(
+                "register {number} is there twice or past the last"
+            )));
         }
     }
     Ok(registers)
@@ -234,7 +241,9 @@ fn check_size(name: &'static str, size: usize, least: usize, limit: usize) -> Re
         return Err(Refused::TooLarge { what, size, limit });
     }
     if size < least {
-        return Err(bad(format!("its {name} has {size} bytes, {least} is the least")));
+        return Err(bad(format!(
+            "its {name} has {size} bytes, {least} is the least"
+        )));
     }
     Ok(())
 }

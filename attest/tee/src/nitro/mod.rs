@@ -15,8 +15,7 @@ mod tests;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use coset::iana::Algorithm;
 use coset::{
-    CborSerializable as _, CoseSign1, RegisteredLabelWithPrivate,
-    TaggedCborSerializable as _,
+    CborSerializable as _, CoseSign1, RegisteredLabelWithPrivate, TaggedCborSerializable as _,
 };
 use nautilus_attest_protocol::{Claims, Evidence, Refused, UnixMillis, Verifier};
 

@@ -45,16 +45,46 @@ impl Hypervisor {
     fn payload(&self) -> Vec<u8> {
         let mut encoder = Encoder::new(Vec::new());
         encoder.map(8).unwrap();
-        encoder.str("module_id").unwrap().str("i-0123456789abcdef0-enc0123456789abcdef").unwrap();
+        encoder
+            .str("module_id")
+            .unwrap()
+            .str("i-0123456789abcdef0-enc0123456789abcdef")
+            .unwrap();
         encoder.str("digest").unwrap().str("SHA384").unwrap();
-        encoder.str("timestamp").unwrap().u64(self.timestamp_ms).unwrap();
-        encoder.str("pcrs").unwrap().map(1).unwrap().u8(0).unwrap().bytes(&[5; 48]).unwrap();
-        encoder.str("certificate").unwrap().bytes(&self.leaf.der).unwrap();
-        encoder.str("cabundle").unwrap().array(3).unwrap().bytes(&self.root.der()).unwrap();
+        encoder
+            .str("timestamp")
+            .unwrap()
+            .u64(self.timestamp_ms)
+            .unwrap();
+        encoder
+            .str("pcrs")
+            .unwrap()
+            .map(1)
+            .unwrap()
+            .u8(0)
+            .unwrap()
+            .bytes(&[5; 48])
+            .unwrap();
+        encoder
+            .str("certificate")
+            .unwrap()
+            .bytes(&self.leaf.der)
+            .unwrap();
+        encoder
+            .str("cabundle")
+            .unwrap()
+            .array(3)
+            .unwrap()
+            .bytes(&self.root.der())
+            .unwrap();
         for authority in &self.authorities {
             encoder.bytes(&authority.der()).unwrap();
         }
-        encoder.str("user_data").unwrap().bytes(&self.user_data).unwrap();
+        encoder
+            .str("user_data")
+            .unwrap()
+            .bytes(&self.user_data)
+            .unwrap();
         encoder.str("nonce").unwrap().null().unwrap();
         encoder.into_writer()
     }
@@ -79,12 +109,23 @@ impl Hypervisor {
 #[test]
 fn the_genuine_document_is_accepted_and_read() {
     let genuine = genuine();
-    let claims = NitroVerifier::new().verify(&genuine.evidence, genuine.at_ms).unwrap();
+    let claims = NitroVerifier::new()
+        .verify(&genuine.evidence, genuine.at_ms)
+        .unwrap();
     assert_eq!(claims.platform, "0bee92034f3d60691");
     assert!(!claims.debug);
-    assert!(claims.measurement.to_string().starts_with("8bb159f202bb95d6"));
+    assert!(
+        claims
+            .measurement
+            .to_string()
+            .starts_with("8bb159f202bb95d6")
+    );
     assert_eq!(claims.registers["pcr0"], claims.measurement.as_bytes());
-    assert!(["pcr1", "pcr2", "pcr3", "pcr4"].iter().all(|name| claims.registers[*name] != [0; 48]));
+    assert!(
+        ["pcr1", "pcr2", "pcr3", "pcr4"]
+            .iter()
+            .all(|name| claims.registers[*name] != [0; 48])
+    );
     assert_eq!(claims.registers["pcr8"], [0; 48]);
     assert_eq!(claims.registers["public_key"].len(), 294);
     assert_eq!(claims.report_data, [0; 64]);
@@ -94,10 +135,17 @@ fn the_genuine_document_is_accepted_and_read() {
 #[test]
 fn a_genuine_document_of_an_enclave_in_debug_mode_says_so_and_no_policy_takes_it() {
     let debug = Genuine::load(TeeKind::Nitro, "nitro", "debug.cbor", DEBUG_AT_MS);
-    let claims = NitroVerifier::new().verify(&debug.evidence, debug.at_ms).unwrap();
+    let claims = NitroVerifier::new()
+        .verify(&debug.evidence, debug.at_ms)
+        .unwrap();
     assert!(claims.debug);
     let policy = EvidencePolicy::new(false).allow(TeeKind::Nitro, claims.measurement.clone());
-    assert_eq!(policy.judge(&claims), Err(Refused::Debug { tee: TeeKind::Nitro }));
+    assert_eq!(
+        policy.judge(&claims),
+        Err(Refused::Debug {
+            tee: TeeKind::Nitro
+        })
+    );
 }
 
 #[test]
@@ -106,7 +154,11 @@ fn a_changed_bit_anywhere_is_refused() {
     let length = genuine.evidence.body.len();
     let refused = genuine.flip_bits(&NitroVerifier::new(), 0..length, 1);
     assert_eq!(refused.len(), length);
-    assert!(refused.iter().any(|refused| matches!(refused, Refused::Signature { .. })));
+    assert!(
+        refused
+            .iter()
+            .any(|refused| matches!(refused, Refused::Signature { .. }))
+    );
 }
 
 #[test]
@@ -117,7 +169,10 @@ fn a_document_is_refused_when_old_and_when_from_the_future() {
     let old = verify(made_at_ms + DOCUMENT_LIFETIME_MS + 1).unwrap_err();
     assert!(matches!(old, Refused::Expired { what: WHAT, .. }), "{old}");
     let early = verify(made_at_ms - CLOCK_SKEW_MS - 1).unwrap_err();
-    assert!(matches!(early, Refused::NotYetValid { what: WHAT, .. }), "{early}");
+    assert!(
+        matches!(early, Refused::NotYetValid { what: WHAT, .. }),
+        "{early}"
+    );
 }
 
 #[test]
@@ -140,10 +195,32 @@ fn a_chain_that_had_expired_or_was_not_yet_valid_is_refused() {
         years: Some((from, until)),
         ..Leaf::default()
     };
-    let expired = Hypervisor::new(years(2024, 2025)).judge(NOW_MS).unwrap_err();
-    assert!(matches!(expired, Refused::Expired { what: LEAF_NAME, .. }), "{expired}");
-    let early = Hypervisor::new(years(2028, 2029)).judge(NOW_MS).unwrap_err();
-    assert!(matches!(early, Refused::NotYetValid { what: LEAF_NAME, .. }), "{early}");
+    let expired = Hypervisor::new(years(2024, 2025))
+        .judge(NOW_MS)
+        .unwrap_err();
+    assert!(
+        matches!(
+            expired,
+            Refused::Expired {
+                what: LEAF_NAME,
+                ..
+            }
+        ),
+        "{expired}"
+    );
+    let early = Hypervisor::new(years(2028, 2029))
+        .judge(NOW_MS)
+        .unwrap_err();
+    assert!(
+        matches!(
+            early,
+            Refused::NotYetValid {
+                what: LEAF_NAME,
+                ..
+            }
+        ),
+        "{early}"
+    );
     let mut later = Hypervisor::new(years(2026, 2030));
     later.timestamp_ms = NOW_MS + 400 * DAY_MS;
     let expired = later.judge(later.timestamp_ms).unwrap_err();
@@ -160,7 +237,16 @@ fn a_chain_out_of_order_and_a_key_of_another_chain_are_refused() {
     hypervisor.authorities.swap(0, 1);
     hypervisor.leaf = impostor.leaf;
     let refused = hypervisor.judge(NOW_MS).unwrap_err();
-    assert!(matches!(refused, Refused::Signature { what: LEAF_NAME, .. }), "{refused}");
+    assert!(
+        matches!(
+            refused,
+            Refused::Signature {
+                what: LEAF_NAME,
+                ..
+            }
+        ),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -170,7 +256,16 @@ fn user_data_past_its_limit_is_refused_and_other_than_64_bytes_binds_nothing() {
     assert_eq!(hypervisor.judge(NOW_MS).unwrap().report_data, [0; 64]);
     hypervisor.user_data = vec![1; 513];
     let refused = hypervisor.judge(NOW_MS).unwrap_err();
-    assert!(matches!(refused, Refused::TooLarge { what: "user data", .. }), "{refused}");
+    assert!(
+        matches!(
+            refused,
+            Refused::TooLarge {
+                what: "user data",
+                ..
+            }
+        ),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -180,7 +275,10 @@ fn a_header_that_nobody_signed_is_refused() {
     message.unprotected = HeaderBuilder::new().key_id(vec![1]).build();
     let evidence = Evidence::new(TeeKind::Nitro, message.to_vec().unwrap());
     let refused = NitroVerifier::with_root(hypervisor.root.der()).verify(&evidence, NOW_MS);
-    assert!(matches!(refused, Err(Refused::Malformed { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Refused::Malformed { .. })),
+        "{refused:?}"
+    );
 }
 
 proptest! {

@@ -260,12 +260,15 @@ fn check_product(product: Product, leaf: &Certificate<'_>) -> Result<(), Refused
 /// A key is certified for one level of firmware: the one that the report names.
 fn check_firmware(report: &Report<'_>, leaf: &Certificate<'_>) -> Result<(), Refused> {
     for (component, seen) in report.reported_tcb() {
-        let known = SECURITY_VERSIONS.iter().find(|(name, _)| *name == component);
+        let known = SECURITY_VERSIONS
+            .iter()
+            .find(|(name, _)| *name == component);
         let Some((name, oid)) = known else {
             continue;
         };
         let certified = small_integer(extension(leaf, name, oid)?);
-        let certified = certified.ok_or_else(|| malformed(leaf.what(), "a version is too large"))?;
+        let certified =
+            certified.ok_or_else(|| malformed(leaf.what(), "a version is too large"))?;
         if seen < certified {
             return Err(Refused::OldTcb {
                 component,
@@ -299,11 +302,7 @@ fn check_chip(report: &Report<'_>, leaf: &Certificate<'_>) -> Result<(), Refused
     Ok(())
 }
 
-fn extension<'a>(
-    leaf: &Certificate<'a>,
-    name: &str,
-    oid: &Oid<'_>,
-) -> Result<&'a [u8], Refused> {
+fn extension<'a>(leaf: &Certificate<'a>, name: &str, oid: &Oid<'_>) -> Result<&'a [u8], Refused> {
     let value = leaf.extension(oid)?;
     value.ok_or_else(|| malformed(leaf.what(), format!("it does not tell the {name}")))
 }

@@ -72,18 +72,26 @@ impl<'a> Report<'a> {
             });
         }
         let Some((raw, table)) = body.split_first_chunk::<REPORT_BYTES>() else {
-            return Err(bad(format!("it has {} bytes of {REPORT_BYTES}", body.len())));
+            return Err(bad(format!(
+                "it has {} bytes of {REPORT_BYTES}",
+                body.len()
+            )));
         };
         let version = u32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]]);
         if !(2..=5).contains(&version) {
-            return Err(unsupported(format!("version {version} of an SEV-SNP report")));
+            return Err(unsupported(format!(
+                "version {version} of an SEV-SNP report"
+            )));
         }
         if raw[CHIP_ID].iter().all(|byte| *byte == 0) {
             return Err(unsupported("an SEV-SNP report whose chip id is masked"));
         }
         let fields = AttestationReport::from_bytes(raw).map_err(bad)?;
         if fields.sig_algo != SIGNATURE_ALGORITHM {
-            let what = format!("signature algorithm {} of an SEV-SNP report", fields.sig_algo);
+            let what = format!(
+                "signature algorithm {} of an SEV-SNP report",
+                fields.sig_algo
+            );
             return Err(unsupported(what));
         }
         if raw[SIGNATURE.end..].iter().any(|byte| *byte != 0) {
@@ -163,7 +171,9 @@ impl<'a> Report<'a> {
     /// elsewhere with everything it knows.
     pub(super) fn check_stays(&self) -> Result<(), Refused> {
         if u64::from_le_bytes(self.policy()) & MIGRATION_AGENT_BIT != 0 {
-            return Err(unsupported("an SEV-SNP guest that a migration agent may move"));
+            return Err(unsupported(
+                "an SEV-SNP guest that a migration agent may move",
+            ));
         }
         Ok(())
     }
@@ -228,7 +238,9 @@ fn signing_key(raw: &[u8; REPORT_BYTES]) -> Result<Key, Refused> {
     match (u32::from_le_bytes(field) >> 2) & 0b111 {
         0 => Ok(Key::Vcek),
         1 => Ok(Key::Vlek),
-        other => Err(unsupported(format!("an SEV-SNP report signed by key {other}"))),
+        other => Err(unsupported(format!(
+            "an SEV-SNP report signed by key {other}"
+        ))),
     }
 }
 

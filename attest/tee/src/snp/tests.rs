@@ -50,7 +50,11 @@ impl Chip {
         let root = Authority::root("ARK", &PKCS_ECDSA_P384_SHA384);
         let vcek_authority = root.below(&format!("SEV-{title}"), 2);
         let vlek_authority = root.below(&format!("SEV-VLEK-{title}"), 3);
-        let chip_id: &[u8] = if product == Product::Turin { &[9; 8] } else { &[9; 64] };
+        let chip_id: &[u8] = if product == Product::Turin {
+            &[9; 8]
+        } else {
+            &[9; 64]
+        };
         let mut leaf = Leaf {
             extensions: extensions(product, chip_id, key),
             ..Leaf::default()
@@ -89,7 +93,9 @@ impl Chip {
 
     fn signed(&self) -> Vec<u8> {
         let mut report = self.report.to_vec();
-        let signature = self.leaf.sign(&ECDSA_P384_SHA384_FIXED_SIGNING, &report[..0x2a0]);
+        let signature = self
+            .leaf
+            .sign(&ECDSA_P384_SHA384_FIXED_SIGNING, &report[..0x2a0]);
         for (at, number) in [0x2a0, 0x2a0 + 72].into_iter().zip(signature.chunks(48)) {
             let little_endian: Vec<u8> = number.iter().rev().copied().collect();
             report[at..at + 48].copy_from_slice(&little_endian);
@@ -162,17 +168,25 @@ fn report(product: Product, version: u32, chip_id: &[u8], key: Key) -> [u8; REPO
 #[test]
 fn genuine_reports_are_accepted_and_read() {
     for (genuine, product) in genuine() {
-        let claims = verifier(&genuine).verify(&genuine.evidence, genuine.at_ms).unwrap();
+        let claims = verifier(&genuine)
+            .verify(&genuine.evidence, genuine.at_ms)
+            .unwrap();
         assert_eq!(claims.platform.len(), 128);
         assert!(!claims.debug);
-        assert_eq!(claims.measurement.as_bytes(), &genuine.evidence.body[0x90..0xc0]);
+        assert_eq!(
+            claims.measurement.as_bytes(),
+            &genuine.evidence.body[0x90..0xc0]
+        );
         assert_eq!(claims.report_data, genuine.evidence.body[0x50..0x90]);
         let components: Vec<_> = claims.tcb.components.keys().map(String::as_str).collect();
         assert_eq!(components, ["bootloader", "microcode", "snp", "tee"]);
         assert_eq!(crate::read_unverified(&genuine.evidence), Ok(claims));
         let names = crate::endorsement_names(&genuine.evidence);
         let at_hand = genuine.endorsements.0.keys();
-        assert!(at_hand.clone().all(|name| names.contains(name)), "{product}: {names:?}");
+        assert!(
+            at_hand.clone().all(|name| names.contains(name)),
+            "{product}: {names:?}"
+        );
     }
 }
 
@@ -182,7 +196,10 @@ fn a_genuine_report_of_version_4_is_read() {
     let claims = crate::read_unverified(&evidence).unwrap();
     assert_eq!(claims.tcb.components["microcode"], 0xdb);
     let refused = SnpVerifier::new(Arc::new(NoEndorsements)).verify(&evidence, NOW_MS);
-    assert!(matches!(refused, Err(Refused::MissingEndorsement { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Refused::MissingEndorsement { .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -204,7 +221,8 @@ fn every_authority_that_is_built_in_is_its_roots() {
         let root = Certificate::read(ROOT_NAME, &authorities.root).unwrap();
         root.check_issued_by(&root).unwrap();
         for key in [Key::Vcek, Key::Vlek] {
-            let authority = Certificate::read(AUTHORITY_NAME, authorities.intermediate(key)).unwrap();
+            let authority =
+                Certificate::read(AUTHORITY_NAME, authorities.intermediate(key)).unwrap();
             authority.check_issued_by(&root).unwrap();
         }
     }
@@ -214,7 +232,11 @@ fn every_authority_that_is_built_in_is_its_roots() {
 fn a_changed_bit_anywhere_is_refused() {
     for (genuine, _) in genuine() {
         let refused = genuine.flip_bits(&verifier(&genuine), 0..REPORT_BYTES, 1);
-        assert!(refused.iter().any(|refused| matches!(refused, Refused::Signature { .. })));
+        assert!(
+            refused
+                .iter()
+                .any(|refused| matches!(refused, Refused::Signature { .. }))
+        );
     }
 }
 
@@ -234,7 +256,10 @@ fn genuine_reports_need_their_endorsements_by_name_and_in_time() {
         let late = verifier(&genuine).verify(&genuine.evidence, genuine.at_ms + years);
         assert!(matches!(late, Err(Refused::Expired { .. })), "{late:?}");
         let early = verifier(&genuine).verify(&genuine.evidence, 0);
-        assert!(matches!(early, Err(Refused::NotYetValid { .. })), "{early:?}");
+        assert!(
+            matches!(early, Err(Refused::NotYetValid { .. })),
+            "{early:?}"
+        );
     }
 }
 
@@ -263,7 +288,10 @@ fn a_certificate_at_hand_serves_where_none_came_with_the_report() {
     assert_eq!(names, ["amd/crl/turin", name]);
     chip.endorsements.put(name, chip.leaf.der.clone());
     assert!(chip.verifier().verify(&evidence, NOW_MS).is_ok());
-    assert_eq!(crate::endorsement_names(&chip.evidence()), ["amd/crl/turin"]);
+    assert_eq!(
+        crate::endorsement_names(&chip.evidence()),
+        ["amd/crl/turin"]
+    );
 }
 
 #[test]
@@ -284,11 +312,29 @@ fn a_revocation_list_of_another_root_or_out_of_date_is_refused() {
     let other = Authority::root("ARK", &PKCS_ECDSA_P384_SHA384);
     chip.endorsements.put("amd/crl/milan", other.list(&[]));
     let refused = chip.judge().unwrap_err();
-    assert!(matches!(refused, Refused::Signature { what: LIST_NAME, .. }), "{refused}");
+    assert!(
+        matches!(
+            refused,
+            Refused::Signature {
+                what: LIST_NAME,
+                ..
+            }
+        ),
+        "{refused}"
+    );
     let chip = Chip::new(Product::Milan, 3, Key::Vcek);
     let late = NOW_MS + 60 * crate::fixtures::DAY_MS;
     let refused = chip.verifier().verify(&chip.evidence(), late).unwrap_err();
-    assert!(matches!(refused, Refused::Expired { what: LIST_NAME, .. }), "{refused}");
+    assert!(
+        matches!(
+            refused,
+            Refused::Expired {
+                what: LIST_NAME,
+                ..
+            }
+        ),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -303,12 +349,22 @@ fn another_authority_may_be_imported_only_under_the_built_in_root() {
     let refused = chip.judge().unwrap_err();
     assert!(matches!(refused, Refused::Signature { .. }), "{refused}");
     let chain = |root: &Authority| (newer.pem() + &root.pem()).into_bytes();
-    chip.endorsements.put("amd/chain/vcek/genoa", chain(&chip.root));
+    chip.endorsements
+        .put("amd/chain/vcek/genoa", chain(&chip.root));
     assert!(chip.judge().is_ok());
     let other = Authority::root("ARK", &PKCS_ECDSA_P384_SHA384);
     chip.endorsements.put("amd/chain/vcek/genoa", chain(&other));
     let refused = chip.judge().unwrap_err();
-    assert!(matches!(refused, Refused::Signature { what: CHAIN_NAME, .. }), "{refused}");
+    assert!(
+        matches!(
+            refused,
+            Refused::Signature {
+                what: CHAIN_NAME,
+                ..
+            }
+        ),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -324,7 +380,17 @@ fn firmware_other_than_certified_is_refused() {
     assert_eq!(refused, expected);
     chip.report[0x186] += 2;
     let refused = chip.judge().unwrap_err();
-    assert!(matches!(refused, Refused::OldTcb { seen: 8, expected: 9, .. }), "{refused}");
+    assert!(
+        matches!(
+            refused,
+            Refused::OldTcb {
+                seen: 8,
+                expected: 9,
+                ..
+            }
+        ),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -342,7 +408,10 @@ fn a_guest_in_debug_mode_says_so_and_no_policy_takes_it() {
     let claims = chip.judge().unwrap();
     assert!(claims.debug);
     let policy = EvidencePolicy::new(false).allow(TeeKind::Snp, claims.measurement.clone());
-    assert_eq!(policy.judge(&claims), Err(Refused::Debug { tee: TeeKind::Snp }));
+    assert_eq!(
+        policy.judge(&claims),
+        Err(Refused::Debug { tee: TeeKind::Snp })
+    );
 }
 
 #[test]
@@ -366,13 +435,29 @@ fn a_less_privileged_asker_is_refused() {
 
 #[test]
 fn an_expired_or_early_certificate_is_refused() {
-    let years = |from, until| {
-        move |leaf: &mut Leaf| leaf.years = Some((from, until))
-    };
+    let years = |from, until| move |leaf: &mut Leaf| leaf.years = Some((from, until));
     let expired = Chip::with_leaf(Product::Genoa, 5, Key::Vlek, years(2024, 2025)).judge();
-    assert!(matches!(expired, Err(Refused::Expired { what: "AMD VLEK certificate", .. })), "{expired:?}");
+    assert!(
+        matches!(
+            expired,
+            Err(Refused::Expired {
+                what: "AMD VLEK certificate",
+                ..
+            })
+        ),
+        "{expired:?}"
+    );
     let early = Chip::with_leaf(Product::Genoa, 5, Key::Vcek, years(2028, 2029)).judge();
-    assert!(matches!(early, Err(Refused::NotYetValid { what: "AMD VCEK certificate", .. })), "{early:?}");
+    assert!(
+        matches!(
+            early,
+            Err(Refused::NotYetValid {
+                what: "AMD VCEK certificate",
+                ..
+            })
+        ),
+        "{early:?}"
+    );
 }
 
 #[test]
@@ -385,7 +470,10 @@ fn other_versions_keys_and_masked_chips_are_refused_by_name() {
     let text = refused(&|body| body[0] = 6).to_string();
     assert_eq!(text, "version 6 of an SEV-SNP report is not supported here");
     let text = refused(&|body| body[0x48] = 7 << 2).to_string();
-    assert_eq!(text, "an SEV-SNP report signed by key 7 is not supported here");
+    assert_eq!(
+        text,
+        "an SEV-SNP report signed by key 7 is not supported here"
+    );
     let text = refused(&|body| body[0x1a0..0x1e0].fill(0)).to_string();
     assert!(text.contains("chip id is masked"), "{text}");
     let text = refused(&|body| body[0x34] = 2).to_string();

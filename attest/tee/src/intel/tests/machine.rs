@@ -92,15 +92,23 @@ impl Machine {
         let kind = self.kind;
         let mut table = Table::default();
         let fmspc = hex::encode(FMSPC);
-        table.put(&format!("intel/tcb/{kind}/{fmspc}"), self.signed("tcbInfo", &self.tcb_info()));
-        table.put(&format!("intel/qe/{kind}"), self.signed("enclaveIdentity", &self.identity()));
+        table.put(
+            &format!("intel/tcb/{kind}/{fmspc}"),
+            self.signed("tcbInfo", &self.tcb_info()),
+        );
+        table.put(
+            &format!("intel/qe/{kind}"),
+            self.signed("enclaveIdentity", &self.identity()),
+        );
         table.put("intel/crl/platform", self.authority.list(&self.revoked));
         table.put("intel/crl/root", self.root.list(&self.revoked_by_root));
         table
     }
 
     fn signed(&self, field: &str, content: &str) -> Vec<u8> {
-        let signature = self.signer.sign(&ECDSA_P256_SHA256_FIXED_SIGNING, content.as_bytes());
+        let signature = self
+            .signer
+            .sign(&ECDSA_P256_SHA256_FIXED_SIGNING, content.as_bytes());
         let signature = hex::encode(signature);
         let chain = self.signer.pem.clone() + &self.root.pem();
         format!("{{\"{field}\":{content},\"signature\":\"{signature}\"}}{chain}").into_bytes()
@@ -130,7 +138,11 @@ impl Machine {
     }
 
     fn identity(&self) -> String {
-        let (id, version) = if self.kind == TeeKind::Tdx { ("TD_QE", 2) } else { ("QE", 2) };
+        let (id, version) = if self.kind == TeeKind::Tdx {
+            ("TD_QE", 2)
+        } else {
+            ("QE", 2)
+        };
         format!(
             "{{\"id\":\"{id}\",\"version\":{version},{DATES},\"tcbEvaluationDataNumber\":17,\"miscselect\":\"00000000\",\"miscselectMask\":\"FFFFFFFF\",\"attributes\":\"05000000000000000000000000000000\",\"attributesMask\":\"FFFFFFFFFFFFFFFF0000000000000000\",\"mrsigner\":\"{}\",\"isvprodid\":1,\"tcbLevels\":[{{\"tcb\":{{\"isvsvn\":3}},\"tcbDate\":\"2026-01-01T00:00:00Z\",\"tcbStatus\":\"UpToDate\"}}]}}",
             hex::encode(QE_SIGNER)
@@ -152,7 +164,10 @@ impl Machine {
             quote.extend((self.report.len() as u32).to_le_bytes());
         }
         quote.extend(&self.report);
-        let signature = self.attestation_key.sign(&SystemRandom::new(), &quote).unwrap();
+        let signature = self
+            .attestation_key
+            .sign(&SystemRandom::new(), &quote)
+            .unwrap();
         let mut data = signature.as_ref().to_vec();
         data.extend(&self.attestation_key.public_key().as_ref()[1..]);
         let certification = self.certification();
@@ -222,7 +237,9 @@ fn domain(version: u16) -> Vec<u8> {
 
 /// Intel's extension of a PCK certificate: PPID, TCB, PCE id, FMSPC, type.
 fn sgx_extension() -> Vec<u8> {
-    let mut versions: Vec<u8> = (1..=16).flat_map(|at| entry(&[2, at], 0x02, &[3])).collect();
+    let mut versions: Vec<u8> = (1..=16)
+        .flat_map(|at| entry(&[2, at], 0x02, &[3]))
+        .collect();
     versions.extend(entry(&[2, 17], 0x02, &[3]));
     versions.extend(entry(&[2, 18], 0x04, &[3; 16]));
     let entries = [
@@ -236,7 +253,11 @@ fn sgx_extension() -> Vec<u8> {
 }
 
 fn entry(rest: &[u8], tag: u8, value: &[u8]) -> Vec<u8> {
-    let oid = [&[0x2a, 0x86, 0x48, 0x86, 0xf8, 0x4d, 0x01, 0x0d, 0x01], rest].concat();
+    let oid = [
+        &[0x2a, 0x86, 0x48, 0x86, 0xf8, 0x4d, 0x01, 0x0d, 0x01],
+        rest,
+    ]
+    .concat();
     der(0x30, &[der(0x06, &oid), der(tag, value)].concat())
 }
 
