@@ -37,7 +37,7 @@ const MAX_CHAIN_CERTIFICATES: usize = 2;
 /// Extensions of AMD's certificates (AMD 57230, table 9): product, security
 /// versions, chip id.
 const PRODUCT_NAME: Oid<'static> = oid!(1.3.6.1.4.1.3704.1.2);
-const SECURITY_VERSIONS: [(&str, Oid<'static>); 5] = [
+static SECURITY_VERSIONS: [(&str, Oid<'static>); 5] = [
     ("bootloader", oid!(1.3.6.1.4.1.3704.1.3.1)),
     ("tee", oid!(1.3.6.1.4.1.3704.1.3.2)),
     ("snp", oid!(1.3.6.1.4.1.3704.1.3.3)),
