@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_lc_rs::digest;
 use dcap_qvl::config::PckCa;
 use dcap_qvl::intel::{PckExtension, extract_cert_chain, parse_pck_extension, pck_ca};
-use dcap_qvl::quote::{EnclaveReport, Quote as Parsed, Report, TDReport10};
+use dcap_qvl::quote::{
+    AuthData, CertificationData, EnclaveReport, Quote as Parsed, Report, TDReport10,
+};
 use nautilus_attest_protocol::{
     Claims, MAX_EVIDENCE_BYTES, Measurement, Refused, ReportData, Tcb, TcbStatus, TeeKind,
 };
@@ -26,6 +28,13 @@ const LENGTH_BYTES: usize = 4;
 const ATTESTATION_KEY: u16 = 2;
 /// Certification data that is the whole chain of the platform's key (PCK), as PEM.
 const CHAIN_DATA: u16 = 5;
+/// Certification data that is the quoting enclave's report and its own.
+const ENCLAVE_DATA: u16 = 6;
+/// Bytes of parts of the signature data (Intel's `sgx_quote_4.h`).
+const SIGNATURE_AND_KEY_BYTES: usize = 64 + 64;
+const ENCLAVE_REPORT_AND_SIGNATURE_BYTES: usize = 384 + 64;
+const OWN_DATA_LENGTH_BYTES: usize = 2;
+const DATA_HEADER_BYTES: usize = 6;
 /// Most certificates in that chain. Genuine ones have three.
 const MAX_CHAIN_CERTIFICATES: usize = 4;
 /// The bit of an enclave's attributes that lets a debugger in.
@@ -233,19 +242,48 @@ fn domain_measurement(report: &TDReport10) -> Vec<u8> {
     context.finish().as_ref().to_vec()
 }
 
-/// After the signature data there is nothing, or zeros.
+/// After the signature data there is nothing, or zeros; and in it every byte belongs
+/// to a part that is signed or checked.
 fn check_end(body: &[u8], parsed: &Parsed) -> Result<(), Refused> {
     let start = parsed.signed_length();
     let field = body.get(start..start.saturating_add(LENGTH_BYTES));
     let length: Option<[u8; LENGTH_BYTES]> = field.and_then(|field| field.try_into().ok());
     let length = length.ok_or_else(|| bad("it ends in its report"))?;
-    let end = start
-        .saturating_add(LENGTH_BYTES)
-        .saturating_add(u32::from_le_bytes(length) as usize);
+    let length = u32::from_le_bytes(length) as usize;
+    if length != signature_data_bytes(&parsed.auth_data)? {
+        return Err(bad("its signature data has bytes of no part"));
+    }
+    let end = start.saturating_add(LENGTH_BYTES).saturating_add(length);
     match body.get(end..) {
         Some(rest) if rest.iter().all(|byte| *byte == 0) => Ok(()),
         _ => Err(bad("there are bytes after its signature")),
     }
+}
+
+/// The bytes that the parts of the signature data take.
+fn signature_data_bytes(data: &AuthData) -> Result<usize, Refused> {
+    match data {
+        AuthData::V3(data) => Ok(SIGNATURE_AND_KEY_BYTES
+            + certification_bytes(&data.qe_auth_data.data, &data.certification_data)),
+        AuthData::V4(data) => {
+            let outer = &data.certification_data;
+            let inner = &data.qe_report_data;
+            let needed = certification_bytes(&inner.qe_auth_data.data, &inner.certification_data);
+            if outer.cert_type != ENCLAVE_DATA || outer.body.data.len() != needed {
+                return Err(bad("its certification data is not the quoting enclave's"));
+            }
+            Ok(SIGNATURE_AND_KEY_BYTES + DATA_HEADER_BYTES + needed)
+        }
+    }
+}
+
+/// The quoting enclave's report and signature, its own data, and the chain.
+fn certification_bytes(own_data: &[u8], chain: &CertificationData) -> usize {
+    ENCLAVE_REPORT_AND_SIGNATURE_BYTES
+        + OWN_DATA_LENGTH_BYTES
+        + own_data.len()
+        + DATA_HEADER_BYTES
+        + chain.body.data.len()
 }
 
 pub(super) fn bad(reason: impl std::fmt::Display) -> Refused {
