@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use nautilus_attest_protocol::{EvidencePolicy, NoEndorsements, Provider, TeeKind, attestation_report_data};
+use nautilus_attest_protocol::{
+    EvidencePolicy, NoEndorsements, Provider, TeeKind, attestation_report_data,
+};
 use nautilus_attest_tee::{
     Companions, HardwareError, Machine, PlatformSecret, SimulatedProvider, SimulatedRoot,
     SimulatedVerifier, Tpm, TpmCounter, TpmRelease, Verifiers,

@@ -24,6 +24,7 @@ use nautilus_attest_protocol::{
 };
 
 use collateral::Collateral;
+pub(crate) use quote::domain_measurement;
 use quote::{Quote, WHAT, bad};
 
 const ROOT_NAME: &str = "the Intel SGX root";

@@ -218,26 +218,27 @@ fn read_domain(report: &TDReport10, service: Option<&[u8; 48]>) -> Reading {
     // The whole first byte is "TD under debug": debugger and profilers.
     let debug = report.td_attributes[0] != 0;
     (
-        domain_measurement(report),
+        domain_measurement_of(report),
         report.report_data,
         debug,
         registers,
     )
 }
 
+fn domain_measurement_of(report: &TDReport10) -> Vec<u8> {
+    domain_measurement(
+        &report.mr_td,
+        &[report.rt_mr0, report.rt_mr1, report.rt_mr2].concat(),
+    )
+}
+
 /// SHA-384 over a label, MRTD and RTMR0 to RTMR2: the virtual firmware, its
 /// configuration, and what it started. MRTD alone would leave the kernel open.
 /// RTMR3 is what runs there to fill, and stays a register of its own.
-fn domain_measurement(report: &TDReport10) -> Vec<u8> {
+pub(crate) fn domain_measurement(mrtd: &[u8], rtmr0_to_2: &[u8]) -> Vec<u8> {
     let mut context = digest::Context::new(&digest::SHA384);
-    context.update(TDX_LABEL);
-    for register in [
-        &report.mr_td,
-        &report.rt_mr0,
-        &report.rt_mr1,
-        &report.rt_mr2,
-    ] {
-        context.update(register);
+    for part in [TDX_LABEL, mrtd, rtmr0_to_2] {
+        context.update(part);
     }
     context.finish().as_ref().to_vec()
 }

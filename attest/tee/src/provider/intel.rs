@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::Identity;
 use super::kernel::{Kernel, TDREPORT_BYTES, TDX_GUEST};
 use super::tsm::{self, TsmError};
+use crate::intel::domain_measurement;
 
 /// The name of TDX' driver behind configfs-tsm.
 const TDX_TSM_PROVIDER: &str = "tdx_guest";
@@ -27,7 +28,10 @@ const HEADER_BYTES: usize = 48;
 const DESCRIPTOR_BYTES: usize = 6;
 /// Within a TD report's body.
 const MRTD_AT: usize = 136;
-const MRTD_BYTES: usize = 48;
+/// MRTD and each RTMR.
+const REGISTER_BYTES: usize = 48;
+/// MRCONFIGID, MROWNER and MROWNERCONFIG lie between.
+const RTMR0_AFTER_MRTD: usize = 4 * REGISTER_BYTES;
 const TD_REPORT_DATA_AT: usize = 520;
 /// Within an enclave report's body.
 const MRENCLAVE_AT: usize = 64;
@@ -71,7 +75,7 @@ pub(super) fn quote_td(kernel: &dyn Kernel, report_data: &ReportData) -> Result<
 pub(super) fn identity_of_td(quote: &[u8]) -> Result<Identity, String> {
     let at = td_body(quote)? + MRTD_AT;
     Ok(Identity {
-        measurement: measurement(quote, at, MRTD_BYTES)?,
+        measurement: measurement_of_td(quote, at)?,
         platform: platform(quote)?,
     })
 }
@@ -84,7 +88,19 @@ pub(super) fn measurement_by_device(kernel: &dyn Kernel) -> Result<Measurement, 
     if report.len() != TDREPORT_BYTES {
         return Err(format!("the module's report has {} bytes", report.len()));
     }
-    measurement(&report, TDREPORT_MRTD_AT, MRTD_BYTES)
+    measurement_of_td(&report, TDREPORT_MRTD_AT)
+}
+
+/// As the verifier has it: of MRTD and RTMR0 to RTMR2, which lie equally far apart in a
+/// quote and in the module's report.
+fn measurement_of_td(bytes: &[u8], mrtd_at: usize) -> Result<Measurement, String> {
+    let rtmr_at = mrtd_at + RTMR0_AFTER_MRTD;
+    let mrtd = bytes.get(mrtd_at..mrtd_at + REGISTER_BYTES);
+    let rtmrs = bytes.get(rtmr_at..rtmr_at + 3 * REGISTER_BYTES);
+    let (Some(mrtd), Some(rtmrs)) = (mrtd, rtmrs) else {
+        return Err("it is shorter than its measurement".into());
+    };
+    Measurement::new(domain_measurement(mrtd, rtmrs)).map_err(|error| error.to_string())
 }
 
 /// Where the body of a TD quote starts.

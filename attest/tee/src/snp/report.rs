@@ -204,7 +204,7 @@ impl<'a> Report<'a> {
         Ok(Claims {
             tee: TeeKind::Snp,
             measurement: Measurement::new(fields.measurement).map_err(bad)?,
-            platform: hex::encode(self.chip_id()),
+            platform: hex::encode(&self.raw[CHIP_ID]),
             debug: u64::from_le_bytes(self.policy()) & DEBUG_BIT != 0,
             report_data: fields.report_data,
             tcb: Tcb {
