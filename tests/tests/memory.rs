@@ -12,8 +12,12 @@ use nautilus_attest_protocol::Sealer as _;
 use nautilus_attest_tee::{PlatformSecret, SimulatedProvider, SimulatedRoot, measure_file};
 use nautilus_tests::{NodeStatus, Quorum};
 
-/// The purpose under which the node seals the quorum's root (node/src/compose/keys.rs).
-const SEAL_LABEL: &str = "nautilus root key v1";
+/// The purpose under which a node seals the quorum's keys (node/src/compose/keys.rs).
+const SEAL_LABEL: &str = "nautilus quorum keys v2";
+/// In what it seals, before the roots: version, key of the digest, generation in use, and
+/// how many roots follow; each stands after its generation (raft/store/src/keys.rs).
+const BEFORE_ROOTS_BYTES: usize = 1 + 32 + 4 + 1;
+const ROOT_BYTES: usize = 32;
 const PLANTED: &str = "planted-in-a-configmap-and-looked-for-in-memory";
 /// So many bytes of a key in a row are the key.
 const WINDOW_BYTES: usize = 16;
@@ -97,8 +101,10 @@ fn keys(quorum: &Quorum, node: u64) -> Needles {
     );
     let sealed = folder(quorum, node).join("data/sealed-keys");
     let sealed = std::fs::read(sealed).expect("the sealed root");
-    let root = provider.unseal(SEAL_LABEL, &sealed).expect("unsealed");
-    needles.add("the quorum's root key", &root);
+    let keys = provider.unseal(SEAL_LABEL, &sealed).expect("unsealed");
+    assert!(keys[BEFORE_ROOTS_BYTES - 1] >= 1, "there is a root");
+    let root = &keys[BEFORE_ROOTS_BYTES + 4..][..ROOT_BYTES];
+    needles.add("the quorum's root key", root);
     needles
 }
 
