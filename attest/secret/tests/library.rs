@@ -11,7 +11,7 @@ use nautilus_attest_secret::{Secret, protect_cryptographic_library};
 
 /// Readable and writable mappings, and whether they are left out of dumps.
 fn mappings() -> Vec<(u64, u64, bool)> {
-    let text = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let text = std::fs::read_to_string("/proc/self/smaps").expect("the own mappings");
     let mut found = Vec::new();
     let mut present = None;
     for line in text.lines() {
@@ -35,13 +35,13 @@ fn mappings() -> Vec<(u64, u64, bool)> {
 /// How often `needle` stands in mappings that are, or are not, left out of dumps. What
 /// is read into the buffer is wiped before anything else is looked at.
 fn count(needle: &[u8; 32], left_out: bool) -> usize {
-    let mut memory = File::open("/proc/self/mem").unwrap();
+    let mut memory = File::open("/proc/self/mem").expect("the own memory");
     let mut count = 0;
     for (start, end, is_left_out) in mappings() {
         if is_left_out != left_out || memory.seek(SeekFrom::Start(start)).is_err() {
             continue;
         }
-        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+        let mut bytes = vec![0; usize::try_from(end - start).expect("64 bits")];
         if memory.read_exact(&mut bytes).is_ok() {
             count += bytes.windows(32).filter(|window| window == needle).count();
         }

@@ -150,6 +150,7 @@ impl<'a> Fields<'a> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is for `map_err`")]
 fn unread(error: minicbor::decode::Error) -> String {
     format!("the NSM's answer is not as documented: {error}")
 }

@@ -99,6 +99,7 @@ impl HardwareRoot<'_> {
             .ok_or_else(|| self.no_key(format!("{} gave no 32 bytes", service.name())))
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "texts and errors alike")]
     fn no_key(&self, reason: impl ToString) -> SealError {
         SealError::NoKey {
             kind: self.kind,
