@@ -88,11 +88,11 @@ fn keys(quorum: &Quorum, node: u64) -> Needles {
     needles.add("the platform's secret", &platform);
     let root_file = quorum.dir().join("simulated-root");
     let pkcs8 = std::fs::read(&root_file).expect("the signing root");
-    // ECPrivateKey (RFC 5915): version 1, then the number of 48 bytes.
-    let marker = [0x02, 0x01, 0x01, 0x04, 0x30];
+    // ECPrivateKey (RFC 5915): version 1, then the number of 32 bytes.
+    let marker = [0x02, 0x01, 0x01, 0x04, 0x20];
     let at = pkcs8.windows(5).position(|window| window == marker);
-    let at = at.expect("a P-384 key") + marker.len();
-    needles.add("the signing root's private key", &pkcs8[at..at + 48]);
+    let at = at.expect("a P-256 key") + marker.len();
+    needles.add("the signing root's private key", &pkcs8[at..at + 32]);
 
     let provider = SimulatedProvider::new(
         SimulatedRoot::load(&root_file).expect("the root"),

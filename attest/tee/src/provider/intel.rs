@@ -7,7 +7,6 @@ use nautilus_attest_protocol::{Measurement, ReportData};
 use nautilus_attest_secret::Secret;
 use zeroize::Zeroizing;
 
-use super::Identity;
 use super::kernel::{Kernel, TDREPORT_BYTES, TDX_GUEST};
 use super::tsm::{self, TsmError};
 use crate::intel::domain_measurement;
@@ -27,18 +26,15 @@ const HEADER_BYTES: usize = 48;
 /// A version 5 quote has the type and the size of the body before it.
 const DESCRIPTOR_BYTES: usize = 6;
 /// Within a TD report's body.
-const MRTD_AT: usize = 136;
-/// MRTD and each RTMR.
-const REGISTER_BYTES: usize = 48;
-/// MRCONFIGID, MROWNER and MROWNERCONFIG lie between.
-const RTMR0_AFTER_MRTD: usize = 4 * REGISTER_BYTES;
 const TD_REPORT_DATA_AT: usize = 520;
 /// Within an enclave report's body.
-const MRENCLAVE_AT: usize = 64;
-const MRENCLAVE_BYTES: usize = 32;
 const ENCLAVE_REPORT_DATA_AT: usize = 320;
 /// Within TDREPORT_STRUCT: TDINFO, then MRTD after attributes and XFAM.
-const TDREPORT_MRTD_AT: usize = 512 + 16;
+const MRTD_AT: usize = 512 + 16;
+/// MRCONFIGID, MROWNER and MROWNERCONFIG lie between.
+const RTMR0_AT: usize = MRTD_AT + 4 * REGISTER_BYTES;
+/// Bytes of MRTD and of each RTMR.
+const REGISTER_BYTES: usize = 48;
 
 pub(super) fn look_for_tdx(
     kernel: &dyn Kernel,
@@ -72,14 +68,6 @@ pub(super) fn quote_td(kernel: &dyn Kernel, report_data: &ReportData) -> Result<
     Ok(made)
 }
 
-pub(super) fn identity_of_td(quote: &[u8]) -> Result<Identity, String> {
-    let at = td_body(quote)? + MRTD_AT;
-    Ok(Identity {
-        measurement: measurement_of_td(quote, at)?,
-        platform: platform(quote)?,
-    })
-}
-
 /// The measurement alone, of a kernel that makes no quotes.
 pub(super) fn measurement_by_device(kernel: &dyn Kernel) -> Result<Measurement, String> {
     let report = kernel
@@ -88,18 +76,9 @@ pub(super) fn measurement_by_device(kernel: &dyn Kernel) -> Result<Measurement, 
     if report.len() != TDREPORT_BYTES {
         return Err(format!("the module's report has {} bytes", report.len()));
     }
-    measurement_of_td(&report, TDREPORT_MRTD_AT)
-}
-
-/// As the verifier has it: of MRTD and RTMR0 to RTMR2, which lie equally far apart in a
-/// quote and in the module's report.
-fn measurement_of_td(bytes: &[u8], mrtd_at: usize) -> Result<Measurement, String> {
-    let rtmr_at = mrtd_at + RTMR0_AFTER_MRTD;
-    let mrtd = bytes.get(mrtd_at..mrtd_at + REGISTER_BYTES);
-    let rtmrs = bytes.get(rtmr_at..rtmr_at + 3 * REGISTER_BYTES);
-    let (Some(mrtd), Some(rtmrs)) = (mrtd, rtmrs) else {
-        return Err("it is shorter than its measurement".into());
-    };
+    // As the verifier has it: of MRTD and RTMR0 to RTMR2.
+    let mrtd = &report[MRTD_AT..][..REGISTER_BYTES];
+    let rtmrs = &report[RTMR0_AT..][..3 * REGISTER_BYTES];
     Measurement::new(domain_measurement(mrtd, rtmrs)).map_err(|error| error.to_string())
 }
 
@@ -152,13 +131,6 @@ pub(super) fn quote_enclave(
     Ok(quote)
 }
 
-pub(super) fn identity_of_enclave(quote: &[u8]) -> Result<Identity, String> {
-    Ok(Identity {
-        measurement: measurement(quote, HEADER_BYTES + MRENCLAVE_AT, MRENCLAVE_BYTES)?,
-        platform: platform(quote)?,
-    })
-}
-
 /// The key that the processor derives for this enclave and no other.
 pub(super) fn enclave_key(kernel: &dyn Kernel) -> Result<Secret<SGX_KEY_BYTES>, String> {
     let key = kernel
@@ -173,27 +145,9 @@ pub(super) fn enclave_key(kernel: &dyn Kernel) -> Result<Secret<SGX_KEY_BYTES>, 
     })
 }
 
-fn measurement(bytes: &[u8], at: usize, length: usize) -> Result<Measurement, String> {
-    let bytes = bytes.get(at..at + length);
-    let bytes = bytes.ok_or("it is shorter than its measurement")?;
-    Measurement::new(bytes).map_err(|error| error.to_string())
-}
-
 fn check_report_data(quote: &[u8], at: usize, report_data: &ReportData) -> Result<(), String> {
     if quote.get(at..at + report_data.len()) == Some(&report_data[..]) {
         return Ok(());
     }
     Err("the quote is over other report data than was asked: another request came between".into())
-}
-
-/// The provisioning id of the platform, out of the certificate in the quote.
-fn platform(quote: &[u8]) -> Result<String, String> {
-    let quote = dcap_qvl::quote::Quote::parse(quote)
-        .map_err(|error| format!("the quote does not parse: {error}"))?;
-    let chain = dcap_qvl::intel::extract_cert_chain(&quote)
-        .map_err(|error| format!("the quote carries no certificates: {error}"))?;
-    let leaf = chain.first().ok_or("the quote carries no certificates")?;
-    let extension = dcap_qvl::intel::parse_pck_extension(leaf)
-        .map_err(|error| format!("the quote's certificate names no platform: {error}"))?;
-    Ok(hex::encode(extension.ppid))
 }

@@ -36,7 +36,7 @@ use zeroize::Zeroizing;
 
 pub use detect::{Detection, Sighting};
 
-use crate::sealing;
+use crate::{read_unverified, sealing};
 use kernel::{Kernel, Linux};
 use roots::HardwareRoot;
 
@@ -213,11 +213,10 @@ fn identity(kernel: &dyn Kernel, kind: TeeKind) -> Result<Identity, String> {
     if kind == TeeKind::Nitro {
         return nitro::identity(kernel);
     }
-    let body = quote(kernel, kind, &[0; 64])?;
-    match kind {
-        TeeKind::Snp => snp::identity(&body),
-        TeeKind::Tdx => intel::identity_of_td(&body),
-        TeeKind::Sgx => intel::identity_of_enclave(&body),
-        TeeKind::Nitro | TeeKind::Simulated => Err("it is no hardware".to_owned()),
-    }
+    let evidence = Evidence::new(kind, quote(kernel, kind, &[0; 64])?);
+    let claims = read_unverified(&evidence).map_err(|refused| refused.to_string())?;
+    Ok(Identity {
+        measurement: claims.measurement,
+        platform: claims.platform,
+    })
 }

@@ -13,6 +13,10 @@ use super::kernel::{Kernel, SEV_GUEST, SevGuest, TDREPORT_BYTES};
 
 /// What the stand-in's NSM calls itself.
 pub(super) const MODULE_ID: &str = "i-0bee92034f3d60691-enc01943c5eaab3ad6a";
+/// A host's table of certificates without any: the entry that ends it.
+pub(super) const NO_CERTIFICATES: [u8; 24] = [0; 24];
+/// A report to copy, with other fields.
+const GENUINE_REPORT: &[u8] = include_bytes!("../../fixtures/snp/milan-v5/report.bin");
 const TSM: &str = "sys/kernel/config/tsm/report";
 const COMMITTED_TCB: u64 = 0x1b_0700_0000_0004;
 
@@ -165,9 +169,7 @@ impl StandIn {
 
 impl State {
     fn snp_report(&self, report_data: &[u8]) -> Vec<u8> {
-        let mut report = vec![0; 0x4a0];
-        report[0] = 3;
-        report[0x04] = 7;
+        let mut report = GENUINE_REPORT[..0x4a0].to_vec();
         report[0x50..0x90].copy_from_slice(report_data);
         report[0x90..0xc0].fill(self.code);
         report[0x1a0..0x1e0].fill(0xc1);
@@ -198,7 +200,7 @@ impl State {
                 Some(template) => template.filled(&inblob),
                 None => self.snp_report(&inblob),
             }),
-            "auxblob" if behind == Some(Behind::Snp) => Ok(b"certificates of the host".to_vec()),
+            "auxblob" if behind == Some(Behind::Snp) => Ok(NO_CERTIFICATES.to_vec()),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -366,7 +368,12 @@ impl Kernel for StandIn {
     fn tdx_report(&self, report_data: &[u8; 64]) -> io::Result<Vec<u8>> {
         let mut report = vec![0; TDREPORT_BYTES];
         report[128..192].copy_from_slice(report_data);
-        report[528..576].fill(0xd0);
+        // TDINFO has the order of a quote's body, from the attributes on.
+        let template = self.read_state(|state| state.tsm.flatten());
+        if let Some(template) = template {
+            let attributes = template.report_data_at - 520 + 120;
+            report[512..912].copy_from_slice(&template.quote[attributes..][..400]);
+        }
         Ok(report)
     }
 }
