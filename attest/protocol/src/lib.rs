@@ -8,6 +8,7 @@
 //! * what evidence is bound to ([`binding`]);
 //! * the attested handshake between two masters as a state machine of types
 //!   ([`handshake`]), and its frames ([`frame`]);
+//! * the rule by which a restarted node takes part again ([`restart`]);
 //! * the ports that each kind of TEE fills ([`Quoter`], [`Verifier`], [`Sealer`],
 //!   [`Provider`]), those it may need for it ([`Endorsements`], [`KeyRelease`]), and
 //!   [`Counter`], which some hardware has.
@@ -24,6 +25,7 @@ mod judge;
 mod policy;
 mod port;
 mod refused;
+pub mod restart;
 
 pub use binding::{ReportData, attestation_report_data, credential_report_data};
 pub use evidence::{
