@@ -7,7 +7,8 @@
 //! testify what they know. The rule ([`judge`]) lets the node in when
 //! * the leader has committed the incarnation as an entry without the node's help
 //!   ([`Claim::registered`]), or
-//! * every other voter has testified, or
+//! * every other voter has testified, at a time when it knew the present life of each
+//!   of the others, or
 //! * a hardware counter proves the disk to be the one of the orderly stop.
 //!
 //! It comes back above a [`Floor`]: as if it had voted in the highest term heard, and
@@ -133,6 +134,29 @@ pub struct Testimony {
     pub tail: Tail,
 }
 
+impl Testimony {
+    /// What the same peer says when it is asked again; what it said before still binds.
+    pub fn renew(&mut self, again: Self) {
+        self.incarnation = self.incarnation.max(again.incarnation);
+        for (node, life) in again.known {
+            let known = self.known.entry(node).or_default();
+            *known = life.max(*known);
+        }
+        self.term = self.term.max(again.term);
+        self.last = self.last.max(again.last);
+        self.acknowledged = self.acknowledged.max(again.acknowledged);
+        if again.tail != Tail::Unknown {
+            self.tail = again.tail;
+        }
+    }
+
+    /// Whether it knows that `other` lives as it says: then it has refused whatever an
+    /// elder life of that node said since.
+    fn knows(&self, other: &Self) -> bool {
+        self.node == other.node || self.known.get(&other.node) >= Some(&other.incarnation)
+    }
+}
+
 /// How low a node that came back must not go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Floor {
@@ -157,7 +181,7 @@ impl Floor {
 /// What the rule says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Decision {
-    /// Not yet: these voters have not testified.
+    /// Not yet: these voters have not testified since they know of each other's lives.
     Wait(BTreeSet<u64>),
     /// It may take part above the floor.
     Rejoin(Rejoin),
@@ -256,7 +280,12 @@ pub fn judge(claim: &Claim, voters: &BTreeSet<u64>, heard: &[Testimony]) -> Deci
     let missing: BTreeSet<u64> = voters
         .iter()
         .copied()
-        .filter(|id| *id != claim.node && heard.iter().all(|by| by.node != *id))
+        .filter(|id| *id != claim.node)
+        .filter(|id| {
+            // An elder life of a peer may be a candidate still, and say nothing here.
+            let by = heard.iter().find(|by| by.node == *id);
+            by.is_none_or(|by| !heard.iter().all(|other| by.knows(other)))
+        })
         .collect();
     let ground = if claim.registered.is_some() {
         Ground::Registered
@@ -342,7 +371,7 @@ mod tests {
         Testimony {
             node,
             incarnation: life(1),
-            known: BTreeMap::from([(1, life(4))]),
+            known: BTreeMap::from([(1, life(4)), (2, life(1)), (3, life(1))]),
             term: 3,
             last: Some(place(3, 10)),
             acknowledged: None,
@@ -427,6 +456,21 @@ mod tests {
         assert_eq!(forked, Decision::Forked(place(3, 10)));
         assert!(fences(Some(life(2)), life(1)));
         assert!(!fences(Some(life(1)), life(1)) && !fences(None, life(1)));
+    }
+
+    #[test]
+    fn a_voter_that_does_not_know_anothers_life_is_asked_again() {
+        let mut elder = testimony(2);
+        let mut started = testimony(3);
+        started.incarnation = life(2);
+        let decision = judge(&claim(), &voters(3), &[elder.clone(), started.clone()]);
+        assert_eq!(decision, Decision::Wait(BTreeSet::from([2])));
+        let mut again = testimony(2);
+        again.known.insert(3, life(2));
+        again.term = 7;
+        elder.renew(again);
+        let rejoin = rejoined(judge(&claim(), &voters(3), &[elder, started]));
+        assert_eq!(rejoin.floor.term, 7);
     }
 
     #[test]

@@ -106,7 +106,7 @@ pub struct Process {
 }
 
 /// An epoch as the rule wants it.
-pub fn incarnation(epoch: u8) -> Incarnation {
+pub(crate) fn incarnation(epoch: u8) -> Incarnation {
     Incarnation {
         epoch: u64::from(epoch),
         id: [0; INCARNATION_ID_BYTES],

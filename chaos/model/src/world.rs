@@ -79,7 +79,7 @@ pub enum Action {
     Register(usize, u8),
     /// A leader's log reaches another process.
     Send(usize, usize),
-    /// An answer arrives.
+    /// An answer arrives and counts; one that does not count is as good as lost.
     Deliver(Message),
     /// A node starts from a disk; whether its present process lives on.
     Start(u8, Disk, bool),
@@ -104,7 +104,7 @@ pub struct World {
     pub restarts: u8,
     /// Who was elected in each term.
     pub leaders: BTreeMap<u8, BTreeSet<usize>>,
-    /// For whom a node's vote was counted, by voter and term.
+    /// Whom a node's vote elected, by voter and term.
     pub counted: BTreeMap<(u8, u8), BTreeSet<usize>>,
     /// Committed entries by index from 0, and the first term in which they were.
     pub acknowledged: BTreeMap<usize, BTreeSet<(Logged, u8)>>,
@@ -128,7 +128,7 @@ impl World {
                     term: 1,
                     voted: Some(0),
                     log: Vec::new(),
-                    known: BTreeMap::new(),
+                    known: (0..bounds.nodes).map(|node| (node, 1)).collect(),
                 },
                 role,
                 standing: Standing::Steady(Floor::default()),
@@ -151,7 +151,7 @@ impl World {
         self.leaders.values().all(|elected| elected.len() <= 1)
     }
 
-    /// No node's votes were counted for two candidates in one term.
+    /// No node's votes elected two candidates in one term.
     pub fn votes_are_single(&self) -> bool {
         self.counted.values().all(|counted| counted.len() <= 1)
     }
@@ -295,8 +295,6 @@ impl World {
         process.disk.term += 1;
         process.disk.voted = Some(process.node);
         process.role = Role::Candidate(BTreeSet::from([process.node]));
-        let (voter, term) = (process.node, process.disk.term);
-        self.count(voter, term, number);
         Some(())
     }
 
@@ -398,26 +396,26 @@ impl World {
                 term,
                 to,
             } => {
-                let Some(candidate) = self.process(to) else {
-                    return Some(());
-                };
+                let candidate = self.process(to)?;
                 let heard = candidate.hear(voter, epoch) || !fence;
                 let Role::Candidate(votes) = &mut candidate.role else {
-                    return Some(());
+                    return None;
                 };
                 if !heard || candidate.disk.term != term {
-                    return Some(());
+                    return None;
                 }
                 votes.insert(voter);
-                let elected = votes.len() >= majority;
-                if elected {
+                if votes.len() >= majority {
+                    let votes = votes.clone();
                     candidate.role = Role::Leader {
                         acked: BTreeMap::new(),
                         committed: 0,
                     };
                     self.leaders.entry(term).or_default().insert(to);
+                    for voter in votes {
+                        self.count(voter, term, to);
+                    }
                 }
-                self.count(voter, term, to);
             }
             Message::Ack {
                 follower,
@@ -426,15 +424,13 @@ impl World {
                 upto,
                 to,
             } => {
-                let Some(leader) = self.process(to) else {
-                    return Some(());
-                };
+                let leader = self.process(to)?;
                 let heard = leader.hear(follower, epoch) || !fence;
                 let Role::Leader { acked, .. } = &mut leader.role else {
-                    return Some(());
+                    return None;
                 };
                 if !heard || leader.disk.term != term {
-                    return Some(());
+                    return None;
                 }
                 let known = acked.entry(follower).or_default();
                 *known = (*known).max(upto);
@@ -527,10 +523,10 @@ impl World {
         let Standing::Returning { heard, .. } = &mut asker.standing else {
             return None;
         };
-        if heard.iter().any(|by| by.node == testimony.node) {
-            return None;
+        match heard.iter_mut().find(|by| by.node == testimony.node) {
+            Some(before) => before.renew(testimony),
+            None => heard.push(testimony),
         }
-        heard.push(testimony);
         heard.sort_by_key(|by| by.node);
         Some(())
     }
