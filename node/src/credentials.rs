@@ -14,7 +14,8 @@ use anyhow::{Context as _, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use nautilus_attest_protocol::{
-    EvidencePolicy, TeeKind, credential_report_data, verify_for_relying_party,
+    Claims, EvidencePolicy, Refused, ReportData, TeeKind, credential_report_data,
+    verify_for_relying_party,
 };
 use nautilus_attest_tee::{SimulatedVerifier, measure_running_binary};
 use reqwest::Method;
@@ -55,6 +56,17 @@ impl Judge {
         Ok(Self { policy, verifier })
     }
 
+    /// The claims of evidence that is genuine, over `expected`, and good enough as of a
+    /// moment in milliseconds since 1970.
+    pub(crate) fn evidence(
+        &self,
+        encoded: &[u8],
+        expected: &ReportData,
+        now_ms: u64,
+    ) -> Result<Claims, Refused> {
+        verify_for_relying_party(encoded, expected, &self.verifier, &self.policy, now_ms)
+    }
+
     fn judge(&self, nonce: &[u8], answer: &Answer) -> anyhow::Result<()> {
         let authority = single_certificate(&answer.ca)?;
         let certificate = single_certificate(&answer.certificate)?;
@@ -67,7 +79,7 @@ impl Judge {
             .context("the evidence is not base64")?;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
         let now_ms = u64::try_from(now_ms)?;
-        verify_for_relying_party(&evidence, &expected, &self.verifier, &self.policy, now_ms)?;
+        self.evidence(&evidence, &expected, now_ms)?;
         Ok(())
     }
 }

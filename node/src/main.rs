@@ -16,6 +16,7 @@ mod kubeconfig;
 mod migrate;
 mod node;
 mod proxy;
+mod receipt;
 mod simulated;
 mod telemetry;
 mod up;

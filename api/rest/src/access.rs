@@ -31,6 +31,7 @@ pub(crate) fn authorize(
         | Route::Status
         | Route::Certificates
         | Route::Members(_)
+        | Route::Receipts(_)
         | Route::MethodNotAllowed
         | Route::NotFound => false,
     };

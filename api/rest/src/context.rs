@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nautilus_machine::{Cluster, Kv, NodeId};
+use futures_util::future::BoxFuture;
+use nautilus_machine::{Cluster, Kv, Ledger, LedgerHead, NodeId};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::authority::Authority;
+use crate::receipts::SignedRoot;
 
 /// Makes this node's evidence over 64 bytes of report data.
 pub type EvidenceSource = Arc<dyn Fn([u8; 64]) -> Result<Vec<u8>, String> + Send + Sync>;
@@ -19,6 +21,9 @@ pub type CredentialReportData = Arc<dyn Fn(&[u8], &[u8], &[u8]) -> [u8; 64] + Se
 /// Hex digest of the evidence this node last verified of a member (or made, for
 /// itself); `None` when it has not seen any.
 pub type EvidenceDigest = Arc<dyn Fn(NodeId) -> Option<String> + Send + Sync>;
+/// Signs a root of the ledger with this node's attested key.
+pub type RootSigner =
+    Arc<dyn Fn(LedgerHead) -> BoxFuture<'static, Result<SignedRoot, String>> + Send + Sync>;
 /// The text of `/metrics`.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 
@@ -39,6 +44,10 @@ pub struct NodeFacts {
     pub credential_report_data: CredentialReportData,
     /// See [`EvidenceDigest`].
     pub evidence_digest: EvidenceDigest,
+    /// Proofs of changes.
+    pub ledger: Arc<dyn Ledger>,
+    /// See [`RootSigner`].
+    pub sign_root: RootSigner,
     /// See [`MetricsText`].
     pub metrics_text: MetricsText,
 }

@@ -1,7 +1,9 @@
 //! What goes wrong below the face, as the client hears it: the one place where
 //! errors of the store become Kubernetes `Status` objects.
 
-use nautilus_machine::{BarrierError, ClusterError, ProposeError, RangeError, Refusal, WatchError};
+use nautilus_machine::{
+    BarrierError, ClusterError, LedgerError, ProposeError, RangeError, Refusal, WatchError,
+};
 use nautilus_machinery::status::ApiError;
 use serde_json::{Value, json};
 
@@ -67,6 +69,23 @@ impl From<RangeError> for Failure {
             .into(),
             RangeError::FutureRevision { current } => too_large_version(current).into(),
             RangeError::Storage(_) => ApiError::internal(error.to_string()).into(),
+        }
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        let text = error.to_string();
+        match error {
+            LedgerError::Compacted { .. } => ApiError::expired(text).into(),
+            LedgerError::FutureRevision { .. }
+            | LedgerError::FutureSize { .. }
+            | LedgerError::NoSuchKey { .. } => ApiError::path_not_found().with_message(text).into(),
+            LedgerError::Ambiguous { .. } | LedgerError::Order { .. } => {
+                ApiError::bad_request(text).into()
+            }
+            LedgerError::Unavailable(_) => ApiError::unavailable(text, RETRY_AFTER_SECONDS).into(),
+            LedgerError::Storage(_) => ApiError::internal(text).into(),
         }
     }
 }

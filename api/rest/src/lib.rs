@@ -25,6 +25,7 @@ pub mod operators;
 mod options;
 mod own;
 mod patching;
+pub mod receipts;
 mod resources;
 mod respond;
 mod route;
@@ -39,7 +40,7 @@ mod watch;
 pub use authority::{Authority, AuthorityError};
 pub use context::{
     CredentialReportData, EvidenceDigest, EvidenceSource, MetricsText, NodeFacts, RequestLimits,
-    RestContext,
+    RestContext, RootSigner,
 };
 pub use controllers::{ControllerError, ensure_defaults, run_controllers};
 pub use operators::{Operator, OperatorError, pin_operators};

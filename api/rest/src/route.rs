@@ -86,6 +86,13 @@ pub(crate) enum MemberRequest {
     Remove(u64),
 }
 
+/// The quorum's own requests about receipts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReceiptRequest {
+    Receipt,
+    Consistency,
+}
+
 /// What is asked.
 #[derive(Clone)]
 pub(crate) enum Route {
@@ -118,6 +125,7 @@ pub(crate) enum Route {
     Leader,
     Status,
     Members(MemberRequest),
+    Receipts(ReceiptRequest),
     Resource(ResourceRequest),
     /// A path that is served, with a method that is not.
     MethodNotAllowed,
@@ -186,6 +194,8 @@ impl Route {
                 MemberRequest::Promote(_) => "/nautilus/v1/members/{id}/promote",
                 MemberRequest::Transfer(_) => "/nautilus/v1/members/{id}/transfer",
             },
+            Self::Receipts(ReceiptRequest::Receipt) => "/nautilus/v1/receipt",
+            Self::Receipts(ReceiptRequest::Consistency) => "/nautilus/v1/receipt/consistency",
             Self::Resource(request) => return Some(request.template().into()),
             Self::MethodNotAllowed | Self::NotFound => return None,
         };
@@ -261,6 +271,10 @@ fn own(method: &Method, rest: &[&str]) -> Route {
         (&Method::POST, ["certificates"]) => Some(Route::Certificates),
         (&Method::GET, ["leader"]) => Some(Route::Leader),
         (&Method::GET, ["status"]) => Some(Route::Status),
+        (&Method::GET, ["receipt"]) => Some(Route::Receipts(ReceiptRequest::Receipt)),
+        (&Method::GET, ["receipt", "consistency"]) => {
+            Some(Route::Receipts(ReceiptRequest::Consistency))
+        }
         (&Method::GET, ["members"]) => Some(Route::Members(MemberRequest::List)),
         (&Method::POST, ["members"]) => Some(Route::Members(MemberRequest::Add)),
         (&Method::DELETE, ["members", text]) => {
@@ -272,9 +286,11 @@ fn own(method: &Method, rest: &[&str]) -> Route {
         (&Method::POST, ["members", text, "transfer"]) => {
             id(text).map(|id| Route::Members(MemberRequest::Transfer(id)))
         }
-        (_, ["credentials" | "certificates" | "leader" | "status" | "members"]) => {
-            Some(Route::MethodNotAllowed)
-        }
+        (
+            _,
+            ["credentials" | "certificates" | "leader" | "status" | "members" | "receipt"]
+            | ["receipt", "consistency"],
+        ) => Some(Route::MethodNotAllowed),
         _ => None,
     };
     found.unwrap_or(Route::NotFound)

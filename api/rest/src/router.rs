@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::negotiate::{Format, negotiate};
 use crate::resources::Call;
 use crate::route::{self, Route};
-use crate::{access, documents, health, ids, own, respond, trace};
+use crate::{access, documents, health, ids, own, receipts, respond, trace};
 
 /// The leader's id, on every answer while one is known.
 pub const LEADER_ID_HEADER: HeaderName = HeaderName::from_static("x-nautilus-leader-id");
@@ -311,6 +311,7 @@ async fn handle(
         Route::Certificates => own::certificates(&context, request).await,
         Route::Leader => own::leader(&context, &request, watch),
         Route::Status => own::status(&context),
+        Route::Receipts(asked) => receipts::answer(&context, asked, request.uri()).await,
         Route::Members(asked) => own::members(&context, asked, request).await,
         Route::Resource(asked) => {
             Call {

@@ -25,6 +25,7 @@ const CHANNEL_LABEL: &[u8] = b"nautilus channel evidence v1";
 const CREDENTIAL_LABEL: &[u8] = b"nautilus credential evidence v1";
 const KEY_RELEASE_LABEL: &[u8] = b"nautilus key release evidence v1";
 const ATTESTATION_LABEL: &[u8] = b"nautilus attestation evidence v1";
+const LEDGER_LABEL: &[u8] = b"nautilus ledger key evidence v1";
 
 /// IANA "Named Information" number of SHA-512.
 const SHA_512_ALGORITHM: u64 = 8;
@@ -112,6 +113,15 @@ pub fn attestation_report_data(nonce: &[u8], serving_spki: &[u8]) -> ReportData 
 /// is to be encrypted to, and what it is for.
 pub fn key_release_report_data(public_key: &[u8], label: &str) -> ReportData {
     hash_fields(KEY_RELEASE_LABEL, &[public_key, label.as_bytes()])
+}
+
+/// What evidence signs that vouches for the key with which a node signs roots of the
+/// quorum's ledger: the DER of its SubjectPublicKeyInfo, the quorum's name, the node's id.
+pub fn ledger_report_data(spki: &[u8], cluster_id: &str, node_id: u64) -> ReportData {
+    hash_fields(
+        LEDGER_LABEL,
+        &[spki, cluster_id.as_bytes(), &node_id.to_be_bytes()],
+    )
 }
 
 /// Checks that a nonce is there and not longer than [`MAX_NONCE_BYTES`].

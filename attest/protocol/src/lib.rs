@@ -27,7 +27,9 @@ mod port;
 mod refused;
 pub mod restart;
 
-pub use binding::{ReportData, attestation_report_data, credential_report_data};
+pub use binding::{
+    ReportData, attestation_report_data, credential_report_data, ledger_report_data,
+};
 pub use evidence::{
     CMW_INDICATOR_EVIDENCE, Claims, EVIDENCE_EXTENSION_OID, Evidence, INTEL_QUOTE_CBOR_TAG,
     MAX_EVIDENCE_BYTES, MAX_MEASUREMENT_BYTES, Measurement, MeasurementError, SIMULATED_CBOR_TAG,

@@ -7,6 +7,7 @@ mod import;
 mod kubeconfig;
 mod member;
 mod proxy;
+mod receipt;
 mod snapshot;
 pub(crate) mod status;
 mod target;
@@ -125,6 +126,9 @@ enum Command {
     /// Save, examine and restore snapshots
     #[command(after_help = snapshot::EXAMPLES)]
     Snapshot(snapshot::SnapshotArgs),
+    /// Prove that the quorum accepted a change, and check such proofs
+    #[command(after_help = receipt::EXAMPLES)]
+    Receipt(receipt::ReceiptArgs),
     /// Run one node
     #[command(after_help = node::EXAMPLES)]
     Node(Box<node::NodeArgs>),
@@ -198,6 +202,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Import(arguments) => runtime()?.block_on(import::run(&global, arguments)),
         Command::Export(arguments) => runtime()?.block_on(export::run(&global, arguments)),
         Command::Snapshot(arguments) => runtime()?.block_on(snapshot::run(&global, arguments)),
+        Command::Receipt(arguments) => runtime()?.block_on(receipt::run(&global, arguments)),
         Command::Bench(arguments) => runtime()?.block_on(bench::run(&global, arguments)),
     }
 }

@@ -29,6 +29,7 @@ use x509_parser::prelude::FromDer as _;
 use super::{Node, authority};
 use crate::config::{Bootstrap, NodeConfig};
 use crate::exit::Failure;
+use crate::receipt::sign::RootSigner;
 
 /// Names every serving certificate covers, so that a client may come through the
 /// stable endpoint, a loopback address or a Service.
@@ -244,6 +245,10 @@ fn facts(node: &Node, config: &NodeConfig, metrics: &PrometheusHandle) -> NodeFa
     let identity = Arc::clone(&node.identity);
     let transport = Arc::clone(&node.transport);
     let metrics = metrics.clone();
+    let quoter = Arc::clone(&node.identity);
+    let evidence = Arc::new(move |report_data: &[u8; 64]| quoter.evidence(report_data));
+    let signer = RootSigner::new(&config.cluster_id, config.node_id, evidence);
+    let signer = Arc::new(signer);
     NodeFacts {
         cluster: config.cluster_id.clone(),
         api_address: format!("https://{}", config.api.advertise),
@@ -252,6 +257,11 @@ fn facts(node: &Node, config: &NodeConfig, metrics: &PrometheusHandle) -> NodeFa
         evidence: Arc::new(move |report_data| identity.evidence(&report_data)),
         credential_report_data: Arc::new(credential_report_data),
         evidence_digest: Arc::new(move |node_id| transport.evidence_digest(node_id)),
+        ledger: node.consensus.ledger(),
+        sign_root: Arc::new(move |head| {
+            let signer = Arc::clone(&signer);
+            Box::pin(async move { signer.sign(head).await })
+        }),
         metrics_text: Arc::new(move || metrics.render()),
     }
 }

@@ -26,6 +26,7 @@ mod intake;
 mod join;
 mod kv;
 mod leases;
+mod ledger;
 mod lessor;
 mod link;
 mod log;

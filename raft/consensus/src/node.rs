@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use nautilus_machine::{
-    Cluster, Kv, LeaderChannel, LeaderHandler, Leadership, Leases, Maintenance, NodeId,
+    Cluster, Kv, LeaderChannel, LeaderHandler, Leadership, Leases, Ledger, Maintenance, NodeId,
 };
 use nautilus_store::{Envelope, Keyring, Store};
 use openraft::async_runtime::WatchReceiver;
@@ -28,6 +28,7 @@ use crate::hub::Hub;
 use crate::intake::Intake;
 use crate::kv::KvPort;
 use crate::leases::LeasesPort;
+use crate::ledger::LedgerPort;
 use crate::lessor::Lessor;
 use crate::link::Links;
 use crate::log::{Wal, WalOptions, WriteFault};
@@ -202,6 +203,11 @@ impl Consensus {
     /// The upkeep of this node's store.
     pub fn maintenance(&self) -> Arc<dyn Maintenance> {
         Arc::new(MaintenancePort(Arc::clone(&self.core)))
+    }
+
+    /// Proofs of changes.
+    pub fn ledger(&self) -> Arc<dyn Ledger> {
+        Arc::new(LedgerPort(Arc::clone(&self.core)))
     }
 
     /// Messages to the leader's memory.

@@ -20,6 +20,7 @@
 //! - A checkpoint helps only while no compaction has passed its revision, so that no row
 //!   written since has been removed. What was removed of the older rows is known by
 //!   their number, because they go in a fixed order.
+//! - The ledger's edge is read from the machine's own row and the tiles, a few rows.
 
 use std::iter::Peekable;
 use std::ops::ControlFlow;
@@ -30,6 +31,7 @@ use crate::digest::DigestKey;
 use crate::encoding::{CountersRow, Place, decode_counters, encode_counters};
 use crate::index::build::Builder;
 use crate::index::{KeyIndex, Life, Newest, Swept};
+use crate::ledger::tiles::Ledger;
 use crate::machine::{Machine, MachineError};
 use crate::restore::{Versions, another_sum, attach_leases, read_counters, restore_leases};
 use crate::rows::Rows;
@@ -39,7 +41,7 @@ use crate::varint;
 /// Bytes after which a piece ends; the last key in it may go beyond.
 pub const CHECKPOINT_PIECE_BYTES: usize = 256 << 10;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEAD: u8 = 1;
 const KEYS: u8 = 2;
 const LINKS: u8 = 3;
@@ -364,7 +366,8 @@ impl CheckpointReader {
         sweep(&mut index, removed, now.compacted)?;
         let mut leases = restore_leases(&key, rows, &now)?;
         attach_leases(&index, &mut leases)?;
-        Ok(Machine::from_parts(key, index, leases, &now))
+        let ledger = Ledger::restore(&now.ledger, rows).map_err(MachineError::from)?;
+        Ok(Machine::from_parts(key, index, leases, ledger, &now))
     }
 }
 

@@ -82,13 +82,14 @@ impl Machine {
         };
         let row = sight.get(Space::Revision, &place.row_key())?;
         let row = row.ok_or_else(|| missing(place))?;
+        let version = decode_change(place, &row)?;
         if let Swept::Tombstone(place) = swept {
-            match decode_change(place, &row)?.change {
+            match version.change {
                 Change::Tombstone(key) => self.index_mut().forget(&key, place),
                 Change::Put(_) => return Err(not_a_tombstone(place)),
             }
         }
-        self.delete_version(place, &row, batch);
+        self.delete_version(place, &row, version.stamp.leaf, rows, batch)?;
         Ok(row.len())
     }
 }

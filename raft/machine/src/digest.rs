@@ -20,6 +20,7 @@
 
 use aws_lc_rs::hmac;
 
+use crate::encoding::Place;
 use crate::rows::Space;
 use crate::types::Digest;
 
@@ -44,13 +45,29 @@ impl DigestKey {
         RowTerm(to_array(context.sign().as_ref()))
     }
 
-    /// The digest of a whole state: the rows' sums and the counters that are part of it.
-    pub(crate) fn state(&self, sums: [&RowSum; 2], counters: &[u64]) -> Digest {
+    /// What hides the change at a place in its leaf of the ledger: given out with that
+    /// leaf, and telling nothing of any other.
+    pub(crate) fn blinding(&self, place: Place) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.0);
-        context.update(b"nautilus state v2");
+        context.update(b"nautilus leaf blinding v1");
+        context.update(&place.row_key());
+        to_array(context.sign().as_ref())
+    }
+
+    /// The digest of a whole state: the rows' sums, the
+    /// ledger's root and the counters that are part of it.
+    pub(crate) fn state(
+        &self,
+        sums: [&RowSum; 3],
+        ledger_root: &[u8; 32],
+        counters: &[u64],
+    ) -> Digest {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(b"nautilus state v3");
         for sum in sums {
             context.update(&sum.to_bytes());
         }
+        context.update(ledger_root);
         for counter in counters {
             context.update(&counter.to_be_bytes());
         }
@@ -143,8 +160,8 @@ mod tests {
     #[test]
     fn another_key_gives_another_digest() {
         let sum = RowSum::default();
-        let one = DigestKey::new(&[1; 32]).state([&sum, &sum], &[1]);
-        let two = DigestKey::new(&[2; 32]).state([&sum, &sum], &[1]);
+        let one = DigestKey::new(&[1; 32]).state([&sum; 3], &[0; 32], &[1]);
+        let two = DigestKey::new(&[2; 32]).state([&sum; 3], &[0; 32], &[1]);
         assert_ne!(one, two);
     }
 }

@@ -3,14 +3,18 @@
 //!
 //! | space | key | value |
 //! |---|---|---|
-//! | Revision | revision u64 BE ‖ sub u32 BE | version byte, flags, and for a put create revision, version, lease (u64 BE each), key length u32 BE, key, value; for a tombstone key length, key |
+//! | Revision | revision u64 BE ‖ sub u32 BE | version byte, flags, leaf u64 BE, term u64 BE, log index u64 BE, and for a put create revision, version, lease (u64 BE each), key length u32 BE, key, value; for a tombstone key length, key |
 //! | Lease | id u64 BE | version byte, ttl ms u64 BE |
 //! | Meta `machine` | | version byte, counters (postcard) |
+//! | Ledger | level u8 ‖ number u64 BE | see [`crate::ledger`] |
+//!
+//! Nothing of an older version is read: no version of this program was released with it.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::RowSum;
+use crate::ledger::tiles::LedgerNote;
 use crate::machine::Sums;
 use crate::rows::{RowError, Space};
 use crate::types::{Digest, KeyValue, LeaseId, LogPosition, Revision, UnixMillis};
@@ -18,17 +22,20 @@ use crate::types::{Digest, KeyValue, LeaseId, LogPosition, Revision, UnixMillis}
 /// The key of the machine's own row in [`Space::Meta`].
 pub const MACHINE_ROW: &[u8] = b"machine";
 
-const ROW_VERSION: u8 = 1;
+const ROW_VERSION: u8 = 2;
 const LEASE_VERSION: u8 = 2;
-const COUNTERS_VERSION: u8 = 2;
+const COUNTERS_VERSION: u8 = 3;
 const FLAG_TOMBSTONE: u8 = 1;
 /// Set on the last change of its revision, so that a row missing at the end of a
 /// revision is noticed.
 const FLAG_LAST: u8 = 2;
-const PUT_HEAD_BYTES: usize = 2 + 8 + 8 + 8 + 4;
-const TOMBSTONE_HEAD_BYTES: usize = 2 + 4;
+/// Set on what was taken over from another store.
+const FLAG_LOADED: u8 = 4;
+const STAMP_BYTES: usize = 2 + 8 + 8 + 8;
+const PUT_HEAD_BYTES: usize = STAMP_BYTES + 8 + 8 + 8 + 4;
+const TOMBSTONE_HEAD_BYTES: usize = STAMP_BYTES + 4;
 /// About what the machine's own row takes.
-const COUNTERS_BYTES: usize = 256;
+const COUNTERS_BYTES: usize = 1024;
 
 /// The place of a change. What stands at a place never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,7 +78,20 @@ impl Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VersionRow {
     pub(crate) change: Change,
+    pub(crate) stamp: Stamp,
+}
+
+/// How a change came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// The index of its leaf in the ledger.
+    pub(crate) leaf: u64,
+    /// The entry that made it.
+    pub(crate) log: LogPosition,
+    /// It is the last of its revision.
     pub(crate) last: bool,
+    /// It was taken over from another store.
+    pub(crate) loaded: bool,
 }
 
 /// What a version row says.
@@ -90,13 +110,33 @@ impl Change {
     }
 }
 
-pub(crate) fn encode_change(change: &Change, last: bool) -> Bytes {
-    let last = if last { FLAG_LAST } else { 0 };
+impl Stamp {
+    /// Of a change that an entry makes; its leaf is yet to be appended.
+    pub(crate) fn new(log: LogPosition, last: bool) -> Self {
+        Self {
+            leaf: 0,
+            log,
+            last,
+            loaded: false,
+        }
+    }
+
+    fn put_into(self, row: &mut BytesMut, tombstone: u8) {
+        let last = if self.last { FLAG_LAST } else { 0 };
+        let loaded = if self.loaded { FLAG_LOADED } else { 0 };
+        row.put_u8(ROW_VERSION);
+        row.put_u8(last | loaded | tombstone);
+        row.put_u64(self.leaf);
+        row.put_u64(self.log.term);
+        row.put_u64(self.log.index);
+    }
+}
+
+pub(crate) fn encode_change(change: &Change, stamp: Stamp) -> Bytes {
     match change {
         Change::Put(kv) => {
             let mut row = BytesMut::with_capacity(PUT_HEAD_BYTES + kv.key.len() + kv.value.len());
-            row.put_u8(ROW_VERSION);
-            row.put_u8(last);
+            stamp.put_into(&mut row, 0);
             row.put_u64(kv.create_revision);
             row.put_u64(kv.version);
             row.put_i64(kv.lease.map_or(0, |lease| lease.0));
@@ -107,8 +147,7 @@ pub(crate) fn encode_change(change: &Change, last: bool) -> Bytes {
         }
         Change::Tombstone(key) => {
             let mut row = BytesMut::with_capacity(TOMBSTONE_HEAD_BYTES + key.len());
-            row.put_u8(ROW_VERSION);
-            row.put_u8(last | FLAG_TOMBSTONE);
+            stamp.put_into(&mut row, FLAG_TOMBSTONE);
             row.put_u32(length(key));
             row.put_slice(key);
             row.freeze()
@@ -126,13 +165,21 @@ pub(crate) fn decode_change(place: Place, row: &Bytes) -> Result<VersionRow, Row
         return Err(broken(&unknown_version(version, ROW_VERSION)));
     }
     let flags = reader.u8().ok_or_else(short)?;
-    let last = flags & FLAG_LAST != 0;
+    let leaf = reader.u64().ok_or_else(short)?;
+    let term = reader.u64().ok_or_else(short)?;
+    let index = reader.u64().ok_or_else(short)?;
+    let stamp = Stamp {
+        leaf,
+        log: LogPosition { term, index },
+        last: flags & FLAG_LAST != 0,
+        loaded: flags & FLAG_LOADED != 0,
+    };
     if flags & FLAG_TOMBSTONE != 0 {
         let key_bytes = reader.u32().ok_or_else(short)?;
         let key = reader.take(key_bytes).ok_or_else(short)?;
         return Ok(VersionRow {
             change: Change::Tombstone(key),
-            last,
+            stamp,
         });
     }
     let create_revision = reader.u64().ok_or_else(short)?;
@@ -151,7 +198,7 @@ pub(crate) fn decode_change(place: Place, row: &Bytes) -> Result<VersionRow, Row
             version: put_version,
             lease: (lease != 0).then_some(LeaseId(lease)),
         }),
-        last,
+        stamp,
     })
 }
 
@@ -196,6 +243,7 @@ pub(crate) struct CountersRow {
     pub(crate) version_sum: [u8; 32],
     pub(crate) lease_sum: [u8; 32],
     pub(crate) written_sum: [u8; 32],
+    pub(crate) ledger: LedgerNote,
 }
 
 impl CountersRow {

@@ -9,6 +9,7 @@
 //!   and [`Digest`] on every replica.
 //! - A revision is given once, to one entry, and grows by exactly one for every
 //!   entry that changes the key space.
+//! - The same entries give the same ledger, whose root commits to every change.
 
 mod checkpoint;
 pub mod command;
@@ -19,6 +20,7 @@ pub mod event;
 mod hash;
 mod index;
 mod lease;
+mod ledger;
 mod load;
 mod locate;
 mod machine;
@@ -47,6 +49,12 @@ pub use encoding::{MACHINE_ROW, Place};
 pub use event::{Event, EventKind, WatchedEvent};
 pub use hash::KvHashScan;
 pub use lease::LeaseView;
+pub use ledger::hash::TreeHash;
+pub use ledger::leaf::{Leaf, LeafKind};
+pub use ledger::prove::{Committed, LedgerView};
+pub use ledger::receipt::{Consistency, LedgerError, LedgerHead, Receipt};
+pub use ledger::root::RootStatement;
+pub use ledger::verify::{PROOF_HASHES_MAX, verify_consistency, verify_inclusion};
 pub use load::LOAD_ITEMS_MAX;
 pub use locate::{Located, ReadPut};
 pub use machine::{Machine, MachineError};
@@ -54,16 +62,17 @@ pub use memory::MemoryRows;
 pub use outcome::{Applied, Outcome, Refusal, TxnOutcome};
 pub use port::{
     BarrierError, CallError, Cluster, ClusterError, Kv, KvHash, LeaderChannel, LeaderHandler,
-    Leadership, LeaseError, LeaseTimes, Leases, Maintenance, MaintenanceError, Member, MemberRole,
-    NewMember, NodeStatus, ProposeError, RangeError, SnapshotStream, StoreSizes, WatchError,
-    WatchGroup, WatchMessage, WatchRequest, Watcher,
+    Leadership, LeaseError, LeaseTimes, Leases, Ledger, Maintenance, MaintenanceError, Member,
+    MemberRole, NewMember, NodeStatus, ProposeError, RangeError, SnapshotStream, StoreSizes,
+    WatchError, WatchGroup, WatchMessage, WatchRequest, Watcher,
 };
 pub use read::{HISTORY_ROWS_MAX, History, HistoryScan, read_version};
 pub use rows::{RowBatch, RowError, Rows, Space};
 pub use txn::TXN_DEPTH_MAX;
 pub use types::{
-    Digest, KeyRange, KeyValue, LeaseId, LogPosition, NodeId, RESERVED_END, RESERVED_PREFIX,
-    RangeEnd, RangeRequest, RangeResponse, Revision, UnixMillis, is_reserved,
+    Digest, KeyRange, KeyValue, LeaseId, LogPosition, NodeId, OBJECTS_PREFIX, RESERVED_END,
+    RESERVED_PREFIX, RangeEnd, RangeRequest, RangeResponse, Revision, UnixMillis, is_clients,
+    is_reserved,
 };
 #[cfg(feature = "solo")]
 pub use watching::SingleWatches;

@@ -18,13 +18,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::encoding::{Change, Place};
+use crate::encoding::{Change, Place, Stamp};
 use crate::index::Life;
 use crate::machine::{Machine, MachineError};
 use crate::outcome::{Outcome, Refusal};
 use crate::read::Sight;
 use crate::rows::{RowBatch, RowError, Rows, Space};
-use crate::types::{KeyValue, LeaseId, Revision};
+use crate::types::{KeyValue, LeaseId, LogPosition, Revision};
 
 /// Keys and leases that one piece has at most.
 pub const LOAD_ITEMS_MAX: usize = 100_000;
@@ -32,15 +32,22 @@ pub const LOAD_ITEMS_MAX: usize = 100_000;
 /// The key whose deletion ends the last revision of a load.
 const LOADED_MARK: &[u8] = b"/nautilus/loaded";
 
+/// What one [`crate::Command::Load`] brings.
+pub(crate) struct Piece<'a> {
+    pub(crate) kvs: &'a [KeyValue],
+    pub(crate) leases: &'a [(LeaseId, u64)],
+    pub(crate) last: Option<Revision>,
+}
+
 impl Machine {
     pub(crate) fn load(
         &mut self,
-        kvs: &[KeyValue],
-        leases: &[(LeaseId, u64)],
-        last: Option<Revision>,
+        log: LogPosition,
+        piece: Piece<'_>,
         rows: &dyn Rows,
         batch: &mut RowBatch,
     ) -> Result<Outcome, MachineError> {
+        let Piece { kvs, leases, last } = piece;
         let is_empty = self.revision() == 1 && self.leases().len() == 0;
         if !self.is_loading() && !is_empty {
             return Ok(Outcome::Refused(Refusal::NotEmpty {
@@ -67,12 +74,12 @@ impl Machine {
                 revision: kv.mod_revision,
                 sub,
             };
-            self.load_version(kv, place, batch);
+            self.load_version(kv, place, log, batch);
         }
         self.set_loading(None);
         if let Some(revision) = last {
             let sub = subs.next(revision, rows, batch)?;
-            self.end_load(Place { revision, sub }, batch);
+            self.end_load(Place { revision, sub }, log, batch);
         }
         Ok(Outcome::Done)
     }
@@ -148,7 +155,13 @@ impl Machine {
         Ok(seen)
     }
 
-    fn load_version(&mut self, kv: &KeyValue, place: Place, batch: &mut RowBatch) {
+    fn load_version(
+        &mut self,
+        kv: &KeyValue,
+        place: Place,
+        log: LogPosition,
+        batch: &mut RowBatch,
+    ) {
         let life = Life {
             create_revision: kv.create_revision,
             version: kv.version,
@@ -157,15 +170,18 @@ impl Machine {
         let before = self.index_mut().put(&kv.key, place, |_| life);
         assert!(before.is_none(), "a key was loaded twice");
         self.leases_mut().attach(&kv.key, None, kv.lease);
-        self.write_version(place, &Change::Put(kv.clone()), false, batch);
+        let mut stamp = Stamp::new(log, false);
+        stamp.loaded = true;
+        self.write_version(place, &Change::Put(kv.clone()), stamp, batch);
     }
 
-    fn end_load(&mut self, place: Place, batch: &mut RowBatch) {
+    fn end_load(&mut self, place: Place, log: LogPosition, batch: &mut RowBatch) {
         let mark = Bytes::from_static(LOADED_MARK);
         self.set_loading(Some(place.revision));
         let before = self.index_mut().delete(&mark, place);
         assert!(before.is_none(), "the mark of a load was loaded");
-        self.write_version(place, &Change::Tombstone(mark), true, batch);
+        let stamp = Stamp::new(log, true);
+        self.write_version(place, &Change::Tombstone(mark), stamp, batch);
     }
 }
 

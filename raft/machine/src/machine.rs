@@ -10,11 +10,14 @@
 use crate::command::{Command, Entry};
 use crate::digest::{DigestKey, RowSum};
 use crate::encoding::{
-    Change, CountersRow, MACHINE_ROW, Place, encode_change, encode_counters, encode_lease,
+    Change, CountersRow, MACHINE_ROW, Place, Stamp, encode_change, encode_counters, encode_lease,
     lease_row_key,
 };
 use crate::index::KeyIndex;
 use crate::lease::{LeaseView, Leases};
+use crate::ledger::prove::{LedgerView, leaf_of};
+use crate::ledger::tiles::Ledger;
+use crate::load::Piece;
 use crate::locate::Located;
 use crate::outcome::{Applied, Outcome, Refusal};
 use crate::port::RangeError;
@@ -57,6 +60,7 @@ pub struct Machine {
     /// A restore is under way: nothing else is written.
     loading: bool,
     sums: Sums,
+    ledger: Ledger,
 }
 
 /// The sums of the rows' terms.
@@ -86,6 +90,7 @@ impl Machine {
             version_rows: 0,
             loading: false,
             sums: Sums::default(),
+            ledger: Ledger::default(),
         }
     }
 
@@ -99,7 +104,7 @@ impl Machine {
         self.compacted
     }
 
-    /// The digest of keys, versions and leases; the time, the position and the
+    /// The digest of keys, versions, leases and the ledger; the time, the position and the
     /// checkpoint's note are not part of it.
     pub fn digest(&self) -> Digest {
         let counters = [
@@ -108,9 +113,17 @@ impl Machine {
             u64::from(self.loading),
             self.version_rows,
             self.leases.len(),
+            self.ledger.size(),
         ];
-        let sums = [&self.sums.versions, &self.sums.leases];
-        self.key.state(sums, &counters)
+        let sums = [&self.sums.versions, &self.sums.leases, self.ledger.sum()];
+        self.key.state(sums, &self.ledger.root(), &counters)
+    }
+
+    /// The ledger as it is now, to make proofs of it with the rows.
+    pub fn ledger(&self) -> LedgerView {
+        let term = self.applied.map_or(0, |applied| applied.term);
+        let (revision, compacted) = (self.revision, self.compacted);
+        LedgerView::of(&self.ledger, self.key.clone(), term, revision, compacted)
     }
 
     /// The last checkpoint: where, and the digest there.
@@ -227,22 +240,27 @@ impl Machine {
             return quiet(Outcome::Refused(Refusal::Loading));
         }
         match command {
-            Command::Txn(txn) => self.run_txn(txn, rows, batch),
+            Command::Txn(txn) => self.run_txn(position, txn, rows, batch),
             Command::LeaseGrant { id, ttl_ms } => quiet(self.grant(*id, *ttl_ms, batch)),
             Command::LeaseRevoke { id } => {
                 if self.leases.get(*id).is_none() {
                     return quiet(Outcome::Refused(Refusal::LeaseNotFound));
                 }
-                self.end_leases(&[*id], rows, batch)
+                self.end_leases(position, &[*id], rows, batch)
             }
-            Command::ExpireLeases { ids } => self.end_leases(ids, rows, batch),
+            Command::ExpireLeases { ids } => self.end_leases(position, ids, rows, batch),
             Command::Compact { revision } => quiet(self.compact(*revision, rows, batch)?),
             Command::CompactStep => {
                 self.sweep(rows, batch)?;
                 quiet(Outcome::Done)
             }
             Command::Load { kvs, leases, last } => {
-                quiet(self.load(kvs, leases, *last, rows, batch)?)
+                let piece = Piece {
+                    kvs,
+                    leases,
+                    last: *last,
+                };
+                quiet(self.load(position, piece, rows, batch)?)
             }
             Command::Checkpoint { .. } => {
                 let digest = self.digest();
@@ -254,6 +272,7 @@ impl Machine {
 
     fn run_txn(
         &mut self,
+        position: LogPosition,
         txn: &crate::command::Txn,
         rows: &dyn Rows,
         batch: &mut RowBatch,
@@ -266,7 +285,7 @@ impl Machine {
             Ok(path) => path,
             Err(refusal) => return quiet(Outcome::Refused(refusal)),
         };
-        let mut edit = Edit::begin(self, rows, batch);
+        let mut edit = Edit::begin(self, position, rows, batch);
         let results = edit.run(&path)?;
         let events = edit.commit();
         let succeeded = path.succeeded;
@@ -287,6 +306,7 @@ impl Machine {
     /// Ends those of the leases that live, and deletes their keys, in one revision.
     fn end_leases(
         &mut self,
+        position: LogPosition,
         ids: &[LeaseId],
         rows: &dyn Rows,
         batch: &mut RowBatch,
@@ -306,7 +326,7 @@ impl Machine {
             keys.extend(lease.keys);
             ended.push(*id);
         }
-        let mut edit = Edit::begin(self, rows, batch);
+        let mut edit = Edit::begin(self, position, rows, batch);
         for key in &keys {
             edit.delete(key);
         }
@@ -341,6 +361,7 @@ impl Machine {
         key: DigestKey,
         index: KeyIndex,
         leases: Leases,
+        ledger: Ledger,
         counters: &CountersRow,
     ) -> Self {
         Self {
@@ -355,6 +376,7 @@ impl Machine {
             version_rows: counters.version_rows,
             loading: counters.loading,
             sums: counters.sums(),
+            ledger,
         }
     }
 
@@ -371,6 +393,7 @@ impl Machine {
             version_sum: self.sums.versions.to_bytes(),
             lease_sum: self.sums.leases.to_bytes(),
             written_sum: self.sums.written.to_bytes(),
+            ledger: self.ledger.note(),
         }
     }
 
@@ -427,15 +450,17 @@ impl Machine {
         batch.put(Space::Lease, &key, row);
     }
 
-    /// Writes the row of a change.
+    /// Writes the row of a change, whose leaf extends the ledger.
     pub(crate) fn write_version(
         &mut self,
         place: Place,
         change: &Change,
-        last: bool,
+        mut stamp: Stamp,
         batch: &mut RowBatch,
     ) {
-        let (key, row) = (place.row_key(), encode_change(change, last));
+        let leaf = leaf_of(&self.key, place, change, &stamp);
+        stamp.leaf = self.ledger.append(&self.key, leaf.hash(), batch);
+        let (key, row) = (place.row_key(), encode_change(change, stamp));
         let term = self.key.row(Space::Revision, &key, &row);
         self.sums.versions.add(&term);
         self.sums.written.add(&term);
@@ -443,12 +468,20 @@ impl Machine {
         batch.put(Space::Revision, &key, row);
     }
 
-    /// Deletes the row of a version, whose bytes are given.
-    pub(crate) fn delete_version(&mut self, place: Place, row: &[u8], batch: &mut RowBatch) {
+    /// Deletes the row of a version, whose bytes and leaf are given.
+    pub(crate) fn delete_version(
+        &mut self,
+        place: Place,
+        row: &[u8],
+        leaf: u64,
+        rows: &dyn Rows,
+        batch: &mut RowBatch,
+    ) -> Result<(), RowError> {
         let key = place.row_key();
         let term = self.key.row(Space::Revision, &key, row);
         self.sums.versions.remove(&term);
         self.version_rows -= 1;
         batch.delete(Space::Revision, &key);
+        self.ledger.forget(&self.key, leaf, rows, batch)
     }
 }

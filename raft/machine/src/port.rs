@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::Proposal;
 use crate::event::{Event, WatchedEvent};
 use crate::lease::LeaseView;
+use crate::ledger::receipt::{Consistency, LedgerError, Receipt};
 use crate::outcome::Applied;
 use crate::types::{KeyRange, LeaseId, LogPosition, NodeId, RangeRequest, RangeResponse, Revision};
 
@@ -242,6 +243,25 @@ pub trait Maintenance: Send + Sync + 'static {
 
 /// The bytes of a sealed snapshot.
 pub type SnapshotStream = BoxStream<'static, Result<Bytes, MaintenanceError>>;
+
+/// The ledger of every change applied: what it takes to prove one of them.
+pub trait Ledger: Send + Sync + 'static {
+    /// The change of `key` at `revision`, or the only one there if no key is given, with
+    /// the proof that it is in the ledger as it is now. After a read barrier.
+    fn receipt(
+        &self,
+        revision: Revision,
+        key: Option<Bytes>,
+    ) -> BoxFuture<'_, Result<Receipt, LedgerError>>;
+
+    /// The proof that the ledger of `to` leaves (all there are now, when absent) begins
+    /// with that of `from` leaves. After a read barrier.
+    fn consistency(
+        &self,
+        from: u64,
+        to: Option<u64>,
+    ) -> BoxFuture<'_, Result<Consistency, LedgerError>>;
+}
 
 /// The sizes of a store on disk, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

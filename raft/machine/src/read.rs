@@ -151,7 +151,7 @@ impl HistoryScan {
                     return Ok(ControlFlow::Break(()));
                 }
                 let version = decode_change(place, &row)?;
-                chain.follow(place, version.last)?;
+                chain.follow(place, version.stamp.last)?;
                 read += 1;
                 if range.contains(version.change.key()) {
                     scan.changes.push((place, version.change));

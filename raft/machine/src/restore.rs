@@ -16,6 +16,7 @@ use crate::encoding::{
 };
 use crate::index::{KeyIndex, Life};
 use crate::lease::Leases;
+use crate::ledger::tiles::Ledger;
 use crate::machine::{Machine, MachineError};
 use crate::read::Chain;
 use crate::rows::{RowError, Rows, Space};
@@ -28,7 +29,8 @@ impl Machine {
         let mut leases = restore_leases(&key, rows, &counters)?;
         let index = restore_versions(&key, rows, &counters)?;
         attach_leases(&index, &mut leases)?;
-        Ok(Self::from_parts(key, index, leases, &counters))
+        let ledger = restore_ledger(&key, rows, &counters)?;
+        Ok(Self::from_parts(key, index, leases, ledger, &counters))
     }
 }
 
@@ -62,6 +64,24 @@ pub(crate) fn restore_leases(
     match sum == counters.sums().leases {
         true => Ok(leases),
         false => Err(another_sum("leases")),
+    }
+}
+
+/// Reads every tile, and takes the ledger's edge from them.
+fn restore_ledger(
+    key: &DigestKey,
+    rows: &dyn Rows,
+    counters: &CountersRow,
+) -> Result<Ledger, MachineError> {
+    let mut sum = RowSum::default();
+    each(rows, Space::Ledger, &[], &mut |row_key, row| {
+        sum.add(&key.row(Space::Ledger, row_key, &row));
+        Ok(())
+    })?;
+    let ledger = Ledger::restore(&counters.ledger, rows)?;
+    match sum == *ledger.sum() {
+        true => Ok(ledger),
+        false => Err(another_sum("ledger's tiles")),
     }
 }
 
@@ -189,7 +209,7 @@ impl<'a> Versions<'a> {
             return Err(broken("it was created after it was written"));
         }
         if place.revision >= self.whole_from {
-            self.chain.follow(place, version.last)?;
+            self.chain.follow(place, version.stamp.last)?;
         }
         Ok(())
     }

@@ -18,6 +18,8 @@ pub enum Space {
     Lease = 2,
     /// The machine's counters and checkpoint; the shell's own notes.
     Meta = 3,
+    /// Tiles of the ledger, by level and number.
+    Ledger = 4,
 }
 
 /// Why a row could not be read.

@@ -17,13 +17,14 @@ use crate::command::{Command, Entry, Proposal};
 use crate::digest::DigestKey;
 use crate::event::Event;
 use crate::lease::LeaseView;
+use crate::ledger::receipt::{Consistency, LedgerError, Receipt};
 use crate::machine::{Machine, MachineError};
 use crate::memory::MemoryRows;
 use crate::outcome::{Applied, Outcome};
 use crate::port::{
     BarrierError, CallError, Cluster, ClusterError, Kv, LeaderChannel, LeaderHandler, Leadership,
-    LeaseError, LeaseTimes, Leases, Member, MemberRole, NewMember, NodeStatus, ProposeError,
-    RangeError, WatchError, WatchGroup, WatchRequest, Watcher,
+    LeaseError, LeaseTimes, Leases, Ledger, Member, MemberRole, NewMember, NodeStatus,
+    ProposeError, RangeError, WatchError, WatchGroup, WatchRequest, Watcher,
 };
 use crate::read::HistoryScan;
 use crate::rows::{RowBatch, RowError};
@@ -339,6 +340,29 @@ impl Cluster for SoloKv {
 
     fn update(&self, _id: NodeId, _address: String) -> BoxFuture<'_, Result<(), ClusterError>> {
         fixed()
+    }
+}
+
+impl Ledger for SoloKv {
+    fn receipt(
+        &self,
+        revision: Revision,
+        key: Option<Bytes>,
+    ) -> BoxFuture<'_, Result<Receipt, LedgerError>> {
+        let state = lock(&self.shared.state);
+        let view = state.machine.ledger();
+        let receipt = view.receipt(revision, key.as_deref(), &state.rows);
+        Box::pin(async move { receipt })
+    }
+
+    fn consistency(
+        &self,
+        from: u64,
+        to: Option<u64>,
+    ) -> BoxFuture<'_, Result<Consistency, LedgerError>> {
+        let state = lock(&self.shared.state);
+        let consistency = state.machine.ledger().consistent(from, to, &state.rows);
+        Box::pin(async move { consistency })
     }
 }
 

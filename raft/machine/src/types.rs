@@ -70,6 +70,15 @@ pub const RESERVED_PREFIX: &[u8] = b"/nautilus/";
 /// The first key after the quorum's own.
 pub const RESERVED_END: &[u8] = b"/nautilus0";
 
+/// Begins the keys of Kubernetes objects, which are reserved.
+pub const OBJECTS_PREFIX: &[u8] = b"/nautilus/registry/";
+
+/// Whether a client may learn of `key`, through one face or another: its own keys and
+/// objects, but nothing else of the quorum's.
+pub fn is_clients(key: &[u8]) -> bool {
+    !is_reserved(key) || key.starts_with(OBJECTS_PREFIX)
+}
+
 /// Whether `key` is one of the quorum's own.
 pub fn is_reserved(key: &[u8]) -> bool {
     key.starts_with(RESERVED_PREFIX)

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::command::Put;
-use crate::encoding::{Change, Place};
+use crate::encoding::{Change, Place, Stamp};
 use crate::event::Event;
 use crate::index::{Life, Newest};
 use crate::locate::{Located, put_at};
@@ -20,7 +20,7 @@ use crate::outcome::TxnOutcome;
 use crate::read::{Sight, event, put_of};
 use crate::rows::{RowBatch, RowError, Rows};
 use crate::txn::{Path, Step};
-use crate::types::{KeyRange, KeyValue, RangeRequest, RangeResponse, Revision};
+use crate::types::{KeyRange, KeyValue, LogPosition, RangeRequest, RangeResponse, Revision};
 
 /// What watchers hear of an entry, and where the version before each event stands.
 #[derive(Debug, Default)]
@@ -34,6 +34,7 @@ pub(crate) struct Edit<'a> {
     machine: &'a mut Machine,
     rows: &'a dyn Rows,
     batch: &'a mut RowBatch,
+    log: LogPosition,
     revision: Revision,
     /// Each with the place of the version before it.
     changes: Vec<(Change, Option<Place>)>,
@@ -42,6 +43,7 @@ pub(crate) struct Edit<'a> {
 impl<'a> Edit<'a> {
     pub(crate) fn begin(
         machine: &'a mut Machine,
+        log: LogPosition,
         rows: &'a dyn Rows,
         batch: &'a mut RowBatch,
     ) -> Self {
@@ -50,6 +52,7 @@ impl<'a> Edit<'a> {
             machine,
             rows,
             batch,
+            log,
             revision,
             changes: Vec::new(),
         }
@@ -60,6 +63,7 @@ impl<'a> Edit<'a> {
         let Self {
             machine,
             batch,
+            log,
             revision,
             changes,
             ..
@@ -74,7 +78,8 @@ impl<'a> Edit<'a> {
                 revision,
                 sub: position(sub),
             };
-            machine.write_version(place, &change, sub + 1 == count, batch);
+            let stamp = Stamp::new(log, sub + 1 == count);
+            machine.write_version(place, &change, stamp, batch);
             events.events.push(event(place, change, None));
             events.previous.push(previous);
         }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use nautilus_machine::{
     CheckpointReader, Command, DigestKey, Entry, KeyRange, LogPosition, Machine, MemoryRows,
-    Operation, Proposal, Put, RangeRequest, RowBatch, Txn, UnixMillis,
+    Operation, Proposal, Put, RangeRequest, RowBatch, Space, Txn, UnixMillis,
 };
 
 const KEYS: u64 = 1_000_000;
@@ -47,8 +47,19 @@ impl World {
             .unwrap();
     }
 
-    /// Applies puts in batches that are thrown away but for the last: what it costs
-    /// without rows.
+    /// Keeps of a batch what the ledger goes on from.
+    fn keep_tiles(&mut self, batch: RowBatch) {
+        let mut tiles = RowBatch::default();
+        for (space, key, row) in batch.into_writes() {
+            if let (Space::Ledger, Some(row)) = (space, row) {
+                tiles.put(space, &key, row);
+            }
+        }
+        self.rows.write(tiles);
+    }
+
+    /// Applies puts in batches that are thrown away but for the last and the tiles of
+    /// the ledger: what it costs without rows.
     fn puts(&mut self, what: &str, keys: impl Iterator<Item = u64>) {
         let keys: Vec<String> = keys.map(key).collect();
         let count = keys.len() as u128;
@@ -57,7 +68,7 @@ impl World {
         for (number, key) in keys.into_iter().enumerate() {
             self.put(key, &mut batch);
             if number % 64 == 63 {
-                batch = RowBatch::default();
+                self.keep_tiles(std::mem::take(&mut batch));
             }
         }
         self.machine.write_counters(&mut batch).unwrap();

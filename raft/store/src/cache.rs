@@ -84,7 +84,7 @@ impl RowCache {
 fn place(space: Space, key: &[u8]) -> Option<Place> {
     match space {
         Space::Revision => key.try_into().ok(),
-        Space::Lease | Space::Meta => None,
+        Space::Lease | Space::Meta | Space::Ledger => None,
     }
 }
 

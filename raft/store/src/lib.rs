@@ -24,6 +24,7 @@ mod index;
 mod install;
 mod keys;
 mod layers;
+mod ledger;
 mod notes;
 mod pieces;
 mod reads;

@@ -97,7 +97,7 @@ impl RocksEngine {
     fn family(&self, space: Space) -> &ColumnFamily {
         let name = match space {
             Space::Revision => VERSIONS,
-            Space::Lease | Space::Meta => STATE,
+            Space::Lease | Space::Meta | Space::Ledger => STATE,
         };
         match self.db().cf_handle(name) {
             Some(family) => family,

@@ -33,7 +33,7 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// The largest header of a caller.
 pub const SNAPSHOT_HEADER_BYTES_MAX: usize = SNAPSHOT_CHUNK_BYTES - TAG_BYTES;
 
-const MAGIC: &[u8; 8] = b"NAUTSNP1";
+const MAGIC: &[u8; 8] = b"NAUTSNP2";
 const CHUNK_PLAIN_BYTES: usize = SNAPSHOT_CHUNK_BYTES - TAG_BYTES;
 /// The largest row that is believed; far above what a proposal can hold.
 const VALUE_BYTES_MAX: usize = 64 << 20;
@@ -442,6 +442,7 @@ fn known_space(space: u8, key: &[u8]) -> Option<Space> {
         1 => Some(Space::Revision),
         2 => Some(Space::Lease),
         3 if key == MACHINE_ROW => Some(Space::Meta),
+        4 => Some(Space::Ledger),
         _ => None,
     }
 }

@@ -112,7 +112,7 @@ fn copy_rows<W: Write + Send + 'static>(
     path: &Path,
 ) -> Result<(), StoreError> {
     let mut failure = None;
-    for space in [Space::Revision, Space::Lease] {
+    for space in [Space::Revision, Space::Lease, Space::Ledger] {
         rows.scan(
             space,
             &[],

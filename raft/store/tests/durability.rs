@@ -7,7 +7,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use nautilus_machine::{Command, KeyRange, RangeRequest};
+use nautilus_machine::{Command, KeyRange, LedgerError, RangeRequest, verify_consistency};
 use nautilus_store::{Keyring, RootKey, Store, read_header};
 use world::{World, content, copy_dir, engine_dir, keyring, refused};
 
@@ -72,6 +72,42 @@ fn a_snapshot_carries_the_state_to_another_member_without_the_notes() {
         !engine_dir(&other.dir(), 1).exists(),
         "the old engine is gone"
     );
+}
+
+#[test]
+fn what_lives_has_a_receipt_and_what_is_compacted_away_has_none() {
+    let world = World::new();
+    let store = world.open();
+    world.fill(&store);
+    let older = store.receipt(store.revision(), None).unwrap();
+    let living = store.range(&RangeRequest::newest(KeyRange::span(Bytes::new(), "z")));
+    for kv in living.unwrap().kvs {
+        let receipt = store.receipt(kv.mod_revision, Some(&kv.key)).unwrap();
+        assert_eq!(receipt.committed.value, Some(kv.value));
+        assert_eq!(receipt.committed.leaf.create_revision, kv.create_revision);
+        assert_eq!(receipt.head.size, store.consistency(1, None).unwrap().to);
+    }
+    let gone = store.receipt(3, None).unwrap_err();
+    assert!(matches!(gone, LedgerError::Compacted { .. }), "{gone}");
+    let future = store.receipt(store.revision() + 1, None).unwrap_err();
+    assert!(
+        matches!(future, LedgerError::FutureRevision { .. }),
+        "{future}"
+    );
+    let other = store.receipt(store.revision(), Some(b"other")).unwrap_err();
+    assert!(matches!(other, LedgerError::NoSuchKey { .. }), "{other}");
+    world.put(&store, "one more", "value");
+    let proved = store.consistency(older.head.size, None).unwrap();
+    let (from, to) = (older.head, proved.head);
+    assert!(verify_consistency(
+        from.size,
+        &from.root,
+        to.size,
+        &to.root,
+        &proved.proof
+    ));
+    let more = store.consistency(to.size + 1, None).unwrap_err();
+    assert!(matches!(more, LedgerError::FutureSize { .. }), "{more}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod access;
 mod discovery;
 mod lists;
 mod namespaces;
+mod receipts;
 mod watches;
 mod world;
 mod writes;

@@ -11,11 +11,12 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use nautilus_machine::solo::SoloKv;
 use nautilus_machine::{
-    Applied, BarrierError, Command, Kv, Leadership, Proposal, ProposeError, RangeError,
+    Applied, BarrierError, Command, Kv, Leadership, LedgerHead, Proposal, ProposeError, RangeError,
     RangeRequest, RangeResponse, Revision, UnixMillis, WatchError, WatchGroup, WatchRequest,
     Watcher,
 };
 use nautilus_machinery::identity::User;
+use nautilus_rest::receipts::SignedRoot;
 use nautilus_rest::{
     Authority, ConnectionLimits, NodeFacts, RequestLimits, RestContext, router,
     serve_plain_loopback,
@@ -116,6 +117,7 @@ impl World {
             UnixMillis(u64::try_from(now.as_millis()).unwrap())
         });
         let cluster = Arc::new(inner.clone());
+        let ledger = inner.clone();
         let kv = Arc::new(Forgetful {
             inner,
             answers_to_lose: Arc::default(),
@@ -130,7 +132,7 @@ impl World {
             kv.clone(),
             cluster,
             authority.clone(),
-            facts(),
+            facts(&ledger),
             limits,
             shutdown.clone(),
         );
@@ -259,7 +261,7 @@ impl Drop for World {
     }
 }
 
-pub(crate) fn facts() -> NodeFacts {
+fn facts(ledger: &SoloKv) -> NodeFacts {
     NodeFacts {
         cluster: "test".into(),
         api_address: "https://127.0.0.1:6443".into(),
@@ -272,7 +274,25 @@ pub(crate) fn facts() -> NodeFacts {
             data
         }),
         evidence_digest: Arc::new(|_| Some("abcd".into())),
+        ledger: Arc::new(ledger.clone()),
+        sign_root: Arc::new(|head| Box::pin(std::future::ready(Ok(unsigned(&head))))),
         metrics_text: Arc::new(|| "up 1\n".into()),
+    }
+}
+
+/// A root as a node states it, with nothing in the place of the signature.
+fn unsigned(head: &LedgerHead) -> SignedRoot {
+    SignedRoot {
+        cluster: "test".into(),
+        node: 1,
+        size: head.size,
+        sha256: head.root.map(|byte| format!("{byte:02x}")).concat(),
+        term: head.term,
+        revision: head.revision,
+        time_ms: 0,
+        public_key: String::new(),
+        signature: String::new(),
+        evidence: String::new(),
     }
 }
 

@@ -9,7 +9,10 @@ mod replica;
 mod strategies;
 
 use bytes::Bytes;
-use nautilus_machine::{Event, KeyRange, Machine, MemoryRows, Outcome, RangeRequest, RowBatch};
+use nautilus_machine::{
+    Event, KeyRange, Machine, MemoryRows, Outcome, RangeRequest, RowBatch, verify_consistency,
+    verify_inclusion,
+};
 use proptest::prelude::*;
 
 use reference::Model;
@@ -131,6 +134,53 @@ proptest! {
     }
 
     #[test]
+    fn every_version_that_is_there_can_be_proved(entries in commands(), load in pieces(), is_loaded in any::<bool>()) {
+        let mut replica = Replica::new();
+        if is_loaded {
+            for piece in load {
+                replica.apply(0, piece);
+            }
+        }
+        let mut heads = Vec::new();
+        for (step, command, restart) in entries {
+            replica.apply(step, command);
+            match restart {
+                0 => replica.restart(),
+                1 => replica.take_checkpoint(),
+                2 if !heads.is_empty() => {
+                    replica.take_checkpoint();
+                    prop_assert!(replica.restart_from_checkpoint());
+                }
+                _ => {}
+            }
+            heads.push(*replica.machine.ledger().head());
+        }
+        let view = replica.machine.ledger();
+        let head = *view.head();
+        let mut proved = 0;
+        for revision in 0..=head.revision {
+            let all = view.changes(revision, &|_| true, usize::MAX, &replica.rows).unwrap();
+            for change in all {
+                let proof = view.inclusion(change.index, &replica.rows).unwrap().unwrap();
+                let leaf = change.leaf.hash();
+                prop_assert!(verify_inclusion(&leaf, change.index, head.size, &proof, &head.root));
+                prop_assert!(change.value.is_none_or(|value| change.leaf.commits_to(&value)));
+                proved += 1;
+            }
+        }
+        prop_assert_eq!(proved, replica.machine.version_rows());
+        for older in heads.into_iter().filter(|older| older.size > 0) {
+            let proof = view.consistency(older.size, head.size, &replica.rows).unwrap();
+            let Some(proof) = proof else {
+                prop_assert!(replica.machine.compacted_revision() > 0, "nothing was removed");
+                continue;
+            };
+            let (from, to) = ((older.size, &older.root), (head.size, &head.root));
+            prop_assert!(verify_consistency(from.0, from.1, to.0, to.1, &proof));
+        }
+    }
+
+    #[test]
     fn a_loaded_store_is_as_the_one_it_came_from(
         pieces in pieces().prop_flat_map(|pieces| {
             let middle = pieces[1..pieces.len() - 1].to_vec();
@@ -227,7 +277,7 @@ proptest! {
 fn all_rows(rows: &MemoryRows) -> Vec<(nautilus_machine::Space, Vec<u8>, Bytes)> {
     use nautilus_machine::{Rows, Space};
     let mut all = Vec::new();
-    for space in [Space::Revision, Space::Lease, Space::Meta] {
+    for space in [Space::Revision, Space::Lease, Space::Meta, Space::Ledger] {
         rows.scan(space, &[], None, &mut |row_key, value| {
             all.push((space, row_key.to_vec(), value));
             std::ops::ControlFlow::Continue(())

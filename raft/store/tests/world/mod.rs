@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use nautilus_machine::{
-    Command, Entry, Event, KeyRange, KeyValue, LeaseId, LogPosition, Operation, Proposal, Put,
-    RangeRequest, Txn, UnixMillis,
+    Command, Entry, Event, KeyRange, KeyValue, LeaseId, LedgerError, LogPosition, Operation,
+    Proposal, Put, RangeRequest, Receipt, Txn, UnixMillis,
 };
 use nautilus_store::{Keyring, RootKey, Store, StoreError};
 use tempfile::TempDir;
@@ -123,6 +123,8 @@ pub(crate) struct Content {
     pub(crate) past: Vec<KeyValue>,
     pub(crate) events: Vec<Event>,
     pub(crate) note: Option<Bytes>,
+    /// Of every revision: the proof of its change, or why there is none.
+    pub(crate) receipts: Vec<Result<Receipt, LedgerError>>,
 }
 
 pub(crate) fn content(store: &Store) -> Content {
@@ -139,6 +141,13 @@ pub(crate) fn try_content(store: &Store) -> Result<Content, String> {
     };
     let past = store.range(&past).map_err(|error| error.to_string())?;
     let history = store.history(&everything, from, usize::MAX, true);
+    let mut receipts = Vec::new();
+    for revision in 0..=store.revision() {
+        match store.receipt(revision, None) {
+            Err(LedgerError::Storage(reason)) => return Err(reason),
+            answer => receipts.push(answer),
+        }
+    }
     Ok(Content {
         digest: store.digest(),
         revision: store.revision(),
@@ -146,6 +155,7 @@ pub(crate) fn try_content(store: &Store) -> Result<Content, String> {
         past: past.kvs,
         events: history.map_err(|error| error.to_string())?.events,
         note: store.note("applied").map_err(|error| error.to_string())?,
+        receipts,
     })
 }
 
