@@ -23,10 +23,6 @@ use crate::policy::EvidencePolicy;
 use crate::port::{UnixMillis, Verifier};
 use crate::refused::Refused;
 
-/// How far two ends' policy epochs may differ. A node that is one epoch behind can
-/// still be reached, so that it learns the new policy; each judges by its own.
-pub const MAX_POLICY_EPOCH_DISTANCE: u64 = 1;
-
 /// Who this end is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Local {
@@ -34,7 +30,8 @@ pub struct Local {
     pub cluster_id: String,
     /// This node.
     pub node_id: u64,
-    /// The policy it judges by.
+    /// The policy it judges by. Each end judges by its own: one that is behind, or that
+    /// joins by its configuration alone, learns the newer policy over this connection.
     pub policy_epoch: u64,
     /// Fresh random bytes, for this connection alone.
     pub nonce: [u8; NONCE_BYTES],
@@ -165,12 +162,6 @@ impl Session {
         if peer.node_id == own.node_id {
             return Err(Refused::NodeIdInUse { seen: peer.node_id });
         }
-        if peer.policy_epoch.abs_diff(own.policy_epoch) > MAX_POLICY_EPOCH_DISTANCE {
-            return Err(Refused::PolicyEpoch {
-                seen: peer.policy_epoch,
-                expected: own.policy_epoch,
-            });
-        }
         Ok(())
     }
 
@@ -261,6 +252,7 @@ impl Judging {
             self.admitted.evidence_digest,
             pinned,
             policy,
+            now_ms,
         )?;
         let verdict = Frame::encode(FrameKind::Verdict, &Verdict::Accepted.encode())?;
         Ok((Concluding { peer }, verdict))

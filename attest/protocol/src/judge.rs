@@ -72,7 +72,7 @@ pub fn admit_certificate(
             reason: "its claims buffer does not name the certificate's key".to_owned(),
         });
     }
-    policy.judge(&claims)?;
+    policy.judge(&claims, now_ms)?;
     Ok(Admitted {
         claims,
         evidence_digest: evidence_digest(encoded_evidence),
@@ -90,8 +90,9 @@ pub fn judge_peer(
     certificate_digest: [u8; 32],
     pinned: Option<&str>,
     policy: &EvidencePolicy,
+    now_ms: UnixMillis,
 ) -> Result<Peer, Refused> {
-    policy.judge(claims)?;
+    policy.judge(claims, now_ms)?;
     if let Some(pinned) = pinned.filter(|pinned| *pinned != claims.platform) {
         return Err(Refused::Platform {
             node_id: hello.node_id,
@@ -128,6 +129,6 @@ pub fn verify_for_relying_party(
             expected: shown(expected),
         });
     }
-    policy.judge(&claims)?;
+    policy.judge(&claims, now_ms)?;
     Ok(claims)
 }

@@ -4,7 +4,8 @@
 //! time, nonces and the connection's exporter come as arguments. It holds
 //! * the forms of evidence on the wire ([`Evidence`]) and what a verifier reads
 //!   from them ([`Claims`]);
-//! * the policy ([`EvidencePolicy`]) and the join rule ([`judge_peer`]);
+//! * the policy ([`EvidencePolicy`]), the document that a quorum replicates and who may
+//!   change it ([`policy`]), and the join rule ([`judge_peer`]);
 //! * what evidence is bound to ([`binding`]);
 //! * the attested handshake between two masters as a state machine of types
 //!   ([`handshake`]), and its frames ([`frame`]);
@@ -22,7 +23,7 @@ mod evidence;
 pub mod frame;
 pub mod handshake;
 mod judge;
-mod policy;
+pub mod policy;
 mod port;
 mod refused;
 pub mod restart;
@@ -36,7 +37,7 @@ pub use evidence::{
     Tcb, TcbStatus, TeeKind,
 };
 pub use judge::{Admitted, Peer, admit_certificate, judge_peer, verify_for_relying_party};
-pub use policy::{EvidencePolicy, OWN_MEASUREMENT_WORD, PolicyTextError};
+pub use policy::{EvidencePolicy, OWN_MEASUREMENT_WORD, Policy, PolicyError, PolicyTextError};
 pub use port::{
     Counter, CounterError, Endorsements, GeneratedKey, KEY_RELEASE_PURPOSE, KeyRelease,
     KeyReleaseError, NoEndorsements, Provider, QuoteError, Quoter, ReleaseRequest, SealError,

@@ -110,14 +110,6 @@ pub enum Refused {
         /// What the fresh evidence says.
         channel: String,
     },
-    /// The peer's policy is too old or too new.
-    #[error("peer is at policy epoch {seen}, expected {expected} or one next to it")]
-    PolicyEpoch {
-        /// The peer's.
-        seen: u64,
-        /// Ours.
-        expected: u64,
-    },
     /// The peer speaks another version of the handshake.
     #[error("peer speaks version {seen} of the attested handshake, expected {expected}")]
     Version {
@@ -216,6 +208,27 @@ pub enum Refused {
         tee: TeeKind,
         /// The vendor's verdict.
         seen: TcbStatus,
+    },
+    /// An open advisory that the policy does not bear.
+    #[error("the vendor's advisory {seen} is open for the {tee} platform, and the policy does not accept it")]
+    Advisory {
+        /// The evidence's kind.
+        tee: TeeKind,
+        /// The advisory.
+        seen: String,
+    },
+    /// Too many voters stand on too few vendors.
+    #[error(
+        "the nodes of {} would be {nodes} of {voters} voters, a majority; the policy's diversity forbids it",
+        vendors.join(" and ")
+    )]
+    Diversity {
+        /// The vendors with most nodes.
+        vendors: Vec<String>,
+        /// Their nodes together.
+        nodes: usize,
+        /// All voters.
+        voters: usize,
     },
     /// The evidence and the certificate that vouches for it name two chips.
     #[error("evidence is of chip {seen}, its certificate is for chip {expected}")]
