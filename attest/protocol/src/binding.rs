@@ -7,7 +7,7 @@
 use aws_lc_rs::digest;
 use minicbor::Encoder;
 
-use crate::frame::{Hello, Role};
+use crate::frame::{Challenge, Hello, Role};
 use crate::refused::Refused;
 
 /// What a TEE signs: a SHA-512.
@@ -22,6 +22,7 @@ pub const MAX_NONCE_BYTES: usize = 64;
 
 const CERTIFICATE_LABEL: &[u8] = b"nautilus certificate evidence v1";
 const CHANNEL_LABEL: &[u8] = b"nautilus channel evidence v1";
+const RENEWAL_LABEL: &[u8] = b"nautilus renewal evidence v1";
 const CREDENTIAL_LABEL: &[u8] = b"nautilus credential evidence v1";
 const KEY_RELEASE_LABEL: &[u8] = b"nautilus key release evidence v1";
 const ATTESTATION_LABEL: &[u8] = b"nautilus attestation evidence v1";
@@ -45,6 +46,19 @@ pub struct Channel {
     pub own_spki: Vec<u8>,
     /// DER of the SubjectPublicKeyInfo the other end proved possession of.
     pub peer_spki: Vec<u8>,
+}
+
+impl Channel {
+    /// The connection as its other end sees it.
+    #[must_use]
+    pub fn mirrored(&self) -> Self {
+        Self {
+            role: self.role.other(),
+            exporter: self.exporter,
+            own_spki: self.peer_spki.clone(),
+            peer_spki: self.own_spki.clone(),
+        }
+    }
 }
 
 /// The claims buffer a certificate carries beside its evidence: the map
@@ -92,6 +106,31 @@ pub fn channel_report_data(channel: &Channel, prover: &Hello, peer: &Hello) -> R
             prover.cluster_id.as_bytes(),
             &prover.node_id.to_be_bytes(),
             &prover.policy_epoch.to_be_bytes(),
+        ],
+    )
+}
+
+/// What the evidence of the end `prover` of a standing connection signs when it is
+/// asked again. `channel` is as that end sees it; node ids are the two ends'.
+pub fn renewal_report_data(
+    channel: &Channel,
+    cluster_id: &str,
+    prover: u64,
+    asker: u64,
+    challenge: &Challenge,
+) -> ReportData {
+    hash_fields(
+        RENEWAL_LABEL,
+        &[
+            channel.role.name().as_bytes(),
+            &channel.exporter,
+            &channel.own_spki,
+            &channel.peer_spki,
+            &challenge.nonce,
+            cluster_id.as_bytes(),
+            &prover.to_be_bytes(),
+            &asker.to_be_bytes(),
+            &challenge.policy_epoch.to_be_bytes(),
         ],
     )
 }

@@ -1,4 +1,6 @@
-//! The frames of the attested handshake, as they travel inside TLS.
+//! The frames of the attested handshake, and of the connection that comes of it, as
+//! they travel inside TLS: after the handshake, what the two ends have to say to each
+//! other goes in data frames, so that evidence can be renewed between them.
 //!
 //! A frame is one byte of kind, four bytes of length (big endian) and the body.
 //! Each kind has its own limit, checked before a byte of the body is read.
@@ -11,8 +13,8 @@ use minicbor::{Decoder, Encoder};
 use crate::evidence::MAX_EVIDENCE_BYTES;
 use crate::refused::Refused;
 
-/// Version of the handshake.
-pub const HANDSHAKE_VERSION: u64 = 1;
+/// Version of the handshake and of the frames after it.
+pub const HANDSHAKE_VERSION: u64 = 2;
 /// Bytes before a frame's body.
 pub const FRAME_HEADER_BYTES: usize = 5;
 /// Bytes of a nonce.
@@ -25,6 +27,11 @@ pub const MAX_HELLO_BYTES: usize = 256;
 pub const MAX_REASON_BYTES: usize = 1024;
 /// Longest body of a verdict, in bytes.
 pub const MAX_VERDICT_BYTES: usize = MAX_REASON_BYTES + 16;
+
+/// Longest body of a challenge, in bytes.
+pub const MAX_CHALLENGE_BYTES: usize = 64;
+/// Longest body of a data frame, in bytes: with its header four full TLS records.
+pub const MAX_DATA_BYTES: usize = 4 * 16_384 - FRAME_HEADER_BYTES;
 
 /// Which end of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,14 +76,28 @@ pub enum FrameKind {
     Evidence,
     /// A [`Verdict`].
     Verdict,
+    /// A [`Challenge`], which asks for fresh evidence over a standing connection.
+    Challenge,
+    /// Bytes of whoever uses the connection, after the handshake.
+    Data,
 }
 
 impl FrameKind {
+    const ALL: [Self; 5] = [
+        Self::Hello,
+        Self::Evidence,
+        Self::Verdict,
+        Self::Challenge,
+        Self::Data,
+    ];
+
     fn code(self) -> u8 {
         match self {
+            Self::Data => 0,
             Self::Hello => 1,
             Self::Evidence => 2,
             Self::Verdict => 3,
+            Self::Challenge => 4,
         }
     }
 
@@ -85,17 +106,25 @@ impl FrameKind {
             Self::Hello => MAX_HELLO_BYTES,
             Self::Evidence => MAX_EVIDENCE_BYTES,
             Self::Verdict => MAX_VERDICT_BYTES,
+            Self::Challenge => MAX_CHALLENGE_BYTES,
+            Self::Data => MAX_DATA_BYTES,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hello => "hello",
+            Self::Evidence => "evidence",
+            Self::Verdict => "verdict",
+            Self::Challenge => "challenge",
+            Self::Data => "data",
         }
     }
 }
 
 impl fmt::Display for FrameKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Hello => "hello",
-            Self::Evidence => "evidence",
-            Self::Verdict => "verdict",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -114,13 +143,19 @@ impl Frame {
     /// # Errors
     /// `TooLarge` when the body is past the kind's limit.
     pub fn encode(kind: FrameKind, body: &[u8]) -> Result<Vec<u8>, Refused> {
-        check_limit(kind, body.len())?;
-        let length = u32::try_from(body.len()).map_err(|_| too_large(kind, body.len()))?;
-        let mut bytes = Vec::with_capacity(FRAME_HEADER_BYTES + body.len());
-        bytes.push(kind.code());
-        bytes.extend_from_slice(&length.to_be_bytes());
-        bytes.extend_from_slice(body);
-        Ok(bytes)
+        let header = Self::header(kind, body.len())?;
+        Ok([&header[..], body].concat())
+    }
+
+    /// The header of a body of `length` bytes.
+    ///
+    /// # Errors
+    /// `TooLarge` when the body is past the kind's limit.
+    pub fn header(kind: FrameKind, length: usize) -> Result<[u8; FRAME_HEADER_BYTES], Refused> {
+        check_limit(kind, length)?;
+        let length = u32::try_from(length).map_err(|_| too_large(kind, length))?;
+        let [a, b, c, d] = length.to_be_bytes();
+        Ok([kind.code(), a, b, c, d])
     }
 
     /// The kind and the body's length, from a header.
@@ -129,7 +164,7 @@ impl Frame {
     /// `Malformed` for an unknown kind, `TooLarge` past the kind's limit.
     pub fn decode_header(header: [u8; FRAME_HEADER_BYTES]) -> Result<(FrameKind, usize), Refused> {
         let [code, length @ ..] = header;
-        let kind = [FrameKind::Hello, FrameKind::Evidence, FrameKind::Verdict]
+        let kind = FrameKind::ALL
             .into_iter()
             .find(|kind| kind.code() == code)
             .ok_or_else(|| Refused::Malformed {
@@ -151,13 +186,8 @@ fn check_limit(kind: FrameKind, length: usize) -> Result<(), Refused> {
 }
 
 fn too_large(kind: FrameKind, size: usize) -> Refused {
-    let what = match kind {
-        FrameKind::Hello => "hello",
-        FrameKind::Evidence => "evidence",
-        FrameKind::Verdict => "verdict",
-    };
     Refused::TooLarge {
-        what,
+        what: kind.name(),
         size,
         limit: kind.limit(),
     }
@@ -248,6 +278,57 @@ impl Hello {
             return Err(malformed(&"not the canonical encoding, or bytes left over"));
         }
         Ok(hello)
+    }
+}
+
+/// One end of a standing connection asks the other for fresh evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Challenge {
+    /// Fresh random bytes.
+    pub nonce: [u8; NONCE_BYTES],
+    /// The policy the answer is judged by.
+    pub policy_epoch: u64,
+}
+
+impl Challenge {
+    /// The frame's body.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut encoder = Encoder::new(Vec::with_capacity(MAX_CHALLENGE_BYTES));
+        let written = encoder
+            .array(2)
+            .and_then(|e| e.bytes(&self.nonce))
+            .and_then(|e| e.u64(self.policy_epoch))
+            .is_ok();
+        assert!(written, "writing CBOR to memory cannot fail");
+        encoder.into_writer()
+    }
+
+    /// Reads a frame's body.
+    pub fn decode(body: &[u8]) -> Result<Self, Refused> {
+        let malformed = |reason: String| Refused::Malformed {
+            what: "challenge",
+            reason,
+        };
+        let cbor = |error: minicbor::decode::Error| malformed(error.to_string());
+        let mut decoder = Decoder::new(body);
+        if decoder.array().map_err(cbor)? != Some(2) {
+            return Err(malformed("it has two fields".to_owned()));
+        }
+        let nonce = decoder.bytes().map_err(cbor)?;
+        let nonce = nonce
+            .try_into()
+            .map_err(|_| malformed("a nonce has 32 bytes".to_owned()))?;
+        let policy_epoch = decoder.u64().map_err(cbor)?;
+        let challenge = Self {
+            nonce,
+            policy_epoch,
+        };
+        if challenge.encode() != body {
+            return Err(malformed(
+                "not the canonical encoding, or bytes left over".to_owned(),
+            ));
+        }
+        Ok(challenge)
     }
 }
 
@@ -386,7 +467,21 @@ mod tests {
         fn arbitrary_bytes_never_make_a_decoder_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Hello::decode(&body);
             let _ = Verdict::decode(&body);
+            let _ = Challenge::decode(&body);
         }
+    }
+
+    #[test]
+    fn a_challenge_survives_its_encoding_and_nothing_else_reads_as_one() {
+        let challenge = Challenge {
+            nonce: [7; 32],
+            policy_epoch: u64::MAX,
+        };
+        let mut body = challenge.encode();
+        assert!(body.len() <= MAX_CHALLENGE_BYTES);
+        assert_eq!(Challenge::decode(&body), Ok(challenge));
+        body.push(0);
+        assert!(Challenge::decode(&body).is_err());
     }
 
     #[test]

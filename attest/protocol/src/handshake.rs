@@ -164,16 +164,6 @@ impl Session {
         }
         Ok(())
     }
-
-    /// The connection as the peer sees it.
-    fn mirrored(&self) -> Channel {
-        Channel {
-            role: self.channel.role.other(),
-            exporter: self.channel.exporter,
-            own_spki: self.channel.peer_spki.clone(),
-            peer_spki: self.channel.own_spki.clone(),
-        }
-    }
 }
 
 /// Both hellos are known; our evidence is to be made.
@@ -239,8 +229,8 @@ impl Judging {
     ) -> Result<(Concluding, Vec<u8>), Failure> {
         let evidence = Evidence::decode(expect(frame, FrameKind::Evidence)?)?;
         let claims = verifier.verify(&evidence, now_ms)?;
-        let expected =
-            channel_report_data(&self.session.mirrored(), &self.hello, &self.session.own);
+        let mirrored = self.session.channel.mirrored();
+        let expected = channel_report_data(&mirrored, &self.hello, &self.session.own);
         if claims.report_data != expected {
             let (seen, expected) = (shown(&claims.report_data), shown(&expected));
             return Err(Refused::WrongChannel { seen, expected }.into());
@@ -255,12 +245,12 @@ impl Judging {
             now_ms,
         )?;
         let verdict = Frame::encode(FrameKind::Verdict, &Verdict::Accepted.encode())?;
-        Ok((Concluding { peer }, verdict))
+        Ok((Concluding { peer, claims }, verdict))
     }
 }
 
 /// The certificate and the connection must be vouched for by one and the same TEE.
-fn check_same_origin(certificate: &Claims, channel: &Claims) -> Result<(), Refused> {
+pub(crate) fn check_same_origin(certificate: &Claims, channel: &Claims) -> Result<(), Refused> {
     let pairs = [
         ("TEE", certificate.tee.to_string(), channel.tee.to_string()),
         (
@@ -289,9 +279,15 @@ fn check_same_origin(certificate: &Claims, channel: &Claims) -> Result<(), Refus
 /// We have accepted the peer; its verdict on us is awaited.
 pub struct Concluding {
     peer: Peer,
+    claims: Claims,
 }
 
 impl Concluding {
+    /// What the peer's evidence over this connection has shown.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
     /// Takes the peer's verdict. The connection may be used from here on.
     ///
     /// # Errors

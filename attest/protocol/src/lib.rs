@@ -8,7 +8,8 @@
 //!   change it ([`policy`]), and the join rule ([`judge_peer`]);
 //! * what evidence is bound to ([`binding`]);
 //! * the attested handshake between two masters as a state machine of types
-//!   ([`handshake`]), and its frames ([`frame`]);
+//!   ([`handshake`]), its frames ([`frame`]), and evidence renewed over the connection
+//!   that came of it ([`renewal`]);
 //! * the rule by which a restarted node takes part again ([`restart`]);
 //! * the ports that each kind of TEE fills ([`Quoter`], [`Verifier`], [`Sealer`],
 //!   [`Provider`]), those it may need for it ([`Endorsements`], [`KeyRelease`]), and
@@ -26,6 +27,7 @@ mod judge;
 pub mod policy;
 mod port;
 mod refused;
+pub mod renewal;
 pub mod restart;
 
 pub use binding::{

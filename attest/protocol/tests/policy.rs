@@ -1,6 +1,8 @@
 //! Who may change the policy: real Ed25519 and P-256 keys sign changes, and everything
 //! that must not count is tried.
 
+#![allow(clippy::unwrap_used)]
+
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,

@@ -8,7 +8,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use nautilus_attest_protocol::{Admitted, EvidencePolicy, Refused, Verifier};
+use nautilus_attest_protocol::{Admitted, Policy, Refused, Verifier};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -32,7 +32,7 @@ pub(crate) struct Finding {
 /// The verifier of one connection.
 pub(crate) struct AdmissionFilter {
     verifier: Arc<dyn Verifier>,
-    policy: Arc<EvidencePolicy>,
+    policy: Arc<Policy>,
     algorithms: WebPkiSupportedAlgorithms,
     finding: OnceLock<Finding>,
 }
@@ -40,7 +40,7 @@ pub(crate) struct AdmissionFilter {
 impl AdmissionFilter {
     pub(crate) fn new(
         verifier: Arc<dyn Verifier>,
-        policy: Arc<EvidencePolicy>,
+        policy: Arc<Policy>,
         algorithms: WebPkiSupportedAlgorithms,
     ) -> Self {
         Self {
@@ -71,7 +71,7 @@ impl AdmissionFilter {
         }
         let certificate = PeerCertificate::read(certificate).map_err(fatal)?;
         let now_ms = now.as_secs().saturating_mul(1000);
-        let admission = certificate.admit(self.verifier.as_ref(), &self.policy, now_ms);
+        let admission = certificate.admit(self.verifier.as_ref(), &self.policy.evidence, now_ms);
         if let Err(refused) = &admission
             && ends_tls(refused)
         {

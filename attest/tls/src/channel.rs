@@ -12,7 +12,7 @@ use nautilus_attest_protocol::binding::Channel;
 use nautilus_attest_protocol::frame::{FRAME_HEADER_BYTES, Frame};
 use nautilus_attest_protocol::handshake::{Failure, Greeting, Local};
 use nautilus_attest_protocol::{
-    Evidence, EvidencePolicy, Peer, Quoter, Refused, ReportData, Verifier,
+    Claims, Evidence, EvidencePolicy, Peer, Quoter, Refused, ReportData, Verifier,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -61,7 +61,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) expected_node: Option<u64>,
 }
 
-/// Runs the attested handshake to its end. On a refusal the peer has been told.
+/// Runs the attested handshake to its end; gives the peer and what its evidence over
+/// this connection has shown. On a refusal the peer has been told.
 pub(crate) async fn attest<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     local: Local,
@@ -69,9 +70,9 @@ pub(crate) async fn attest<S: AsyncRead + AsyncWrite + Unpin>(
     finding: Finding,
     judge: &Judge<'_>,
     progress: &Progress,
-) -> Result<Peer, AttestedError> {
+) -> Result<(Peer, Claims), AttestedError> {
     match exchange(stream, local, channel, finding, judge, progress).await {
-        Ok(peer) => Ok(peer),
+        Ok(accepted) => Ok(accepted),
         Err(Step::Failed(failure)) => {
             if let Some(reply) = failure.reply {
                 // The refusal stands whether or not the peer still listens.
@@ -115,7 +116,7 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     finding: Finding,
     judge: &Judge<'_>,
     progress: &Progress,
-) -> Result<Peer, Step> {
+) -> Result<(Peer, Claims), Step> {
     progress.enter(Stage::Hello);
     let (greeting, hello) =
         Greeting::start(local, channel, finding.admission, judge.expected_node)?;
@@ -138,10 +139,12 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
 
     progress.enter(Stage::Verdict);
     send(stream, &verdict, Stage::Verdict).await?;
-    Ok(concluding.receive(&receive(stream, Stage::Verdict).await?)?)
+    let claims = concluding.claims().clone();
+    let peer = concluding.receive(&receive(stream, Stage::Verdict).await?)?;
+    Ok((peer, claims))
 }
 
-async fn quote(
+pub(crate) async fn quote(
     quoter: &Arc<dyn Quoter>,
     report_data: ReportData,
 ) -> Result<Evidence, AttestedError> {

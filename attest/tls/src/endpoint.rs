@@ -8,11 +8,13 @@ use aws_lc_rs::rand;
 use nautilus_attest_protocol::binding::{Channel, EXPORTER_BYTES, EXPORTER_LABEL};
 use nautilus_attest_protocol::frame::{NONCE_BYTES, Role};
 use nautilus_attest_protocol::handshake::Local;
-use nautilus_attest_protocol::{Claims, EvidencePolicy, Peer, Quoter, Verifier};
+use nautilus_attest_protocol::renewal::Standing;
+use nautilus_attest_protocol::{Claims, Peer, Policy, Quoter, Verifier};
 use rustls::ConnectionCommon;
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::admission::{AdmissionFilter, Finding};
@@ -20,12 +22,16 @@ use crate::channel::{Judge, Progress, attest, linger};
 use crate::configuration;
 use crate::credential::{Credential, unix_millis};
 use crate::error::{AttestedError, Stage};
+use crate::framing::{Framing, HEARD, ORDERS};
 use crate::memory::Memory;
+use crate::renewal::Keeper;
 use crate::stream::AttestedStream;
 
 /// How long everything up to the last verdict may take. Hardware evidence takes up
 /// to a second on each side.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often evidence is renewed over a standing connection, when nothing is said.
+pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// A name TLS wants and nobody looks at: peers are known by evidence.
 const SERVER_NAME: &str = "peer.nautilus.invalid";
@@ -63,10 +69,11 @@ pub struct EndpointConfig {
     pub quoter: Arc<dyn Quoter>,
     /// Judges whether evidence is genuine.
     pub verifier: Arc<dyn Verifier>,
-    /// Which genuine evidence is good enough.
-    pub policy: EvidencePolicy,
-    /// The number of that policy.
-    pub policy_epoch: u64,
+    /// Which genuine evidence is good enough: the policy in force, whoever changes it.
+    /// On every change all standing connections are judged and attested anew.
+    pub policy: watch::Receiver<Arc<Policy>>,
+    /// How often evidence is renewed over a standing connection besides.
+    pub renewal_interval: Duration,
     /// The platforms of those who have joined.
     pub pins: Arc<dyn Pins>,
 }
@@ -76,7 +83,6 @@ pub struct AttestedEndpoint {
     config: EndpointConfig,
     /// The first layer's verifier.
     memory: Arc<Memory>,
-    policy: Arc<EvidencePolicy>,
     provider: Arc<CryptoProvider>,
     credential: Mutex<Arc<Credential>>,
     handshake_timeout: Duration,
@@ -97,7 +103,6 @@ impl AttestedEndpoint {
         )?;
         Ok(Self {
             memory: Arc::new(Memory::new(Arc::clone(&config.verifier))),
-            policy: Arc::new(config.policy.clone()),
             provider: configuration::provider(),
             credential: Mutex::new(Arc::new(credential)),
             handshake_timeout: HANDSHAKE_TIMEOUT,
@@ -179,26 +184,62 @@ impl AttestedEndpoint {
         // Frames and Raft messages are written whole; waiting for more only adds delay.
         tcp.set_nodelay(true)
             .map_err(|error| AttestedError::from_io(Stage::TlsHandshake, error))?;
-        let (mut stream, channel, finding) = self.secure(tcp, role).await?;
+        // One policy judges both layers, whatever changes meanwhile; the keeper looks
+        // again.
+        let policy = Arc::clone(&self.config.policy.borrow());
+        let (mut stream, channel, finding) = self.secure(tcp, role, &policy).await?;
         let mut nonce = [0; NONCE_BYTES];
         rand::fill(&mut nonce)
             .map_err(|_| AttestedError::Identity("no random nonce was made".to_owned()))?;
         let local = Local {
             cluster_id: self.config.cluster_id.clone(),
             node_id: self.config.node_id,
-            policy_epoch: self.config.policy_epoch,
+            policy_epoch: policy.epoch,
             nonce,
         };
         let judge = Judge {
             quoter: &self.config.quoter,
             verifier: self.config.verifier.as_ref(),
-            policy: &self.policy,
+            policy: &policy.evidence,
             pins: self.config.pins.as_ref(),
             expected_node,
         };
-        let peer = attest(&mut stream, local, channel, finding, &judge, progress).await?;
+        let of_channel = channel.clone();
+        let (peer, claims) =
+            attest(&mut stream, local, channel, finding, &judge, progress).await?;
         tracing::debug!(node = peer.node_id, platform = %peer.platform, tee = %peer.tee, "attested a peer");
-        Ok((AttestedStream::new(stream, peer.clone()), peer))
+        let standing = Standing {
+            channel: of_channel,
+            cluster_id: self.config.cluster_id.clone(),
+            own_node: self.config.node_id,
+            peer_node: peer.node_id,
+        };
+        Ok((self.keep(stream, standing, claims, &peer), peer))
+    }
+
+    /// Hands the connection to its keeper, which ends when the stream is dropped.
+    fn keep(
+        &self,
+        stream: TlsStream<TcpStream>,
+        standing: Standing,
+        claims: Claims,
+        peer: &Peer,
+    ) -> AttestedStream {
+        let (orders, carried_out) = mpsc::channel(ORDERS);
+        let (hearing, heard) = mpsc::channel(HEARD);
+        let keeper = Keeper {
+            standing,
+            claims,
+            quoter: Arc::clone(&self.config.quoter),
+            verifier: Arc::clone(&self.config.verifier),
+            policy: self.config.policy.clone(),
+            interval: self.config.renewal_interval,
+            answer_timeout: self.handshake_timeout,
+            orders,
+            heard,
+        };
+        tokio::spawn(keeper.run());
+        AttestedStream::new(Framing::new(stream, carried_out, hearing), peer.clone())
     }
 
     /// The first layer.
@@ -206,11 +247,12 @@ impl AttestedEndpoint {
         &self,
         tcp: TcpStream,
         role: Role,
+        policy: &Arc<Policy>,
     ) -> Result<(TlsStream<TcpStream>, Channel, Finding), AttestedError> {
         let credential = self.fresh_credential().await?;
         let filter = Arc::new(AdmissionFilter::new(
             Arc::clone(&self.memory) as Arc<dyn Verifier>,
-            Arc::clone(&self.policy),
+            Arc::clone(policy),
             self.provider.signature_verification_algorithms,
         ));
         let provider = Arc::clone(&self.provider);

@@ -12,6 +12,10 @@
 //! 2. Inside TLS, before the first byte of anyone else, fresh evidence over this
 //!    very connection. This layer decides.
 //!
+//! While a connection lives, evidence is renewed over it, on a timer and on every new
+//! policy, between the data frames of whoever uses it; a peer that no longer satisfies
+//! the policy is cut off.
+//!
 //! Invariants: no stream is handed out before both ends accepted each other in the
 //! second layer; the signature over the TLS handshake is always verified by the
 //! crypto provider; no resumption, no tickets, no early data, no half-RTT data; the
@@ -24,13 +28,18 @@ mod configuration;
 mod credential;
 mod endpoint;
 mod error;
+mod framing;
 mod key;
 mod memory;
+mod renewal;
 mod stream;
 
 pub use configuration::ALPN_PROTOCOL;
 pub use credential::{CERTIFICATE_LIFETIME, CERTIFICATE_RENEWAL};
-pub use endpoint::{AttestedEndpoint, EndpointConfig, HANDSHAKE_TIMEOUT, NoPins, Pins};
+pub use endpoint::{
+    AttestedEndpoint, EndpointConfig, HANDSHAKE_TIMEOUT, NoPins, Pins, RENEWAL_INTERVAL,
+};
 pub use error::{AttestedError, Stage};
-pub use nautilus_attest_protocol::{EvidencePolicy, Peer, Refused};
+pub use nautilus_attest_protocol::{Peer, Policy, Refused};
+pub use renewal::{EVIDENCE_RENEWED, PEERS_CUT_OFF};
 pub use stream::AttestedStream;

@@ -10,14 +10,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-/// Bytes to and from an attested peer, inside TLS.
+use crate::framing::Framing;
+
+/// Bytes to and from an attested peer, inside TLS. Both ends renew their evidence
+/// between them; a peer that no longer satisfies the policy ends it with
+/// [`io::ErrorKind::PermissionDenied`]. Reading and writing belong to one task.
 pub struct AttestedStream {
-    inner: TlsStream<TcpStream>,
+    inner: Framing<TlsStream<TcpStream>>,
     peer: Peer,
 }
 
 impl AttestedStream {
-    pub(crate) fn new(inner: TlsStream<TcpStream>, peer: Peer) -> Self {
+    pub(crate) fn new(inner: Framing<TlsStream<TcpStream>>, peer: Peer) -> Self {
         Self { inner, peer }
     }
 
@@ -29,6 +33,7 @@ impl AttestedStream {
     /// The key exchange the two ends agreed on.
     pub fn key_exchange_group(&self) -> Option<NamedGroup> {
         self.inner
+            .inner()
             .get_ref()
             .1
             .negotiated_key_exchange_group()
@@ -37,7 +42,7 @@ impl AttestedStream {
 
     /// The other end's address.
     pub fn peer_address(&self) -> io::Result<std::net::SocketAddr> {
-        self.inner.get_ref().0.peer_addr()
+        self.inner.inner().get_ref().0.peer_addr()
     }
 }
 

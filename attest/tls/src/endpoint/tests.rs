@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use nautilus_attest_protocol::binding::{certificate_claims_buffer, certificate_report_data};
-use nautilus_attest_protocol::{Measurement, Refused, TeeKind};
+use nautilus_attest_protocol::{EvidencePolicy, Measurement, Refused, TeeKind};
 use nautilus_attest_tee::{
     PlatformSecret, SimulatedProvider, SimulatedRoot, SimulatedVerifier, Verifiers,
 };
@@ -17,6 +17,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::key::IncarnationKey;
+
+mod renewal;
 
 const CODE: u8 = 7;
 /// For peers that are silent on purpose.
@@ -55,8 +57,8 @@ impl World {
             node_id,
             quoter: Arc::new(self.tee(node_id, CODE)),
             verifier: self.verifier(),
-            policy: EvidencePolicy::new(true).allow(TeeKind::Simulated, measurement(CODE)),
-            policy_epoch: 1,
+            policy: fixed(EvidencePolicy::new(true).allow(TeeKind::Simulated, measurement(CODE))),
+            renewal_interval: RENEWAL_INTERVAL,
             pins: Arc::new(NoPins),
         }
     }
@@ -88,6 +90,11 @@ impl World {
         )
         .unwrap()
     }
+}
+
+/// A policy that nobody changes.
+fn fixed(evidence: EvidencePolicy) -> watch::Receiver<Arc<Policy>> {
+    watch::channel(Arc::new(Policy::of_evidence(evidence))).1
 }
 
 fn measurement(byte: u8) -> Measurement {
@@ -219,7 +226,7 @@ async fn simulated_evidence_is_refused_where_it_is_not_allowed() {
     let world = World::new();
     let policy = EvidencePolicy::new(false).allow(TeeKind::Simulated, measurement(CODE));
     let strict = AttestedEndpoint::new(EndpointConfig {
-        policy,
+        policy: fixed(policy),
         ..world.config(1)
     })
     .unwrap();
@@ -532,7 +539,7 @@ fn bare_client(
     let algorithms = provider.signature_verification_algorithms;
     let filter = AdmissionFilter::new(
         world.verifier(),
-        Arc::new(world.config(9).policy),
+        Arc::clone(&world.config(9).policy.borrow()),
         algorithms,
     );
     let config = ClientConfig::builder_with_provider(provider)
