@@ -15,6 +15,7 @@ mod exit;
 mod kubeconfig;
 mod migrate;
 mod node;
+mod policy;
 mod proxy;
 mod receipt;
 mod simulated;

@@ -151,6 +151,30 @@ fn describe_metrics() {
         "nautilus_peers_refused_total",
         "Peers refused for their evidence, key or measurement."
     );
+    metrics::describe_counter!(
+        nautilus_attest_tls::PEERS_CUT_OFF,
+        "Peers cut off on a standing connection, by reason."
+    );
+    metrics::describe_counter!(
+        nautilus_attest_tls::EVIDENCE_RENEWED,
+        "Evidence renewed over standing connections and found good."
+    );
+    metrics::describe_gauge!(
+        "nautilus_policy_epoch",
+        "The policy this node judges by; 0 is its configuration."
+    );
+    metrics::describe_gauge!(
+        "nautilus_policy_retired_voters",
+        "Voters whose measurement is retired and who can't go without breaking the quorum."
+    );
+    metrics::describe_counter!(
+        "nautilus_policy_votes_taken_total",
+        "Nodes that lost their vote for their measurement."
+    );
+    metrics::describe_counter!(
+        "nautilus_policy_changes_refused_total",
+        "Policies in the quorum's rows whose signatures do not hold."
+    );
     // A rate over a counter that is not there yet misses its first increment.
     metrics::counter!("nautilus_peers_refused_total").increment(0);
 }

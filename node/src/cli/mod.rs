@@ -6,6 +6,7 @@ mod export;
 mod import;
 mod kubeconfig;
 mod member;
+pub(crate) mod policy;
 mod proxy;
 mod receipt;
 mod snapshot;
@@ -117,6 +118,9 @@ enum Command {
     /// List and change the members of a quorum
     #[command(after_help = member::EXAMPLES)]
     Member(member::MemberArgs),
+    /// Show and change which code may be a member
+    #[command(after_help = policy::EXAMPLES)]
+    Policy(policy::PolicyArgs),
     /// Bring an etcd's keys into a quorum
     #[command(after_help = import::EXAMPLES)]
     Import(import::ImportArgs),
@@ -199,6 +203,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             runtime()?.block_on(certificate::run(&global, arguments))
         }
         Command::Member(arguments) => runtime()?.block_on(member::run(&global, arguments)),
+        Command::Policy(arguments) => runtime()?.block_on(policy::run(&global, arguments)),
         Command::Import(arguments) => runtime()?.block_on(import::run(&global, arguments)),
         Command::Export(arguments) => runtime()?.block_on(export::run(&global, arguments)),
         Command::Snapshot(arguments) => runtime()?.block_on(snapshot::run(&global, arguments)),

@@ -66,6 +66,7 @@ pub(super) async fn serve(
         let authority = authority(kv.as_ref(), &config.cluster_id).await?;
         if config.bootstrap == Bootstrap::Genesis {
             pin(kv.as_ref(), config).await?;
+            super::policy::found(kv.as_ref(), config, &node.identity).await?;
         }
         anyhow::Ok(authority)
     };
@@ -91,8 +92,13 @@ pub(super) async fn serve(
         &authority,
     )?);
     let source = backup_source(node, config, &kv);
-    let router = router_with(context, workers.merge(backup_router(source.clone())));
+    let others = workers
+        .merge(backup_router(source.clone()))
+        .merge(super::policy::router(node, config, &kv));
+    let router = router_with(context, others);
     let tracker = TaskTracker::new();
+    let keeper = super::policy::keeper(node, config, &kv, Vec::new());
+    tracker.spawn(keeper.run(stopped.clone()));
     if let Some(plan) = backup_plan(config)? {
         tracker.spawn(run_schedule(source, plan, stopped.clone()));
     }

@@ -13,6 +13,7 @@ use nautilus_attest_tee::{
 
 use crate::config::{self, Attestation};
 use crate::exit::Failure;
+use crate::policy::store::NodeCode;
 
 /// The TEE and the policy.
 pub(crate) struct Identity {
@@ -74,6 +75,15 @@ impl Identity {
     /// What is accepted.
     pub(super) fn policy(&self) -> &EvidencePolicy {
         &self.policy
+    }
+
+    /// What this node runs.
+    pub(super) fn code(&self, node_id: u64) -> NodeCode {
+        NodeCode {
+            id: node_id,
+            tee: self.provider.kind(),
+            measurement: self.provider.measurement(),
+        }
     }
 
     /// Hex of the measurement.

@@ -12,6 +12,7 @@ mod etcd;
 mod faces;
 mod identity;
 mod keys;
+mod policy;
 mod restore;
 mod transport;
 
@@ -31,6 +32,7 @@ use crate::config::{Bootstrap, NodeConfig};
 use crate::data_dir::DataDir;
 use crate::exit::Failure;
 use crate::node::StopSignals;
+use crate::policy::PolicySource;
 use crate::telemetry;
 use identity::Identity;
 use transport::AttestedTransport;
@@ -79,6 +81,7 @@ pub(crate) async fn run(
 struct Node {
     identity: Arc<Identity>,
     transport: Arc<AttestedTransport>,
+    policy: Arc<PolicySource>,
     consensus: Consensus,
     quorum_key: Arc<QuorumKey>,
     api: TcpListener,
@@ -115,9 +118,20 @@ impl Node {
             tee = %identity.tee(),
             "starting"
         );
+        let policy = Arc::new(PolicySource::open(
+            &config.cluster_id,
+            data_dir.path(),
+            Arc::clone(identity.provider()) as _,
+            identity.policy().clone(),
+        )?);
         let members = Arc::new(OnceLock::new());
-        let transport =
-            Arc::new(AttestedTransport::new(config, &identity, Arc::clone(&members)).await?);
+        let transport = AttestedTransport::new(
+            config,
+            &identity,
+            policy.subscribe(),
+            Arc::clone(&members),
+        );
+        let transport = Arc::new(transport.await?);
         let keys = keys::obtain(config, &data_dir, &identity, &transport);
         let root = tokio::select! {
             root = keys => root?,
@@ -136,6 +150,13 @@ impl Node {
         .map_err(|error| Failure::Fatal.error(error))?;
         // Set once, here: whoever asked before had nothing pinned yet.
         let _ = members.set(consensus.cluster());
+        // From here on, also while there is no leader: a node that was away learns which
+        // code is good before it can serve.
+        tokio::spawn(crate::policy::follow(
+            Arc::clone(&policy),
+            consensus.kv(),
+            stopped.clone(),
+        ));
         let (settings, who) = (config.clone(), Arc::clone(&identity));
         let is_founded = consensus.is_initialized();
         let (data_dir, opened) = tokio::task::spawn_blocking(move || {
@@ -156,6 +177,7 @@ impl Node {
         Ok(Some(Self {
             identity,
             transport,
+            policy,
             consensus,
             quorum_key: Arc::new(quorum_key),
             api,

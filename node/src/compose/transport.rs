@@ -5,17 +5,18 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::Context as _;
 use futures_util::future::BoxFuture;
-use nautilus_attest_tls::{AttestedEndpoint, AttestedError, AttestedStream, EndpointConfig, Peer};
+use nautilus_attest_tls::{
+    AttestedEndpoint, AttestedError, AttestedStream, EndpointConfig, Peer, Policy,
+};
 use nautilus_consensus::{Connection, PeerIdentity, Transport, TransportError};
 use nautilus_machine::{Cluster, NodeId};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use super::identity::Identity;
 use crate::config::NodeConfig;
 use crate::exit::Failure;
 
-/// The number of the policy of the configuration; operators' signed policies come later.
-const POLICY_EPOCH: u64 = 1;
 /// Members whose evidence is remembered.
 const REMEMBERED_MAX: usize = 64;
 
@@ -44,6 +45,7 @@ impl AttestedTransport {
     pub(super) async fn new(
         config: &NodeConfig,
         identity: &Identity,
+        policy: watch::Receiver<Arc<Policy>>,
         members: Membership,
     ) -> anyhow::Result<Self> {
         let pinned = move |node_id: u64| {
@@ -61,8 +63,8 @@ impl AttestedTransport {
             node_id: config.node_id,
             quoter: Arc::clone(identity.provider()) as _,
             verifier: Arc::clone(identity.verifier()) as _,
-            policy: identity.policy().clone(),
-            policy_epoch: POLICY_EPOCH,
+            policy,
+            renewal_interval: config.attestation.renewal_interval,
             pins: Arc::new(pinned),
         };
         let endpoint = tokio::task::spawn_blocking(|| AttestedEndpoint::new(endpoint))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use nautilus_attest_protocol::{EvidencePolicy, Measurement, OWN_MEASUREMENT_WORD, TeeKind};
 use nautilus_attest_tee::{DEFAULT_PCRS, PcrSelection};
+use nautilus_attest_tls::RENEWAL_INTERVAL;
 
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
@@ -31,6 +32,8 @@ const ELECTION_DEFAULT_MS: (u64, u64) = (150, 250);
 const LOG_FILTER_DEFAULT: &str = "info,openraft=error";
 /// The provider that takes what the machine has.
 const AUTO: &str = "auto";
+/// Evidence renewed more often than this would keep the TEE from everything else.
+const RENEWAL_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// The longest name of a quorum.
 const CLUSTER_ID_MAX_LENGTH: usize = 64;
 /// The most operators a quorum is founded with.
@@ -68,6 +71,7 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
              without operators has none for good",
         ));
     }
+    let operators_threshold = operators_threshold(settings.operators_threshold, operators.len())?;
     let founds = bootstrap == Bootstrap::Genesis;
     Ok(NodeConfig {
         node_id,
@@ -89,6 +93,7 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
             .map(plain_http_listen)
             .transpose()?,
         operators,
+        operators_threshold,
         backup: backup::backup(settings.backup)?,
         restore: backup::restore(settings.restore, founds)?,
         attestation: attestation(settings.attestation)?,
@@ -266,6 +271,21 @@ fn operators(values: Vec<String>) -> Result<Vec<Operator>, ConfigError> {
         .collect()
 }
 
+/// More than half when nothing is said.
+fn operators_threshold(value: Option<u32>, operators: usize) -> Result<u32, ConfigError> {
+    let operators = u32::try_from(operators).unwrap_or(u32::MAX);
+    match value {
+        None => Ok(operators / 2 + 1),
+        Some(value) if (1..=operators.max(1)).contains(&value) => Ok(value),
+        Some(value) => Err(ConfigError::invalid(
+            "operators_threshold",
+            value,
+            format!("there are {operators} operators"),
+            "write 1 to the number of operators",
+        )),
+    }
+}
+
 /// The DER of a public key given as PEM or DER.
 fn public_key_der(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let der = match std::str::from_utf8(bytes)
@@ -340,6 +360,7 @@ fn attestation(settings: AttestationSettings) -> Result<Attestation, ConfigError
         tpm: tpm(settings.tpm, settings.tpm_pcrs.as_deref())?,
         allow_simulated,
         allowed_measurements,
+        renewal_interval: renewal_interval(settings.renewal_interval)?,
     })
 }
 
@@ -366,6 +387,20 @@ fn tpm(path: Option<PathBuf>, registers: Option<&[u8]>) -> Result<Option<Tpm>, C
         )),
         None => Ok(None),
     }
+}
+
+fn renewal_interval(value: Option<String>) -> Result<Duration, ConfigError> {
+    const KEY: &str = "attestation.renewal_interval";
+    const REMEDY: &str = "write a duration of at least 100ms, as in 10m";
+    let Some(value) = value else {
+        return Ok(RENEWAL_INTERVAL);
+    };
+    let interval = super::parse_duration(&value)
+        .ok_or_else(|| ConfigError::invalid(KEY, &value, "not a duration", REMEDY))?;
+    if interval < RENEWAL_INTERVAL_MIN {
+        return Err(ConfigError::invalid(KEY, &value, "evidence would be made without pause", REMEDY));
+    }
+    Ok(interval)
 }
 
 /// Whether the entries parse; which measurement is the own one does not matter yet.

@@ -50,6 +50,8 @@ pub(crate) struct NodeConfig {
     pub(crate) plain_http_listen: Option<SocketAddr>,
     /// Who may ask for credentials; pinned at genesis.
     pub(crate) operators: Vec<Operator>,
+    /// How many of them must sign a change of the policy; pinned at genesis.
+    pub(crate) operators_threshold: u32,
     /// Snapshots made on a schedule.
     pub(crate) backup: Option<Backup>,
     /// The snapshot a quorum is founded with.
@@ -110,6 +112,8 @@ pub(crate) struct Attestation {
     /// The measurements a peer may have, in the form of
     /// [`nautilus_attest_protocol::EvidencePolicy::from_text`].
     pub(crate) allowed_measurements: Vec<String>,
+    /// How often evidence is renewed over a standing connection.
+    pub(crate) renewal_interval: Duration,
 }
 
 /// A TPM that releases sealing keys, where the TEE has none, and counts starts.

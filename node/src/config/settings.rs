@@ -60,6 +60,9 @@ layer! {
         /// Who may ask for credentials, pinned at genesis: USER=FILE, a PEM or DER public key
         #[arg(long, env = "NAUTILUS_OPERATORS", value_delimiter = ',', value_name = "USER=FILE,..")]
         operators: Vec<String>,
+        /// How many operators must sign a change of the policy, pinned at genesis [default: more than half]
+        #[arg(long, env = "NAUTILUS_OPERATORS_THRESHOLD", value_name = "K")]
+        operators_threshold: u32,
         /// A listener without TLS for workers of this machine; loopback addresses only
         #[arg(long, env = "NAUTILUS_PLAIN_HTTP_LISTEN", value_name = "ADDR:PORT")]
         plain_http_listen: String,
@@ -255,6 +258,10 @@ layer! {
         /// attestation.allowed_measurements: "self" (the running binary's) or hex [default: self]
         #[arg(id = "attestation_allowed_measurements", long = "attestation-allowed-measurements", env = "NAUTILUS_ATTESTATION_ALLOWED_MEASUREMENTS", value_delimiter = ',', value_name = "self|HEX,..")]
         allowed_measurements: Vec<String>,
+        /// attestation.renewal_interval: how often evidence is renewed over a standing connection
+        /// to another master [default: 10m]
+        #[arg(id = "attestation_renewal_interval", long = "attestation-renewal-interval", env = "NAUTILUS_ATTESTATION_RENEWAL_INTERVAL", value_name = "DURATION")]
+        renewal_interval: String,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which of the quorum's own rows are its identity: the one list.
 //!
-//! Identity is what makes a quorum this quorum: its authority's key, its operators,
+//! Identity is what makes a quorum this quorum: its authority's key, its operators, its policy,
 //! the workers' token verdicts, alarms about its own disks and promises about its own
 //! members. A restored quorum makes its own; Kubernetes objects and users' keys are not
 //! identity and are restored.
@@ -13,6 +13,7 @@
 pub const IDENTITY_ROWS: &[&str] = &[
     "/nautilus/ca",
     "/nautilus/operators/",
+    "/nautilus/policy/",
     "/nautilus/workers/",
     "/nautilus/etcd/alarm/",
     "/nautilus/etcd/promote/",
@@ -37,6 +38,7 @@ mod tests {
     fn the_authority_is_identity_and_objects_are_not() {
         assert!(is_identity(b"/nautilus/ca"));
         assert!(is_identity(b"/nautilus/operators/ab"));
+        assert!(is_identity(b"/nautilus/policy/current"));
         assert!(!is_identity(b"/nautilus/cat"));
         assert!(!is_identity(b"/nautilus/registry/pods/a"));
         assert!(!is_identity(b"/nautilus/etcd/auth/state"));

@@ -229,6 +229,11 @@ async fn promote(core: &Core, id: NodeId) -> Result<(), ClusterError> {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    let guard = core.promotion_guard.read().clone();
+    if let Some(guard) = guard {
+        let voters: Vec<NodeId> = core.peers.membership().voter_ids().collect();
+        guard(id, &voters).map_err(ClusterError::Invalid)?;
+    }
     submit(core, ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
 }
 

@@ -55,5 +55,5 @@ pub use error::{FatalError, InitializeError, JoinError, StartError};
 pub use hub::HubLimits;
 pub use join::{JoinGrant, JoinRequest, join};
 pub use node::Consensus;
-pub use node_core::SecretsSource;
+pub use node_core::{AttestedPeer, PromotionGuard, SecretsSource};
 pub use transport::{Connection, PeerIdentity, PeerStream, Transport, TransportError};

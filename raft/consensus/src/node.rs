@@ -36,7 +36,7 @@ use crate::log_storage::LogStorage;
 use crate::loss::{self, LossDetector};
 use crate::maintenance::MaintenancePort;
 use crate::network::NetworkFactory;
-use crate::node_core::{Core, LeaderClock, SecretsSource};
+use crate::node_core::{AttestedPeer, Core, LeaderClock, PromotionGuard, SecretsSource};
 use crate::peers::Peers;
 use crate::server;
 use crate::snapshots::Snapshots;
@@ -137,6 +137,7 @@ impl Consensus {
             log,
             secrets,
             handler: RwLock::new(None),
+            promotion_guard: RwLock::new(None),
             leadership: watch::channel(Leadership::default()).0,
             barrier: Barrier::default(),
             intake: Intake::default(),
@@ -218,6 +219,17 @@ impl Consensus {
     /// What was attested of another member on its newest connection with this node.
     pub fn attested_peer(&self, id: NodeId) -> Option<PeerIdentity> {
         self.core.peers.attested(id)
+    }
+
+    /// As [`Consensus::attested_peer`], for whoever asks later.
+    pub fn attested_peers(&self) -> AttestedPeer {
+        let peers = Arc::clone(&self.core.peers);
+        Arc::new(move |id| peers.attested(id))
+    }
+
+    /// Who has a word before this node, as the leader, gives a learner a vote.
+    pub fn set_promotion_guard(&self, guard: PromotionGuard) {
+        *self.core.promotion_guard.write() = Some(guard);
     }
 
     /// Who answers such messages while this node leads.

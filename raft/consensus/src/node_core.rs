@@ -26,10 +26,18 @@ use crate::log::WalReader;
 use crate::loss::LossDetector;
 use crate::peers::Peers;
 use crate::state_machine::Machinery;
+use crate::transport::PeerIdentity;
 use crate::types::{AppliedReply, Raft};
 
 /// Gives the secrets a joiner gets (sealing root, cluster id), once it is pinned.
 pub type SecretsSource = Arc<dyn Fn() -> Zeroizing<Vec<u8>> + Send + Sync>;
+
+/// What was attested of a member on its newest connection with this node.
+pub type AttestedPeer = Arc<dyn Fn(NodeId) -> Option<PeerIdentity> + Send + Sync>;
+
+/// May refuse, in words, that this node as the leader gives the learner a vote beside
+/// these voters.
+pub type PromotionGuard = Arc<dyn Fn(NodeId, &[NodeId]) -> Result<(), String> + Send + Sync>;
 
 pub(crate) struct Core {
     pub(crate) config: ConsensusConfig,
@@ -39,6 +47,7 @@ pub(crate) struct Core {
     pub(crate) log: WalReader,
     pub(crate) secrets: SecretsSource,
     pub(crate) handler: RwLock<Option<Arc<dyn LeaderHandler>>>,
+    pub(crate) promotion_guard: RwLock<Option<PromotionGuard>>,
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) barrier: Barrier,
     pub(crate) intake: Intake,
