@@ -21,6 +21,7 @@ mod receipt;
 mod simulated;
 mod telemetry;
 mod up;
+mod upgrade;
 
 use std::process::ExitCode;
 

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::client::ApiClient;
 use crate::kubeconfig::Kubeconfig;
+use crate::up::layout::Layout;
 
 /// Connections through the endpoint at once.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -39,10 +40,33 @@ const DRAIN: Duration = Duration::from_millis(500);
 pub(crate) struct ProxyConfig {
     /// Bound here.
     pub(crate) listen: SocketAddr,
-    /// The nodes: id and `host:port` of the API.
-    pub(crate) backends: Vec<(u64, String)>,
+    /// The nodes.
+    pub(crate) backends: Backends,
     /// Credentials for asking who leads; read again until it is there.
     pub(crate) kubeconfig: PathBuf,
+}
+
+/// The nodes: id and `host:port` of the API.
+#[derive(Debug, Clone)]
+pub(crate) enum Backends {
+    /// These.
+    Fixed(Vec<(u64, String)>),
+    /// Those of a folder, as an upgrade changes them.
+    Folder(Layout),
+}
+
+impl Backends {
+    /// The nodes as they are now; `None` when the folder can't be read just now.
+    fn now(&self) -> Option<Vec<(u64, String)>> {
+        match self {
+            Self::Fixed(nodes) => Some(nodes.clone()),
+            Self::Folder(layout) => {
+                let quorum = layout.load().ok().flatten()?;
+                let nodes = quorum.nodes.iter().filter(|node| !node.leaving);
+                Some(nodes.map(|node| (node.id, node.api())).collect())
+            }
+        }
+    }
 }
 
 /// What is known of a node.
@@ -83,23 +107,67 @@ struct View {
     leader: Option<u64>,
 }
 
+/// The nodes and what the last look brought of each, in one order.
+#[derive(Default, Clone)]
+struct Nodes {
+    targets: Vec<Arc<Target>>,
+    view: View,
+}
+
+#[derive(Default)]
 struct Balancer {
-    targets: Vec<Target>,
-    view: Mutex<View>,
+    nodes: Mutex<Nodes>,
 }
 
 impl Balancer {
-    fn view(&self) -> View {
-        self.view
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    fn new(backends: Vec<(u64, String)>) -> Self {
+        let balancer = Self::default();
+        balancer.set_targets(backends);
+        balancer
     }
 
-    fn order(&self) -> Vec<usize> {
-        let view = self.view();
-        let backends: Vec<Backend> = self
+    fn lock(&self) -> std::sync::MutexGuard<'_, Nodes> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Balances over these nodes from now on; says whether they are others than before.
+    /// A node that goes keeps the connections it has.
+    fn set_targets(&self, backends: Vec<(u64, String)>) -> bool {
+        let mut nodes = self.lock();
+        let present = nodes
             .targets
+            .iter()
+            .map(|target| (target.id, target.address.clone()));
+        if present.eq(backends.iter().cloned()) {
+            return false;
+        }
+        let kept = |id: u64, address: &str| {
+            let mut targets = nodes.targets.iter();
+            targets
+                .find(|target| target.id == id && target.address == address)
+                .cloned()
+        };
+        let targets = backends.into_iter().map(|(id, address)| {
+            kept(id, &address).unwrap_or_else(|| {
+                Arc::new(Target {
+                    id,
+                    address,
+                    connections: AtomicU64::new(0),
+                })
+            })
+        });
+        let targets = targets.collect();
+        *nodes = Nodes {
+            targets,
+            view: View::default(),
+        };
+        true
+    }
+
+    /// The nodes in the order in which to try them.
+    fn order(&self) -> Vec<Arc<Target>> {
+        let Nodes { targets, view } = self.lock().clone();
+        let backends: Vec<Backend> = targets
             .iter()
             .enumerate()
             .map(|(index, target)| Backend {
@@ -109,11 +177,13 @@ impl Balancer {
             })
             .collect();
         order(&backends, view.leader)
+            .into_iter()
+            .map(|index| Arc::clone(&targets[index]))
+            .collect()
     }
 
     async fn carry(&self, mut client: TcpStream) {
-        for index in self.order() {
-            let target = &self.targets[index];
+        for target in self.order() {
             let connect = TcpStream::connect(target.address.as_str());
             let Ok(Ok(mut node)) = tokio::time::timeout(CONNECT_TIMEOUT, connect).await else {
                 continue;
@@ -146,18 +216,20 @@ impl Balancer {
         View { ready, leader }
     }
 
-    async fn keep_looking(self: Arc<Self>, kubeconfig: PathBuf) {
+    async fn keep_looking(self: Arc<Self>, backends: Backends, kubeconfig: PathBuf) {
         let mut clients: Vec<ApiClient> = Vec::new();
         let mut authenticated = false;
         let mut pause = tokio::time::interval(LOOK_INTERVAL);
         pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             pause.tick().await;
-            if !authenticated {
+            let changed = backends.now().is_some_and(|now| self.set_targets(now));
+            if changed || !authenticated {
                 (clients, authenticated) = self.clients(&kubeconfig);
             }
             let next = self.look(&clients, authenticated).await;
-            let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut nodes = self.lock();
+            let view = &mut nodes.view;
             if next.leader != view.leader || next.ready != view.ready {
                 tracing::info!(leader = ?next.leader, ready = ?next.ready, "nodes changed");
             }
@@ -168,7 +240,8 @@ impl Balancer {
     /// A client per node: with the operator's certificate once there is one.
     fn clients(&self, kubeconfig: &std::path::Path) -> (Vec<ApiClient>, bool) {
         let credentials = Kubeconfig::read(kubeconfig).ok();
-        let clients = self.targets.iter().map(|target| {
+        let targets = self.lock().targets.clone();
+        let clients = targets.iter().map(|target| {
             let server = format!("https://{}", target.address);
             match &credentials {
                 Some(credentials) => ApiClient::new(&server, credentials),
@@ -190,20 +263,10 @@ pub(crate) async fn run(config: ProxyConfig, stop: impl Future<Output = ()>) -> 
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("listen on {}", config.listen))?;
-    let targets: Vec<Target> = config
-        .backends
-        .into_iter()
-        .map(|(id, address)| Target {
-            id,
-            address,
-            connections: AtomicU64::new(0),
-        })
-        .collect();
-    let balancer = Arc::new(Balancer {
-        targets,
-        view: Mutex::default(),
-    });
-    let looking = tokio::spawn(Arc::clone(&balancer).keep_looking(config.kubeconfig));
+    let balancer = Balancer::new(config.backends.now().unwrap_or_default());
+    let balancer = Arc::new(balancer);
+    let looking =
+        tokio::spawn(Arc::clone(&balancer).keep_looking(config.backends, config.kubeconfig));
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let tracker = TaskTracker::new();
     tracing::info!(listen = %config.listen, "the stable endpoint is open");
@@ -279,6 +342,21 @@ mod tests {
         assert_eq!(order(&backends, None), [1, 0, 2]);
     }
 
+    #[test]
+    fn a_node_that_stays_keeps_its_count_when_others_come_and_go() {
+        let balancer = Balancer::new(vec![(1, "a:1".into()), (2, "b:1".into())]);
+        let second = Arc::clone(&balancer.lock().targets[1]);
+        second.connections.fetch_add(3, Ordering::Relaxed);
+        assert!(balancer.set_targets(vec![(2, "b:1".into()), (3, "c:1".into())]));
+        assert!(!balancer.set_targets(vec![(2, "b:1".into()), (3, "c:1".into())]));
+        let order: Vec<u64> = balancer.order().iter().map(|target| target.id).collect();
+        assert_eq!(order, [3, 2]);
+        assert_eq!(
+            balancer.lock().targets[0].connections.load(Ordering::Relaxed),
+            3
+        );
+    }
+
     #[tokio::test]
     async fn a_dead_node_is_passed_over_in_the_same_connection() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -287,17 +365,7 @@ mod tests {
         let address = |listener: &TcpListener| listener.local_addr().expect("bound").to_string();
         let targets = vec![(1, address(&dead)), (2, address(&alive))];
         drop(dead);
-        let balancer = Balancer {
-            targets: targets
-                .into_iter()
-                .map(|(id, address)| Target {
-                    id,
-                    address,
-                    connections: AtomicU64::new(0),
-                })
-                .collect(),
-            view: Mutex::default(),
-        };
+        let balancer = Balancer::new(targets);
         let front = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let mut client = TcpStream::connect(front.local_addr().expect("bound"))
             .await

@@ -89,7 +89,7 @@ fn make_operator_key(layout: &Layout) -> anyhow::Result<()> {
         .with_context(|| public.display().to_string())
 }
 
-fn make_folder(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn make_folder(path: &Path) -> anyhow::Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -24,7 +24,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::exit::{EXIT_CODES, Failure, Logged, one_line};
 use crate::up::layout::{DEFAULT_DIR, Layout};
-use crate::{bench, node, up};
+use crate::{bench, node, up, upgrade};
 
 const ABOUT: &str = "Nautilus: a Kubernetes control plane whose masters prove to each other \
 what they are before they share a secret";
@@ -121,6 +121,9 @@ enum Command {
     /// Show and change which code may be a member
     #[command(after_help = policy::EXAMPLES)]
     Policy(policy::PolicyArgs),
+    /// Replace every node by one of another build, without a failed request
+    #[command(after_help = upgrade::EXAMPLES)]
+    Upgrade(upgrade::UpgradeArgs),
     /// Bring an etcd's keys into a quorum
     #[command(after_help = import::EXAMPLES)]
     Import(import::ImportArgs),
@@ -204,6 +207,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Member(arguments) => runtime()?.block_on(member::run(&global, arguments)),
         Command::Policy(arguments) => runtime()?.block_on(policy::run(&global, arguments)),
+        Command::Upgrade(arguments) => runtime()?.block_on(upgrade::run(&global, arguments)),
         Command::Import(arguments) => runtime()?.block_on(import::run(&global, arguments)),
         Command::Export(arguments) => runtime()?.block_on(export::run(&global, arguments)),
         Command::Snapshot(arguments) => runtime()?.block_on(snapshot::run(&global, arguments)),

@@ -8,7 +8,7 @@ use super::Global;
 use crate::config::{Log, LogFormat};
 use crate::exit::Failure;
 use crate::node::{StopSignals, own_session};
-use crate::proxy::{ProxyConfig, run as balance};
+use crate::proxy::{Backends, ProxyConfig, run as balance};
 use crate::telemetry::Telemetry;
 
 /// Examples of `--help`.
@@ -50,21 +50,18 @@ pub(super) async fn run(global: &Global, arguments: ProxyArgs) -> anyhow::Result
     own_session(arguments.own_session);
     let config = match (arguments.listen, arguments.backends) {
         (listen, backends) if backends.is_empty() => {
-            let quorum = global.layout()?.existing()?;
+            let layout = global.layout()?;
+            let quorum = layout.existing()?;
             let own = SocketAddr::from(([127, 0, 0, 1], quorum.proxy_port));
             ProxyConfig {
                 listen: listen.unwrap_or(own),
-                backends: quorum
-                    .nodes
-                    .iter()
-                    .map(|node| (node.id, node.api()))
-                    .collect(),
+                backends: Backends::Folder(layout),
                 kubeconfig: global.kubeconfig_path()?,
             }
         }
         (Some(listen), backends) => ProxyConfig {
             listen,
-            backends,
+            backends: Backends::Fixed(backends),
             kubeconfig: global.kubeconfig_path()?,
         },
         (None, _) => {

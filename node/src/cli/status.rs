@@ -198,7 +198,7 @@ async fn remote(global: &Global) -> anyhow::Result<QuorumStatus> {
     })
 }
 
-fn as_server(address: &str) -> String {
+pub(crate) fn as_server(address: &str) -> String {
     if address.contains("://") {
         address.to_owned()
     } else {
@@ -206,7 +206,7 @@ fn as_server(address: &str) -> String {
     }
 }
 
-async fn ask(server: &str, kubeconfig: Option<&Kubeconfig>) -> Option<StatusAnswer> {
+pub(crate) async fn ask(server: &str, kubeconfig: Option<&Kubeconfig>) -> Option<StatusAnswer> {
     let client = ApiClient::new(server, kubeconfig?).ok()?;
     client.status(NODE_TIMEOUT).await.ok()
 }

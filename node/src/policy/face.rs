@@ -6,6 +6,7 @@
 //! GET  /nautilus/v1/policy/pending   changes that lack approvals
 //! GET  /nautilus/v1/policy/nodes     what each member runs
 //! POST /nautilus/v1/policy/changes   a document and approvals of it
+//! GET, POST, DELETE /nautilus/v1/upgrade    the upgrade under way
 //! ```
 //! Whoever may call is no matter of trust: a change counts by its signatures alone.
 
@@ -26,7 +27,7 @@ use serde_json::{Value, json};
 
 use super::quorum::keeps_a_majority;
 use super::source::PolicySource;
-use super::store::{self, NodeCode, PENDING_MAX, Record, StoreError};
+use super::store::{self, NodeCode, PENDING_MAX, Record, StoreError, Upgrade};
 use super::unix_millis;
 
 /// Bytes of a change, at most.
@@ -81,6 +82,10 @@ pub(crate) fn policy_router(face: Face) -> Router {
         .route("/nautilus/v1/policy/pending", get(pending))
         .route("/nautilus/v1/policy/nodes", get(nodes))
         .route("/nautilus/v1/policy/changes", post(change))
+        .route(
+            "/nautilus/v1/upgrade",
+            get(upgrade).post(begin_upgrade).delete(end_upgrade),
+        )
         .with_state(Arc::new(face))
 }
 
@@ -134,10 +139,7 @@ async fn nodes(State(face): Shared, request: Request) -> Response {
 async fn change(State(face): Shared, request: Request) -> Response {
     answer(async {
         let user = master(&request)?;
-        let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await;
-        let body = body.map_err(|error| bad(error.to_string()))?;
-        let asked: ChangeRequest = serde_json::from_slice(&body)
-            .map_err(|error| bad(format!("the body is not as expected: {error}")))?;
+        let asked: ChangeRequest = read_body(request).await?;
         let answer = face.submit(asked).await?;
         tracing::info!(
             user = %user.name, epoch = answer.epoch, applied = answer.applied,
@@ -147,6 +149,47 @@ async fn change(State(face): Shared, request: Request) -> Response {
         to_value(&answer)
     })
     .await
+}
+
+async fn upgrade(State(face): Shared, request: Request) -> Response {
+    answer(face.read(&request, |face| {
+        to_value(&store::upgrade(face.kv.as_ref()).map_err(failed)?)
+    }))
+    .await
+}
+
+/// Answers with the upgrade under way: the one asked for, or another that came before.
+async fn begin_upgrade(State(face): Shared, request: Request) -> Response {
+    answer(async {
+        let user = master(&request)?;
+        let asked: Upgrade = read_body(request).await?;
+        face.barrier().await?;
+        if store::begin_upgrade(face.kv.as_ref(), &asked)
+            .await
+            .map_err(failed)?
+        {
+            tracing::info!(user = %user.name, measurement = %asked.measurement, "an upgrade begins");
+        }
+        to_value(&store::upgrade(face.kv.as_ref()).map_err(failed)?)
+    })
+    .await
+}
+
+async fn end_upgrade(State(face): Shared, request: Request) -> Response {
+    answer(async {
+        let user = master(&request)?;
+        store::end_upgrade(face.kv.as_ref()).await.map_err(failed)?;
+        tracing::info!(user = %user.name, "the upgrade under way ends");
+        Ok(Value::Null)
+    })
+    .await
+}
+
+async fn read_body<T: for<'de> Deserialize<'de>>(request: Request) -> Result<T, Refused> {
+    let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await;
+    let body = body.map_err(|error| bad(error.to_string()))?;
+    serde_json::from_slice(&body)
+        .map_err(|error| bad(format!("the body is not as expected: {error}")))
 }
 
 impl Face {

@@ -6,6 +6,7 @@
 //! /nautilus/policy/pending/DIGEST     changes that lack approvals
 //! /nautilus/policy/nodes/ID           what each member runs, as the leader attested it
 //! /nautilus/policy/retired/ID         nodes that lost their vote for their measurement
+//! /nautilus/policy/upgrade            the upgrade under way
 //! ```
 //! Invariant: `current` and `history` are written together, by a transaction that
 //! compares the revision of `current`; a change that was taken ends all pending ones.
@@ -29,6 +30,7 @@ const HISTORY: &str = "/nautilus/policy/history/";
 const PENDING: &str = "/nautilus/policy/pending/";
 const NODES: &str = "/nautilus/policy/nodes/";
 const RETIRED: &str = "/nautilus/policy/retired/";
+const UPGRADE: &str = "/nautilus/policy/upgrade";
 
 /// A document with what makes it count.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +67,20 @@ pub(crate) struct RetiredNode {
     pub(crate) epoch: u64,
     /// Whether everything that follows from it has been done.
     pub(crate) done: bool,
+}
+
+/// An upgrade under way: what it leads to, and how many voters there are to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Upgrade {
+    /// The kind of TEE of the new build.
+    pub(crate) tee: TeeKind,
+    /// Its measurement.
+    pub(crate) measurement: Measurement,
+    /// Voters at its beginning and its end.
+    pub(crate) size: usize,
+    /// When it began, in milliseconds since 1970.
+    pub(crate) since_ms: u64,
 }
 
 /// Why rows were not read or written.
@@ -185,6 +201,26 @@ pub(crate) async fn put_retired(kv: &dyn Kv, node: &RetiredNode) -> Result<(), S
     transact(kv, Vec::new(), vec![Operation::Put(put)])
         .await
         .map(|_| ())
+}
+
+/// The upgrade under way.
+pub(crate) fn upgrade(kv: &dyn Kv) -> Result<Option<Upgrade>, StoreError> {
+    Ok(row(kv, UPGRADE)?.map(|(upgrade, _)| upgrade))
+}
+
+/// Begins an upgrade unless one is under way; says whether it began.
+pub(crate) async fn begin_upgrade(kv: &dyn Kv, upgrade: &Upgrade) -> Result<bool, StoreError> {
+    let put = Operation::Put(Put::new(UPGRADE, encode(upgrade)?));
+    transact(kv, vec![Compare::mod_revision(UPGRADE, 0)], vec![put]).await
+}
+
+/// Ends the upgrade under way, done or not.
+pub(crate) async fn end_upgrade(kv: &dyn Kv) -> Result<(), StoreError> {
+    let delete = Operation::Delete {
+        range: KeyRange::single(UPGRADE),
+        prev_kv: false,
+    };
+    transact(kv, Vec::new(), vec![delete]).await.map(|_| ())
 }
 
 fn history_key(epoch: u64) -> String {

@@ -68,10 +68,6 @@ pub(super) async fn credentials(
         progress.wait("waiting for the founder's API");
         tokio::time::sleep(POLL).await;
     };
-    let mut contexts = vec![(DEFAULT_CONTEXT.to_owned(), quorum.server())];
-    for node in &quorum.nodes {
-        contexts.push((format!("{DEFAULT_CONTEXT}-{}", node.id), node.server()));
-    }
     let path = layout.authority();
     write_durably(&path, granted.authority_pem.as_bytes(), 0o644)
         .with_context(|| path.display().to_string())?;
@@ -80,14 +76,28 @@ pub(super) async fn credentials(
         certificate_pem: granted.certificate_pem,
         key_pem,
         user: OPERATOR.to_owned(),
-        contexts,
+        contexts: Vec::new(),
     };
+    name_nodes(layout, quorum, kubeconfig)?;
+    progress.say("evidence verified; wrote the kubeconfig");
+    Ok(())
+}
+
+/// Writes what clients are configured by, with the nodes as they are now.
+pub(crate) fn name_nodes(
+    layout: &Layout,
+    quorum: &Quorum,
+    mut kubeconfig: Kubeconfig,
+) -> anyhow::Result<()> {
+    let mut contexts = vec![(DEFAULT_CONTEXT.to_owned(), quorum.server())];
+    for node in &quorum.nodes {
+        contexts.push((format!("{DEFAULT_CONTEXT}-{}", node.id), node.server()));
+    }
+    kubeconfig.contexts = contexts;
     let path = layout.kubeconfig();
     write_durably(&path, kubeconfig.to_yaml().as_bytes(), 0o600)
         .with_context(|| path.display().to_string())?;
-    etcd_client(layout, quorum, &kubeconfig)?;
-    progress.say("evidence verified; wrote the kubeconfig");
-    Ok(())
+    etcd_client(layout, quorum, &kubeconfig)
 }
 
 /// The same credentials as files, for etcd clients.

@@ -1,7 +1,7 @@
 //! The folder of a quorum on this machine: what lies where.
 //!
 //! ```text
-//! DIR/quorum.json         names, ports, the build's measurement; written once
+//! DIR/quorum.json         names, ports, the build's measurement; changed by upgrades only
 //! DIR/kubeconfig          the administrator's kubeconfig (0600)
 //! DIR/ca.crt              the quorum's authority, for workers
 //! DIR/tokens.toml         Seal tokens of the development judge (0600)
@@ -63,6 +63,13 @@ pub(crate) struct LocalNode {
     pub(crate) peer_port: u16,
     /// Its port for etcd clients.
     pub(crate) etcd_port: u16,
+    /// Other measurements than its own that it accepts until it knows the quorum's
+    /// policy: those of the build it takes over from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) accepts: Vec<String>,
+    /// It is about to stop: the stable endpoint gives it no new connection.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) leaving: bool,
 }
 
 impl LocalNode {
@@ -282,7 +289,11 @@ impl Layout {
                 allow_simulated: Some(true),
                 simulated_root: Some(self.simulated_root()),
                 platform_secret: Some(files.platform_secret()),
-                allowed_measurements: Some(vec!["self".to_owned()]),
+                allowed_measurements: Some(
+                    std::iter::once("self".to_owned())
+                        .chain(node.accepts.iter().cloned())
+                        .collect(),
+                ),
                 ..AttestationSettings::default()
             },
             restore: match age {
@@ -305,6 +316,8 @@ impl Quorum {
                 api_port: ports.api,
                 peer_port: ports.peer,
                 etcd_port: ports.etcd,
+                accepts: Vec::new(),
+                leaving: false,
             })
             .collect();
         Self {
@@ -315,6 +328,38 @@ impl Quorum {
             nodes,
             restore: None,
         }
+    }
+
+    /// Adds a node under an id never used in this folder, with ports that are free, which
+    /// accepts `accepts` besides its own measurement.
+    pub(crate) fn add_node(
+        &mut self,
+        layout: &Layout,
+        used: u64,
+        accepts: Vec<String>,
+    ) -> anyhow::Result<LocalNode> {
+        let present = self.nodes.iter().map(|node| node.id);
+        let mut id = present.chain([used]).max().unwrap_or(0) + 1;
+        while layout.node(id).folder().exists() {
+            id += 1;
+        }
+        let base = self.proxy_port;
+        let taken = |port| {
+            let mut ports = self.nodes.iter();
+            ports.any(|node| [node.api_port, node.peer_port, node.etcd_port].contains(&port))
+        };
+        let ports = Ports::pick(base, 1, |port| !taken(port) && is_free(port))?;
+        let ports = ports.nodes[0];
+        let node = LocalNode {
+            id,
+            api_port: ports.api,
+            peer_port: ports.peer,
+            etcd_port: ports.etcd,
+            accepts,
+            leaving: false,
+        };
+        self.nodes.push(node.clone());
+        Ok(node)
     }
 
     /// `https://host:port` of the stable endpoint.

@@ -5,7 +5,7 @@
 //! voter, and changes nothing else. Every step looks at the present state first, so
 //! that an interrupted `up` is finished by the next one.
 
-mod admit;
+pub(crate) mod admit;
 pub(crate) mod layout;
 pub(crate) mod process;
 pub(crate) mod progress;
@@ -271,7 +271,12 @@ fn found(
 }
 
 /// Writes a node's configuration.
-fn configure(layout: &Layout, quorum: &Quorum, node: &LocalNode, age: Age) -> anyhow::Result<()> {
+pub(crate) fn configure(
+    layout: &Layout,
+    quorum: &Quorum,
+    node: &LocalNode,
+    age: Age,
+) -> anyhow::Result<()> {
     let path = layout.node(node.id).config();
     let text = layout.settings(quorum, node, age).to_toml()?;
     write_durably(&path, text.as_bytes(), 0o600).with_context(|| path.display().to_string())
@@ -294,12 +299,22 @@ fn settle(layout: &Layout, quorum: &Quorum) -> anyhow::Result<()> {
 
 /// Starts a node unless it runs; says whether it did.
 pub(crate) fn start_node(layout: &Layout, node: &LocalNode) -> anyhow::Result<bool> {
+    start_node_with(&std::env::current_exe()?, layout, node)
+}
+
+/// The same with another build.
+pub(crate) fn start_node_with(
+    binary: &Path,
+    layout: &Layout,
+    node: &LocalNode,
+) -> anyhow::Result<bool> {
     let files = layout.node(node.id);
     if process::running(&files).is_some() {
         return Ok(false);
     }
     let config = files.config();
-    process::start(
+    process::start_binary(
+        binary,
         &files,
         &[
             OsStr::new("node"),
@@ -315,23 +330,19 @@ fn start_proxy(layout: &Layout, quorum: &Quorum) -> anyhow::Result<()> {
     if process::running(&files).is_some() {
         return Ok(());
     }
-    // The kubeconfig's path also marks the process as this folder's.
-    let folder = files.folder().join("..").join("kubeconfig");
-    let mut arguments = vec![
-        "proxy".into(),
-        "--listen".into(),
-        format!("127.0.0.1:{}", quorum.proxy_port).into(),
-        "--kubeconfig".into(),
-        folder.into_os_string(),
+    // The kubeconfig's path also marks the process as this folder's; without nodes of its
+    // own the endpoint follows the folder, which an upgrade changes.
+    let kubeconfig = files.folder().join("..").join("kubeconfig");
+    let listen = format!("127.0.0.1:{}", quorum.proxy_port);
+    let arguments = [
+        OsStr::new("proxy"),
+        OsStr::new("--listen"),
+        OsStr::new(&listen),
+        OsStr::new("--kubeconfig"),
+        kubeconfig.as_os_str(),
+        OsStr::new("--dir"),
+        layout.root().as_os_str(),
     ];
-    for node in &quorum.nodes {
-        arguments.push("--backend".into());
-        arguments.push(format!("{}={}", node.id, node.api()).into());
-    }
-    let arguments: Vec<&OsStr> = arguments
-        .iter()
-        .map(|argument| argument.as_os_str())
-        .collect();
     process::start(&files, &arguments)?;
     Ok(())
 }

@@ -37,6 +37,16 @@ const PER_NODE: [&str; 13] = [
 /// Starts this binary with `arguments` in a session of its own, its output appended
 /// to the log, and notes its process id.
 pub(crate) fn start(files: &ProcessFiles, arguments: &[&std::ffi::OsStr]) -> anyhow::Result<u32> {
+    let binary = std::env::current_exe().context("find the running binary")?;
+    start_binary(&binary, files, arguments)
+}
+
+/// The same with another build.
+pub(crate) fn start_binary(
+    binary: &Path,
+    files: &ProcessFiles,
+    arguments: &[&std::ffi::OsStr],
+) -> anyhow::Result<u32> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -49,8 +59,7 @@ pub(crate) fn start(files: &ProcessFiles, arguments: &[&std::ffi::OsStr]) -> any
         .mode(0o600)
         .open(&path)
         .with_context(|| path.display().to_string())?;
-    let binary = std::env::current_exe().context("find the running binary")?;
-    let mut command = Command::new(&binary);
+    let mut command = Command::new(binary);
     command
         .args(arguments)
         .arg("--own-session")
