@@ -135,7 +135,7 @@ impl Machines {
         match self {
             Self::Here(here) => here.stop(id).await,
             Self::Elsewhere(_) => {
-                progress.say(&format!("stop node {id} (SIGTERM): another has taken its place"));
+                progress.wait(&format!("stop node {id} (SIGTERM): another has taken its place"));
                 tokio::time::sleep(LEAVE_TIME).await;
                 Ok(())
             }
