@@ -223,3 +223,149 @@ pub(crate) async fn follow(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nautilus_attest_protocol::policy::OperatorKey;
+    use nautilus_attest_protocol::{Measurement, TeeKind};
+    use nautilus_attest_tee::{PlatformSecret, SimulatedProvider, SimulatedRoot};
+    use nautilus_machine::UnixMillis;
+    use nautilus_machine::solo::SoloKv;
+
+    use super::*;
+    use crate::policy::file::OperatorSigner;
+
+    const CLUSTER: &str = "reef";
+
+    fn measurement(byte: u8) -> Measurement {
+        Measurement::new([byte; 48]).expect("48 bytes")
+    }
+
+    fn evidence(byte: u8) -> EvidencePolicy {
+        EvidencePolicy::new(true).allow(TeeKind::Simulated, measurement(byte))
+    }
+
+    /// A node's folder, the rows, and an operator who alone may change the policy.
+    struct World {
+        dir: tempfile::TempDir,
+        kv: SoloKv,
+        signer: OperatorSigner,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().expect("a folder");
+            let key = rcgen::KeyPair::generate().expect("a key");
+            let path = dir.path().join("operator.key");
+            std::fs::write(&path, key.serialize_pem()).expect("written");
+            let world = Self {
+                signer: OperatorSigner::read(&path).expect("read"),
+                kv: SoloKv::new(|| UnixMillis(1)),
+                dir,
+            };
+            let mut first = Policy::of_evidence(evidence(1));
+            first.epoch = 1;
+            first.threshold = 1;
+            first.operators = vec![OperatorKey {
+                name: "ann".into(),
+                public_key: world.signer.public_key().expect("its own"),
+            }];
+            let record = Record {
+                document: first,
+                approvals: Vec::new(),
+                at_ms: 1,
+            };
+            assert!(store::found(&world.kv, &record).await.expect("written"));
+            world
+        }
+
+        /// The node with code `code`, as after a start.
+        fn node(&self, code: u8) -> PolicySource {
+            let path = |name: &str| self.dir.path().join(name);
+            let root = SimulatedRoot::load_or_create(&path("root")).expect("made");
+            let secret = PlatformSecret::load_or_create(&path("secret")).expect("made");
+            let tee = SimulatedProvider::new(root, secret, measurement(code));
+            PolicySource::open(CLUSTER, self.dir.path(), Arc::new(tee), evidence(9))
+                .expect("opened")
+        }
+
+        /// Writes the next record, signed or not.
+        async fn change(&self, signed: bool) {
+            let (present, revision) = store::current(&self.kv).expect("read").expect("there");
+            let mut document = present.document;
+            document.epoch += 1;
+            let allowed = measurement(u8::try_from(document.epoch).expect("small"));
+            document.evidence = document.evidence.allow(TeeKind::Simulated, allowed);
+            let approval = self.signer.approve(CLUSTER, &document).expect("signed");
+            let record = Record {
+                document,
+                approvals: if signed { vec![approval] } else { Vec::new() },
+                at_ms: 2,
+            };
+            let written = store::replace(&self.kv, &record, revision).await;
+            assert!(written.expect("written"));
+        }
+
+        fn adopt(&self, node: &PolicySource) -> Result<(), NotAdopted> {
+            let (record, _) = store::current(&self.kv).expect("read").expect("there");
+            node.adopt(&self.kv, record)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_judges_by_its_configuration_until_it_knows_the_quorums_policy() {
+        let world = World::new().await;
+        let node = world.node(1);
+        let before = (node.present().epoch, node.origin());
+        assert_eq!(before, (0, Origin::Configuration));
+        assert_eq!(node.present().evidence, evidence(9));
+        world.adopt(&node).expect("the first it sees");
+        assert_eq!((node.present().epoch, node.origin()), (1, Origin::Quorum));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_was_away_verifies_every_step_it_missed() {
+        let world = World::new().await;
+        let node = world.node(1);
+        world.adopt(&node).expect("the first it sees");
+        for _ in 0..3 {
+            world.change(true).await;
+        }
+        world.adopt(&node).expect("three signed steps");
+        assert_eq!(node.present().epoch, 4);
+    }
+
+    #[tokio::test]
+    async fn a_record_that_nobody_signed_is_not_taken() {
+        let world = World::new().await;
+        let node = world.node(1);
+        world.adopt(&node).expect("the first it sees");
+        world.change(false).await;
+        world.change(true).await;
+        let refused = world.adopt(&node).expect_err("not signed");
+        assert!(matches!(refused, NotAdopted::Refused { epoch: 2, .. }), "{refused}");
+        assert_eq!(node.present().epoch, 1);
+    }
+
+    #[tokio::test]
+    async fn the_last_known_policy_outlives_a_restart_and_opens_to_the_same_code_alone() {
+        let world = World::new().await;
+        world.adopt(&world.node(1)).expect("taken");
+        let again = world.node(1);
+        let known = (again.present().epoch, again.origin());
+        assert_eq!(known, (1, Origin::LastKnown));
+        let other_code = world.node(2);
+        assert_eq!(other_code.origin(), Origin::Configuration);
+    }
+
+    #[tokio::test]
+    async fn an_older_record_is_passed_over() {
+        let world = World::new().await;
+        let node = world.node(1);
+        let (old, _) = store::current(&world.kv).expect("read").expect("there");
+        world.change(true).await;
+        world.adopt(&node).expect("taken");
+        node.adopt(&world.kv, old).expect("passed over");
+        assert_eq!(node.present().epoch, 2);
+    }
+}
