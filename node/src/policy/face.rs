@@ -92,7 +92,7 @@ pub(crate) fn policy_router(face: Face) -> Router {
 type Shared = State<Arc<Face>>;
 
 async fn current(State(face): Shared, request: Request) -> Response {
-    answer(face.read(&request, |face| {
+    answer(face.read(master(&request), |face| {
         let record = face.present()?.0;
         let judging = face.source.present();
         let mut value = to_value(&record)?;
@@ -105,7 +105,7 @@ async fn current(State(face): Shared, request: Request) -> Response {
 }
 
 async fn history(State(face): Shared, request: Request) -> Response {
-    answer(face.read(&request, |face| {
+    answer(face.read(master(&request), |face| {
         let records = store::history(face.kv.as_ref()).map_err(failed)?;
         Ok(json!({ "history": to_value(&records)? }))
     }))
@@ -113,7 +113,7 @@ async fn history(State(face): Shared, request: Request) -> Response {
 }
 
 async fn pending(State(face): Shared, request: Request) -> Response {
-    answer(face.read(&request, |face| {
+    answer(face.read(master(&request), |face| {
         let (present, _) = face.present()?;
         let records = store::pending(face.kv.as_ref()).map_err(failed)?;
         let changes = records.iter().map(|record| {
@@ -129,7 +129,7 @@ async fn pending(State(face): Shared, request: Request) -> Response {
 }
 
 async fn nodes(State(face): Shared, request: Request) -> Response {
-    answer(face.read(&request, |face| {
+    answer(face.read(master(&request), |face| {
         let codes = store::nodes(face.kv.as_ref()).map_err(failed)?;
         Ok(json!({ "nodes": to_value(&codes)? }))
     }))
@@ -152,7 +152,7 @@ async fn change(State(face): Shared, request: Request) -> Response {
 }
 
 async fn upgrade(State(face): Shared, request: Request) -> Response {
-    answer(face.read(&request, |face| {
+    answer(face.read(master(&request), |face| {
         to_value(&store::upgrade(face.kv.as_ref()).map_err(failed)?)
     }))
     .await
@@ -196,10 +196,10 @@ impl Face {
     /// Reads linearizably.
     async fn read(
         &self,
-        request: &Request,
+        user: Result<User, Refused>,
         read: impl FnOnce(&Self) -> Result<Value, Refused>,
     ) -> Result<Value, Refused> {
-        master(request)?;
+        user?;
         self.barrier().await?;
         read(self)
     }

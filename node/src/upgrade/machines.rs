@@ -153,10 +153,14 @@ impl Machines {
         }
     }
 
-    /// Every node runs the new build.
-    pub(super) fn finish(&mut self, measurement: &Measurement) -> anyhow::Result<()> {
+    /// Every member runs the new build.
+    pub(super) async fn finish(
+        &mut self,
+        measurement: &Measurement,
+        members: &[u64],
+    ) -> anyhow::Result<()> {
         match self {
-            Self::Here(here) => here.finish(measurement),
+            Self::Here(here) => here.finish(measurement, members).await,
             Self::Elsewhere(_) => Ok(()),
         }
     }
@@ -164,8 +168,17 @@ impl Machines {
 
 impl Here {
     fn new_node(&mut self, used: Vec<u64>, accepts: Vec<String>) -> anyhow::Result<NewMember> {
-        let used = used.into_iter().max().unwrap_or(0);
-        let node = self.quorum.add_node(&self.layout, used, accepts)?;
+        // One that was configured before the upgrade was cut short is used first.
+        let begun = self.quorum.nodes.iter().find(|node| {
+            !used.contains(&node.id) && !self.layout.node(node.id).has_data()
+        });
+        let node = match begun {
+            Some(node) => node.clone(),
+            None => {
+                let highest = used.into_iter().max().unwrap_or(0);
+                self.quorum.add_node(&self.layout, highest, accepts)?
+            }
+        };
         let files = self.layout.node(node.id);
         make_folder(files.folder())?;
         PlatformSecret::load_or_create(&files.platform_secret())?;
@@ -219,14 +232,23 @@ impl Here {
         admit::name_nodes(&self.layout, &self.quorum, kubeconfig)
     }
 
-    fn finish(&mut self, measurement: &Measurement) -> anyhow::Result<()> {
+    async fn finish(&mut self, measurement: &Measurement, members: &[u64]) -> anyhow::Result<()> {
         self.quorum.measurement = measurement.to_string();
+        // What an upgrade that was cut short left running, or began in vain.
+        for node in &self.quorum.nodes {
+            if !members.contains(&node.id) {
+                self.end(node.id).await?;
+            }
+        }
+        self.quorum.nodes.retain(|node| members.contains(&node.id));
         for node in &mut self.quorum.nodes {
             node.accepts.clear();
         }
         for node in &self.quorum.nodes {
             configure(&self.layout, &self.quorum, node, Age::Standing)?;
         }
-        self.layout.save(&self.quorum)
+        self.layout.save(&self.quorum)?;
+        let kubeconfig = Kubeconfig::read(&self.layout.kubeconfig())?;
+        admit::name_nodes(&self.layout, &self.quorum, kubeconfig)
     }
 }

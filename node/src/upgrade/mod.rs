@@ -349,7 +349,7 @@ impl Quorum {
             .evidence
             .kinds
             .iter()
-            .flat_map(|(tee, rules)| rules.measurements.iter().map(|allowed| (*tee, allowed)));
+            .flat_map(|(tee, rules)| rules.measurements.iter().map(move |allowed| (*tee, allowed)));
         Ok(State {
             size: upgrade.size,
             new_is_allowed: allowed.clone().any(|(tee, allowed)| is_new(tee, allowed)),
@@ -415,7 +415,11 @@ impl Runner {
                 }
             }
         }
-        self.machines.finish(&self.upgrade.measurement)?;
+        let members = self.quorum.members().await?;
+        let members: Vec<u64> = members.iter().map(|member| member.id).collect();
+        self.machines
+            .finish(&self.upgrade.measurement, &members)
+            .await?;
         self.quorum.end().await?;
         self.progress.end();
         print("upgraded: every voter runs the new build, and the old measurements are retired");
