@@ -92,6 +92,11 @@ impl World {
     }
 }
 
+/// What an endpoint judges by.
+fn in_force(endpoint: &AttestedEndpoint) -> Arc<Policy> {
+    Arc::clone(&endpoint.config.policy.borrow())
+}
+
 /// A policy that nobody changes.
 fn fixed(evidence: EvidencePolicy) -> watch::Receiver<Arc<Policy>> {
     watch::channel(Arc::new(Policy::of_evidence(evidence))).1
@@ -304,8 +309,8 @@ async fn a_man_in_the_middle_with_both_private_keys_is_refused_by_both() {
     let relay = async {
         // Both TLS handshakes succeed; then every frame is relayed unchanged.
         let (left, right) = tokio::join!(
-            as_b.secure(to_middle, Role::Responder),
-            as_a.secure(from_middle, Role::Initiator)
+            as_b.secure(to_middle, Role::Responder, &in_force(&as_b)),
+            as_a.secure(from_middle, Role::Initiator, &in_force(&as_a))
         );
         let ((mut left, ..), (mut right, ..)) = (left.unwrap(), right.unwrap());
         let _ = tokio::io::copy_bidirectional(&mut left, &mut right).await;
@@ -587,7 +592,7 @@ async fn a_peer_that_stops_after_tls_is_dropped_with_the_stage_named() {
     );
     let (dialed, accepted) = sockets().await;
     let silent = async {
-        let (mut stream, ..) = a.secure(dialed, Role::Initiator).await.unwrap();
+        let (mut stream, ..) = a.secure(dialed, Role::Initiator, &in_force(&a)).await.unwrap();
         // The first bytes of a hello, and then nothing.
         stream.write_all(&[1, 0, 0]).await.unwrap();
         stream.flush().await.unwrap();
@@ -609,7 +614,7 @@ async fn a_hello_cut_short_inside_tls_is_dropped_with_the_stage_named() {
     let (a, b) = (world.node(1), world.node(2));
     let (dialed, accepted) = sockets().await;
     let leaving = async {
-        let (mut stream, ..) = a.secure(dialed, Role::Initiator).await.unwrap();
+        let (mut stream, ..) = a.secure(dialed, Role::Initiator, &in_force(&a)).await.unwrap();
         stream.write_all(&[1, 0, 0, 0, 60, 0x86]).await.unwrap();
         stream.shutdown().await.unwrap();
     };
@@ -628,7 +633,7 @@ async fn a_frame_past_its_limit_is_refused_before_it_is_read() {
     let (a, b) = (world.node(1), world.node(2));
     let (dialed, accepted) = sockets().await;
     let flooding = async {
-        let (mut stream, ..) = a.secure(dialed, Role::Initiator).await.unwrap();
+        let (mut stream, ..) = a.secure(dialed, Role::Initiator, &in_force(&a)).await.unwrap();
         stream
             .write_all(&[1, 0x7f, 0xff, 0xff, 0xff])
             .await
