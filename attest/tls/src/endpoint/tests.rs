@@ -308,9 +308,10 @@ async fn a_man_in_the_middle_with_both_private_keys_is_refused_by_both() {
     let ((from_a, to_middle), (from_middle, to_b)) = (sockets().await, sockets().await);
     let relay = async {
         // Both TLS handshakes succeed; then every frame is relayed unchanged.
+        let policy = in_force(&as_b);
         let (left, right) = tokio::join!(
-            as_b.secure(to_middle, Role::Responder, &in_force(&as_b)),
-            as_a.secure(from_middle, Role::Initiator, &in_force(&as_a))
+            as_b.secure(to_middle, Role::Responder, &policy),
+            as_a.secure(from_middle, Role::Initiator, &policy)
         );
         let ((mut left, ..), (mut right, ..)) = (left.unwrap(), right.unwrap());
         let _ = tokio::io::copy_bidirectional(&mut left, &mut right).await;
