@@ -352,7 +352,9 @@ mod tests {
         let order: Vec<u64> = balancer.order().iter().map(|target| target.id).collect();
         assert_eq!(order, [3, 2]);
         assert_eq!(
-            balancer.lock().targets[0].connections.load(Ordering::Relaxed),
+            balancer.lock().targets[0]
+                .connections
+                .load(Ordering::Relaxed),
             3
         );
     }

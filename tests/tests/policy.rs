@@ -119,11 +119,20 @@ fn two_of_three_operators_change_the_policy_and_nobody_else_does() {
     assert!(diff.contains(&line), "{diff}");
 
     // One is not enough, and its approval waits.
-    let one = ok(&quorum, &["policy", "apply", text(&path), "--key", text(&ann)]);
-    assert!(one.contains("1 of 2 operators have approved; 1 more"), "{one}");
+    let one = ok(
+        &quorum,
+        &["policy", "apply", text(&path), "--key", text(&ann)],
+    );
+    assert!(
+        one.contains("1 of 2 operators have approved; 1 more"),
+        "{one}"
+    );
     assert_eq!(epoch(&quorum), 2);
     // The same one again is not another one.
-    let again = ok(&quorum, &["policy", "apply", text(&path), "--key", text(&ann)]);
+    let again = ok(
+        &quorum,
+        &["policy", "apply", text(&path), "--key", text(&ann)],
+    );
     assert!(again.contains("1 of 2 operators"), "{again}");
     // A stranger is none.
     let stranger = key(&quorum, "eve", &rcgen::PKCS_ED25519);
@@ -151,11 +160,21 @@ fn two_of_three_operators_change_the_policy_and_nobody_else_does() {
         text(&body),
     ]);
     assert!(!posted.status.success());
-    assert!(said(&posted).contains("signature of operator"), "{}", said(&posted));
+    assert!(
+        said(&posted).contains("signature of operator"),
+        "{}",
+        said(&posted)
+    );
 
     let shown = ok(&quorum, &["policy", "pending"]);
-    assert!(shown.contains(&line) && shown.contains(&digest[..16]), "{shown}");
-    let two = ok(&quorum, &["policy", "approve", &digest[..12], "--key", text(&bob)]);
+    assert!(
+        shown.contains(&line) && shown.contains(&digest[..16]),
+        "{shown}"
+    );
+    let two = ok(
+        &quorum,
+        &["policy", "approve", &digest[..12], "--key", text(&bob)],
+    );
     assert!(two.contains("policy epoch 3 is in force"), "{two}");
     assert_eq!(epoch(&quorum), 3);
     // The file was made from an epoch that is past.
@@ -166,7 +185,10 @@ fn two_of_three_operators_change_the_policy_and_nobody_else_does() {
         "made from policy epoch 2",
     );
     let history = ok(&quorum, &["policy", "history"]);
-    assert!(history.contains("ann, bob") || history.contains("bob, ann"), "{history}");
+    assert!(
+        history.contains("ann, bob") || history.contains("bob, ann"),
+        "{history}"
+    );
 
     // Every node judges by it, a restarted one at once.
     let follower = quorum.follower();
@@ -174,7 +196,10 @@ fn two_of_three_operators_change_the_policy_and_nobody_else_does() {
     quorum.up();
     let log = quorum.dir().join(format!("node-{}/log", follower.id));
     let log = std::fs::read_to_string(log).expect("its log");
-    assert!(log.contains("origin=LastKnown") && log.contains("epoch=3"), "{log}");
+    assert!(
+        log.contains("origin=LastKnown") && log.contains("epoch=3"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -189,7 +214,9 @@ fn a_policy_that_would_end_the_quorum_is_refused() {
         let output = quorum.nautilus(&["policy", "apply", text(&path)]);
         assert!(!output.status.success());
         let said = said(&output);
-        if said.contains("only 0 of 3 voters would satisfy this policy") && !said.contains("not known") {
+        if said.contains("only 0 of 3 voters would satisfy this policy")
+            && !said.contains("not known")
+        {
             Ok(())
         } else {
             Err(said)
@@ -250,7 +277,9 @@ fn cut_off(quorum: &Quorum, node: u64) -> u64 {
     let counts = metrics.lines().filter_map(|line| {
         let labels = line.strip_prefix("nautilus_attest_peers_cut_off_total{")?;
         let (labels, count) = labels.split_once("} ")?;
-        labels.contains("measurement").then(|| count.parse::<u64>().ok())?
+        labels
+            .contains("measurement")
+            .then(|| count.parse::<u64>().ok())?
     });
     counts.sum()
 }
@@ -267,7 +296,9 @@ fn fourth(quorum: &Quorum) -> (PathBuf, String) {
     table["node_id"] = toml::Value::from(4);
     table["data_dir"] = path(&folder.join("data"));
     table["attestation"]["platform_secret"] = path(&folder.join("platform-secret"));
-    let present = measure_file(&Quorum::binary()).expect("measured").to_string();
+    let present = measure_file(&Quorum::binary())
+        .expect("measured")
+        .to_string();
     table["attestation"]["allowed_measurements"] =
         toml::Value::from(vec!["self".to_owned(), present]);
     let mut peer = String::new();

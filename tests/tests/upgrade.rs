@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 use std::process::Output;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nautilus_attest_tee::measure_file;
@@ -56,23 +55,28 @@ fn every_node_is_replaced_by_another_build_under_load_without_a_failed_request()
     let next = another_build(&quorum);
     let next = next.to_str().expect("UTF-8");
     let (old, new) = (
-        measure_file(&Quorum::binary()).expect("measured").to_string(),
+        measure_file(&Quorum::binary())
+            .expect("measured")
+            .to_string(),
         measure_file(next.as_ref()).expect("measured").to_string(),
     );
     let plan = quorum.nautilus(&["upgrade", "plan", "--binary", next]);
     assert!(plan.status.success(), "{}", said(&plan));
-    assert!(said(&plan).contains("retire the old measurements"), "{}", said(&plan));
+    assert!(
+        said(&plan).contains("retire the old measurements"),
+        "{}",
+        said(&plan)
+    );
 
     let stop = AtomicBool::new(false);
     let begun: Vec<AtomicBool> = (0..WRITERS).map(|_| AtomicBool::new(false)).collect();
-    let quorum = Arc::new(quorum);
     let written = std::thread::scope(|scope| {
         let writers: Vec<_> = begun
             .iter()
             .enumerate()
             .map(|(writer, begun)| {
-                let (quorum, stop) = (Arc::clone(&quorum), &stop);
-                scope.spawn(move || write_until(&quorum, writer, stop, begun))
+                let (quorum, stop) = (&quorum, &stop);
+                scope.spawn(move || write_until(quorum, writer, stop, begun))
             })
             .collect();
         eventually("the writers to have begun", || {
@@ -101,13 +105,19 @@ fn every_node_is_replaced_by_another_build_under_load_without_a_failed_request()
     let policy = quorum.nautilus(&["policy", "get", "--output", "json"]);
     let policy: Value = serde_json::from_slice(&policy.stdout).expect("JSON");
     let allowed = policy["evidence"]["kinds"]["simulated"]["measurements"].to_string();
-    assert!(allowed.contains(&new) && !allowed.contains(&old), "{allowed}");
+    assert!(
+        allowed.contains(&new) && !allowed.contains(&old),
+        "{allowed}"
+    );
 
     // Everything acknowledged is there, on each of them.
     for node in &nodes {
         let names = quorum.kubectl_on(node.id, &["get", "configmaps", "-o", "name"]);
         for (writer, written) in written.iter().enumerate() {
-            assert!(*written > WRITTEN_BEFORE, "writer {writer} wrote nothing meanwhile");
+            assert!(
+                *written > WRITTEN_BEFORE,
+                "writer {writer} wrote nothing meanwhile"
+            );
             for object in 0..*written {
                 let name = format!("configmap/w-{writer}-{object}");
                 assert!(names.lines().any(|line| line == name), "{name} is lost");
@@ -118,7 +128,11 @@ fn every_node_is_replaced_by_another_build_under_load_without_a_failed_request()
     let again = quorum.nautilus(&["upgrade", "run", "--binary", next]);
     assert!(again.status.success(), "{}", said(&again));
     let status = quorum.nautilus(&["upgrade", "status"]);
-    assert!(said(&status).contains("no upgrade is under way"), "{}", said(&status));
+    assert!(
+        said(&status).contains("no upgrade is under way"),
+        "{}",
+        said(&status)
+    );
 }
 
 #[test]
@@ -144,7 +158,14 @@ fn an_upgrade_that_was_cut_short_goes_on_from_the_quorums_own_state() {
     let status: Value = serde_json::from_slice(&status.stdout).expect("JSON");
     assert_eq!(status["under_way"]["size"], 3);
 
-    let other = quorum.nautilus(&["upgrade", "run", "--measurement", "simulated:ab", "--node", "9=127.0.0.1:1"]);
+    let other = quorum.nautilus(&[
+        "upgrade",
+        "run",
+        "--measurement",
+        "simulated:ab",
+        "--node",
+        "9=127.0.0.1:1",
+    ]);
     assert!(!other.status.success());
     assert!(said(&other).contains("is under way"), "{}", said(&other));
 

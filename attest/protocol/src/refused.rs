@@ -210,7 +210,9 @@ pub enum Refused {
         seen: TcbStatus,
     },
     /// An open advisory that the policy does not bear.
-    #[error("the vendor's advisory {seen} is open for the {tee} platform, and the policy does not accept it")]
+    #[error(
+        "the vendor's advisory {seen} is open for the {tee} platform, and the policy does not accept it"
+    )]
     Advisory {
         /// The evidence's kind.
         tee: TeeKind,

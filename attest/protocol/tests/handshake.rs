@@ -299,8 +299,8 @@ fn a_node_whose_policy_is_far_behind_is_let_in_to_learn_and_each_judges_by_its_o
     let (a, b) = run(&party(1), &behind, |_, _| ());
     assert!(a.is_ok() && b.is_ok());
     let mut ahead = party(1);
-    ahead.policy = EvidencePolicy::new(true)
-        .allow(TeeKind::Simulated, Measurement::new([CODE + 1]).unwrap());
+    ahead.policy =
+        EvidencePolicy::new(true).allow(TeeKind::Simulated, Measurement::new([CODE + 1]).unwrap());
     let (a, _) = run(&ahead, &behind, |_, _| ());
     assert!(matches!(
         a,

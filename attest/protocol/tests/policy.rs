@@ -202,7 +202,10 @@ fn a_configurations_policy_is_changed_by_nobody() {
     let mut present = Policy::of_evidence(world.present.evidence.clone());
     present.epoch = 4;
     let refused = accept(&present, CLUSTER, &world.next, &[]).unwrap_err();
-    assert!(matches!(refused, ChangeRefused::Approvals { .. }), "{refused}");
+    assert!(
+        matches!(refused, ChangeRefused::Approvals { .. }),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -242,14 +245,18 @@ fn differences_name_what_came_and_what_went() {
 fn a_document_reads_back_as_it_was_written_and_unknown_fields_are_refused() {
     let world = World::new();
     let text = serde_json::to_string(&world.present).unwrap();
-    assert_eq!(serde_json::from_str::<Policy>(&text).unwrap(), world.present);
+    assert_eq!(
+        serde_json::from_str::<Policy>(&text).unwrap(),
+        world.present
+    );
     let spoiled = text.replacen("\"epoch\"", "\"epok\":1,\"epoch\"", 1);
     assert!(serde_json::from_str::<Policy>(&spoiled).is_err());
 }
 
 #[test]
 fn a_strangers_file_needs_evidence_rules_alone() {
-    let text = r#"{"schema":1,"evidence":{"kinds":{"snp":{"measurements":[{"measurement":"00ff"}]}}}}"#;
+    let text =
+        r#"{"schema":1,"evidence":{"kinds":{"snp":{"measurements":[{"measurement":"00ff"}]}}}}"#;
     let policy: Policy = serde_json::from_str(text).unwrap();
     assert_eq!(policy.check(), Ok(()));
     assert!(policy.check_governed().is_err());

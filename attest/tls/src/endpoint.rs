@@ -205,8 +205,7 @@ impl AttestedEndpoint {
             expected_node,
         };
         let of_channel = channel.clone();
-        let (peer, claims) =
-            attest(&mut stream, local, channel, finding, &judge, progress).await?;
+        let (peer, claims) = attest(&mut stream, local, channel, finding, &judge, progress).await?;
         tracing::debug!(node = peer.node_id, platform = %peer.platform, tee = %peer.tee, "attested a peer");
         let standing = Standing {
             channel: of_channel,

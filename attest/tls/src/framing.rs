@@ -75,11 +75,7 @@ enum Writing {
 }
 
 impl<S> Framing<S> {
-    pub(crate) fn new(
-        inner: S,
-        orders: mpsc::Receiver<Order>,
-        heard: mpsc::Sender<Frame>,
-    ) -> Self {
+    pub(crate) fn new(inner: S, orders: mpsc::Receiver<Order>, heard: mpsc::Sender<Frame>) -> Self {
         Self {
             inner,
             reading: Reading::Header([0; FRAME_HEADER_BYTES], 0),
@@ -429,7 +425,9 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_arrive_once_and_in_order_whatever_goes_between() {
-        let bytes: Vec<u8> = (0..300_000_u32).map(|n| n.to_be_bytes()[3] ^ 0x5a).collect();
+        let bytes: Vec<u8> = (0..300_000_u32)
+            .map(|n| n.to_be_bytes()[3] ^ 0x5a)
+            .collect();
         for (capacity, piece) in [(3, 1_000), (17, 90_000), (70_000, 300_000), (4_096, 5)] {
             let bytes = &bytes[..bytes.len().min(capacity * 2_000)];
             let (came, frames) = carry(capacity, bytes, piece).await;
@@ -489,7 +487,13 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_frame_and_what_is_cut_short_is_an_error() {
-        for bytes in [&[9, 0, 0, 0, 1][..], &[0, 0, 0, 0, 0], &[1, 0, 0, 0, 1], &[0, 0], &[0, 0, 0, 0, 9, 1]] {
+        for bytes in [
+            &[9, 0, 0, 0, 1][..],
+            &[0, 0, 0, 0, 0],
+            &[1, 0, 0, 0, 1],
+            &[0, 0],
+            &[0, 0, 0, 0, 9, 1],
+        ] {
             let (mut raw, pipe) = tokio::io::duplex(64);
             let (_orders, receiver) = mpsc::channel(ORDERS);
             let (sender, _heard) = mpsc::channel(HEARD);

@@ -384,7 +384,10 @@ async fn history(client: &ApiClient, output: Output) -> anyhow::Result<()> {
         ]);
         before = Some(record);
     }
-    print(&table(&["EPOCH", "AT", "SIGNED BY", "WHAT"], rows.into_iter()));
+    print(&table(
+        &["EPOCH", "AT", "SIGNED BY", "WHAT"],
+        rows.into_iter(),
+    ));
     Ok(())
 }
 

@@ -125,12 +125,8 @@ impl Node {
             identity.policy().clone(),
         )?);
         let members = Arc::new(OnceLock::new());
-        let transport = AttestedTransport::new(
-            config,
-            &identity,
-            policy.subscribe(),
-            Arc::clone(&members),
-        );
+        let transport =
+            AttestedTransport::new(config, &identity, policy.subscribe(), Arc::clone(&members));
         let transport = Arc::new(transport.await?);
         let keys = keys::obtain(config, &data_dir, &identity, &transport);
         let root = tokio::select! {

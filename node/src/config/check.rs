@@ -398,7 +398,12 @@ fn renewal_interval(value: Option<String>) -> Result<Duration, ConfigError> {
     let interval = super::parse_duration(&value)
         .ok_or_else(|| ConfigError::invalid(KEY, &value, "not a duration", REMEDY))?;
     if interval < RENEWAL_INTERVAL_MIN {
-        return Err(ConfigError::invalid(KEY, &value, "evidence would be made without pause", REMEDY));
+        return Err(ConfigError::invalid(
+            KEY,
+            &value,
+            "evidence would be made without pause",
+            REMEDY,
+        ));
     }
     Ok(interval)
 }

@@ -176,8 +176,9 @@ async fn begin_upgrade(State(face): Shared, request: Request) -> Response {
 }
 
 async fn end_upgrade(State(face): Shared, request: Request) -> Response {
+    let user = master(&request);
     answer(async {
-        let user = master(&request)?;
+        let user = user?;
         store::end_upgrade(face.kv.as_ref()).await.map_err(failed)?;
         tracing::info!(user = %user.name, "the upgrade under way ends");
         Ok(Value::Null)
@@ -244,9 +245,7 @@ impl Face {
         }
         let kept = store::pending_of(kv, &digest).map_err(failed)?;
         let pending_revision = kept.as_ref().map_or(0, |(_, revision)| *revision);
-        let mut approvals = kept
-            .map(|(record, _)| record.approvals)
-            .unwrap_or_default();
+        let mut approvals = kept.map(|(record, _)| record.approvals).unwrap_or_default();
         for approval in &asked.approvals {
             approvals.retain(|present| present.operator != approval.operator);
             approvals.push(approval.clone());
@@ -295,7 +294,9 @@ impl Face {
         if pending_revision == 0 && pending >= PENDING_MAX {
             return Err((
                 StatusCode::TOO_MANY_REQUESTS,
-                format!("{pending} changes wait for approvals already; approve one of them: it ends the others"),
+                format!(
+                    "{pending} changes wait for approvals already; approve one of them: it ends the others"
+                ),
             ));
         }
         Ok(())

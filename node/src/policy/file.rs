@@ -151,7 +151,7 @@ vendor_faults = 1
 
     #[test]
     fn a_mistake_is_named() {
-        let spoiled = TOML.replace("microcode", "microcode = 1, x");
+        let spoiled = TOML.replace("72", "-72");
         assert!(parse(&spoiled, "toml").is_err());
         let unknown = TOML.replace("threshold", "treshold");
         let said = parse(&unknown, "toml").expect_err("unknown");

@@ -148,17 +148,15 @@ impl Keeper {
         let kv = self.kv.as_ref();
         let policy = self.policy.present();
         let codes = store::nodes(kv)?;
-        let step = retirement(
-            &policy.evidence,
-            self.own.id,
-            voters,
-            &codes,
-            unix_millis(),
-        );
+        let step = retirement(&policy.evidence, self.own.id, voters, &codes, unix_millis());
         let refused = match step {
             Step::Nothing => Vec::new(),
             Step::HandOver { to } => {
-                tracing::warn!(to, epoch = policy.epoch, "this node's measurement is retired; handing leadership over");
+                tracing::warn!(
+                    to,
+                    epoch = policy.epoch,
+                    "this node's measurement is retired; handing leadership over"
+                );
                 if let Err(error) = self.cluster.transfer(to).await {
                     tracing::warn!(to, %error, "leadership was not handed over");
                 }
@@ -171,7 +169,8 @@ impl Keeper {
             Step::Refuse { nodes } => {
                 if nodes != *refused_before {
                     tracing::error!(
-                        ?nodes, epoch = policy.epoch,
+                        ?nodes,
+                        epoch = policy.epoch,
                         "the policy retires these voters' measurements, but without them no majority \
                          would be left; they stay until others have taken their place"
                     );
@@ -199,7 +198,9 @@ impl Keeper {
                 tracing::warn!(node = node.id, epoch, measurement = %node.measurement, "took the vote from a node whose measurement is retired");
                 metrics::counter!("nautilus_policy_votes_taken_total").increment(1);
             }
-            Err(error) => tracing::warn!(node = node.id, %error, "a retired node keeps its vote for now"),
+            Err(error) => {
+                tracing::warn!(node = node.id, %error, "a retired node keeps its vote for now")
+            }
         }
         Ok(())
     }

@@ -16,7 +16,6 @@ mod source;
 pub(crate) mod store;
 
 pub(crate) use keeper::{Keeper, OnRetirement, promotion_guard};
-pub(crate) use store::RetiredNode;
 pub(crate) use source::{PolicySource, follow};
 
 /// The present time, in milliseconds since 1970.

@@ -147,10 +147,7 @@ mod tests {
         let next = |own| retirement(&policy(2), own, &[1, 2, 3], &codes, 0);
         assert_eq!(next(2), Step::Remove(codes[0].clone()));
         assert_eq!(next(1), Step::HandOver { to: 2 });
-        assert_eq!(
-            retirement(&policy(2), 2, &[2, 3], &codes, 0),
-            Step::Nothing
-        );
+        assert_eq!(retirement(&policy(2), 2, &[2, 3], &codes, 0), Step::Nothing);
     }
 
     #[test]

@@ -176,11 +176,7 @@ fn kept(file: &std::path::Path, sealer: &dyn Sealer) -> anyhow::Result<Option<Po
 }
 
 /// Follows the quorum's rows until told to stop.
-pub(crate) async fn follow(
-    source: Arc<PolicySource>,
-    kv: Arc<dyn Kv>,
-    stopped: CancellationToken,
-) {
+pub(crate) async fn follow(source: Arc<PolicySource>, kv: Arc<dyn Kv>, stopped: CancellationToken) {
     let mut complained_of = None;
     let mut watcher = None;
     loop {
@@ -343,7 +339,10 @@ mod tests {
         world.change(false).await;
         world.change(true).await;
         let refused = world.adopt(&node).expect_err("not signed");
-        assert!(matches!(refused, NotAdopted::Refused { epoch: 2, .. }), "{refused}");
+        assert!(
+            matches!(refused, NotAdopted::Refused { epoch: 2, .. }),
+            "{refused}"
+        );
         assert_eq!(node.present().epoch, 1);
     }
 

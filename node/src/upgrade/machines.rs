@@ -135,7 +135,9 @@ impl Machines {
         match self {
             Self::Here(here) => here.stop(id).await,
             Self::Elsewhere(_) => {
-                progress.wait(&format!("stop node {id} (SIGTERM): another has taken its place"));
+                progress.wait(&format!(
+                    "stop node {id} (SIGTERM): another has taken its place"
+                ));
                 tokio::time::sleep(LEAVE_TIME).await;
                 Ok(())
             }
@@ -147,7 +149,9 @@ impl Machines {
         match self {
             Self::Here(here) => here.removed(id).await,
             Self::Elsewhere(_) => {
-                progress.say(&format!("node {id} is no member any more; its machine may go"));
+                progress.say(&format!(
+                    "node {id} is no member any more; its machine may go"
+                ));
                 Ok(())
             }
         }
@@ -169,9 +173,11 @@ impl Machines {
 impl Here {
     fn new_node(&mut self, used: Vec<u64>, accepts: Vec<String>) -> anyhow::Result<NewMember> {
         // One that was configured before the upgrade was cut short is used first.
-        let begun = self.quorum.nodes.iter().find(|node| {
-            !used.contains(&node.id) && !self.layout.node(node.id).has_data()
-        });
+        let begun = self
+            .quorum
+            .nodes
+            .iter()
+            .find(|node| !used.contains(&node.id) && !self.layout.node(node.id).has_data());
         let node = match begun {
             Some(node) => node.clone(),
             None => {

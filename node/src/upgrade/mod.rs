@@ -112,7 +112,10 @@ fn measured(text: &str) -> Result<(TeeKind, Measurement), String> {
         .split_once(':')
         .ok_or("write KIND:HEX, as in snp:8f3a...")?;
     let measurement = hex.parse::<Measurement>();
-    Ok((kind.parse()?, measurement.map_err(|error| error.to_string())?))
+    Ok((
+        kind.parse()?,
+        measurement.map_err(|error| error.to_string())?,
+    ))
 }
 
 fn new_node(text: &str) -> Result<NewMember, String> {
@@ -284,7 +287,10 @@ impl Quorum {
             .map_err(RequestError::into_failure)
     }
 
-    async fn new_upgrade(&self, (tee, measurement): (TeeKind, Measurement)) -> anyhow::Result<Upgrade> {
+    async fn new_upgrade(
+        &self,
+        (tee, measurement): (TeeKind, Measurement),
+    ) -> anyhow::Result<Upgrade> {
         let members = self.members().await?;
         let voters = members
             .iter()
@@ -345,11 +351,12 @@ impl Quorum {
         let is_new = |tee: TeeKind, allowed: &AllowedMeasurement| {
             tee == upgrade.tee && allowed.measurement == upgrade.measurement
         };
-        let mut allowed = policy
-            .evidence
-            .kinds
-            .iter()
-            .flat_map(|(tee, rules)| rules.measurements.iter().map(move |allowed| (*tee, allowed)));
+        let mut allowed = policy.evidence.kinds.iter().flat_map(|(tee, rules)| {
+            rules
+                .measurements
+                .iter()
+                .map(move |allowed| (*tee, allowed))
+        });
         Ok(State {
             size: upgrade.size,
             new_is_allowed: allowed.clone().any(|(tee, allowed)| is_new(tee, allowed)),
@@ -451,9 +458,9 @@ impl Runner {
                 let (tee, measurement) = (self.upgrade.tee, self.upgrade.measurement.clone());
                 self.change_policy(|policy| {
                     for (kind, rules) in &mut policy.evidence.kinds {
-                        rules.measurements.retain(|allowed| {
-                            *kind == tee && allowed.measurement == measurement
-                        });
+                        rules
+                            .measurements
+                            .retain(|allowed| *kind == tee && allowed.measurement == measurement);
                     }
                     let kinds = &mut policy.evidence.kinds;
                     kinds.retain(|_, rules| !rules.measurements.is_empty());

@@ -310,7 +310,11 @@ mod tests {
     fn a_quorum_of_one_hands_over_before_the_old_node_goes() {
         let (steps, refused) = quorum(1).plan();
         assert_eq!(refused, None);
-        let expected = [Step::Transfer { to: 2 }, Step::Remove { id: 1 }, Step::Retire];
+        let expected = [
+            Step::Transfer { to: 2 },
+            Step::Remove { id: 1 },
+            Step::Retire,
+        ];
         assert_eq!(&steps[steps.len() - 3..], expected);
     }
 

@@ -593,7 +593,10 @@ async fn a_peer_that_stops_after_tls_is_dropped_with_the_stage_named() {
     );
     let (dialed, accepted) = sockets().await;
     let silent = async {
-        let (mut stream, ..) = a.secure(dialed, Role::Initiator, &in_force(&a)).await.unwrap();
+        let (mut stream, ..) = a
+            .secure(dialed, Role::Initiator, &in_force(&a))
+            .await
+            .unwrap();
         // The first bytes of a hello, and then nothing.
         stream.write_all(&[1, 0, 0]).await.unwrap();
         stream.flush().await.unwrap();
@@ -615,7 +618,10 @@ async fn a_hello_cut_short_inside_tls_is_dropped_with_the_stage_named() {
     let (a, b) = (world.node(1), world.node(2));
     let (dialed, accepted) = sockets().await;
     let leaving = async {
-        let (mut stream, ..) = a.secure(dialed, Role::Initiator, &in_force(&a)).await.unwrap();
+        let (mut stream, ..) = a
+            .secure(dialed, Role::Initiator, &in_force(&a))
+            .await
+            .unwrap();
         stream.write_all(&[1, 0, 0, 0, 60, 0x86]).await.unwrap();
         stream.shutdown().await.unwrap();
     };
@@ -634,7 +640,10 @@ async fn a_frame_past_its_limit_is_refused_before_it_is_read() {
     let (a, b) = (world.node(1), world.node(2));
     let (dialed, accepted) = sockets().await;
     let flooding = async {
-        let (mut stream, ..) = a.secure(dialed, Role::Initiator, &in_force(&a)).await.unwrap();
+        let (mut stream, ..) = a
+            .secure(dialed, Role::Initiator, &in_force(&a))
+            .await
+            .unwrap();
         stream
             .write_all(&[1, 0x7f, 0xff, 0xff, 0xff])
             .await

@@ -168,7 +168,9 @@ async fn a_peer_whose_measurement_is_retired_is_cut_off_and_the_others_are_not()
     let (_, failure) = with_old.await.unwrap();
     assert_eq!(failure.kind(), std::io::ErrorKind::PermissionDenied);
     assert!(
-        failure.to_string().contains("no longer satisfies the policy: measurement"),
+        failure
+            .to_string()
+            .contains("no longer satisfies the policy: measurement"),
         "{failure}"
     );
     // It is not let in again either.
