@@ -17,8 +17,9 @@ use nautilus_attest_protocol::{
 use nautilus_attest_tee::{
     PlatformSecret, SimulatedProvider, SimulatedRoot, SimulatedVerifier, Verifiers,
 };
-use nautilus_attest_tls::{AttestedEndpoint, EndpointConfig, NoPins};
+use nautilus_attest_tls::{AttestedEndpoint, EndpointConfig, NoPins, Policy, RENEWAL_INTERVAL};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::plain::PlainEndpoint;
@@ -270,13 +271,14 @@ impl Attested {
         let verifier = SimulatedVerifier::new(root.public_key());
         let provider = SimulatedProvider::new(root, secret, measurement.clone());
         let kind = provider.kind();
+        let policy = EvidencePolicy::new(true).allow(kind, measurement);
         Ok(AttestedEndpoint::new(EndpointConfig {
             cluster_id: "bench".to_owned(),
             node_id,
             quoter: Arc::new(provider),
             verifier: Arc::new(Verifiers::new().with(kind, Arc::new(verifier))),
-            policy: EvidencePolicy::new(true).allow(kind, measurement),
-            policy_epoch: 1,
+            policy: watch::channel(Arc::new(Policy::of_evidence(policy))).1,
+            renewal_interval: RENEWAL_INTERVAL,
             pins: Arc::new(NoPins),
         })?)
     }

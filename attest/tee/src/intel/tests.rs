@@ -317,7 +317,7 @@ fn debug_mode_is_a_claim_that_no_policy_takes() {
         assert!(claims.debug);
         let tee = machine.kind;
         let policy = EvidencePolicy::new(false).allow(tee, claims.measurement.clone());
-        assert_eq!(policy.judge(&claims), Err(Refused::Debug { tee }));
+        assert_eq!(policy.judge(&claims, NOW_MS), Err(Refused::Debug { tee }));
     }
 }
 

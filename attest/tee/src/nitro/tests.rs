@@ -141,7 +141,7 @@ fn a_genuine_document_of_an_enclave_in_debug_mode_says_so_and_no_policy_takes_it
     assert!(claims.debug);
     let policy = EvidencePolicy::new(false).allow(TeeKind::Nitro, claims.measurement.clone());
     assert_eq!(
-        policy.judge(&claims),
+        policy.judge(&claims, DEBUG_AT_MS),
         Err(Refused::Debug {
             tee: TeeKind::Nitro
         })

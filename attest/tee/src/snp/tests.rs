@@ -409,7 +409,7 @@ fn a_guest_in_debug_mode_says_so_and_no_policy_takes_it() {
     assert!(claims.debug);
     let policy = EvidencePolicy::new(false).allow(TeeKind::Snp, claims.measurement.clone());
     assert_eq!(
-        policy.judge(&claims),
+        policy.judge(&claims, 0),
         Err(Refused::Debug { tee: TeeKind::Snp })
     );
 }
