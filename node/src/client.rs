@@ -124,12 +124,7 @@ impl ApiClient {
 
     /// A client that trusts whoever answers and shows no certificate. See the module.
     pub(crate) fn unverified(server: &str) -> anyhow::Result<Self> {
-        let provider = provider();
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-            .with_no_client_auth();
+        let tls = unverified_tls()?;
         Self::with_tls(server, tls)
     }
 
@@ -233,14 +228,23 @@ impl ApiClient {
 
     /// Whether the node says it is ready.
     pub(crate) async fn ready(&self, timeout: Duration) -> bool {
+        self.readiness(timeout).await.0
+    }
+
+    /// Whether the node says it is ready, and who leads, as its answer's headers say.
+    pub(crate) async fn readiness(&self, timeout: Duration) -> (bool, Option<u64>) {
         let request = self
             .http
             .get(format!("{}/readyz", self.server))
             .timeout(timeout);
-        request
-            .send()
-            .await
-            .is_ok_and(|answer| answer.status() == StatusCode::OK)
+        let Ok(answer) = request.send().await else {
+            return (false, None);
+        };
+        let leader = answer
+            .headers()
+            .get(nautilus_rest::LEADER_ID_HEADER)
+            .and_then(|id| id.to_str().ok()?.parse().ok());
+        (answer.status() == StatusCode::OK, leader)
     }
 
     /// Who leads, as this node knows.
@@ -362,7 +366,19 @@ pub(crate) fn authenticated_tls(kubeconfig: &Kubeconfig) -> anyhow::Result<rustl
         .context("the client certificate and its key")
 }
 
-fn provider() -> Arc<CryptoProvider> {
+/// TLS that trusts whoever answers and shows no certificate. See the module.
+pub(crate) fn unverified_tls() -> anyhow::Result<rustls::ClientConfig> {
+    let provider = provider();
+    Ok(
+        rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+            .with_no_client_auth(),
+    )
+}
+
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 

@@ -7,17 +7,12 @@
 //! and within the policy is the authority returned. A relay in between sees public
 //! things alone and can change none of them.
 
-use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use nautilus_attest_protocol::{
-    Claims, EvidencePolicy, Refused, ReportData, TeeKind, credential_report_data,
-    verify_for_relying_party,
-};
-use nautilus_attest_tee::{SimulatedVerifier, measure_running_binary};
+use nautilus_attest_protocol::credential_report_data;
 use reqwest::Method;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -25,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
+use crate::attested::Judge;
 use crate::client::{ApiClient, RequestError};
 use crate::exit::Failure;
 use crate::simulated;
@@ -34,54 +30,20 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of the client's nonce.
 const NONCE_BYTES: usize = 32;
 
-/// What a client accepts as the quorum's code.
-pub(crate) struct Judge {
-    policy: EvidencePolicy,
-    verifier: SimulatedVerifier,
-}
-
-impl Judge {
-    /// Accepts simulated evidence of `measurements` (`self`, or hex) under the root
-    /// whose public key is in `root_key`.
-    pub(crate) fn new(
-        measurements: &[String],
-        allow_simulated: bool,
-        root_key: &Path,
-    ) -> anyhow::Result<Self> {
-        let own = measure_running_binary().context("measure the running binary")?;
-        let entries = measurements.iter().map(String::as_str);
-        let policy = EvidencePolicy::from_text(entries, allow_simulated, TeeKind::Simulated, &own)
-            .map_err(|error| Failure::Usage.error(format!("--measurement: {error}")))?;
-        let verifier = SimulatedVerifier::new(simulated::read_root_key(root_key)?);
-        Ok(Self { policy, verifier })
-    }
-
-    /// The claims of evidence that is genuine, over `expected`, and good enough as of a
-    /// moment in milliseconds since 1970.
-    pub(crate) fn evidence(
-        &self,
-        encoded: &[u8],
-        expected: &ReportData,
-        now_ms: u64,
-    ) -> Result<Claims, Refused> {
-        verify_for_relying_party(encoded, expected, &self.verifier, &self.policy, now_ms)
-    }
-
-    fn judge(&self, nonce: &[u8], answer: &Answer) -> anyhow::Result<()> {
-        let authority = single_certificate(&answer.ca)?;
-        let certificate = single_certificate(&answer.certificate)?;
-        let (_, parsed) = X509Certificate::from_der(&authority)
-            .map_err(|error| anyhow!("the authority's certificate: {error}"))?;
-        let spki = parsed.tbs_certificate.subject_pki.raw;
-        let expected = credential_report_data(nonce, spki, &certificate);
-        let evidence = BASE64
-            .decode(&answer.evidence)
-            .context("the evidence is not base64")?;
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
-        let now_ms = u64::try_from(now_ms)?;
-        self.evidence(&evidence, &expected, now_ms)?;
-        Ok(())
-    }
+/// Whether `answer` is proved: by evidence over `nonce`, the authority and the
+/// certificate, and from code that `judge` accepts.
+fn check(judge: &Judge, nonce: &[u8], answer: &Answer) -> anyhow::Result<()> {
+    let authority = single_certificate(&answer.ca)?;
+    let certificate = single_certificate(&answer.certificate)?;
+    let (_, parsed) = X509Certificate::from_der(&authority)
+        .map_err(|error| anyhow!("the authority's certificate: {error}"))?;
+    let spki = parsed.tbs_certificate.subject_pki.raw;
+    let expected = credential_report_data(nonce, spki, &certificate);
+    let evidence = BASE64
+        .decode(&answer.evidence)
+        .context("the evidence is not base64")?;
+    judge.accept(&evidence, &expected)?;
+    Ok(())
 }
 
 fn single_certificate(pem: &str) -> anyhow::Result<CertificateDer<'static>> {
@@ -97,6 +59,8 @@ pub(crate) struct Granted {
     pub(crate) certificate_pem: String,
     /// The user's name, as the quorum knows the key.
     pub(crate) user: String,
+    /// When the certificate ends, in seconds since the epoch.
+    pub(crate) expires_at_s: i64,
 }
 
 /// Why there are no credentials.
@@ -110,11 +74,23 @@ pub(crate) enum CredentialError {
     Refused(anyhow::Error),
 }
 
+impl CredentialError {
+    /// As a command's failure, with its exit code.
+    pub(crate) fn into_failure(self) -> anyhow::Error {
+        match self {
+            Self::NotYet(reason) => Failure::Unavailable.error(reason),
+            Self::Refused(error) => error,
+        }
+    }
+}
+
 /// The request: RFC 2986 in PEM, and a nonce in hex.
 #[derive(Serialize)]
 struct Request<'a> {
     csr: &'a str,
     nonce: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    validity_seconds: Option<u64>,
 }
 
 /// The answer: certificates in PEM, evidence in base64.
@@ -125,11 +101,13 @@ struct Answer {
     evidence: String,
 }
 
-/// Asks `server` for a certificate over the operator's key, and judges its answer.
+/// Asks `server` for a certificate over the operator's key, valid for so long or for as
+/// long as the quorum gives, and judges its answer.
 pub(crate) async fn request(
     server: &str,
     key_pem: &str,
     judge: &Judge,
+    validity: Option<Duration>,
 ) -> Result<Granted, CredentialError> {
     let csr = certificate_request(key_pem).map_err(CredentialError::Refused)?;
     let nonce = simulated::random_hex::<NONCE_BYTES>().map_err(CredentialError::Refused)?;
@@ -137,6 +115,7 @@ pub(crate) async fn request(
     let request = Request {
         csr: &csr,
         nonce: &nonce,
+        validity_seconds: validity.map(|validity| validity.as_secs()),
     };
     let answer: Answer = client
         .request(Method::POST, "/nautilus/v1/credentials", Some(&request), Some(TIMEOUT))
@@ -154,16 +133,18 @@ pub(crate) async fn request(
             other => CredentialError::Refused(other.into_failure()),
         })?;
     let nonce = hex::decode(&nonce).map_err(|error| CredentialError::Refused(error.into()))?;
-    judge.judge(&nonce, &answer).map_err(|error| {
+    check(judge, &nonce, &answer).map_err(|error| {
         CredentialError::Refused(Failure::Refused.error(format!(
             "{server} did not prove what it is, nothing was trusted: {error:#}"
         )))
     })?;
-    let user = user_of(&answer.certificate).map_err(CredentialError::Refused)?;
+    let (user, expires_at_s) =
+        subject_of(&answer.certificate).map_err(CredentialError::Refused)?;
     Ok(Granted {
         authority_pem: answer.ca,
         certificate_pem: answer.certificate,
         user,
+        expires_at_s,
     })
 }
 
@@ -177,7 +158,8 @@ pub(crate) fn certificate_request(key_pem: &str) -> anyhow::Result<String> {
     Ok(parameters.serialize_request(&key)?.pem()?)
 }
 
-fn user_of(certificate_pem: &str) -> anyhow::Result<String> {
+/// Whom a certificate names, and when it ends in seconds since the epoch.
+fn subject_of(certificate_pem: &str) -> anyhow::Result<(String, i64)> {
     let der = single_certificate(certificate_pem)?;
     let (_, certificate) = X509Certificate::from_der(&der)
         .map_err(|error| anyhow!("the certificate granted: {error}"))?;
@@ -186,9 +168,8 @@ fn user_of(certificate_pem: &str) -> anyhow::Result<String> {
         .iter_common_name()
         .next()
         .and_then(|name| name.as_str().ok());
-    Ok(name
-        .context("the certificate granted names nobody")?
-        .to_owned())
+    let name = name.context("the certificate granted names nobody")?;
+    Ok((name.to_owned(), certificate.validity().not_after.timestamp()))
 }
 
 #[cfg(test)]
@@ -213,7 +194,8 @@ mod tests {
             std::fs::write(path("root.pub"), root.public_key().to_string()).expect("written");
             let secret = PlatformSecret::load_or_create(&path("secret")).expect("made");
             let judge =
-                Judge::new(&["self".to_owned()], allow_simulated, &path("root.pub")).expect("made");
+                Judge::new(&["self".to_owned()], allow_simulated, Some(&path("root.pub")))
+                    .expect("made");
             let provider = SimulatedProvider::for_this_process(root, secret).expect("measured");
             Self {
                 provider,
@@ -242,19 +224,14 @@ mod tests {
     #[test]
     fn an_answer_with_fresh_evidence_is_trusted() {
         let world = World::new(true);
-        world
-            .judge
-            .judge(b"nonce", &world.answer(b"nonce"))
-            .expect("genuine");
+        check(&world.judge, b"nonce", &world.answer(b"nonce")).expect("genuine");
     }
 
     #[test]
     fn an_answer_to_another_nonce_is_refused() {
         let world = World::new(true);
-        let error = world
-            .judge
-            .judge(b"mine", &world.answer(b"theirs"))
-            .expect_err("replayed");
+        let error =
+            check(&world.judge, b"mine", &world.answer(b"theirs")).expect_err("replayed");
         assert!(
             error
                 .to_string()
@@ -268,19 +245,13 @@ mod tests {
         let world = World::new(true);
         let mut answer = world.answer(b"nonce");
         answer.ca = world.answer(b"nonce").ca;
-        world
-            .judge
-            .judge(b"nonce", &answer)
-            .expect_err("another authority");
+        check(&world.judge, b"nonce", &answer).expect_err("another authority");
     }
 
     #[test]
     fn simulated_evidence_is_refused_unless_it_is_allowed() {
         let world = World::new(false);
-        let error = world
-            .judge
-            .judge(b"n", &world.answer(b"n"))
-            .expect_err("not allowed");
+        let error = check(&world.judge, b"n", &world.answer(b"n")).expect_err("not allowed");
         assert!(
             error
                 .to_string()

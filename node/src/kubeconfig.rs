@@ -29,12 +29,54 @@ pub(crate) struct Kubeconfig {
     pub(crate) contexts: Vec<(String, String)>,
 }
 
+/// A command that kubectl runs for a credential.
+pub(crate) struct ExecPlugin {
+    /// The program.
+    pub(crate) command: String,
+    /// Its arguments.
+    pub(crate) arguments: Vec<String>,
+}
+
+impl ExecPlugin {
+    /// The text of a file whose user gets its credential from this command: no key
+    /// stands in it.
+    pub(crate) fn to_yaml(&self, kubeconfig: &Kubeconfig) -> String {
+        let mut text = kubeconfig.without_user();
+        let _ = write!(
+            text,
+            "users:\n- name: {}\n  user:\n    exec:\n      \
+             apiVersion: client.authentication.k8s.io/v1\n      interactiveMode: Never\n      \
+             command: {}\n      args:\n",
+            quoted(&kubeconfig.user),
+            quoted(&self.command),
+        );
+        for argument in &self.arguments {
+            let _ = writeln!(text, "      - {}", quoted(argument));
+        }
+        text
+    }
+}
+
 impl Kubeconfig {
     /// The file's text (YAML).
     pub(crate) fn to_yaml(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(self.without_user());
+        let certificate = BASE64.encode(&self.certificate_pem);
+        let key = Zeroizing::new(BASE64.encode(self.key_pem.as_bytes()));
+        let _ = write!(
+            text,
+            "users:\n- name: {}\n  user:\n    client-certificate-data: {certificate}\n    client-key-data: {}\n",
+            quoted(&self.user),
+            key.as_str(),
+        );
+        text
+    }
+
+    /// Everything but the user's credentials.
+    fn without_user(&self) -> String {
         let authority = BASE64.encode(&self.authority_pem);
         let user = quoted(&self.user);
-        let mut text = Zeroizing::new(String::from("apiVersion: v1\nkind: Config\nclusters:\n"));
+        let mut text = String::from("apiVersion: v1\nkind: Config\nclusters:\n");
         // Writing to a String cannot fail.
         for (name, server) in &self.contexts {
             let _ = write!(
@@ -55,13 +97,6 @@ impl Kubeconfig {
         if let Some((name, _)) = self.contexts.first() {
             let _ = writeln!(text, "current-context: {}", quoted(name));
         }
-        let certificate = BASE64.encode(&self.certificate_pem);
-        let key = Zeroizing::new(BASE64.encode(self.key_pem.as_bytes()));
-        let _ = write!(
-            text,
-            "users:\n- name: {user}\n  user:\n    client-certificate-data: {certificate}\n    client-key-data: {}\n",
-            key.as_str(),
-        );
         text
     }
 
@@ -235,6 +270,31 @@ mod tests {
                 client-key-data: S0VZ
         "#]]
         .assert_eq(&sample().to_yaml());
+    }
+
+    #[test]
+    fn a_user_with_a_plugin_has_no_key_in_the_file() {
+        let plugin = ExecPlugin {
+            command: "/opt/nautilus".into(),
+            arguments: vec!["credential".into(), "--server".into(), "https://a:1".into()],
+        };
+        let text = plugin.to_yaml(&sample());
+        let user = text.split_once("users:").expect("users").1;
+        expect![[r#"
+
+            - name: "admin"
+              user:
+                exec:
+                  apiVersion: client.authentication.k8s.io/v1
+                  interactiveMode: Never
+                  command: "/opt/nautilus"
+                  args:
+                  - "credential"
+                  - "--server"
+                  - "https://a:1"
+        "#]]
+        .assert_eq(user);
+        assert!(!text.contains("S0VZ"), "the key");
     }
 
     #[test]

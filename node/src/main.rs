@@ -4,6 +4,7 @@
 //! (`compose`), reads the configuration (`config`), keeps a quorum on one machine
 //! (`up`), and speaks to a running one from outside (`client`, `cli`, `bench`).
 
+mod attested;
 mod bench;
 mod cli;
 mod client;

@@ -36,8 +36,10 @@ pub const AUTHORITY_KEY: &str = "/nautilus/ca";
 pub const AUTHORITY_VALIDITY_DAYS: u64 = 3650;
 /// How long a node's serving certificate is valid; renewed after two thirds.
 pub const SERVING_VALIDITY_DAYS: u64 = 90;
-/// How long a client certificate is valid.
-pub const CLIENT_VALIDITY_DAYS: u64 = 365;
+/// How long a client certificate is valid when nobody says.
+pub const CLIENT_VALIDITY: Duration = Duration::from_secs(365 * 86_400);
+/// The shortest that may be asked for.
+pub const CLIENT_VALIDITY_MIN: Duration = Duration::from_secs(60);
 /// Certificates count from so long before they were made, for clocks that differ.
 const BACKDATE: Duration = Duration::from_secs(300);
 /// Attempts to read or create the authority while the quorum elects a leader.
@@ -228,7 +230,7 @@ impl Authority {
         params.distinguished_name = common_name("nautilus-apiserver", &[]);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        set_validity(&mut params, SERVING_VALIDITY_DAYS)?;
+        set_validity(&mut params, days(SERVING_VALIDITY_DAYS))?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         let key_der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let signer = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&key_der)
@@ -237,13 +239,14 @@ impl Authority {
         Ok(Arc::new(CertifiedKey::new(chain, signer)))
     }
 
-    /// Issues a client certificate over the request's key, for this user and groups.
-    /// Everything else the request asks for is ignored.
+    /// Issues a client certificate over the request's key, for this user and groups and
+    /// so long. Everything else the request asks for is ignored.
     pub fn issue_client(
         &self,
         request: &CheckedRequest,
         user: &str,
         groups: &[String],
+        validity: Duration,
     ) -> Result<CertificateDer<'static>, AuthorityError> {
         if groups.len() > MAX_GROUPS {
             return Err(AuthorityError::Issue(format!(
@@ -255,7 +258,7 @@ impl Authority {
         params.distinguished_name = common_name(user, groups);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        set_validity(&mut params, CLIENT_VALIDITY_DAYS)?;
+        set_validity(&mut params, validity)?;
         let certificate = params.signed_by(&request.params.public_key, &self.issuer)?;
         Ok(certificate.der().clone())
     }
@@ -305,7 +308,7 @@ fn authority_params(cluster: &str) -> Result<CertificateParams, AuthorityError> 
         KeyUsagePurpose::CrlSign,
         KeyUsagePurpose::DigitalSignature,
     ];
-    set_validity(&mut params, AUTHORITY_VALIDITY_DAYS)?;
+    set_validity(&mut params, days(AUTHORITY_VALIDITY_DAYS))?;
     Ok(params)
 }
 
@@ -324,13 +327,17 @@ fn common_name(user: &str, groups: &[String]) -> DistinguishedName {
     name
 }
 
-fn set_validity(params: &mut CertificateParams, days: u64) -> Result<(), AuthorityError> {
+fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 86_400)
+}
+
+fn set_validity(params: &mut CertificateParams, validity: Duration) -> Result<(), AuthorityError> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_err(|_| AuthorityError::Issue("the clock stands before 1970".into()))?;
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     params.not_before = epoch + now.saturating_sub(BACKDATE);
-    params.not_after = epoch + now + Duration::from_secs(days * 86_400);
+    params.not_after = epoch + now + validity;
     let mut serial = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut serial)
         .map_err(|_| AuthorityError::Issue("no random bytes".into()))?;

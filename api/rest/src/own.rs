@@ -2,6 +2,7 @@
 //! members are, and client certificates for pinned operators.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -17,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::authority::{CheckedRequest, der_to_pem};
+use crate::authority::{CLIENT_VALIDITY, CLIENT_VALIDITY_MIN, CheckedRequest, der_to_pem};
 use crate::body;
 use crate::context::RestContext;
 use crate::failure::Failure;
@@ -108,6 +109,22 @@ struct CredentialRequest {
     csr: String,
     /// The client's nonce in hex: the evidence in the answer is bound to it.
     nonce: String,
+    /// Seconds the certificate shall be valid; the longest time when absent.
+    #[serde(default)]
+    validity_seconds: Option<u64>,
+}
+
+/// How long a certificate shall be valid.
+fn validity(seconds: Option<u64>) -> Result<Duration, ApiError> {
+    let asked = seconds.map_or(CLIENT_VALIDITY, Duration::from_secs);
+    if (CLIENT_VALIDITY_MIN..=CLIENT_VALIDITY).contains(&asked) {
+        return Ok(asked);
+    }
+    Err(ApiError::bad_request(format!(
+        "validity_seconds must be {} to {}",
+        CLIENT_VALIDITY_MIN.as_secs(),
+        CLIENT_VALIDITY.as_secs()
+    )))
 }
 
 /// `POST /nautilus/v1/credentials`: a client certificate for a pinned operator.
@@ -119,6 +136,7 @@ pub(crate) async fn credentials(
     let nonce = ids::unhex(&asked.nonce)
         .filter(|nonce| NONCE_BYTES.contains(&nonce.len()))
         .ok_or_else(|| ApiError::bad_request("nonce must be 16 to 64 bytes in hex"))?;
+    let validity = validity(asked.validity_seconds)?;
     let request = CheckedRequest::from_pem(&asked.csr)
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
     let operator = find_operator(context.kv.as_ref(), request.spki_der())
@@ -127,7 +145,7 @@ pub(crate) async fn credentials(
         .ok_or_else(|| unknown_key(&request))?;
     let authority = &context.authority;
     let certificate = authority
-        .issue_client(&request, &operator.user, &operator.groups)
+        .issue_client(&request, &operator.user, &operator.groups, validity)
         .map_err(|error| ApiError::internal(error.to_string()))?;
     let data = (context.node.credential_report_data)(&nonce, authority.spki_der(), &certificate);
     let evidence = (context.node.evidence)(data)
@@ -154,7 +172,7 @@ pub(crate) async fn certificates(
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
     let certificate = context
         .authority
-        .issue_client(&request, &asked.user, &asked.groups)
+        .issue_client(&request, &asked.user, &asked.groups, CLIENT_VALIDITY)
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
     tracing::info!(user = %asked.user, groups = ?asked.groups, "issued a client certificate");
     respond::json_document(&json!({

@@ -65,9 +65,9 @@ impl ServingCertificate {
         }))
     }
 
-    /// The DER `SubjectPublicKeyInfo`-bearing certificate served now.
-    pub fn certificate_der(&self) -> CertificateDer<'static> {
-        self.current.load().cert[0].clone()
+    /// The certificate served now, and its key, which signs and is not to be seen.
+    pub fn certified_key(&self) -> Arc<CertifiedKey> {
+        self.current.load_full()
     }
 
     /// Issues anew, over a new key.

@@ -32,8 +32,11 @@ pub(crate) enum Refusal {
     TooLarge { limit_bytes: usize },
     #[error("body: it broke off: {0}")]
     BrokenBody(String),
-    #[error("nonce: {0}")]
-    Nonce(String),
+    #[error("{field}: {reason}")]
+    Query {
+        field: &'static str,
+        reason: String,
+    },
     #[error(
         "the worker {node_id} is not registered; register it with POST /api/v1/register-worker"
     )]
@@ -112,7 +115,7 @@ impl Refusal {
     fn code_and_reason(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Token(_) | Self::Anonymous => (StatusCode::UNAUTHORIZED, "Unauthorized"),
-            Self::Malformed(_) | Self::Skew { .. } | Self::BrokenBody(_) | Self::Nonce(_) => {
+            Self::Malformed(_) | Self::Skew { .. } | Self::BrokenBody(_) | Self::Query { .. } => {
                 (StatusCode::BAD_REQUEST, "BadRequest")
             }
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
@@ -131,7 +134,7 @@ impl Refusal {
             | Self::Skew { .. }
             | Self::TooLarge { .. }
             | Self::BrokenBody(_)
-            | Self::Nonce(_) => "malformed",
+            | Self::Query { .. } => "malformed",
             Self::NotRegistered { .. } => "not_registered",
             Self::Unavailable(_) => "unavailable",
             Self::Busy(_) => "busy",

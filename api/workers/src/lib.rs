@@ -12,6 +12,7 @@
 //! - No token is stored, logged or sent to another node.
 
 mod answer;
+mod attestation;
 mod beat;
 pub mod clock;
 pub mod deadlines;
@@ -40,7 +41,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 pub use clock::{Clock, SystemClock};
-pub use facts::{Evidence, Facts, Probes};
+pub use facts::{Evidence, EvidenceForm, Facts, Probes, QuorumView};
 pub use file_judge::{FileJudge, TokenFileError};
 pub use judge::{TokenJudge, Verdict};
 pub use leader::Leader;

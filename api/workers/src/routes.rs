@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Extension, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use base64::Engine as _;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
@@ -20,7 +19,7 @@ use crate::answer::{Refusal, favourable};
 use crate::limits;
 use crate::register::{self, Admitted};
 use crate::roster::millis;
-use crate::{beat, wire};
+use crate::{attestation, beat, wire};
 
 /// All routes of the worker face.
 pub(crate) fn router(workers: Arc<Workers>) -> Router {
@@ -28,7 +27,7 @@ pub(crate) fn router(workers: Arc<Workers>) -> Router {
         .route("/api/v1/register-worker", post(register_worker))
         .route("/api/v1/heartbeat", post(heartbeat))
         .route("/api/v1/nodes/heartbeat", post(heartbeat))
-        .route("/api/v1/attestation", get(attestation))
+        .route("/api/v1/attestation", get(attestation::answer))
         .route("/api/v1/security-context", get(security_context))
         .route("/kubectl/config", get(kubeconfig))
         .route("/health", get(health))
@@ -166,54 +165,6 @@ async fn can_serve(workers: &Workers) -> Result<(), String> {
             millis(limits::HEALTH_WAIT)
         )),
     }
-}
-
-async fn attestation(
-    State(workers): State<Arc<Workers>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Response {
-    match attest(&workers, query.as_deref().unwrap_or_default()).await {
-        Ok(answer) => Json(answer).into_response(),
-        Err(refusal) => refusal.respond(&headers),
-    }
-}
-
-async fn attest(workers: &Workers, query: &str) -> Result<Value, Refusal> {
-    let _permit = workers
-        .attestations
-        .try_acquire()
-        .map_err(|_| Refusal::Busy("too much evidence is being made"))?;
-    let nonce = match query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("nonce="))
-    {
-        Some(text) => hex::decode(text)
-            .map_err(|error| Refusal::Nonce(format!("must be hexadecimal: {error}")))?,
-        None => {
-            let mut fresh = vec![0; 32];
-            aws_lc_rs::rand::fill(&mut fresh)
-                .map_err(|_| Refusal::Failed("the system gave no random bytes".into()))?;
-            fresh
-        }
-    };
-    if !limits::NONCE_BYTES.contains(&nonce.len()) {
-        let (least, most) = (limits::NONCE_BYTES.start(), limits::NONCE_BYTES.end());
-        return Err(Refusal::Nonce(format!(
-            "must be {least} to {most} bytes long"
-        )));
-    }
-    let evidence = (workers.probes.attest)(nonce.clone())
-        .await
-        .map_err(Refusal::Failed)?;
-    Ok(json!({
-        "tee_type": workers.facts.tee_type,
-        "measurement": workers.facts.measurement,
-        "nonce": hex::encode(nonce),
-        "format": evidence.format,
-        "evidence": base64::engine::general_purpose::STANDARD.encode(&evidence.document),
-        "timestamp": workers.clock.unix_ms() / 1000,
-    }))
 }
 
 async fn security_context(State(workers): State<Arc<Workers>>) -> Json<Value> {

@@ -122,6 +122,22 @@ pub fn verify_for_relying_party(
     policy: &EvidencePolicy,
     now_ms: UnixMillis,
 ) -> Result<Claims, Refused> {
+    let claims = claims_for_relying_party(encoded_evidence, expected, verifier, now_ms)?;
+    policy.judge(&claims, now_ms)?;
+    Ok(claims)
+}
+
+/// The claims alone: is `encoded_evidence` genuine, and the answer to `expected`? What
+/// they are worth is for a policy to say.
+///
+/// # Errors
+/// Those of [`Verifier::verify`], and `Replay`.
+pub fn claims_for_relying_party(
+    encoded_evidence: &[u8],
+    expected: &ReportData,
+    verifier: &dyn Verifier,
+    now_ms: UnixMillis,
+) -> Result<Claims, Refused> {
     let claims = verifier.verify(&Evidence::decode(encoded_evidence)?, now_ms)?;
     if claims.report_data != *expected {
         return Err(Refused::Replay {
@@ -129,6 +145,5 @@ pub fn verify_for_relying_party(
             expected: shown(expected),
         });
     }
-    policy.judge(&claims, now_ms)?;
     Ok(claims)
 }

@@ -11,6 +11,7 @@
 //!   ([`handshake`]), its frames ([`frame`]), and evidence renewed over the connection
 //!   that came of it ([`renewal`]);
 //! * the rule by which a restarted node takes part again ([`restart`]);
+//! * evidence in the forms of standard verifiers ([`eat`]) and of a chain ([`sui`]);
 //! * the ports that each kind of TEE fills ([`Quoter`], [`Verifier`], [`Sealer`],
 //!   [`Provider`]), those it may need for it ([`Endorsements`], [`KeyRelease`]), and
 //!   [`Counter`], which some hardware has.
@@ -20,6 +21,7 @@
 //! length read from a peer is bounded by a named constant.
 
 pub mod binding;
+pub mod eat;
 mod evidence;
 pub mod frame;
 pub mod handshake;
@@ -29,16 +31,21 @@ mod port;
 mod refused;
 pub mod renewal;
 pub mod restart;
+pub mod sui;
 
 pub use binding::{
     ReportData, attestation_report_data, credential_report_data, ledger_report_data,
+    sui_report_data,
 };
 pub use evidence::{
     CMW_INDICATOR_EVIDENCE, Claims, EVIDENCE_EXTENSION_OID, Evidence, INTEL_QUOTE_CBOR_TAG,
     MAX_EVIDENCE_BYTES, MAX_MEASUREMENT_BYTES, Measurement, MeasurementError, SIMULATED_CBOR_TAG,
     Tcb, TcbStatus, TeeKind,
 };
-pub use judge::{Admitted, Peer, admit_certificate, judge_peer, verify_for_relying_party};
+pub use judge::{
+    Admitted, Peer, admit_certificate, claims_for_relying_party, judge_peer,
+    verify_for_relying_party,
+};
 pub use policy::{EvidencePolicy, OWN_MEASUREMENT_WORD, Policy, PolicyError, PolicyTextError};
 pub use port::{
     Counter, CounterError, Endorsements, GeneratedKey, KEY_RELEASE_PURPOSE, KeyRelease,

@@ -24,6 +24,17 @@ pub trait Quoter: Send + Sync + 'static {
     fn platform(&self) -> String;
     /// Fresh evidence over `report_data`. May block.
     fn quote(&self, report_data: &ReportData) -> Result<Evidence, QuoteError>;
+    /// The same, with a public key and a nonce in fields of their own where the kind's
+    /// format has them (Nitro's `public_key` and `nonce`). `report_data` must bind both:
+    /// it is all that the other kinds show. May block.
+    fn quote_with_key(
+        &self,
+        report_data: &ReportData,
+        _public_key: &[u8],
+        _nonce: &[u8],
+    ) -> Result<Evidence, QuoteError> {
+        self.quote(report_data)
+    }
 }
 
 /// Judges whether evidence is genuine, and reads it. Policy comes after it.

@@ -6,10 +6,12 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::{Global, print};
-use crate::credentials::{self, Judge};
+use super::credential::read_key;
+use crate::attested::{JudgeArgs, absolute};
+use crate::credentials::{self, CredentialError};
 use crate::data_dir::write_durably;
 use crate::exit::Failure;
-use crate::kubeconfig::{DEFAULT_CONTEXT, Kubeconfig};
+use crate::kubeconfig::{DEFAULT_CONTEXT, ExecPlugin, Kubeconfig};
 use crate::up::layout::Quorum;
 
 /// Examples of `--help`.
@@ -20,6 +22,7 @@ trusted and the kubeconfig written.
 Examples:
   nautilus kubeconfig                        renew DIR/kubeconfig of a quorum started by `up`
   nautilus kubeconfig --out -                print it instead
+  nautilus kubeconfig --exec --out kc        short-lived credentials, evidence judged anew for each
   nautilus kubeconfig --server https://10.0.0.1:6443 --key operator.key \\
       --simulated-root-key root.pub --allow-simulated --measurement 5f1c.. --out admin.kubeconfig";
 
@@ -29,18 +32,14 @@ pub(crate) struct KubeconfigArgs {
     /// The operator's private key, pinned at genesis [default: DIR/operator.key]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Where to write; - prints [default: DIR/kubeconfig, or - with --server]
+    /// Where to write; - prints [default: DIR/kubeconfig, or - with --server or --exec]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Accept evidence of this measurement; repeat for each, `self` is this binary's
-    #[arg(long = "measurement", value_name = "self|HEX", default_value = "self")]
-    measurements: Vec<String>,
-    /// Accept simulated evidence, which proves nothing about hardware
+    /// Write a kubeconfig without a key: kubectl runs `nautilus credential` for one
     #[arg(long)]
-    allow_simulated: bool,
-    /// The public key that verifies simulated evidence [default: DIR/simulated-root.pub]
-    #[arg(long, value_name = "FILE")]
-    simulated_root_key: Option<PathBuf>,
+    exec: bool,
+    #[command(flatten)]
+    judge: JudgeArgs,
 }
 
 /// Gets the credentials and writes them.
@@ -58,22 +57,14 @@ pub(super) async fn run(global: &Global, arguments: KubeconfigArgs) -> anyhow::R
         }
     };
     let key_path = arguments.key.unwrap_or_else(|| layout.operator_key());
-    let key_pem =
-        zeroize::Zeroizing::new(std::fs::read_to_string(&key_path).with_context(|| {
-            format!(
-                "can't read the operator's key {}; name it with --key",
-                key_path.display()
-            )
-        })?);
-    let judge = Judge::new(
-        &arguments.measurements,
-        arguments.allow_simulated || local.is_some(),
-        &arguments
-            .simulated_root_key
-            .unwrap_or_else(|| layout.simulated_root_key()),
-    )?;
-    let granted = credentials::request(&server, &key_pem, &judge).await?;
-    let mut contexts = vec![(DEFAULT_CONTEXT.to_owned(), server)];
+    let key_pem = read_key(&key_path)?;
+    let judge = arguments
+        .judge
+        .judge(&layout.simulated_root_key(), local.is_some())?;
+    let granted = credentials::request(&server, &key_pem, &judge, None)
+        .await
+        .map_err(CredentialError::into_failure)?;
+    let mut contexts = vec![(DEFAULT_CONTEXT.to_owned(), server.clone())];
     for node in local.iter().flat_map(|quorum| &quorum.nodes) {
         contexts.push((format!("{DEFAULT_CONTEXT}-{}", node.id), node.server()));
     }
@@ -84,11 +75,32 @@ pub(super) async fn run(global: &Global, arguments: KubeconfigArgs) -> anyhow::R
         user: granted.user,
         contexts,
     };
-    let text = kubeconfig.to_yaml();
+    let text = if arguments.exec {
+        let mut words = vec![
+            "credential".to_owned(),
+            "--server".to_owned(),
+            server,
+            "--key".to_owned(),
+            absolute(&key_path)?,
+        ];
+        words.extend(
+            arguments
+                .judge
+                .to_words(&layout.simulated_root_key(), local.is_some())?,
+        );
+        let plugin = ExecPlugin {
+            command: absolute(&std::env::current_exe().context("this program's path")?)?,
+            arguments: words,
+        };
+        zeroize::Zeroizing::new(plugin.to_yaml(&kubeconfig))
+    } else {
+        kubeconfig.to_yaml()
+    };
     let out = match (arguments.out, &local) {
         (Some(out), _) => out,
-        (None, Some(_)) => layout.kubeconfig(),
-        (None, None) => PathBuf::from("-"),
+        // Other commands read the folder's own kubeconfig, with the key in it.
+        (None, Some(_)) if !arguments.exec => layout.kubeconfig(),
+        (None, _) => PathBuf::from("-"),
     };
     if out.as_os_str() == "-" {
         print(&text);

@@ -2,6 +2,7 @@
 
 mod attest;
 mod certificate;
+mod credential;
 mod export;
 mod import;
 mod kubeconfig;
@@ -112,9 +113,15 @@ enum Command {
     /// Get credentials by an operator's key, after judging the node's evidence
     #[command(after_help = kubeconfig::EXAMPLES)]
     Kubeconfig(kubeconfig::KubeconfigArgs),
+    /// Print a short-lived credential for kubectl, after judging the quorum's evidence
+    #[command(after_help = credential::EXAMPLES)]
+    Credential(credential::CredentialArgs),
     /// Issue a client certificate for a user, such as an etcd client
     #[command(after_help = certificate::EXAMPLES)]
     Certificate(certificate::CertificateArgs),
+    /// Check what a quorum runs in, and what its evidence is judged by
+    #[command(after_help = attest::EXAMPLES)]
+    Attest(attest::AttestArgs),
     /// List and change the members of a quorum
     #[command(after_help = member::EXAMPLES)]
     Member(member::MemberArgs),
@@ -142,9 +149,6 @@ enum Command {
     /// Run the stable endpoint of a quorum: a TCP balancer over its nodes
     #[command(after_help = proxy::EXAMPLES)]
     Proxy(proxy::ProxyArgs),
-    /// Show what this machine can prove
-    #[command(after_help = attest::EXAMPLES)]
-    Attest(attest::AttestArgs),
     /// Measure a quorum
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::BenchArgs),
@@ -196,15 +200,16 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             );
             Ok(())
         }
-        Command::Attest(arguments) => attest::run(arguments),
         Command::Proxy(arguments) => runtime()?.block_on(proxy::run(&global, arguments)),
         Command::Up(arguments) => runtime()?.block_on(up::up(&global, arguments)),
         Command::Down(arguments) => runtime()?.block_on(up::down(&global, arguments)),
         Command::Status(arguments) => runtime()?.block_on(status::run(&global, arguments)),
         Command::Kubeconfig(arguments) => runtime()?.block_on(kubeconfig::run(&global, arguments)),
+        Command::Credential(arguments) => runtime()?.block_on(credential::run(&global, arguments)),
         Command::Certificate(arguments) => {
             runtime()?.block_on(certificate::run(&global, arguments))
         }
+        Command::Attest(arguments) => runtime()?.block_on(attest::run(&global, arguments)),
         Command::Member(arguments) => runtime()?.block_on(member::run(&global, arguments)),
         Command::Policy(arguments) => runtime()?.block_on(policy::run(&global, arguments)),
         Command::Upgrade(arguments) => runtime()?.block_on(upgrade::run(&global, arguments)),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Global, Output, print};
 use crate::client::RequestError;
-use crate::credentials::Judge;
+use crate::attested::{Judge, JudgeArgs};
 use crate::data_dir::write_durably;
 use crate::exit::Failure;
 use crate::receipt::check::{self, CheckError, CheckedReceipt, CheckedRoot};
@@ -90,28 +90,15 @@ struct ConsistencyArgs {
 /// Whose word counts.
 #[derive(Args)]
 struct TrustArgs {
-    /// Accept evidence of this measurement; repeat for each, `self` is this binary's
-    #[arg(long = "measurement", value_name = "self|HEX", default_value = "self")]
-    measurements: Vec<String>,
-    /// Accept simulated evidence, which proves nothing about hardware
-    #[arg(long)]
-    allow_simulated: bool,
-    /// The public key that verifies simulated evidence [default: DIR/simulated-root.pub]
-    #[arg(long, value_name = "FILE")]
-    simulated_root_key: Option<PathBuf>,
+    #[command(flatten)]
+    judge: JudgeArgs,
 }
 
 impl TrustArgs {
     fn judge(self, global: &Global) -> anyhow::Result<Judge> {
         let layout = global.layout()?;
         let is_local = layout.load()?.is_some();
-        Judge::new(
-            &self.measurements,
-            self.allow_simulated || is_local,
-            &self
-                .simulated_root_key
-                .unwrap_or_else(|| layout.simulated_root_key()),
-        )
+        self.judge.judge(&layout.simulated_root_key(), is_local)
     }
 }
 

@@ -19,13 +19,13 @@ use nautilus_rest::{
     serve_tls, server_config,
 };
 use nautilus_workers::{
-    Evidence, Facts, FileJudge, Leader, Probes, RosterSettings, SealToken, SystemClock, TokenJudge,
+    Facts, FileJudge, Leader, Probes, QuorumView, RosterSettings, SealToken, SystemClock, TokenJudge,
     Verdict, WorkersContext, WorkersSettings, run as run_workers, workers_router,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use x509_parser::prelude::FromDer as _;
 
+use super::forms::Forms;
 use super::{Node, authority};
 use crate::config::{Bootstrap, NodeConfig};
 use crate::exit::Failure;
@@ -49,8 +49,6 @@ const SERVICE_ADDRESS: &str = "10.96.0.1";
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// Pause before operators are pinned again after a failure.
 const PIN_PAUSE: Duration = Duration::from_millis(300);
-/// Media type of our evidence in CBOR.
-const EVIDENCE_FORMAT: &str = "application/cbor";
 
 /// Serves until told to stop.
 pub(super) async fn serve(
@@ -301,7 +299,7 @@ fn workers_context(
         judge,
         clock: Arc::new(SystemClock::new()),
         facts,
-        probes: probes(node, config, kv, certificate, authority),
+        probes: probes(node, config, kv, certificate, authority)?,
         settings: WorkersSettings::default(),
     })
 }
@@ -312,40 +310,40 @@ fn probes(
     kv: &Arc<dyn Kv>,
     certificate: &Arc<ServingCertificate>,
     authority: &Arc<Authority>,
-) -> Probes {
+) -> anyhow::Result<Probes> {
     let kv = Arc::clone(kv);
-    let identity = Arc::clone(&node.identity);
-    let certificate = Arc::clone(certificate);
+    let forms = Arc::new(Forms::new(
+        Arc::clone(&node.identity),
+        Arc::clone(certificate),
+        config.cluster_id.clone(),
+    )?);
     let authority_pem = authority.certificate_pem();
     let server = format!("https://{}", config.api.advertise);
-    Probes {
+    let (cluster_id, node_id) = (config.cluster_id.clone(), config.node_id);
+    let cluster = node.consensus.cluster();
+    Ok(Probes {
         ready: Arc::new(move || match kv.leadership().leader {
             Some(_) => Ok(()),
             None => Err("no leader is known".to_owned()),
         }),
         // The chain's events come with a later build.
         sui_connected: Arc::new(|| false),
-        attest: Arc::new(move |nonce| {
-            let identity = Arc::clone(&identity);
-            let certificate = certificate.certificate_der();
+        attest: Arc::new(move |nonce, form| {
+            let forms = Arc::clone(&forms);
             Box::pin(async move {
-                let quote = move || {
-                    let (_, parsed) =
-                        x509_parser::certificate::X509Certificate::from_der(&certificate)
-                            .map_err(|error| format!("this node's own certificate: {error}"))?;
-                    identity.attestation(&nonce, parsed.tbs_certificate.subject_pki.raw)
-                };
-                let document = tokio::task::spawn_blocking(quote)
+                tokio::task::spawn_blocking(move || forms.make(&nonce, form))
                     .await
-                    .map_err(|error| error.to_string())??;
-                Ok(Evidence {
-                    format: EVIDENCE_FORMAT.to_owned(),
-                    document: document.into(),
-                })
+                    .map_err(|error| error.to_string())?
+                    .map_err(|error| crate::exit::one_line(&error))
             })
         }),
+        quorum: Arc::new(move || QuorumView {
+            cluster: cluster_id.clone(),
+            node_id,
+            members: cluster.members(),
+        }),
         kubeconfig: Arc::new(move |user| Ok(public_kubeconfig(&authority_pem, &server, user))),
-    }
+    })
 }
 
 /// A kubeconfig without the private key, which never leaves its owner.

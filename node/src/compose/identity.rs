@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use nautilus_attest_protocol::{
-    EvidencePolicy, NoEndorsements, Provider, TeeKind, attestation_report_data,
-};
+use nautilus_attest_protocol::{EvidencePolicy, NoEndorsements, Provider, TeeKind};
 use nautilus_attest_tee::{
     Companions, HardwareError, Machine, PlatformSecret, SimulatedProvider, SimulatedRoot,
     SimulatedVerifier, Tpm, TpmCounter, TpmRelease, Verifiers,
@@ -110,9 +108,19 @@ impl Identity {
         Ok(evidence.encode())
     }
 
-    /// Encoded evidence for whoever asks what serves here. May block.
-    pub(super) fn attestation(&self, nonce: &[u8], serving_spki: &[u8]) -> Result<Vec<u8>, String> {
-        self.evidence(&attestation_report_data(nonce, serving_spki))
+    /// Evidence that shows a public key and a nonce where the TEE has fields for them,
+    /// in the TEE's own format. May block.
+    pub(super) fn document_with_key(
+        &self,
+        report_data: &[u8; 64],
+        public_key: &[u8],
+        nonce: &[u8],
+    ) -> Result<Vec<u8>, String> {
+        let evidence = self
+            .provider
+            .quote_with_key(report_data, public_key, nonce)
+            .map_err(|error| error.to_string())?;
+        Ok(evidence.body)
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod etcd;
 mod faces;
+mod forms;
 mod identity;
 mod keys;
 mod policy;

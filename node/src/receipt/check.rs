@@ -17,7 +17,7 @@ use nautilus_rest::receipts::{
 };
 use serde_json::Value;
 
-use crate::credentials::Judge;
+use crate::attested::Judge;
 
 /// Fields of an object that the API server keeps by itself: not compared.
 const BOOKKEEPING: [&str; 2] = ["resourceVersion", "managedFields"];

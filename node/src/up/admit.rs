@@ -9,8 +9,9 @@ use nautilus_machine::{MemberRole, NewMember};
 use super::layout::{Layout, LocalNode, OPERATOR, Quorum};
 use super::progress::Progress;
 use super::{POLL, READY_TIMEOUT, alive, patience, start_node};
+use crate::attested::Judge;
 use crate::client::{ApiClient, RequestError};
-use crate::credentials::{self, CredentialError, Judge};
+use crate::credentials::{self, CredentialError};
 use crate::data_dir::write_durably;
 use crate::exit::Failure;
 use crate::kubeconfig::{DEFAULT_CONTEXT, Kubeconfig};
@@ -41,7 +42,7 @@ pub(super) async fn credentials(
     let key_pem = zeroize::Zeroizing::new(
         std::fs::read_to_string(&path).with_context(|| path.display().to_string())?,
     );
-    let judge = Judge::new(&["self".to_owned()], true, &layout.simulated_root_key())?;
+    let judge = Judge::new(&["self".to_owned()], true, Some(&layout.simulated_root_key()))?;
     let patience = patience(quorum);
     let deadline = Instant::now() + patience;
     let granted = 'granted: loop {
@@ -53,7 +54,7 @@ pub(super) async fn credentials(
                 }
                 continue;
             }
-            match credentials::request(&node.server(), &key_pem, &judge).await {
+            match credentials::request(&node.server(), &key_pem, &judge, None).await {
                 Ok(granted) => break 'granted granted,
                 Err(CredentialError::NotYet(reason)) => last = reason,
                 Err(error) => return Err(error.into()),

@@ -82,7 +82,9 @@ fn credential(authority: &Authority, user: &str, groups: &[&str]) -> Credential 
     let request = CheckedRequest::from_pem(&pem).unwrap();
     let groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
     (
-        authority.issue_client(&request, user, &groups).unwrap(),
+        authority
+            .issue_client(&request, user, &groups, Duration::from_secs(3600))
+            .unwrap(),
         key,
     )
 }
@@ -207,6 +209,35 @@ async fn a_pinned_operator_gets_a_certificate_bound_to_the_nonce() {
         get(&olga, format!("{base}/api/v1/pods")).await.0,
         StatusCode::OK
     );
+}
+
+#[tokio::test]
+async fn an_operator_says_how_long_a_certificate_is_valid() {
+    let world = World::start().await;
+    let (_, pem) = request();
+    let spki = CheckedRequest::from_pem(&pem).unwrap().spki_der().to_vec();
+    let operator = Operator {
+        spki_sha256: spki_fingerprint(&spki),
+        user: "olga".into(),
+        groups: vec!["system:masters".into()],
+    };
+    pin_operators(world.kv.as_ref(), &[operator]).await.unwrap();
+    let path = "/nautilus/v1/credentials";
+    let asked = |seconds: u64| json!({ "csr": pem, "nonce": "07".repeat(32), "validity_seconds": seconds });
+    let (status, answer) = world.call(reqwest::Method::POST, path, &asked(600)).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let der: CertificateDer<'static> = rustls::pki_types::pem::PemObject::from_pem_slice(
+        text(&answer["certificate"]).as_bytes(),
+    )
+    .unwrap();
+    let (_, certificate) = x509_parser::parse_x509_certificate(&der).unwrap();
+    let left = certificate.validity().time_to_expiration().unwrap();
+    assert!((500..=600).contains(&left.whole_seconds()), "{left}");
+    for seconds in [0, 59, 366 * 86_400] {
+        let (status, answer) = world.call(reqwest::Method::POST, path, &asked(seconds)).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+        assert_eq!(answer["message"], "validity_seconds must be 60 to 31536000");
+    }
 }
 
 #[tokio::test]

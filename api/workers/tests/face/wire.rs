@@ -211,13 +211,32 @@ async fn evidence_is_made_over_the_askers_nonce() {
         .json();
     assert_eq!(answer["nonce"], "00112233aabbccdd");
     assert_eq!(answer["evidence"], "ABEiM6q7zN0=");
+    // What a stranger needs to ask the others; not where peers talk to each other.
+    let member = json!({
+        "id": 1, "api_address": "https://10.0.0.1:6443", "role": "voter", "platform": "ab",
+    });
+    assert_eq!(
+        answer["quorum"],
+        json!({ "cluster": "q", "node_id": 1, "members": [member] })
+    );
     let fresh = world.get("/api/v1/attestation").await.json();
     assert_eq!(fresh["nonce"].as_str().map(str::len), Some(64));
     let answer = world.get("/api/v1/attestation?nonce=0011").await;
     assert_eq!(
         (answer.code, answer.text.as_str()),
-        (StatusCode::BAD_REQUEST, "nonce: must be 8 to 64 bytes long")
+        (StatusCode::BAD_REQUEST, "nonce: must be 8 to 64 bytes long, not 2")
     );
+    for (form, media_type) in [
+        ("raw", "application/cbor"),
+        ("eat", "application/eat+cwt"),
+        ("sui", "application/json"),
+    ] {
+        let answer = world
+            .get(&format!("/api/v1/attestation?nonce=6e6e6e6e6e6e6e6e&format={form}"))
+            .await;
+        assert_eq!(answer.headers["content-type"], media_type);
+        assert_eq!(answer.text, "nnnnnnnn");
+    }
     let context = world.get("/api/v1/security-context").await.json();
     assert_eq!(context["tee_type"], "simulated");
 }

@@ -10,9 +10,11 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use nautilus_machine::solo::SoloKv;
-use nautilus_machine::{KeyRange, Kv, Leadership, RangeRequest, UnixMillis};
+use nautilus_machine::{
+    KeyRange, Kv, Leadership, Member, MemberRole, RangeRequest, UnixMillis,
+};
 use nautilus_workers::{
-    Clock, Evidence, Facts, Leader, Probes, RosterSettings, SealToken, TokenJudge, Verdict,
+    Clock, Evidence, EvidenceForm, Facts, Leader, Probes, QuorumView, RosterSettings, SealToken, TokenJudge, Verdict,
     WorkerRow, WorkersContext, WorkersSettings, workers_router,
 };
 use parking_lot::Mutex;
@@ -134,14 +136,30 @@ impl World {
             probes: Probes {
                 ready: Arc::new(move || probe.lock().clone()),
                 sui_connected: Arc::new(|| false),
-                attest: Arc::new(|nonce| {
-                    let format = "application/cbor".to_owned();
+                attest: Arc::new(|nonce, form| {
+                    let format = match form {
+                        EvidenceForm::Raw => "application/cbor",
+                        EvidenceForm::Eat => "application/eat+cwt",
+                        EvidenceForm::Sui => "application/json",
+                    };
                     Box::pin(async move {
                         Ok(Evidence {
                             format,
                             document: nonce.into(),
                         })
                     })
+                }),
+                quorum: Arc::new(|| QuorumView {
+                    cluster: "q".to_owned(),
+                    node_id: 1,
+                    members: vec![Member {
+                        id: 1,
+                        peer_address: "10.0.0.1:7000".to_owned(),
+                        api_address: "https://10.0.0.1:6443".to_owned(),
+                        client_address: String::new(),
+                        role: MemberRole::Voter,
+                        platform: "ab".to_owned(),
+                    }],
                 }),
                 kubeconfig: Arc::new(|user| Ok(format!("current-context: {}\n", user.name))),
             },

@@ -179,6 +179,23 @@ impl Quoter for HardwareProvider {
         })?;
         Ok(Evidence::new(self.kind, body))
     }
+
+    fn quote_with_key(
+        &self,
+        report_data: &ReportData,
+        public_key: &[u8],
+        nonce: &[u8],
+    ) -> Result<Evidence, QuoteError> {
+        if self.kind != TeeKind::Nitro {
+            return self.quote(report_data);
+        }
+        let document = nitro::quote_with_key(&*self.kernel, report_data, public_key, nonce);
+        let document = document.map_err(|reason| QuoteError {
+            kind: self.kind,
+            reason,
+        })?;
+        Ok(Evidence::new(self.kind, document))
+    }
 }
 
 impl Sealer for HardwareProvider {

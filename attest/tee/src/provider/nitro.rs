@@ -23,11 +23,37 @@ pub(super) fn look(kernel: &dyn Kernel) -> Result<String, String> {
 
 /// A document that carries `report_data` as its user data.
 pub(super) fn quote(kernel: &dyn Kernel, report_data: &ReportData) -> Result<Vec<u8>, String> {
+    document(kernel, report_data, None)
+}
+
+/// A document that shows a public key and a nonce besides.
+pub(super) fn quote_with_key(
+    kernel: &dyn Kernel,
+    report_data: &ReportData,
+    public_key: &[u8],
+    nonce: &[u8],
+) -> Result<Vec<u8>, String> {
+    document(kernel, report_data, Some((public_key, nonce)))
+}
+
+fn document(
+    kernel: &dyn Kernel,
+    report_data: &ReportData,
+    shown: Option<(&[u8], &[u8])>,
+) -> Result<Vec<u8>, String> {
     let answer = ask(kernel, "Attestation", |request| {
         let fields = request.map(3)?;
         let fields = fields.str("user_data")?.bytes(report_data)?;
-        let fields = fields.str("nonce")?.null()?;
-        fields.str("public_key")?.null()?;
+        match shown {
+            Some((public_key, nonce)) => {
+                let fields = fields.str("nonce")?.bytes(nonce)?;
+                fields.str("public_key")?.bytes(public_key)?;
+            }
+            None => {
+                let fields = fields.str("nonce")?.null()?;
+                fields.str("public_key")?.null()?;
+            }
+        }
         Ok(())
     })?;
     let mut fields = Fields::of(&answer, "Attestation")?;
@@ -169,6 +195,22 @@ mod tests {
             &b"\xa1\x6bAttestation\xa3\x69user_data\x58\x40"[..],
             &[7; 64],
             b"\x65nonce\xf6\x6apublic_key\xf6",
+        ]
+        .concat();
+        assert_eq!(kernel.last_nsm_request(), expected);
+    }
+
+    #[test]
+    fn a_document_for_contracts_shows_the_key_and_the_nonce() {
+        let kernel = StandIn::with_nsm();
+        quote_with_key(&kernel, &[7; 64], &[8; 32], &[9; 16]).unwrap();
+        let expected = [
+            &b"\xa1\x6bAttestation\xa3\x69user_data\x58\x40"[..],
+            &[7; 64],
+            b"\x65nonce\x50",
+            &[9; 16],
+            b"\x6apublic_key\x58\x20",
+            &[8; 32],
         ]
         .concat();
         assert_eq!(kernel.last_nsm_request(), expected);

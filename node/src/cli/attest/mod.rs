@@ -1,13 +1,18 @@
 //! `nautilus attest`: evidence, of this machine and of others.
 
 mod detect;
+mod verify;
 
 use clap::{Args, Subcommand};
+
+use super::Global;
 
 /// Examples of `--help`.
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  nautilus attest detect                                            which TEE this machine has";
+  nautilus attest detect                                            which TEE this machine has
+  nautilus attest verify 10.0.0.1:6443 --measurement snp:8f3a..     a quorum elsewhere
+  nautilus attest verify 127.0.0.1:7443 --dir q --allow-simulated   one made by `up --dir q`";
 
 /// `nautilus attest`.
 #[derive(Args)]
@@ -21,11 +26,15 @@ enum AttestCommand {
     /// Show which TEE this machine has, what it measures, and why the others are not there
     #[command(after_help = detect::EXAMPLES)]
     Detect(detect::DetectArgs),
+    /// Ask every member of a running quorum for evidence, and judge it here
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::VerifyArgs),
 }
 
 /// Does what was asked.
-pub(super) fn run(arguments: AttestArgs) -> anyhow::Result<()> {
+pub(super) async fn run(global: &Global, arguments: AttestArgs) -> anyhow::Result<()> {
     match arguments.command {
         AttestCommand::Detect(arguments) => detect::run(arguments),
+        AttestCommand::Verify(arguments) => verify::run(global, arguments).await,
     }
 }

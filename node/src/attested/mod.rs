@@ -1,0 +1,28 @@
+//! A stranger's view of a quorum: what a client outside trusts, and why.
+//!
+//! A client knows no authority and no key beforehand, only which code it accepts. It
+//! opens a connection, sends a nonce, and the node answers with evidence over that
+//! nonce and the key with which it serves. If the evidence is genuine, fresh, for the
+//! very key that this connection has proved possession of, and within the policy,
+//! then the code at the other end is known, and so is everything it says on this
+//! connection. Nothing is looked up elsewhere while judging.
+//!
+//! Invariants: no word of a node counts before its evidence is accepted; a node is
+//! only ever believed about itself and about who the members are.
+
+mod connection;
+mod examine;
+mod judge;
+mod pins;
+mod survey;
+
+pub(crate) use connection::{Address, dial, spki_of};
+pub(crate) use examine::{ExamineError, Examined, PublicMember, examine};
+pub(crate) use judge::{Judge, JudgeArgs, absolute};
+pub(crate) use pins::{Pins, pinned_tls};
+pub(crate) use survey::{Outcome, Survey, survey};
+#[cfg(test)]
+pub(crate) use survey::{Shown, Verdict};
+
+#[cfg(test)]
+pub(crate) mod tests;
