@@ -67,7 +67,7 @@ impl TpmCounter {
         let reason = error.to_string();
         let counter = self.name();
         match error {
-            TpmError::Answer(_) | TpmError::Forged => CounterError::Replaced { counter, reason },
+            TpmError::Foreign(_) | TpmError::Forged => CounterError::Replaced { counter, reason },
             _ => CounterError::Unavailable { counter, reason },
         }
     }
@@ -128,7 +128,7 @@ fn is_written(connection: &mut Connection) -> Result<bool, TpmError> {
     } else if found == public(ATTRIBUTES) {
         Ok(false)
     } else {
-        Err(TpmError::Answer(
+        Err(TpmError::Foreign(
             "the index holds something else than our counter",
         ))
     }

@@ -55,6 +55,9 @@ pub enum TpmError {
     /// It answered what no TPM answers.
     #[error("its answer is no TPM's: {0}")]
     Answer(&'static str),
+    /// What it holds is not what it was given.
+    #[error("{0}")]
+    Foreign(&'static str),
     /// Somebody between us and it answered in its place.
     #[error("its answer is not authentic: somebody answers in its place")]
     Forged,

@@ -143,10 +143,12 @@ impl TpmRelease {
                      firmware, boot loader or kernel was started"
                 ),
             },
-            TpmError::Refused { .. } | TpmError::Forged => KeyReleaseError::Refused {
-                service,
-                reason: error.to_string(),
-            },
+            TpmError::Refused { .. } | TpmError::Foreign(_) | TpmError::Forged => {
+                KeyReleaseError::Refused {
+                    service,
+                    reason: error.to_string(),
+                }
+            }
             error => KeyReleaseError::Unavailable {
                 service,
                 reason: error.to_string(),
@@ -201,7 +203,7 @@ impl KeyRelease for TpmRelease {
         let kept = Kept::decode(kept).map_err(|error| self.failed(self.registers, &error))?;
         let key = self.tpm.with_storage_key(|connection, storage| {
             if storage.name != kept.storage {
-                return Err(TpmError::Answer("it is another TPM, or was cleared"));
+                return Err(TpmError::Foreign("it is another TPM, or was cleared"));
             }
             unseal(connection, storage, &kept)
         });

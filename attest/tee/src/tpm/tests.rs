@@ -344,6 +344,37 @@ fn a_counter_set_back_behind_our_back_is_named() {
 }
 
 #[test]
+fn what_is_no_tpm_is_not_taken_for_one_that_was_replaced() {
+    let no_tpm = Tpm::open(Path::new("/dev/null")).unwrap();
+    let Err(error) = TpmCounter::open(Arc::new(no_tpm)) else {
+        panic!("a counter out of nothing")
+    };
+    assert!(matches!(error, CounterError::Unavailable { .. }), "{error}");
+}
+
+#[test]
+fn an_index_that_holds_something_else_is_named() {
+    let swtpm = Swtpm::new();
+    let tpm = Arc::new(swtpm.tpm());
+    // An ordinary index of 8 bytes in the counter's place: OWNERWRITE, AUTHREAD, NO_DA.
+    let public = Body::new()
+        .u32(0x0180_6e61)
+        .u16(SHA256)
+        .u32(1 << 1 | 1 << 18 | 1 << 25)
+        .sized(&[])
+        .u16(8)
+        .into_bytes();
+    let parameters = Body::new().sized(&[]).sized(&public).into_bytes();
+    tpm.lock()
+        .with_empty_password(Code::NvDefineSpace, &[OWNER], &parameters)
+        .unwrap();
+    let Err(error) = TpmCounter::open(tpm) else {
+        panic!("another index was taken for the counter")
+    };
+    assert!(matches!(error, CounterError::Replaced { .. }), "{error}");
+}
+
+#[test]
 fn registers_are_numbers_and_some() {
     let selection: PcrSelection = "0, 7,11".parse().unwrap();
     assert_eq!(selection.to_string(), "0,7,11");
