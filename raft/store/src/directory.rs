@@ -4,7 +4,7 @@
 //! CURRENT                which engine counts; authenticated
 //! lock                   held while the store is open
 //! engine-0000000000000001/
-//!   epochs, epochs.lock  incarnations (envelope)
+//!   epochs, epochs.lock  data keys (envelope)
 //!   flushed              sealed: the sequence of batches at the last flush
 //!   index                sealed: the index's checkpoint, to start from (may be missing)
 //!   rows/                RocksDB
@@ -25,7 +25,7 @@ use aws_lc_rs::hmac;
 use crate::envelope::{Aad, Envelope, Kind, hex};
 use crate::error::StoreError;
 use crate::files;
-use crate::keys::Keyring;
+use crate::keys::{Generation, KeyError, Keyring};
 use crate::rocks::{Presence, RocksEngine};
 use crate::rocks_options::RocksMemory;
 
@@ -108,8 +108,8 @@ impl Directory {
     /// Makes an engine the one that counts.
     pub(crate) fn point_to(&self, number: u64) -> Result<(), StoreError> {
         let path = self.path.join(CURRENT_FILE);
-        files::replace(&path, self.current_line(number).as_bytes())
-            .map_err(StoreError::io("write", &path))
+        let line = self.current_line(number, self.keyring.current())?;
+        files::replace(&path, line.as_bytes()).map_err(StoreError::io("write", &path))
     }
 
     /// Notes durably that everything up to batch `sequence` is.
@@ -153,6 +153,13 @@ impl Directory {
         Ok(())
     }
 
+    /// The generation under which `CURRENT` stands.
+    pub(crate) fn current_generation(&self) -> Result<Option<Generation>, StoreError> {
+        let path = self.path.join(CURRENT_FILE);
+        let content = files::read(&path, MARK_BYTES_MAX).map_err(StoreError::io("read", &path))?;
+        Ok(parse_current(&content).map(|(_, generation)| generation))
+    }
+
     /// Reads `CURRENT`. Writes it before the first engine is made, so that one that is
     /// missing beside an engine is always an error.
     fn read_current(&self) -> Result<Option<u64>, StoreError> {
@@ -167,12 +174,10 @@ impl Directory {
             self.point_to(0)?;
             return Ok(None);
         };
-        let number = std::str::from_utf8(&content)
-            .ok()
-            .and_then(|line| line.split_once(' '))
-            .and_then(|(name, _)| name.parse::<u64>().ok())
-            .ok_or_else(|| broken("it does not name an engine"))?;
-        if self.current_line(number).as_bytes() != content {
+        let (number, generation) =
+            parse_current(&content).ok_or_else(|| broken("it does not name an engine"))?;
+        let line = self.current_line(number, generation);
+        if line.map_err(|error| broken(&error.to_string()))?.as_bytes() != content {
             return Err(broken(
                 "it does not authenticate: it was changed, or it is of another quorum (another \
                  root key)",
@@ -181,12 +186,11 @@ impl Directory {
         Ok((number != 0).then_some(number))
     }
 
-    fn current_line(&self, number: u64) -> String {
-        let tag = hmac::sign(
-            &self.keyring.table_key(),
-            format!("CURRENT {number}").as_bytes(),
-        );
-        format!("{number} {}\n", hex(tag.as_ref()))
+    fn current_line(&self, number: u64, generation: Generation) -> Result<String, KeyError> {
+        let key = self.keyring.table_key(generation)?;
+        let text = format!("{number} {generation}");
+        let tag = hmac::sign(&key, format!("CURRENT {text}").as_bytes());
+        Ok(format!("{text} {}\n", hex(tag.as_ref())))
     }
 
     /// Removes what a crash left behind.
@@ -219,6 +223,14 @@ impl Directory {
     fn engine_path(&self, number: u64) -> PathBuf {
         self.path.join(format!("{ENGINE_PREFIX}{number:016x}"))
     }
+}
+
+/// `CURRENT`'s engine and generation, not authenticated.
+fn parse_current(content: &[u8]) -> Option<(u64, Generation)> {
+    let mut words = std::str::from_utf8(content).ok()?.split(' ');
+    let number = words.next()?.parse().ok()?;
+    let generation = words.next()?.parse().ok()?;
+    Some((number, generation))
 }
 
 const FLUSHED: Aad<'static> = Aad {

@@ -1,31 +1,35 @@
 //! Seals and opens the records of one directory.
 //!
 //! version u8 ‖ epoch u32 BE ‖ counter u64 BE ‖ ciphertext ‖ tag (16 bytes), by
-//! AES-256-GCM under the epoch's subkey; nonce = epoch ‖ counter; associated data =
+//! AES-256-GCM under the epoch's data key; nonce = epoch ‖ counter; associated data =
 //! kind ‖ position.
 //!
 //! Invariants
-//! - One [`Envelope`] at a time per directory (a file lock), one epoch per envelope,
-//!   one counter per epoch: no nonce comes twice under a key. The counter is taken
+//! - One [`Envelope`] at a time per directory (a file lock), one data key per epoch,
+//!   one counter per data key: no nonce comes twice under a key. The counter is taken
 //!   by `fetch_add` and its end is asserted, long before it wraps.
 //! - A record opens only as what it was sealed for: its kind at its position.
+//! - A data key that was retired opens nothing any more, here or on the disk.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
 
 use crate::cipher::{NONCE_BYTES, OpenError, SealKey, TAG_BYTES};
 use crate::epochs::{self, Epoch};
 use crate::files;
-use crate::keys::{KeyError, Keyring};
+use crate::keys::{Generation, KeyError, Keyring, Purpose};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 1 + 4 + 8;
 /// What sealing adds to a record.
 pub const SEAL_OVERHEAD_BYTES: usize = HEAD_BYTES + TAG_BYTES;
-/// Records that one incarnation may seal: far more than a process writes in years.
+/// Records that one data key may seal: far more than a process writes in years.
 const COUNTER_END: u64 = 1 << 48;
 /// Bytes of a position at most.
 pub(crate) const POSITION_BYTES_MAX: usize = 63;
@@ -113,18 +117,56 @@ impl EnvelopeError {
     }
 }
 
-/// Seals under a subkey of its own; opens what any earlier incarnation sealed here.
+/// Seals under a data key of its own; opens what any earlier one sealed here.
 pub struct Envelope {
-    /// Of the earlier incarnations.
-    earlier: BTreeMap<u32, SealKey>,
-    key: SealKey,
-    epoch: u32,
-    counter: AtomicU64,
+    dir: PathBuf,
+    keyring: Keyring,
+    /// The table as it is on disk; held while it changes. Taken before `keys`.
+    table: Mutex<Vec<Epoch>>,
+    keys: RwLock<Keys>,
+    /// Shared by those who read now; see [`Envelope::reading`].
+    readers: RwLock<Reading>,
     _lock: File,
 }
 
+struct Keys {
+    current: DataKey,
+    earlier: BTreeMap<u32, SealKey>,
+}
+
+struct DataKey {
+    epoch: u32,
+    key: SealKey,
+    counter: AtomicU64,
+}
+
+impl DataKey {
+    fn new(epoch: &Epoch, key: SealKey) -> Self {
+        Self {
+            epoch: epoch.number,
+            key,
+            counter: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Held by who reads records, from before they are read until they are opened: so long
+/// no data key that was there at its beginning is retired.
+#[derive(Clone)]
+pub struct Reading(#[allow(dead_code, reason = "it is counted, not read")] Arc<()>);
+
+/// Waits for those who had begun to read before it was taken.
+pub struct Drain(Reading);
+
+impl Drain {
+    /// Whether they have all ended.
+    pub fn is_over(&self) -> bool {
+        Arc::strong_count(&self.0.0) == 1
+    }
+}
+
 impl Envelope {
-    /// Opens `dir` (made if it is not there) for a new incarnation.
+    /// Opens `dir` (made if it is not there), with a data key for this process.
     pub fn open_dir(dir: &Path, keyring: &Keyring) -> Result<Self, EnvelopeError> {
         fs::create_dir_all(dir).map_err(EnvelopeError::io("create", dir))?;
         let lock_path = dir.join(LOCK_FILE);
@@ -132,18 +174,117 @@ impl Envelope {
         let lock = lock.ok_or_else(|| EnvelopeError::InUse {
             path: dir.to_owned(),
         })?;
-        let epochs = epochs::begin(dir, keyring)?;
-        let (own, earlier) = epochs
-            .split_last()
-            .unwrap_or_else(|| panic!("an epoch was begun"));
-        let derive = |epoch: &Epoch| keyring.epoch_key(&epoch.salt, epoch.number);
+        let mut table = epochs::read(dir, keyring)?;
+        let mut earlier = BTreeMap::new();
+        for epoch in &table {
+            let key = keyring.unwrap(Purpose::Records, &epoch.key);
+            let key = key.map_err(|error| EnvelopeError::Table {
+                path: epochs::path(dir),
+                reason: error.to_string(),
+            })?;
+            earlier.insert(epoch.number, key);
+        }
+        let (own, key) = epochs::next(&table, keyring)?;
+        table.push(own);
+        epochs::write(dir, keyring, &table)?;
         Ok(Self {
-            earlier: earlier.iter().map(|e| (e.number, derive(e))).collect(),
-            key: derive(own),
-            epoch: own.number,
-            counter: AtomicU64::new(0),
+            dir: dir.to_owned(),
+            keyring: keyring.clone(),
+            table: Mutex::new(table),
+            keys: RwLock::new(Keys {
+                current: DataKey::new(&own, key),
+                earlier,
+            }),
+            readers: RwLock::new(Reading(Arc::new(()))),
             _lock: lock,
         })
+    }
+
+    /// Begins an epoch: a fresh data key of the current generation. Returns when it is
+    /// durable, and no record is being sealed under an earlier one.
+    pub fn renew(&self) -> Result<u32, EnvelopeError> {
+        let mut table = self.table.lock();
+        let (epoch, key) = epochs::next(&table, &self.keyring)?;
+        let mut next = table.clone();
+        next.push(epoch);
+        epochs::write(&self.dir, &self.keyring, &next)?;
+        *table = next;
+        let mut keys = self.keys.write();
+        let before = std::mem::replace(&mut keys.current, DataKey::new(&epoch, key));
+        keys.earlier.insert(before.epoch, before.key);
+        Ok(epoch.number)
+    }
+
+    /// Destroys the data keys before `epoch`, here and on disk. Nothing on the disk may
+    /// need them, and nobody may be reading what did (see [`Envelope::drain`]).
+    pub fn retire_before(&self, epoch: u32) -> Result<(), EnvelopeError> {
+        let mut table = self.table.lock();
+        let kept: Vec<Epoch> = table
+            .iter()
+            .filter(|e| e.number >= epoch)
+            .copied()
+            .collect();
+        assert!(!kept.is_empty(), "the epoch in use can't be retired");
+        if kept.len() < table.len() {
+            epochs::write(&self.dir, &self.keyring, &kept)?;
+            *table = kept;
+            let mut keys = self.keys.write();
+            keys.earlier = keys.earlier.split_off(&epoch);
+        }
+        Ok(())
+    }
+
+    /// The epoch that seals now.
+    pub fn epoch(&self) -> u32 {
+        self.keys.read().current.epoch
+    }
+
+    /// The epoch from which on all are of the current generation; `None` before
+    /// [`Envelope::renew`].
+    pub fn first_current_epoch(&self) -> Option<u32> {
+        let current = self.keyring.current();
+        let table = self.table.lock();
+        let newest = table.iter().rev();
+        let current = newest.take_while(|epoch| epoch.key.generation >= current);
+        current.last().map(|epoch| epoch.number)
+    }
+
+    /// The oldest generation that a data key here is of.
+    pub fn oldest_generation(&self) -> Generation {
+        let table = self.table.lock();
+        let oldest = table.iter().map(|epoch| epoch.key.generation).min();
+        oldest.unwrap_or_else(|| self.keyring.current())
+    }
+
+    /// Whether everything here is of the current generation.
+    pub fn is_current(&self) -> bool {
+        self.oldest_generation() >= self.keyring.current()
+    }
+
+    /// The first epoch whose data key is there.
+    pub fn oldest_epoch(&self) -> u32 {
+        self.table.lock().first().map_or(0, |epoch| epoch.number)
+    }
+
+    /// How many data keys the directory has.
+    pub fn epochs(&self) -> usize {
+        self.table.lock().len()
+    }
+
+    /// The epoch that a record was sealed in, as its head says.
+    pub fn epoch_of(sealed: &[u8]) -> Option<u32> {
+        parse_head(sealed.get(..HEAD_BYTES)?).map(|(epoch, _)| epoch)
+    }
+
+    /// Take it before reading records, and keep it until they are opened.
+    pub fn reading(&self) -> Reading {
+        self.readers.read().clone()
+    }
+
+    /// Tells when everybody has ended who reads now.
+    pub fn drain(&self) -> Drain {
+        let fresh = Reading(Arc::new(()));
+        Drain(std::mem::replace(&mut *self.readers.write(), fresh))
     }
 
     /// Seals a record.
@@ -155,20 +296,26 @@ impl Envelope {
 
     /// Seals a record and appends it: `plain.len() + SEAL_OVERHEAD_BYTES` bytes.
     pub fn seal_into(&self, aad: Aad<'_>, plain: &[u8], sealed: &mut Vec<u8>) {
-        let counter = self.counter.fetch_add(1, Ordering::Relaxed);
+        // Held until it is sealed: see `renew`.
+        let keys = self.keys.read();
+        let DataKey {
+            epoch,
+            key,
+            counter,
+        } = &keys.current;
+        let counter = counter.fetch_add(1, Ordering::Relaxed);
         assert!(
             counter < COUNTER_END,
-            "this incarnation has sealed all it may: restart the node"
+            "this data key has sealed all it may: restart the node"
         );
         let start = sealed.len();
         sealed.push(VERSION);
-        sealed.extend_from_slice(&self.epoch.to_be_bytes());
+        sealed.extend_from_slice(&epoch.to_be_bytes());
         sealed.extend_from_slice(&counter.to_be_bytes());
         sealed.extend_from_slice(plain);
         let body = &mut sealed[start + HEAD_BYTES..];
         let bound = Bound::new(aad);
-        let nonce = nonce(self.epoch, counter);
-        let tag = self.key.seal(nonce, bound.bytes(), body);
+        let tag = key.seal(nonce(*epoch, counter), bound.bytes(), body);
         sealed.extend_from_slice(&tag);
     }
 
@@ -198,10 +345,11 @@ impl Envelope {
         let Some((epoch, counter)) = parse_head(head) else {
             return Err(refused("its version is not known to this program"));
         };
-        let key = if epoch == self.epoch {
-            Some(&self.key)
+        let keys = self.keys.read();
+        let key = if epoch == keys.current.epoch {
+            Some(&keys.current.key)
         } else {
-            self.earlier.get(&epoch)
+            keys.earlier.get(&epoch)
         };
         let key = key.ok_or_else(|| {
             refused(&format!(

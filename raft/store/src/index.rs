@@ -50,6 +50,17 @@ impl IndexNote {
             || since * KEYS_PER_ROW_READ > machine.index_keys()
     }
 
+    /// Removes the checkpoint that is there, so that the next flush writes another.
+    pub(crate) fn forget(&mut self, disk: &DiskEngine) -> Result<(), StoreError> {
+        self.written = None;
+        let path = path(disk);
+        match std::fs::remove_file(&path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(StoreError::io("remove", &path)(error)),
+        }
+    }
+
     /// Writes a checkpoint, whose rows are durable.
     pub(crate) fn write(
         &mut self,

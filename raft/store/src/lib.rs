@@ -8,7 +8,9 @@
 //! Invariants
 //! - Nothing that a client named or wrote stands in clear in any file.
 //! - No nonce is used twice under one key: every opening of a directory and every
-//!   snapshot file has a subkey of its own, from a fresh random salt.
+//!   snapshot file has a data key of its own, drawn for it.
+//! - A root key that was destroyed opens nothing on the disk: before it goes, everything
+//!   is sealed anew.
 //! - What fails authentication is an error that names it, never an answer.
 //! - A crash at any point leaves one whole store: the old one or the new one.
 
@@ -28,6 +30,7 @@ mod ledger;
 mod notes;
 mod pieces;
 mod reads;
+mod reencryption;
 mod rocks;
 mod rocks_options;
 mod rocks_view;
@@ -38,12 +41,15 @@ mod view;
 
 pub use cipher::ENCRYPTS;
 pub use engine::{Engine, EngineError, EngineMemory, EngineView, MemoryEngine, ViewJob};
-pub use envelope::{Aad, Envelope, EnvelopeError, Kind, SEAL_OVERHEAD_BYTES};
+pub use envelope::{Aad, Drain, Envelope, EnvelopeError, Kind, Reading, SEAL_OVERHEAD_BYTES};
 pub use error::StoreError;
-pub use keys::{KeyError, Keyring, RootKey};
+pub use keys::{ARCHIVE_KEYS_MAX, GENERATIONS_MAX, Generation, KeyError, Keyring, RootKey};
 pub use notes::NOTES_BYTES_MAX;
+pub use reencryption::{Outcome, Pace, Work, reseal_snapshot};
 pub use rocks::{Presence, RocksEngine};
 pub use rocks_options::RocksMemory;
-pub use snapshot::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_HEADER_BYTES_MAX, SnapshotInfo, read_header};
+pub use snapshot::{
+    SNAPSHOT_CHUNK_BYTES, SNAPSHOT_HEADER_BYTES_MAX, SnapshotInfo, read_header, snapshot_generation,
+};
 pub use store::{Store, StoreOptions};
 pub use view::View;

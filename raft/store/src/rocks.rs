@@ -17,12 +17,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use nautilus_machine::{RowBatch, RowError, Rows, Space, StoreSizes};
 use rocksdb::{
-    BottommostLevelCompaction, Cache, ColumnFamily, CompactOptions, DB, FlushOptions, ReadOptions,
-    WriteBatch, WriteOptions, properties,
+    BottommostLevelCompaction, Cache, ColumnFamily, CompactOptions, DB, FlushOptions, LiveFile,
+    ReadOptions, WriteBatch, WriteOptions, properties,
 };
 
 use crate::engine::{Engine, EngineError, EngineMemory, EngineView};
 use crate::envelope::{Aad, Envelope, Kind, POSITION_BYTES_MAX, SEAL_OVERHEAD_BYTES, hex};
+use crate::reencryption::Work;
 use crate::rocks_options::{self, RocksMemory, STATE, VERSIONS};
 use crate::rocks_view::SnapshotThread;
 
@@ -105,8 +106,76 @@ impl RocksEngine {
         }
     }
 
-    fn families(&self) -> [&ColumnFamily; 2] {
+    pub(crate) fn families(&self) -> [&ColumnFamily; 2] {
         [self.family(Space::Revision), self.family(Space::Meta)]
+    }
+
+    /// Seals anew the rows from `from` on that an epoch before `floor` has sealed, until
+    /// so many bytes were seen or written; `from` moves on. Nobody else may write.
+    pub(crate) fn reseal_rows(
+        &self,
+        family: usize,
+        from: &mut Vec<u8>,
+        floor: u32,
+        limit: Work,
+    ) -> Result<(Work, ControlFlow<()>), EngineError> {
+        let family = self.families()[family];
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut rows = self.db().raw_iterator_cf_opt(family, options);
+        rows.seek(&*from);
+        let (mut work, mut writes) = (Work::default(), WriteBatch::default());
+        let (mut plain, mut sealed) = (Vec::new(), Vec::new());
+        let mut ended = ControlFlow::Break(());
+        while let Some((position, row)) = rows.item() {
+            if work.seen_bytes >= limit.seen_bytes || work.written_bytes >= limit.written_bytes {
+                position.clone_into(from);
+                ended = ControlFlow::Continue(());
+                break;
+            }
+            work.seen_bytes += row.len() as u64;
+            if Envelope::epoch_of(row).is_none_or(|epoch| epoch < floor) {
+                let aad = Aad {
+                    kind: Kind::Row,
+                    position,
+                };
+                let opened = self.envelope.open_into(aad, row, &mut plain);
+                opened.map_err(|error| EngineError::Corrupt {
+                    path: self.path.clone(),
+                    reason: error.to_string(),
+                })?;
+                sealed.clear();
+                self.envelope.seal_into(aad, &plain, &mut sealed);
+                writes.put_cf(family, position, &sealed);
+                work.written_bytes += sealed.len() as u64;
+            }
+            rows.next();
+        }
+        rows.status().map_err(|error| failure(&self.path, &error))?;
+        if !writes.is_empty() {
+            self.db()
+                .write_opt(writes, &self.write_options)
+                .map_err(|error| failure(&self.path, &error))?;
+        }
+        Ok((work, ended))
+    }
+
+    /// The files of rows as they are now.
+    pub(crate) fn row_files(&self) -> Result<Vec<LiveFile>, EngineError> {
+        let files = self.db().live_files();
+        files.map_err(|error| failure(&self.path, &error))
+    }
+
+    /// Writes one file's rows anew into others, without what was written over.
+    pub(crate) fn compact_file(&self, file: &LiveFile) {
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        // Both ends are inclusive.
+        let (start, end) = (file.start_key.as_deref(), file.end_key.as_deref());
+        if let Some(family) = self.db().cf_handle(&file.column_family_name) {
+            self.db().compact_range_cf_opt(family, start, end, &options);
+        }
     }
 
     fn unseal(&self, space: Space, key: &[u8], sealed: &[u8]) -> Result<Bytes, RowError> {
@@ -133,6 +202,7 @@ impl RocksEngine {
         key: &[u8],
     ) -> Result<Option<Bytes>, RowError> {
         let position = RowKey::new(space, key);
+        let _reading = self.envelope.reading();
         let sealed = self
             .db()
             .get_pinned_cf_opt(self.family(space), position.bytes(), options)
@@ -155,6 +225,7 @@ impl RocksEngine {
             None => vec![space as u8 + 1],
         };
         options.set_iterate_upper_bound(end);
+        let _reading = self.envelope.reading();
         let mut rows = self.db().raw_iterator_cf_opt(self.family(space), options);
         rows.seek(RowKey::new(space, from).bytes());
         while let Some((position, sealed)) = rows.item() {

@@ -28,6 +28,8 @@ impl SnapshotThread {
         let thread = thread::Builder::new()
             .name("store-view".to_owned())
             .spawn(move || {
+                // Before the snapshot: a data key that its rows need is not retired.
+                let _reading = engine.envelope().reading();
                 let rows = SnapshotRows {
                     engine: &engine,
                     snapshot: engine.db().snapshot(),

@@ -1,8 +1,8 @@
 //! Snapshot files: a consistent state, sealed, that any member can open.
 //!
-//! magic (8 bytes) ‖ salt (32 bytes) ‖ frames. A frame is last u8 ‖ length u32 BE ‖
-//! ciphertext and tag, by AES-256-GCM under a subkey of the quorum's root key and the
-//! file's own random salt; nonce = 0 (4 bytes) ‖ frame number; associated data = hash
+//! magic (8 bytes) ‖ generation u32 BE ‖ wrapped data key (40 bytes) ‖ frames. A frame is
+//! last u8 ‖ length u32 BE ‖ ciphertext and tag, by AES-256-GCM under the file's own data
+//! key, which any member that holds the generation's root can unwrap; nonce = 0 (4 bytes) ‖ frame number; associated data = hash
 //! of all that came before frame 1 (of the clear part, for frame 0) ‖ number ‖ last.
 //! Frame 0 is the caller's header; the rest, put together, is a stream of records:
 //! space u8 ‖ key length u16 BE ‖ value length u32 BE ‖ key ‖ value, ended by a
@@ -12,7 +12,7 @@
 //! - A frame is at most [`SNAPSHOT_CHUNK_BYTES`] long and is used only after it
 //!   authenticated at its number; frames cannot be swapped, dropped or taken from
 //!   another file, and the last one says that it is.
-//! - The salt is fresh for every file: no nonce comes twice under a key.
+//! - The data key is fresh for every file: no nonce comes twice under a key.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -26,14 +26,15 @@ use nautilus_machine::{Digest, MACHINE_ROW, Revision, Space};
 
 use crate::cipher::{NONCE_BYTES, SealKey, TAG_BYTES};
 use crate::error::StoreError;
-use crate::keys::{KEY_BYTES, Keyring, fresh_salt};
+use crate::keys::{Generation, Keyring, Purpose, WRAPPED_BYTES, WrappedKey};
 
 /// The largest frame, tag included.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// The largest header of a caller.
 pub const SNAPSHOT_HEADER_BYTES_MAX: usize = SNAPSHOT_CHUNK_BYTES - TAG_BYTES;
 
-const MAGIC: &[u8; 8] = b"NAUTSNP2";
+const MAGIC: &[u8; 8] = b"NAUTSNP3";
+const CLEAR_BYTES: usize = MAGIC.len() + 4 + WRAPPED_BYTES;
 const CHUNK_PLAIN_BYTES: usize = SNAPSHOT_CHUNK_BYTES - TAG_BYTES;
 /// The largest row that is believed; far above what a proposal can hold.
 const VALUE_BYTES_MAX: usize = 64 << 20;
@@ -63,6 +64,25 @@ pub fn read_header(path: &Path, keyring: &Keyring) -> Result<Bytes, StoreError> 
     SnapshotReader::open(path, keyring).map(|reader| reader.header)
 }
 
+/// The generation whose root opens a snapshot file, as its head says; `None` when it has
+/// no such head.
+pub fn snapshot_generation(path: &Path) -> io::Result<Option<Generation>> {
+    let mut clear = [0; CLEAR_BYTES];
+    match File::open(path)?.read_exact(&mut clear) {
+        Ok(()) => Ok(parse_clear(&clear).map(|wrapped| wrapped.generation)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn parse_clear(clear: &[u8; CLEAR_BYTES]) -> Option<WrappedKey> {
+    let (generation, bytes) = clear.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
+    Some(WrappedKey {
+        generation: Generation::from_be_bytes(*generation),
+        bytes: bytes.try_into().ok()?,
+    })
+}
+
 /// Writes a snapshot: rows are put together by the caller's thread, frames are sealed
 /// and written by another.
 pub(crate) struct SnapshotWriter<W: Write> {
@@ -78,12 +98,13 @@ pub(crate) struct SnapshotWriter<W: Write> {
 
 impl<W: Write + Send + 'static> SnapshotWriter<W> {
     pub(crate) fn begin(mut sink: W, keyring: &Keyring, header: &[u8]) -> io::Result<Self> {
-        let salt = fresh_salt().map_err(io::Error::other)?;
-        let mut clear = Vec::with_capacity(MAGIC.len() + KEY_BYTES);
+        let (wrapped, key) = keyring.draw(Purpose::Snapshots).map_err(io::Error::other)?;
+        let mut clear = Vec::with_capacity(CLEAR_BYTES);
         clear.extend_from_slice(MAGIC);
-        clear.extend_from_slice(&salt);
+        clear.extend_from_slice(&wrapped.generation.to_be_bytes());
+        clear.extend_from_slice(&wrapped.bytes);
         sink.write_all(&clear)?;
-        let mut frames = Frames::new(keyring.snapshot_key(&salt), &clear);
+        let mut frames = Frames::new(key, &clear);
         let mut first = Frame::default();
         first.append(header);
         let sealed = first.seal(&mut frames, false);
@@ -246,22 +267,17 @@ impl<'a> SnapshotReader<'a> {
     pub(crate) fn open(path: &'a Path, keyring: &Keyring) -> Result<Self, StoreError> {
         let file = File::open(path).map_err(StoreError::io("open", path))?;
         let mut file = BufReader::new(file);
-        let mut clear = [0; MAGIC.len() + KEY_BYTES];
+        let mut clear = [0; CLEAR_BYTES];
         file.read_exact(&mut clear)
             .map_err(|error| cut(path, &error))?;
-        let (magic, salt) = clear.split_at(MAGIC.len());
-        if magic != MAGIC {
-            return Err(refused(
-                path,
-                "it is not a snapshot that this program knows",
-            ));
-        }
-        let mut fixed = [0; KEY_BYTES];
-        fixed.copy_from_slice(salt);
+        let wrapped = parse_clear(&clear)
+            .ok_or_else(|| refused(path, "it is not a snapshot that this program knows"))?;
+        let key = keyring.unwrap(Purpose::Snapshots, &wrapped);
+        let key = key.map_err(|error| refused(path, &error.to_string()))?;
         let mut reader = Self {
             path,
             file,
-            frames: Frames::new(keyring.snapshot_key(&fixed), &clear),
+            frames: Frames::new(key, &clear),
             header: Bytes::new(),
             sealed: Vec::new(),
             chunk: Vec::new(),

@@ -162,6 +162,11 @@ impl Store {
         Ok(Self::assemble(keyring, place, options, state))
     }
 
+    /// The keys it seals with.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
     /// A store in memory only.
     pub fn open_memory(keyring: &Keyring) -> Result<Self, StoreError> {
         let options = StoreOptions::default();

@@ -297,7 +297,7 @@ fn flip(path: &Path, offset: usize) {
 /// The frames of a snapshot file, heads included.
 fn frames(whole: &[u8]) -> Vec<std::ops::Range<usize>> {
     let mut frames = Vec::new();
-    let mut at = 8 + 32;
+    let mut at = 8 + 4 + 40;
     while at < whole.len() {
         let length: [u8; 4] = whole[at + 1..at + 5].try_into().unwrap();
         let end = at + 5 + u32::from_be_bytes(length) as usize;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use nautilus_machine::{
     Command, Entry, EventKind, KeyRange, LogPosition, Operation, Proposal, Put, RangeRequest, Txn,
     UnixMillis,
 };
-use nautilus_store::{Keyring, RocksMemory, RootKey, Store, StoreOptions};
+use nautilus_store::{Keyring, Outcome, RocksMemory, RootKey, Store, StoreOptions};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -29,6 +30,8 @@ enum Step {
     /// The same, without the index's checkpoint.
     CrashWithoutIndex,
     Install,
+    /// A new generation of keys, or the next steps of a rotation that is not over.
+    Rotate(u8),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -41,6 +44,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Crash),
         1 => Just(Step::CrashWithoutIndex),
         1 => Just(Step::Install),
+        3 => (0..40u8).prop_map(Step::Rotate),
     ];
     proptest::collection::vec(step, 1..60)
 }
@@ -73,13 +77,10 @@ impl Reference {
 struct World {
     home: TempDir,
     copies: u32,
+    keyring: Keyring,
     store: Option<Store>,
     log: Vec<(LogPosition, Entry)>,
     reference: Reference,
-}
-
-fn keyring() -> Keyring {
-    Keyring::new(RootKey::from_bytes([9; 32]))
 }
 
 /// A cache and a memtable that hold a few rows only.
@@ -98,6 +99,7 @@ impl World {
         let mut world = Self {
             home: TempDir::new().unwrap(),
             copies: 0,
+            keyring: Keyring::new(RootKey::from_bytes([9; 32])),
             store: None,
             log: Vec::new(),
             reference: Reference {
@@ -120,7 +122,7 @@ impl World {
     /// Starts from what is on disk, and replays the log from there.
     fn open(&mut self) {
         drop(self.store.take());
-        let store = Store::open_with(&self.dir(), &keyring(), options()).unwrap();
+        let store = Store::open_with(&self.dir(), &self.keyring, options()).unwrap();
         let from = store.applied().map_or(0, |applied| applied.index);
         let missing = &self.log[usize::try_from(from).unwrap()..];
         for batch in missing.chunks(7) {
@@ -195,6 +197,32 @@ impl World {
                 view.write_to(&path, Bytes::new()).unwrap();
                 self.store().install(&path, &[]).unwrap();
             }
+            Step::Rotate(steps) => self.rotate(*steps),
+        }
+    }
+
+    /// Breaks off after so many steps; what is left stays for the next call.
+    fn rotate(&self, steps: u8) {
+        let (ring, store) = (&self.keyring, self.store());
+        let current = ring.current();
+        if store.oldest_generation().unwrap() == current {
+            ring.destroy_old();
+            let root = RootKey::generate().unwrap();
+            ring.add(current + 1, root).unwrap();
+            ring.advance(current + 1).unwrap();
+        }
+        let mut left = steps;
+        let outcome = store.reencrypt(&mut |_| {
+            left = left.saturating_sub(1);
+            if left == 0 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        if outcome.unwrap() == Outcome::Done {
+            assert_eq!(store.oldest_generation().unwrap(), ring.current());
+            assert!(ring.destroy_old());
         }
     }
 
