@@ -45,5 +45,5 @@ pub use reader::{Archive, Records, Verified};
 pub use record::{ContentHash, Lease, Record, Summary};
 pub use schedule::{Kept, Plan, run_schedule};
 pub use source::{Cut, LeaseTable, lease_table, write_archive};
-pub use stream::{ArchiveStream, Audience, Source};
+pub use stream::{ArchiveStream, Audience, QuorumKeySource, Source};
 pub use writer::{ArchiveInfo, ArchiveWriter, Seal};

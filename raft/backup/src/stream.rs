@@ -22,6 +22,9 @@ const PIECES_PENDING: usize = 4;
 /// A piece is sent when it is as long as this.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// Gives the quorum's key as it is now.
+pub type QuorumKeySource = Arc<dyn Fn() -> QuorumKey + Send + Sync>;
+
 /// What archives are made from.
 #[derive(Clone)]
 pub struct Source {
@@ -29,8 +32,8 @@ pub struct Source {
     pub kv: Arc<dyn Kv>,
     /// Its leases.
     pub leases: LeaseTable,
-    /// What the quorum seals and signs with.
-    pub quorum: Arc<QuorumKey>,
+    /// What the quorum seals and signs with now: it changes with a rotation of keys.
+    pub quorum: QuorumKeySource,
     /// The quorum's name.
     pub cluster: String,
 }
@@ -60,7 +63,7 @@ impl Source {
         let source = self.clone();
         let (cut, signing) = blocking(move || {
             let cut = Cut::take(&*source.kv, &source.leases)?;
-            Ok((cut, source.quorum.signing()?))
+            Ok((cut, (source.quorum)().signing()?))
         })
         .await?;
         let (sender, pieces) = mpsc::channel(PIECES_PENDING);
@@ -91,9 +94,10 @@ impl Source {
         audience: &Audience,
         signing: &Signing,
     ) -> Result<(), BackupError> {
+        let quorum = (self.quorum)();
         let seal = Seal {
             recipients: &audience.recipients,
-            quorum: audience.recipients.is_empty().then_some(&*self.quorum),
+            quorum: audience.recipients.is_empty().then_some(&quorum),
             signing,
         };
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

@@ -12,6 +12,7 @@
 //!   acknowledged anywhere before it.
 //! - Nothing is said to, or taken from, a peer that is not the member it claims to
 //!   be on the platform pinned for it; a joiner gets secrets after it is pinned.
+//! - A generation of keys goes from this node's disk only when nothing on it needs them.
 //! - Replicas compare digests at every checkpoint; one that differs stops.
 
 mod applied;
@@ -24,6 +25,7 @@ mod forwarded;
 mod hub;
 mod intake;
 mod join;
+mod keys;
 mod kv;
 mod leases;
 mod ledger;
@@ -54,6 +56,7 @@ pub use config::{
 pub use error::{FatalError, InitializeError, JoinError, StartError};
 pub use hub::HubLimits;
 pub use join::{JoinGrant, JoinRequest, join};
+pub use keys::{KeysError, NodeKeys};
 pub use node::Consensus;
 pub use node_core::{AttestedPeer, PromotionGuard, SecretsSource};
 pub use transport::{Connection, PeerIdentity, PeerStream, Transport, TransportError};

@@ -26,6 +26,7 @@ use crate::config::{ConsensusConfig, PROPOSAL_BYTES_MAX, PROPOSALS_PENDING_BYTES
 use crate::error::{FatalError, InitializeError, StartError};
 use crate::hub::Hub;
 use crate::intake::Intake;
+use crate::keys::NodeKeys;
 use crate::kv::KvPort;
 use crate::leases::LeasesPort;
 use crate::ledger::LedgerPort;
@@ -209,6 +210,11 @@ impl Consensus {
     /// Proofs of changes.
     pub fn ledger(&self) -> Arc<dyn Ledger> {
         Arc::new(LedgerPort(Arc::clone(&self.core)))
+    }
+
+    /// The keys under which this node's disk is sealed.
+    pub fn keys(&self) -> NodeKeys {
+        NodeKeys::new(Arc::clone(&self.core))
     }
 
     /// Messages to the leader's memory.

@@ -29,8 +29,9 @@ use crate::state_machine::Machinery;
 use crate::transport::PeerIdentity;
 use crate::types::{AppliedReply, Raft};
 
-/// Gives the secrets a joiner gets (sealing root, cluster id), once it is pinned.
-pub type SecretsSource = Arc<dyn Fn() -> Zeroizing<Vec<u8>> + Send + Sync>;
+/// Gives the quorum's secrets for a member, once it is pinned; or says why it does not
+/// get them.
+pub type SecretsSource = Arc<dyn Fn(NodeId) -> Result<Zeroizing<Vec<u8>>, String> + Send + Sync>;
 
 /// What was attested of a member on its newest connection with this node.
 pub type AttestedPeer = Arc<dyn Fn(NodeId) -> Option<PeerIdentity> + Send + Sync>;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use nautilus_attest_secret::seal_to;
 use nautilus_machine::{NewMember, NodeId};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::RaftError;
@@ -15,6 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::cluster::{self, Change};
 use crate::forwarded;
 use crate::join;
+use crate::keys::HAND_OVER_PURPOSE;
 use crate::loss;
 use crate::node_core::Core;
 use crate::receive;
@@ -287,9 +289,18 @@ impl v1::peer_server::Peer for PeerService {
         let peer = identity(&request)?;
         let request = request.into_inner();
         let secrets_key = request.secrets_key.clone();
-        let result = match join::admit(&self.core, &peer, request).await {
-            Ok(()) => Wire::Grant(v1::Grant {
-                secrets: join::granted(&(self.core.secrets)(), &secrets_key)
+        let admitted = join::admit(&self.core, &peer, request).await;
+        let secrets = admitted.and_then(|()| {
+            // Not final: a node that is behind knows more in a moment.
+            let secrets = (self.core.secrets)(peer.node_id);
+            secrets.map_err(|reason| join::NotAdmitted::Elsewhere {
+                address: String::new(),
+                reason,
+            })
+        });
+        let result = match secrets {
+            Ok(secrets) => Wire::Grant(v1::Grant {
+                secrets: join::granted(&secrets, &secrets_key)
                     .map_err(|error| Status::invalid_argument(error.to_string()))?
                     .into(),
                 leader_id: self.core.config.node_id,
@@ -304,6 +315,29 @@ impl v1::peer_server::Peer for PeerService {
             }
         };
         Ok(Response::new(v1::JoinAnswer {
+            result: Some(result),
+        }))
+    }
+
+    async fn hand_over_keys(
+        &self,
+        request: Request<v1::HandOverKeysRequest>,
+    ) -> Answer<v1::HandOverKeysAnswer> {
+        use v1::hand_over_keys_answer::Result as Wire;
+        let peer = self.member(&request)?;
+        let secrets_key = request.into_inner().secrets_key;
+        let result = match (self.core.secrets)(peer) {
+            Ok(secrets) => {
+                let sealed = seal_to(&secrets_key, HAND_OVER_PURPOSE, &secrets);
+                let sealed = sealed.map_err(|error| Status::invalid_argument(error.to_string()))?;
+                Wire::Secrets(sealed.into())
+            }
+            Err(reason) => {
+                tracing::warn!(peer, %reason, "refused a member that asked for the keys");
+                Wire::Refused(reason)
+            }
+        };
+        Ok(Response::new(v1::HandOverKeysAnswer {
             result: Some(result),
         }))
     }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nautilus_machine::LogPosition;
-use nautilus_store::{Store, View};
+use nautilus_store::{
+    Generation, Outcome, Pace, Store, View, reseal_snapshot, snapshot_generation,
+};
 use parking_lot::Mutex;
 
 use crate::types::SnapshotHeader;
@@ -45,6 +47,23 @@ pub(crate) struct Snapshots {
     dir: PathBuf,
     node_id: u64,
     current: Mutex<Option<Arc<SnapshotFile>>>,
+    /// Of the files that are being written: the generation when each was begun.
+    under_way: Mutex<Vec<Generation>>,
+}
+
+/// Held while a file is written, until it counts.
+pub(crate) struct Writing<'a> {
+    of: &'a Snapshots,
+    generation: Generation,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let mut under_way = self.of.under_way.lock();
+        if let Some(at) = under_way.iter().position(|one| *one == self.generation) {
+            under_way.swap_remove(at);
+        }
+    }
 }
 
 impl Snapshots {
@@ -62,6 +81,7 @@ impl Snapshots {
             dir,
             node_id,
             current: Mutex::new(None),
+            under_way: Mutex::default(),
         };
         for entry in std::fs::read_dir(&snapshots.dir)? {
             let path = entry?.path();
@@ -100,6 +120,7 @@ impl Snapshots {
         header: &SnapshotHeader,
         store: &Store,
     ) -> std::io::Result<SnapshotFile> {
+        let _writing = self.begin(store);
         let path = self.new_path(header);
         let writing = path.with_extension(WRITING_SUFFIX);
         let header = postcard::to_stdvec(header).map_err(std::io::Error::other)?;
@@ -114,6 +135,78 @@ impl Snapshots {
         std::fs::rename(&writing, &path)?;
         std::fs::File::open(&self.dir)?.sync_all()?;
         load(&path, store).map_err(std::io::Error::other)
+    }
+
+    /// Says that a file is being written: its generation is needed until it is there.
+    fn begin(&self, store: &Store) -> Writing<'_> {
+        let generation = store.keyring().current();
+        self.under_way.lock().push(generation);
+        Writing {
+            of: self,
+            generation,
+        }
+    }
+
+    /// The oldest generation that a file here needs, at most `current`.
+    pub(crate) fn oldest_generation(&self, current: Generation) -> std::io::Result<Generation> {
+        let under_way = self.under_way.lock().iter().min().copied();
+        let mut oldest = under_way.map_or(current, |generation| generation.min(current));
+        for path in self.files()? {
+            match snapshot_generation(&path) {
+                Ok(generation) => oldest = oldest.min(generation.unwrap_or(current)),
+                // It was superseded since.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(oldest)
+    }
+
+    /// Writes the current snapshot anew under the current generation, and removes what
+    /// was received of older ones: it is received again. Blocks.
+    pub(crate) fn reencrypt(&self, store: &Store, pace: &mut Pace<'_>) -> std::io::Result<Outcome> {
+        let generation = store.keyring().current();
+        let is_old = |path: &Path| {
+            snapshot_generation(path).is_ok_and(|of| of.is_some_and(|of| of < generation))
+        };
+        if let Some(old) = self.current().filter(|file| is_old(&file.path)) {
+            let _writing = self.begin(store);
+            let path = self.new_path(&old.header);
+            let writing = path.with_extension(WRITING_SUFFIX);
+            let resealed = reseal_snapshot(&old.path, &writing, store.keyring(), pace);
+            match resealed.map_err(std::io::Error::other) {
+                Ok(Outcome::Done) => {}
+                unfinished => {
+                    // A leftover is removed at the next start.
+                    let _ = std::fs::remove_file(&writing);
+                    return unfinished;
+                }
+            }
+            std::fs::rename(&writing, &path)?;
+            std::fs::File::open(&self.dir)?.sync_all()?;
+            self.adopt(load(&path, store).map_err(std::io::Error::other)?);
+        }
+        for path in self.files()? {
+            let partial = path
+                .extension()
+                .is_some_and(|suffix| suffix == PARTIAL_SUFFIX);
+            if partial && is_old(&path) {
+                std::fs::remove_file(&path)?;
+            }
+        }
+        let is_done = self.oldest_generation(generation)? == generation;
+        Ok(if is_done {
+            Outcome::Done
+        } else {
+            Outcome::Unfinished
+        })
+    }
+
+    fn files(&self) -> std::io::Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(&self.dir)?;
+        entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect()
     }
 
     fn new_path(&self, header: &SnapshotHeader) -> PathBuf {
@@ -281,6 +374,37 @@ mod tests {
         std::fs::rename(&file.path, &torn).unwrap();
         let snapshots = Snapshots::open(dir.path().into(), 1, &store, header.last).unwrap();
         assert!(snapshots.current().is_none() && !torn.exists());
+    }
+
+    #[test]
+    fn a_rotation_seals_the_snapshot_anew_and_waits_for_who_uses_the_old_file() {
+        let (dir, store) = (tempfile::tempdir().unwrap(), store());
+        let header = SnapshotHeader {
+            last: Some(LogPosition { term: 2, index: 9 }),
+            ..SnapshotHeader::default()
+        };
+        let snapshots = Snapshots::open(dir.path().into(), 1, &store, header.last).unwrap();
+        let view = store.view().unwrap();
+        snapshots.adopt(snapshots.write(view, &header, &store).unwrap());
+        write(&store, &snapshots.partial_path("2-2-9-77").unwrap());
+        let sent = snapshots.current().unwrap();
+        let begun = snapshots.begin(&store);
+
+        let ring = store.keyring();
+        ring.add(2, RootKey::from_bytes([8; 32])).unwrap();
+        ring.advance(2).unwrap();
+        let mut on = |_| std::ops::ControlFlow::Continue(());
+        let mut round = || snapshots.reencrypt(&store, &mut on).unwrap();
+        assert_eq!(round(), Outcome::Unfinished, "one is sent, one is written");
+        assert_ne!(snapshots.current().unwrap().path, sent.path);
+        drop(sent);
+        assert_eq!(round(), Outcome::Unfinished, "one is written");
+        drop(begun);
+        assert_eq!(round(), Outcome::Done);
+        ring.destroy_old();
+        let current = snapshots.current().unwrap();
+        assert_eq!(snapshots.files().unwrap(), [current.path.clone()]);
+        assert_eq!(load(&current.path, &store).unwrap().header, header);
     }
 
     #[test]

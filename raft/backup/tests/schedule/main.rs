@@ -33,7 +33,7 @@ fn source(keys: usize) -> (SoloKv, Source) {
     let source = Source {
         kv: Arc::new(kv.clone()),
         leases: lease_table(Arc::new(kv.clone())),
-        quorum: Arc::new(QuorumKey::from_root(&[7; 32])),
+        quorum: Arc::new(|| QuorumKey::from_root(&[7; 32])),
         cluster: "alpha".into(),
     };
     (kv, source)

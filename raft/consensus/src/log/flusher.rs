@@ -3,9 +3,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use nautilus_machine::LogPosition;
+use nautilus_store::{Drain, EnvelopeError};
 use tokio::sync::mpsc;
 
 use super::LogError;
@@ -46,6 +48,8 @@ pub(crate) struct Flusher {
     watermark: Watermark,
     segment_bytes: u64,
     write_fault: Option<WriteFault>,
+    /// Data keys before this epoch go when nobody reads under them any more.
+    retiring: Option<(u32, Drain)>,
     plain: Vec<u8>,
     out: Vec<u8>,
 }
@@ -65,6 +69,7 @@ impl Flusher {
             watermark,
             segment_bytes: options.segment_bytes,
             write_fault: options.write_fault.clone(),
+            retiring: None,
             plain: Vec::with_capacity(BATCH_BYTES),
             out: Vec::with_capacity(BATCH_BYTES),
         })
@@ -82,14 +87,16 @@ impl Flusher {
         }
         let place = self.write(&records, size)?;
         self.settle(&records, place);
-        self.drop_purged_segments()
+        self.drop_purged_segments()?;
+        self.retire_keys()
     }
 
     /// Writes and syncs one frame, in a new segment where the present one is full.
     fn write(&mut self, records: &[&Record], size: usize) -> Result<Place, LogError> {
         self.out.clear();
         let full = self.tail.offset + frame::frame_bytes(size) as u64 > self.tail.capacity;
-        if self.tail.segment.is_none() || (full && self.tail.offset > 0) {
+        let asked = self.shared.roll_asked.swap(false, Ordering::AcqRel);
+        if self.tail.segment.is_none() || asked || (full && self.tail.offset > 0) {
             self.roll()?;
         }
         if self.tail.offset == 0 {
@@ -154,7 +161,8 @@ impl Flusher {
     }
 
     fn roll(&mut self) -> Result<(), LogError> {
-        let segment = Arc::new(self.preparer.take(self.tail.next_segment)?);
+        let epoch = self.shared.envelope.renew().map_err(keys_failed)?;
+        let segment = Arc::new(self.preparer.take(self.tail.next_segment, epoch)?);
         self.shared
             .segments
             .lock()
@@ -203,6 +211,30 @@ impl Flusher {
         index.evict();
     }
 
+    /// Destroys the data keys that no segment needs any more, once nobody reads under
+    /// them. The watermark is durable under a later one first.
+    fn retire_keys(&mut self) -> Result<(), LogError> {
+        let envelope = &self.shared.envelope;
+        if self.retiring.is_none() {
+            let needed = {
+                let segments = self.shared.segments.lock();
+                segments.values().map(|segment| segment.first_epoch).min()
+            };
+            let Some(needed) = needed.filter(|needed| *needed > envelope.oldest_epoch()) else {
+                return Ok(());
+            };
+            self.retiring = Some((needed, envelope.drain()));
+        }
+        if let Some((epoch, readers)) = &self.retiring
+            && readers.is_over()
+        {
+            self.watermark.sync()?;
+            envelope.retire_before(*epoch).map_err(keys_failed)?;
+            self.retiring = None;
+        }
+        Ok(())
+    }
+
     /// Removes the oldest segments that hold nothing but purged entries. Not before
     /// the record that explains the gap is durable: memory may be ahead of the disk,
     /// and after a crash the gap alone would look like a loss.
@@ -235,6 +267,10 @@ impl Flusher {
             segment::sync_dir(&self.dir)?;
         }
     }
+}
+
+fn keys_failed(error: EnvelopeError) -> LogError {
+    LogError::Keys(error.to_string())
 }
 
 /// Serves requests until the log is closed or a write fails.

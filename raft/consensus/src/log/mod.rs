@@ -16,12 +16,16 @@
 //!   swapped, repeated or left out.
 //! - After the first failed write or sync nothing is acknowledged any more.
 //! - Memory for entries is bounded; older entries are read back from disk.
+//! - Every segment has a data key of its own (the one that was written to at a start has
+//!   several); a key is destroyed when no frame on the disk is sealed under it, so that
+//!   a purged entry is gone even from a copy of its segment.
 
 mod flusher;
 mod frame;
 mod index;
 mod record;
 mod recovery;
+mod reencryption;
 mod segment;
 mod wal;
 mod watermark;
@@ -30,6 +34,8 @@ mod watermark;
 mod model_test;
 #[cfg(test)]
 mod ordering_test;
+#[cfg(test)]
+mod reencryption_test;
 #[cfg(test)]
 mod tests;
 
@@ -64,6 +70,9 @@ pub(crate) enum LogError {
         /// What is wrong.
         reason: String,
     },
+    /// The data keys can't be read or written.
+    #[error("log: data keys: {0}")]
+    Keys(String),
     /// The log had failed before, or is closed.
     #[error("log: stopped: {0}")]
     Stopped(String),
@@ -99,7 +108,9 @@ impl From<LogError> for std::io::Error {
     fn from(error: LogError) -> Self {
         let kind = match &error {
             LogError::Corrupt { .. } => std::io::ErrorKind::InvalidData,
-            LogError::Io { .. } | LogError::Stopped(_) => std::io::ErrorKind::Other,
+            LogError::Io { .. } | LogError::Keys(_) | LogError::Stopped(_) => {
+                std::io::ErrorKind::Other
+            }
         };
         Self::new(kind, error)
     }

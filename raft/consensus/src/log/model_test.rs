@@ -2,8 +2,10 @@
 //! restarts leaves exactly what the model has.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use nautilus_machine::LogPosition;
+use nautilus_store::{Keyring, Outcome, RootKey};
 use proptest::prelude::*;
 
 use super::Wal;
@@ -26,6 +28,10 @@ enum Step {
     },
     Vote(u64),
     Reopen,
+    /// A new generation of keys, or so many steps of a rotation that is not over.
+    Rotate {
+        steps: u8,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -35,6 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0_u64..20).prop_map(|keep| Step::Purge { keep }),
         1 => (1_u64..100).prop_map(Step::Vote),
         2 => Just(Step::Reopen),
+        3 => (1_u8..60).prop_map(|steps| Step::Rotate { steps }),
     ]
 }
 
@@ -99,7 +106,7 @@ impl Model {
                 self.vote = Some(vote);
                 wal.save_vote(vote).await.unwrap();
             }
-            Step::Reopen => {}
+            Step::Reopen | Step::Rotate { .. } => {}
         }
     }
 
@@ -109,6 +116,28 @@ impl Model {
         assert_eq!(entries, self.entries.values().cloned().collect::<Vec<_>>());
         assert_eq!(reader.bounds().0, self.purged);
         assert_eq!(reader.vote(), self.vote);
+    }
+}
+
+fn rotate(ring: &Keyring, wal: &Wal, steps: u8) {
+    let (reader, current) = (wal.reader(), ring.current());
+    if reader.oldest_generation() == current {
+        ring.destroy_old();
+        ring.add(current + 1, RootKey::generate().unwrap()).unwrap();
+        ring.advance(current + 1).unwrap();
+    }
+    let mut left = steps;
+    let outcome = reader.reencrypt(&mut |_| {
+        left -= 1;
+        if left == 0 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    if outcome.unwrap() == Outcome::Done {
+        assert_eq!(reader.oldest_generation(), ring.current());
+        ring.destroy_old();
     }
 }
 
@@ -126,9 +155,13 @@ proptest! {
             let mut wal = world.open().unwrap();
             for step in &steps {
                 model.run(&wal, step).await;
-                if matches!(step, Step::Reopen) {
-                    drop(wal);
-                    wal = world.open().unwrap();
+                match step {
+                    Step::Reopen => {
+                        drop(wal);
+                        wal = world.open().unwrap();
+                    }
+                    Step::Rotate { steps } => rotate(&world.keyring, &wal, *steps),
+                    _ => {}
                 }
                 model.compare(&wal);
             }

@@ -160,5 +160,5 @@ fn a_full_disk_that_was_emptied_again_ends_no_log() {
     // The first segment can't be prepared; whoever needs one comes later.
     std::fs::create_dir(dir.path().join("0.prepared")).unwrap();
     let preparer = super::segment::Preparer::start(dir.path(), 4096).unwrap();
-    assert_eq!(preparer.take(1).unwrap().len().unwrap(), 4096);
+    assert_eq!(preparer.take(1, 1).unwrap().len().unwrap(), 4096);
 }

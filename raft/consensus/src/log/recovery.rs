@@ -75,7 +75,7 @@ pub(crate) fn recover(options: &WalOptions, envelope: &Envelope) -> Result<Recov
             let path = segment::segment_path(dir, ids[at - 1] + 1);
             return Err(LogError::corrupt(path, 0, "the segment is missing"));
         }
-        let segment = Arc::new(Segment::open(dir, *id)?);
+        let segment = Arc::new(Segment::open(dir, *id, envelope)?);
         let is_last = at + 1 == ids.len();
         tail.offset = reader.read_segment(&segment, is_last)?;
         tail.capacity = segment.len()?.max(options.segment_bytes);

@@ -10,10 +10,17 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::LogError;
+use nautilus_store::Envelope;
 
+use super::LogError;
+use super::frame::{HEADER_BYTES, Header};
+
+/// Bytes of a sealed record's head that tell its epoch.
+const SEALED_HEAD_BYTES: usize = 13;
 const SUFFIX: &str = "log";
 const PREPARED_SUFFIX: &str = "prepared";
+/// A segment that is being sealed anew.
+pub(crate) const RESEALED_SUFFIX: &str = "resealed";
 static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 /// An open segment.
@@ -22,17 +29,25 @@ pub(crate) struct Segment {
     pub(crate) id: u64,
     pub(crate) path: PathBuf,
     pub(crate) file: File,
+    /// No frame in it is of an earlier one.
+    pub(crate) first_epoch: u32,
 }
 
 impl Segment {
-    pub(crate) fn open(dir: &Path, id: u64) -> Result<Self, LogError> {
+    pub(crate) fn open(dir: &Path, id: u64, envelope: &Envelope) -> Result<Self, LogError> {
         let path = segment_path(dir, id);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .open(&path)
             .map_err(|error| LogError::io("opening", &path, &error))?;
-        Ok(Self { id, path, file })
+        let first_epoch = first_epoch(&file).unwrap_or_else(|| envelope.epoch());
+        Ok(Self {
+            id,
+            path,
+            file,
+            first_epoch,
+        })
     }
 
     pub(crate) fn len(&self) -> Result<u64, LogError> {
@@ -75,6 +90,15 @@ impl Segment {
     }
 }
 
+/// The epoch of the first frame; `None` where there is no frame yet.
+fn first_epoch(file: &File) -> Option<u32> {
+    let mut head = [0; HEADER_BYTES + SEALED_HEAD_BYTES];
+    file.read_exact_at(&mut head, 0).ok()?;
+    let (header, sealed) = head.split_first_chunk()?;
+    Header::parse(header)?;
+    Envelope::epoch_of(sealed)
+}
+
 /// The ids of the segments in `dir`, ascending; leftovers of preparing are removed.
 pub(crate) fn list(dir: &Path) -> Result<Vec<u64>, LogError> {
     let failed = |error: &std::io::Error| LogError::io("listing", dir, error);
@@ -91,7 +115,7 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<u64>, LogError> {
                     id.ok_or_else(|| LogError::corrupt(&path, 0, "no segment has such a name"))?,
                 );
             }
-            Some(PREPARED_SUFFIX) => remove(&path)?,
+            Some(PREPARED_SUFFIX | RESEALED_SUFFIX) => remove(&path)?,
             _ => {}
         }
     }
@@ -137,7 +161,8 @@ impl Preparer {
     }
 
     /// The prepared file under its final name; durable in the directory.
-    pub(crate) fn take(&self, id: u64) -> Result<Segment, LogError> {
+    /// `epoch` is the one its frames will be sealed in.
+    pub(crate) fn take(&self, id: u64, epoch: u32) -> Result<Segment, LogError> {
         let stopped = || LogError::Stopped("no more segments are prepared".into());
         let ready = self.ready.as_ref().ok_or_else(stopped)?;
         // A failure that waited here may be an old one: the disk was full when the last
@@ -149,7 +174,12 @@ impl Preparer {
         let path = segment_path(&self.dir, id);
         std::fs::rename(&prepared, &path).map_err(|error| LogError::io("naming", &path, &error))?;
         sync_dir(&self.dir)?;
-        Ok(Segment { id, path, file })
+        Ok(Segment {
+            id,
+            path,
+            file,
+            first_epoch: epoch,
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use super::{LogError, Wal, WalOptions};
 
 pub(super) struct World {
     pub(super) dir: tempfile::TempDir,
-    keyring: Keyring,
+    pub(super) keyring: Keyring,
     pub(super) segment_bytes: u64,
     pub(super) cache_bytes: usize,
     write_fault: Option<super::WriteFault>,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) segments: Mutex<BTreeMap<u64, Arc<Segment>>>,
     pub(crate) envelope: Envelope,
     pub(crate) failed: Mutex<Option<LogError>>,
+    /// The next frame begins a segment, and with it a data key.
+    pub(crate) roll_asked: AtomicBool,
 }
 
 /// The open log.
@@ -71,6 +74,7 @@ impl Wal {
             segments: Mutex::new(recovered.segments),
             envelope,
             failed: Mutex::new(None),
+            roll_asked: AtomicBool::new(false),
         });
         let flusher = Flusher::new(
             options,
@@ -226,7 +230,7 @@ impl Drop for Wal {
 /// Reads the log from any task.
 #[derive(Clone)]
 pub(crate) struct WalReader {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl WalReader {
@@ -282,6 +286,7 @@ impl WalReader {
     }
 
     fn read_frame(&self, place: Place) -> Result<Vec<Record>, LogError> {
+        let _reading = self.shared.envelope.reading();
         let segment = self.shared.segments.lock().get(&place.segment).cloned();
         let segment = segment
             .ok_or_else(|| LogError::Stopped(format!("segment {} is gone", place.segment)))?;

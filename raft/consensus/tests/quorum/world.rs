@@ -79,7 +79,7 @@ impl Node {
                 let listener = tokio::net::TcpListener::bind(self.address)
                     .await
                     .map_err(|error| error.to_string())?;
-                let secrets = Arc::new(|| Zeroizing::new(SECRETS.to_vec()));
+                let secrets = Arc::new(|_| Ok(Zeroizing::new(SECRETS.to_vec())));
                 let fault = self.fault.clone().unwrap_or_else(|| Arc::new(|_| None));
                 Consensus::start_with_write_fault(
                     config.clone(),
