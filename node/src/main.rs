@@ -2,7 +2,7 @@
 //!
 //! This crate knows every other crate and none knows it. It puts the parts together
 //! (`compose`), reads the configuration (`config`), keeps a quorum on one machine
-//! (`up`), and speaks to a running one from outside (`client`, `cli`, `bench`).
+//! (`up`), takes its keys from one generation to the next (`keys`), and speaks to a running one from outside (`client`, `cli`, `bench`).
 
 mod attested;
 mod bench;
@@ -13,6 +13,7 @@ mod config;
 mod credentials;
 mod data_dir;
 mod exit;
+mod keys;
 mod kubeconfig;
 mod migrate;
 mod node;

@@ -5,6 +5,7 @@ mod certificate;
 mod credential;
 mod export;
 mod import;
+mod keys;
 mod kubeconfig;
 mod member;
 pub(crate) mod policy;
@@ -131,6 +132,9 @@ enum Command {
     /// Replace every node by one of another build, without a failed request
     #[command(after_help = upgrade::EXAMPLES)]
     Upgrade(upgrade::UpgradeArgs),
+    /// Show and rotate the keys under which a quorum seals its disks
+    #[command(after_help = keys::EXAMPLES)]
+    Keys(keys::KeysArgs),
     /// Bring an etcd's keys into a quorum
     #[command(after_help = import::EXAMPLES)]
     Import(import::ImportArgs),
@@ -213,6 +217,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Member(arguments) => runtime()?.block_on(member::run(&global, arguments)),
         Command::Policy(arguments) => runtime()?.block_on(policy::run(&global, arguments)),
         Command::Upgrade(arguments) => runtime()?.block_on(upgrade::run(&global, arguments)),
+        Command::Keys(arguments) => runtime()?.block_on(keys::run(&global, arguments)),
         Command::Import(arguments) => runtime()?.block_on(import::run(&global, arguments)),
         Command::Export(arguments) => runtime()?.block_on(export::run(&global, arguments)),
         Command::Snapshot(arguments) => runtime()?.block_on(snapshot::run(&global, arguments)),

@@ -29,6 +29,7 @@ use super::forms::Forms;
 use super::{Node, authority};
 use crate::config::{Bootstrap, NodeConfig};
 use crate::exit::Failure;
+use crate::keys::{KeyRotation, RotationParts, keys_router};
 use crate::receipt::sign::RootSigner;
 
 /// Names every serving certificate covers, so that a client may come through the
@@ -90,13 +91,16 @@ pub(super) async fn serve(
         &authority,
     )?);
     let source = backup_source(node, config, &kv);
+    let rotation = key_rotation(node, config, &kv);
     let others = workers
         .merge(backup_router(source.clone()))
-        .merge(super::policy::router(node, config, &kv));
+        .merge(super::policy::router(node, config, &kv))
+        .merge(keys_router(Arc::clone(&rotation)));
     let router = router_with(context, others);
     let tracker = TaskTracker::new();
-    let keeper = super::policy::keeper(node, config, &kv, Vec::new());
+    let keeper = super::policy::keeper(node, config, &kv, vec![Arc::clone(&rotation) as _]);
     tracker.spawn(keeper.run(stopped.clone()));
+    tracker.spawn(rotation.run(stopped.clone()));
     if let Some(plan) = backup_plan(config)? {
         tracker.spawn(run_schedule(source, plan, stopped.clone()));
     }
@@ -150,9 +154,23 @@ pub(super) fn backup_source(node: &Node, config: &NodeConfig, kv: &Arc<dyn Kv>) 
     Source {
         kv: Arc::clone(kv),
         leases: lease_table(node.consensus.leases()),
-        quorum: Arc::clone(&node.quorum_key),
+        quorum: super::keys::quorum_key(&node.keyring),
         cluster: config.cluster_id.clone(),
     }
+}
+
+/// The way from one generation of keys to the next.
+fn key_rotation(node: &Node, config: &NodeConfig, kv: &Arc<dyn Kv>) -> Arc<KeyRotation> {
+    let sealed = Arc::clone(&node.sealed_keys);
+    KeyRotation::new(RotationParts {
+        node_id: config.node_id,
+        kv: Arc::clone(kv),
+        cluster: node.consensus.cluster(),
+        keys: node.consensus.keys(),
+        keyring: node.keyring.clone(),
+        save: Arc::new(move |keyring| sealed.write(keyring).map_err(|error| format!("{error:#}"))),
+        bytes_per_s: config.keys_reencrypt_bytes_per_s,
+    })
 }
 
 /// The schedule of snapshots, if there is one.

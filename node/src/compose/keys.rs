@@ -1,74 +1,103 @@
-//! The quorum's root key on this node: drawn at genesis, fetched over the attested
-//! channel when joining, and kept in the data directory only as the TEE sealed it.
+//! The quorum's keys on this node: drawn at genesis, fetched over the attested channel
+//! when joining, and kept in the data directory only as the TEE sealed them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use nautilus_attest_protocol::SealError;
+use nautilus_backup::{QuorumKey, QuorumKeySource};
 use nautilus_consensus::{JoinError, JoinRequest, SecretsSource, Transport, join};
+use nautilus_machine::Kv;
 use nautilus_store::{Keyring, RootKey};
-use zeroize::Zeroizing;
 
 use super::identity::Identity;
 use super::transport::AttestedTransport;
 use crate::config::{Bootstrap, NodeConfig};
 use crate::data_dir::DataDir;
 use crate::exit::Failure;
+use crate::keys::secrets_for;
 
-/// The sealed root key's file.
+/// The sealed keys' file.
 const SEALED_KEYS: &str = "sealed-keys";
-/// What the seal is for, and by its number in which form the key is.
-pub(super) const SEAL_LABEL: &str = "nautilus root key v1";
-/// Bytes of a root key.
-const ROOT_KEY_BYTES: usize = 32;
+/// What the seal is for, and by its number in which form the keys are.
+pub(super) const SEAL_LABEL: &str = "nautilus quorum keys v2";
 /// Pause before the quorum is asked again.
 const JOIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// The root key in memory, on its way to those who need it.
-pub(super) struct Root(Zeroizing<[u8; ROOT_KEY_BYTES]>);
+/// The keys as the TEE sealed them to this node.
+pub(super) struct SealedKeys {
+    pub(super) data_dir: Arc<DataDir>,
+    pub(super) identity: Arc<Identity>,
+}
 
-impl Root {
-    /// The keyring, and what a joiner gets.
-    pub(super) fn into_parts(self) -> (Keyring, SecretsSource) {
-        let keyring = Keyring::new(RootKey::from_bytes(*self.0));
-        let secrets: SecretsSource = Arc::new(move || Zeroizing::new(self.0.to_vec()));
-        (keyring, secrets)
+impl SealedKeys {
+    /// Unseals them; `None` where there are none yet. Blocks.
+    fn read(&self) -> anyhow::Result<Option<Keyring>> {
+        let file = self.data_dir.path().join(SEALED_KEYS);
+        let name = || file.display().to_string();
+        let sealed = self.data_dir.read(SEALED_KEYS).with_context(name)?;
+        let Some(sealed) = sealed else {
+            return Ok(None);
+        };
+        let opened = self.identity.provider().unseal(SEAL_LABEL, &sealed);
+        let secrets = opened.map_err(|error| unsealing_failed(&file, &error))?;
+        Keyring::from_secrets(&secrets).map(Some).with_context(name)
     }
 
-    fn read(bytes: &[u8]) -> anyhow::Result<Self> {
-        let key: [u8; ROOT_KEY_BYTES] = bytes
-            .try_into()
-            .map_err(|_| anyhow!("a root key has {ROOT_KEY_BYTES} bytes, not {}", bytes.len()))?;
-        Ok(Self(Zeroizing::new(key)))
+    /// Seals them in place of what was there, durably. Blocks.
+    pub(super) fn write(&self, keyring: &Keyring) -> anyhow::Result<()> {
+        let sealed = self
+            .identity
+            .provider()
+            .seal(SEAL_LABEL, &keyring.to_secrets())?;
+        let written = self.data_dir.write(SEALED_KEYS, &sealed);
+        written.with_context(|| self.data_dir.path().join(SEALED_KEYS).display().to_string())
     }
 }
 
-/// Unseals the key; where there is none yet, founds or joins.
+/// Unseals the keys; where there are none yet, founds or joins.
 pub(super) async fn obtain(
     config: &NodeConfig,
-    data_dir: &DataDir,
-    identity: &Identity,
+    sealed: &SealedKeys,
     transport: &Arc<AttestedTransport>,
-) -> anyhow::Result<Root> {
-    let file = data_dir.path().join(SEALED_KEYS);
-    let sealed = data_dir
-        .read(SEALED_KEYS)
-        .with_context(|| file.display().to_string())?;
-    if let Some(sealed) = sealed {
-        let opened = identity.provider().unseal(SEAL_LABEL, &sealed);
-        let bytes = opened.map_err(|error| unsealing_failed(&file, &error))?;
-        return Root::read(&bytes).with_context(|| file.display().to_string());
+) -> anyhow::Result<Keyring> {
+    if let Some(keyring) = sealed.read()? {
+        return Ok(keyring);
     }
-    let root = match &config.bootstrap {
-        Bootstrap::Genesis => Root(Zeroizing::new(*RootKey::generate()?.expose())),
+    let keyring = match &config.bootstrap {
+        Bootstrap::Genesis => Keyring::new(RootKey::generate()?),
         Bootstrap::Join(addresses) => fetch(config, addresses, transport).await?,
     };
-    let sealed = identity.provider().seal(SEAL_LABEL, &root.0[..])?;
-    data_dir
-        .write(SEALED_KEYS, &sealed)
-        .with_context(|| file.display().to_string())?;
-    Ok(root)
+    sealed.write(&keyring)?;
+    Ok(keyring)
+}
+
+/// What members get of the keys, once `kv` is there to say who may.
+pub(super) fn secrets(keyring: &Keyring, kv: &Arc<OnceLock<Arc<dyn Kv>>>) -> SecretsSource {
+    let (keyring, kv) = (keyring.clone(), Arc::clone(kv));
+    Arc::new(move |node_id| match kv.get() {
+        Some(kv) => secrets_for(&**kv, &keyring, node_id),
+        None => Err("the node is starting; ask again".to_owned()),
+    })
+}
+
+/// What the quorum seals and signs its snapshots with.
+pub(super) fn quorum_key(keyring: &Keyring) -> QuorumKeySource {
+    let keyring = keyring.clone();
+    Arc::new(move || {
+        let key = keyring.archive_key(keyring.current());
+        let key = key.unwrap_or_else(|| unreachable!("the current generation is held"));
+        QuorumKey::from_root(key.expose())
+    })
+}
+
+/// Every key of a sealed-keys file that may open an archive, newest first.
+pub(super) fn archive_keys(secrets: &[u8]) -> anyhow::Result<Vec<QuorumKey>> {
+    let keyring = Keyring::from_secrets(secrets)?;
+    let generations = keyring.archive_generations().into_iter();
+    let keys = generations.filter_map(|generation| keyring.archive_key(generation));
+    Ok(keys.map(|key| QuorumKey::from_root(key.expose())).collect())
 }
 
 fn unsealing_failed(file: &std::path::Path, error: &SealError) -> anyhow::Error {
@@ -81,7 +110,7 @@ async fn fetch(
     config: &NodeConfig,
     addresses: &[String],
     transport: &Arc<AttestedTransport>,
-) -> anyhow::Result<Root> {
+) -> anyhow::Result<Keyring> {
     let request = JoinRequest {
         node_id: config.node_id,
         api_address: format!("https://{}", config.api.advertise),
@@ -97,7 +126,7 @@ async fn fetch(
                     leader = grant.leader_id,
                     "joined; the keys came over the attested channel"
                 );
-                return Root::read(&grant.secrets).context("the quorum's secrets");
+                return Keyring::from_secrets(&grant.secrets).context("the quorum's secrets");
             }
             Err(JoinError::Refused { node_id, reason }) => {
                 return Err(
@@ -125,17 +154,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_root_key_of_another_length_is_refused() {
-        let Err(error) = Root::read(&[0; 31]) else {
-            panic!("accepted")
-        };
-        assert_eq!(error.to_string(), "a root key has 32 bytes, not 31");
-    }
-
-    #[test]
-    fn a_joiner_gets_the_key_the_node_has() {
-        let root = Root::read(&[7; 32]).expect("32 bytes");
-        let (_keyring, secrets) = root.into_parts();
-        assert_eq!(secrets().as_slice(), [7; 32]);
+    fn archives_of_every_generation_open_with_the_keys_of_the_last() {
+        let keyring = Keyring::new(RootKey::from_bytes([7; 32]));
+        let first = quorum_key(&keyring)().signing().expect("a signer").public();
+        for generation in 2..4 {
+            let root = RootKey::generate().expect("random bytes");
+            keyring.add(generation, root).expect("a new one");
+            keyring.advance(generation).expect("held");
+            keyring.destroy_old();
+        }
+        let keys = archive_keys(&keyring.to_secrets()).expect("secrets");
+        let signers: Vec<_> = keys
+            .iter()
+            .map(|key| key.signing().expect("a signer").public())
+            .collect();
+        assert_eq!((signers.len(), signers.last()), (3, Some(&first)));
+        assert_eq!(
+            signers.first(),
+            Some(&quorum_key(&keyring)().signing().expect("a signer").public())
+        );
     }
 }

@@ -22,10 +22,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
-use nautilus_backup::QuorumKey;
-use nautilus_consensus::{Consensus, ConsensusConfig, SecretsSource, Timing};
+use nautilus_consensus::{Consensus, ConsensusConfig, Timing};
 use nautilus_machine::Kv;
 use nautilus_rest::Authority;
+use nautilus_store::Keyring;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,7 @@ use crate::node::StopSignals;
 use crate::policy::PolicySource;
 use crate::telemetry;
 use identity::Identity;
+use keys::SealedKeys;
 use transport::AttestedTransport;
 
 /// Pause before a step that needs a quorum is tried again.
@@ -84,11 +85,11 @@ struct Node {
     transport: Arc<AttestedTransport>,
     policy: Arc<PolicySource>,
     consensus: Consensus,
-    quorum_key: Arc<QuorumKey>,
+    keyring: Keyring,
+    sealed_keys: Arc<SealedKeys>,
     api: TcpListener,
     etcd: Option<TcpListener>,
     plain: Option<TcpListener>,
-    _data_dir: DataDir,
 }
 
 impl Node {
@@ -99,6 +100,7 @@ impl Node {
     ) -> anyhow::Result<Option<Self>> {
         let data_dir = DataDir::open(&config.data_dir, &config.cluster_id, config.node_id)
             .map_err(|error| Failure::Refused.error(error))?;
+        let data_dir = Arc::new(data_dir);
         // Ports are taken before anything is promised to anybody.
         let peers = bind("peer.listen", config.peer.listen).await?;
         let api = bind("api.listen", config.api.listen).await?;
@@ -129,24 +131,28 @@ impl Node {
         let transport =
             AttestedTransport::new(config, &identity, policy.subscribe(), Arc::clone(&members));
         let transport = Arc::new(transport.await?);
-        let keys = keys::obtain(config, &data_dir, &identity, &transport);
-        let root = tokio::select! {
-            root = keys => root?,
+        let sealed_keys = Arc::new(SealedKeys {
+            data_dir: Arc::clone(&data_dir),
+            identity: Arc::clone(&identity),
+        });
+        let keys = keys::obtain(config, &sealed_keys, &transport);
+        let keyring = tokio::select! {
+            keyring = keys => keyring?,
             () = stopped.cancelled() => return Ok(None),
         };
-        let (keyring, secrets) = root.into_parts();
-        let quorum_key = quorum_key(&secrets)?;
+        let kv = Arc::new(OnceLock::new());
         let consensus = Consensus::start(
             consensus_config(config),
             &keyring,
             transport.clone(),
             peers,
-            secrets,
+            keys::secrets(&keyring, &kv),
         )
         .await
         .map_err(|error| Failure::Fatal.error(error))?;
         // Set once, here: whoever asked before had nothing pinned yet.
         let _ = members.set(consensus.cluster());
+        let _ = kv.set(consensus.kv());
         // From here on, also while there is no leader: a node that was away learns which
         // code is good before it can serve.
         tokio::spawn(crate::policy::follow(
@@ -156,9 +162,9 @@ impl Node {
         ));
         let (settings, who) = (config.clone(), Arc::clone(&identity));
         let is_founded = consensus.is_initialized();
-        let (data_dir, opened) = tokio::task::spawn_blocking(move || {
-            let opened = restore::open(&settings, &data_dir, &who, is_founded)?;
-            anyhow::Ok((data_dir, opened))
+        let folder = Arc::clone(&data_dir);
+        let opened = tokio::task::spawn_blocking(move || {
+            restore::open(&settings, &folder, &who, is_founded)
         })
         .await??;
         if config.bootstrap == Bootstrap::Genesis && !is_founded {
@@ -176,11 +182,11 @@ impl Node {
             transport,
             policy,
             consensus,
-            quorum_key: Arc::new(quorum_key),
+            keyring,
+            sealed_keys,
             api,
             etcd,
             plain,
-            _data_dir: data_dir,
         }))
     }
 
@@ -221,13 +227,6 @@ fn check_cipher(config: &NodeConfig) -> anyhow::Result<()> {
          for data that matters"
     );
     Ok(())
-}
-
-/// What the quorum seals and signs its snapshots with.
-fn quorum_key(secrets: &SecretsSource) -> anyhow::Result<QuorumKey> {
-    let root = secrets();
-    let root: &[u8; 32] = (&root[..]).try_into().context("the root key")?;
-    Ok(QuorumKey::from_root(root))
 }
 
 /// The quorum's authority, waited for until there is a quorum.

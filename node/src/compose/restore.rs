@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use nautilus_backup::{Archive, Identity as OperatorIdentity, Opener, QuorumKey, load};
+use nautilus_backup::{Archive, Identity as OperatorIdentity, Opener, load};
 use nautilus_machine::Kv;
-use zeroize::Zeroizing;
 
 use super::identity::Identity;
-use super::keys::SEAL_LABEL;
+use super::keys::{SEAL_LABEL, archive_keys};
 use crate::config::{NodeConfig, Restore, RestoreKey, read_secret};
 use crate::data_dir::DataDir;
 use crate::exit::Failure;
@@ -64,7 +63,15 @@ fn verify(restore: &Restore, identity: &Identity) -> anyhow::Result<Opened> {
     let refused = |error: nautilus_backup::BackupError| Failure::Refused.error(error);
     let mut file = File::open(&restore.file)?;
     let archive = Archive::open(BufReader::new(&file)).map_err(refused)?;
-    let opener = opener(&restore.key, identity)?;
+    let mut openers = openers(&restore.key, identity)?;
+    // Of the keys of several generations, the one that the archive is sealed to.
+    let fits = |opener: &Opener| {
+        let file = File::open(&restore.file).ok()?;
+        let archive = Archive::open(BufReader::new(file)).ok()?;
+        archive.unseal(opener).is_ok().then_some(())
+    };
+    let at = openers.iter().position(|opener| fits(opener).is_some());
+    let opener = openers.swap_remove(at.unwrap_or_default());
     match (&restore.signer, &opener) {
         (Some(signer), _) => archive.expect_signer(signer).map_err(refused)?,
         (None, Opener::Quorum(quorum)) => {
@@ -90,22 +97,23 @@ fn verify(restore: &Restore, identity: &Identity) -> anyhow::Result<Opened> {
     })
 }
 
-fn opener(key: &RestoreKey, identity: &Identity) -> anyhow::Result<Opener> {
+/// What may open the archive; at least one.
+fn openers(key: &RestoreKey, identity: &Identity) -> anyhow::Result<Vec<Opener>> {
     match key {
         RestoreKey::Identity(path) => {
             let text = read_secret(path).with_context(|| path.display().to_string())?;
             let identity = OperatorIdentity::from_file_text(&text);
             let identity = identity.map_err(|error| Failure::Refused.error(error));
             let identity = identity.with_context(|| path.display().to_string())?;
-            Ok(Opener::Operator(identity))
+            Ok(vec![Opener::Operator(identity)])
         }
         RestoreKey::SealedKeys(path) => {
             let sealed = std::fs::read(path).with_context(|| path.display().to_string())?;
             let root = identity.provider().unseal(SEAL_LABEL, &sealed);
             let root = root
                 .map_err(|error| Failure::Refused.error(format!("{}: {error}", path.display())))?;
-            let bytes: [u8; 32] = (&root[..]).try_into().context("not a root key")?;
-            Ok(Opener::Quorum(QuorumKey::from_root(&Zeroizing::new(bytes))))
+            let keys = archive_keys(&root).with_context(|| path.display().to_string())?;
+            Ok(keys.into_iter().map(Opener::Quorum).collect())
         }
     }
 }

@@ -27,6 +27,10 @@ const SHUTDOWN_TIMEOUT_DEFAULT_MS: u64 = 10_000;
 const HEARTBEAT_DEFAULT_MS: u64 = 50;
 /// Elections, when nothing is said.
 const ELECTION_DEFAULT_MS: (u64, u64) = (150, 250);
+/// A rotation of keys, when nothing is said: a part of what a disk and a core can do.
+const REENCRYPT_DEFAULT_BYTES_PER_S: u64 = 32 << 20;
+/// And at least.
+const REENCRYPT_MIN_BYTES_PER_S: u64 = 64 << 10;
 /// What is logged, when nothing is said: what the consensus library says is repeated by
 /// our own crate where it matters.
 const LOG_FILTER_DEFAULT: &str = "info,openraft=error";
@@ -103,6 +107,7 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
             .transpose()?,
         raft: raft(&settings.raft)?,
         checkpoint_every: checkpoint_every(settings.checkpoint_every)?,
+        keys_reencrypt_bytes_per_s: reencrypt_rate(settings.keys.reencrypt_bytes_per_s)?,
         log: log(settings.log)?,
         otlp_endpoint: settings.otlp_endpoint.map(otlp_endpoint).transpose()?,
         shutdown_timeout: Duration::from_millis(
@@ -111,6 +116,19 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
                 .unwrap_or(SHUTDOWN_TIMEOUT_DEFAULT_MS),
         ),
     })
+}
+
+fn reencrypt_rate(value: Option<u64>) -> Result<u64, ConfigError> {
+    let rate = value.unwrap_or(REENCRYPT_DEFAULT_BYTES_PER_S);
+    if rate < REENCRYPT_MIN_BYTES_PER_S {
+        return Err(ConfigError::invalid(
+            "keys.reencrypt_bytes_per_s",
+            rate,
+            "at this rate a rotation never ends",
+            "write at least 65536",
+        ));
+    }
+    Ok(rate)
 }
 
 fn cluster_id(value: Option<String>) -> Result<String, ConfigError> {

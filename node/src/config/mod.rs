@@ -64,6 +64,8 @@ pub(crate) struct NodeConfig {
     pub(crate) raft: RaftTimings,
     /// Log entries between two checkpoints (digest comparison and snapshot).
     pub(crate) checkpoint_every: u64,
+    /// Bytes per second that a rotation of keys seals anew at most.
+    pub(crate) keys_reencrypt_bytes_per_s: u64,
     /// What is logged and how.
     pub(crate) log: Log,
     /// OTLP collector (gRPC), `http://host:4317`.

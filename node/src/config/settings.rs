@@ -100,6 +100,9 @@ layer! {
         /// `[raft]`
         raft: RaftSettings,
         @section
+        /// `[keys]`
+        keys: KeysSettings,
+        @section
         /// `[log]`
         log: LogSettings,
     }
@@ -277,6 +280,15 @@ layer! {
         /// raft.election_timeout_max_ms [default: 250]
         #[arg(id = "raft_election_timeout_max_ms", long = "raft-election-timeout-max-ms", env = "NAUTILUS_RAFT_ELECTION_TIMEOUT_MAX_MS", value_name = "MS")]
         election_timeout_max_ms: u64,
+    }
+}
+
+layer! {
+    /// `[keys]`: rotations of the quorum's keys.
+    KeysSettings {
+        /// keys.reencrypt_bytes_per_s: of old data sealed anew, at most [default: 33554432]
+        #[arg(id = "keys_reencrypt_bytes_per_s", long = "keys-reencrypt-bytes-per-s", env = "NAUTILUS_KEYS_REENCRYPT_BYTES_PER_S", value_name = "BYTES")]
+        reencrypt_bytes_per_s: u64,
     }
 }
 
