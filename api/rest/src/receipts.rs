@@ -256,7 +256,7 @@ async fn receipt(context: &RestContext, query: &Query) -> Result<Response, Failu
         inclusion: receipt.proof.iter().map(|hash| hex(hash)).collect(),
         root: (context.node.sign_root)(receipt.head)
             .await
-            .map_err(unsigned)?,
+            .map_err(|reason| unsigned(&reason))?,
     };
     json(&document)
 }
@@ -295,7 +295,7 @@ async fn consistency(context: &RestContext, query: &Query) -> Result<Response, F
         proof: proved.proof.iter().map(|hash| hex(hash)).collect(),
         root: (context.node.sign_root)(proved.head)
             .await
-            .map_err(unsigned)?,
+            .map_err(|reason| unsigned(&reason))?,
     };
     json(&document)
 }
@@ -346,6 +346,6 @@ fn json(document: &impl Serialize) -> Result<Response, Failure> {
     respond::json_document(&value.map_err(|error| ApiError::internal(error.to_string()))?)
 }
 
-fn unsigned(reason: String) -> Failure {
+fn unsigned(reason: &str) -> Failure {
     ApiError::internal(format!("the root could not be signed: {reason}")).into()
 }

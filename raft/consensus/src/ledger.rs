@@ -22,7 +22,7 @@ impl LedgerPort {
         let level = core.barrier.pass(core).await;
         level.map_err(|error| LedgerError::Unavailable(error.to_string()))?;
         let core = Arc::clone(core);
-        tokio::task::spawn_blocking(move || prove(&core.store()))
+        tokio::task::spawn_blocking(move || prove(core.store()))
             .await
             .map_err(|error| LedgerError::Storage(error.to_string()))?
     }

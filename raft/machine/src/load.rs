@@ -33,6 +33,7 @@ pub const LOAD_ITEMS_MAX: usize = 100_000;
 const LOADED_MARK: &[u8] = b"/nautilus/loaded";
 
 /// What one [`crate::Command::Load`] brings.
+#[derive(Clone, Copy)]
 pub(crate) struct Piece<'a> {
     pub(crate) kvs: &'a [KeyValue],
     pub(crate) leases: &'a [(LeaseId, u64)],

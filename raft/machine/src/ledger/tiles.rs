@@ -154,13 +154,13 @@ impl Ledger {
             tile.hashes.push(hash);
             if !tile.is_full() {
                 let after = (level > 0).then(|| tile.encode());
-                self.write(key, tile_key(level, number), before, after, batch);
+                self.write(key, tile_key(level, number), before.as_ref(), after, batch);
                 return index;
             }
             let full = std::mem::take(tile);
             (hash, is_dead) = (whole_root(&full.hashes), full.is_dead());
             let after = (!is_dead).then(|| full.encode());
-            self.write(key, tile_key(level, number), before, after, batch);
+            self.write(key, tile_key(level, number), before.as_ref(), after, batch);
             level += 1;
         }
     }
@@ -187,7 +187,7 @@ impl Ledger {
                 let before = (level > 0).then(|| tile.encode());
                 tile.dead |= bit;
                 let after = (level > 0).then(|| tile.encode());
-                self.write(key, row_key, before, after, batch);
+                self.write(key, row_key, before.as_ref(), after, batch);
                 return Ok(());
             }
             let sight = Sight {
@@ -199,7 +199,7 @@ impl Ledger {
             let mut tile = Tile::decode(&row_key, &row, TILE_HASHES)?;
             tile.dead |= bit;
             let after = (!tile.is_dead()).then(|| tile.encode());
-            self.write(key, row_key, Some(row), after, batch);
+            self.write(key, row_key, Some(&row), after, batch);
             if !tile.is_dead() {
                 return Ok(());
             }
@@ -216,11 +216,11 @@ impl Ledger {
         &mut self,
         key: &DigestKey,
         row_key: TileKey,
-        before: Option<Bytes>,
+        before: Option<&Bytes>,
         after: Option<Bytes>,
         batch: &mut RowBatch,
     ) {
-        if let Some(before) = &before {
+        if let Some(before) = before {
             self.sum.remove(&key.row(Space::Ledger, &row_key, before));
         }
         match after {
