@@ -28,8 +28,19 @@ use aws_lc_rs::digest::{Context, SHA256};
 pub const INCARNATION_ID_BYTES: usize = 16;
 
 /// One life of a node's process. The greater one is the newer one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-#[derive(serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct Incarnation {
     /// Counts the node's starts: above every one that its disk and its peers know.
     pub epoch: u64,

@@ -117,8 +117,10 @@ impl Process {
     /// Hears from a node; false when a newer life of it is known.
     pub fn hear(&mut self, node: u8, epoch: u8) -> bool {
         let known = self.disk.known.entry(node).or_default();
-        let fenced =
-            nautilus_attest_protocol::restart::fences(Some(incarnation(*known)), incarnation(epoch));
+        let fenced = nautilus_attest_protocol::restart::fences(
+            Some(incarnation(*known)),
+            incarnation(epoch),
+        );
         *known = (*known).max(epoch);
         !fenced
     }

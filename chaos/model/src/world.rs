@@ -514,7 +514,9 @@ impl World {
         let told: Vec<(u8, u8)> = testimony
             .known
             .iter()
-            .filter_map(|(node, life)| Some((u8::try_from(*node).ok()?, u8::try_from(life.epoch).ok()?)))
+            .filter_map(|(node, life)| {
+                Some((u8::try_from(*node).ok()?, u8::try_from(life.epoch).ok()?))
+            })
             .collect();
         let own = asker.node;
         for (node, epoch) in told.into_iter().filter(|(node, _)| *node != own) {
@@ -541,7 +543,11 @@ impl World {
             node: process.node,
             epoch: process.epoch,
         };
-        let at = leader.disk.log.iter().position(|entry| entry.what == what)?;
+        let at = leader
+            .disk
+            .log
+            .iter()
+            .position(|entry| entry.what == what)?;
         if at >= usize::from(committed) || !process.hear(leader.node, leader.epoch) {
             return None;
         }

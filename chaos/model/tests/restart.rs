@@ -115,7 +115,10 @@ fn explore(bounds: Bounds, script: &[Action], depth: usize) {
         .target_max_depth(depth)
         .spawn_bfs()
         .join();
-    eprintln!("{} states, depth {depth}, {bounds:?}", checker.unique_state_count());
+    eprintln!(
+        "{} states, depth {depth}, {bounds:?}",
+        checker.unique_state_count()
+    );
     checker.assert_properties();
 }
 
@@ -153,7 +156,10 @@ fn walk(bounds: Bounds, walks: u64, steps: usize) {
                 (world.votes_are_single(), VOTES),
                 (world.nothing_acknowledged_is_lost(), LOSS),
             ] {
-                assert!(holds, "seed {seed} breaks: {property}\n{path:#?}\n{world:#?}");
+                assert!(
+                    holds,
+                    "seed {seed} breaks: {property}\n{path:#?}\n{world:#?}"
+                );
             }
         }
         elections += world.leaders.len() - 1;
@@ -173,7 +179,8 @@ fn finds(bounds: Bounds, script: &[Action], property: &'static str) {
         .join();
     let states = checker.unique_state_count();
     let path = checker.discovery(property);
-    let path = path.unwrap_or_else(|| panic!("{bounds:?}: {states} states never break: {property}"));
+    let path =
+        path.unwrap_or_else(|| panic!("{bounds:?}: {states} states never break: {property}"));
     eprintln!("{:?} breaks after {states} states: {property}", bounds.rule);
     for action in path.into_actions() {
         eprintln!("  {action:?}");

@@ -23,6 +23,9 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 const CATCH_UP: Duration = Duration::from_secs(20);
 /// A learner that is no further behind than this has caught up.
 const CAUGHT_UP_ENTRIES: u64 = 256;
+/// How long a change waits for another one, such as the registration of a restart.
+const UNDER_WAY: Duration = Duration::from_secs(2);
+const UNDER_WAY_PAUSE: Duration = Duration::from_millis(20);
 /// How long a transfer of leadership may take.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -237,18 +240,16 @@ async fn promote(core: &Core, id: NodeId) -> Result<(), ClusterError> {
     submit(core, ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await
 }
 
-/// How many entries a member is behind; `None` when this node does not lead.
+/// How many entries a member is behind: more than there are for one that has not
+/// acknowledged any yet. `None` when this node does not lead.
 fn lag(core: &Core, id: NodeId) -> Option<u64> {
     let metrics = core.raft.metrics();
     let metrics = metrics.borrow_watched();
-    let matched = metrics
-        .replication
-        .as_ref()?
-        .get(&id)?
-        .as_ref()
-        .map_or(0, |at| at.index + 1);
-    let last = metrics.last_log_index.map_or(0, |index| index + 1);
-    Some(last.saturating_sub(matched))
+    let Some(matched) = metrics.replication.as_ref()?.get(&id)? else {
+        return Some(u64::MAX);
+    };
+    let last = metrics.last_log_index.unwrap_or(0);
+    Some(last.saturating_sub(matched.index))
 }
 
 async fn remove(core: &Core, id: NodeId) -> Result<(), ClusterError> {
@@ -329,26 +330,48 @@ pub(crate) async fn hand_over(core: &Core) {
     }
 }
 
+/// Makes a change; waits a while for one that is under way.
 pub(crate) async fn submit(
     core: &Core,
     change: ChangeMembers<NodeId, NodeInfo>,
 ) -> Result<(), ClusterError> {
+    let deadline = Instant::now() + UNDER_WAY;
+    loop {
+        match submit_once(core, change.clone()).await {
+            Err(UnderWay) if Instant::now() < deadline => {
+                tokio::time::sleep(UNDER_WAY_PAUSE).await;
+            }
+            Err(UnderWay) => {
+                return Err(ClusterError::Unavailable(
+                    "another change of the membership is under way".into(),
+                ));
+            }
+            Ok(result) => return result,
+        }
+    }
+}
+
+/// Another change is not committed yet.
+struct UnderWay;
+
+async fn submit_once(
+    core: &Core,
+    change: ChangeMembers<NodeId, NodeInfo>,
+) -> Result<Result<(), ClusterError>, UnderWay> {
     match core.raft.change_membership(change, false).await {
         Ok(_) => {
             let metrics = core.raft.metrics();
             let membership = metrics.borrow_watched().membership_config.clone();
             core.peers.set_membership(membership);
-            Ok(())
+            Ok(Ok(()))
         }
         Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => {
             use openraft::errors::ChangeMembershipError as Refused;
             match error {
-                Refused::InProgress(_) => Err(ClusterError::Unavailable(
-                    "another change of the membership is under way".into(),
-                )),
-                other => Err(ClusterError::Invalid(other.to_string())),
+                Refused::InProgress(_) => Err(UnderWay),
+                other => Ok(Err(ClusterError::Invalid(other.to_string()))),
             }
         }
-        Err(other) => Err(ClusterError::Unavailable(other.to_string())),
+        Err(other) => Ok(Err(ClusterError::Unavailable(other.to_string()))),
     }
 }

@@ -1,8 +1,11 @@
 //! What a node of the quorum has to be told, and the bounds it keeps.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use nautilus_attest_protocol::Counter;
 use nautilus_machine::NodeId;
 use nautilus_store::StoreOptions;
 
@@ -38,6 +41,12 @@ pub struct ConsensusConfig {
     pub compaction: Compaction,
     /// Bounds on requests and memory.
     pub limits: Limits,
+    /// The machine's monotonic counter, where it has one: it proves the disk after an
+    /// orderly stop.
+    pub counter: Option<MachineCounter>,
+    /// Operators decided that this node goes on alone, on this platform: before it
+    /// starts, its log gets a membership of it alone.
+    pub stand_alone: Option<String>,
 }
 
 impl ConsensusConfig {
@@ -57,7 +66,19 @@ impl ConsensusConfig {
             log_tail_entries: 50_000,
             compaction: Compaction::default(),
             limits: Limits::default(),
+            counter: None,
+            stand_alone: None,
         }
+    }
+}
+
+/// A monotonic counter of this machine.
+#[derive(Clone)]
+pub struct MachineCounter(pub Arc<dyn Counter>);
+
+impl fmt::Debug for MachineCounter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MachineCounter")
     }
 }
 

@@ -101,7 +101,7 @@ async fn ask(
         .connect(address, None)
         .await
         .map_err(|error| error.to_string())?;
-    let mut client = client_on(connection)
+    let mut client = client_on(connection, None)
         .await
         .map_err(|error| error.to_string())?;
     let key = EphemeralKey::generate().map_err(|error| error.to_string())?;
@@ -211,6 +211,7 @@ pub(crate) async fn admit(
         api_address: request.api_address,
         client_address: request.client_address,
         platform: peer.platform.clone(),
+        incarnation: node.incarnation,
     };
     // Written even when nothing changes: its commit proves that this node still leads.
     let change = ChangeMembers::SetNodes(BTreeMap::from([(id, pinned)]));

@@ -87,6 +87,7 @@ impl NodeKeys {
     /// on where work is left; the log needs to be written to between two calls.
     pub fn reencrypt(&self, pace: &mut Pace<'_>) -> Result<Outcome, KeysError> {
         let machinery = &self.core.machinery;
+        self.core.lives.seal_anew().map_err(storage)?;
         let log = self.core.log.reencrypt(pace).map_err(storage)?;
         let store = machinery.store.reencrypt(pace).map_err(storage)?;
         let snapshots = machinery.snapshots.reencrypt(&machinery.store, pace);

@@ -13,6 +13,7 @@
 //! - Nothing is said to, or taken from, a peer that is not the member it claims to
 //!   be on the platform pinned for it; a joiner gets secrets after it is pinned.
 //! - A generation of keys goes from this node's disk only when nothing on it needs them.
+//! - A process that was started takes no part before the restart rule lets it in.
 //! - Replicas compare digests at every checkpoint; one that differs stops.
 
 mod applied;
@@ -40,6 +41,7 @@ mod node;
 mod node_core;
 mod peers;
 mod receive;
+mod restart;
 mod server;
 mod service;
 mod snapshots;
@@ -51,12 +53,14 @@ mod upkeep;
 mod wire;
 
 pub use config::{
-    Compaction, ConsensusConfig, Limits, PROPOSAL_BYTES_MAX, PROPOSALS_PENDING_BYTES, Timing,
+    Compaction, ConsensusConfig, Limits, MachineCounter, PROPOSAL_BYTES_MAX,
+    PROPOSALS_PENDING_BYTES, Timing,
 };
 pub use error::{FatalError, InitializeError, JoinError, StartError};
 pub use hub::HubLimits;
 pub use join::{JoinGrant, JoinRequest, join};
 pub use keys::{KeysError, NodeKeys};
+pub use nautilus_attest_protocol::restart::{Ground, Rejoin, Verdict};
 pub use node::Consensus;
 pub use node_core::{AttestedPeer, PromotionGuard, SecretsSource};
 pub use transport::{Connection, PeerIdentity, PeerStream, Transport, TransportError};

@@ -8,10 +8,11 @@ use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use crate::log::{Wal, WalReader};
+use crate::restart::Lives;
 use crate::telemetry;
 use crate::types::{
-    LogId, RaftEntry, TypeConfig, Vote, hard_vote, log_id, position, raft_entry, raft_vote,
-    raw_entry,
+    LogId, Payload, RaftEntry, TypeConfig, Vote, hard_vote, log_id, position, raft_entry,
+    raft_vote, raw_entry,
 };
 
 /// Bytes of entries one append to a follower carries at most.
@@ -21,12 +22,23 @@ const APPEND_BYTES: usize = 1 << 20;
 pub(crate) struct LogStorage {
     wal: Arc<Wal>,
     reader: LogReader,
+    lives: Arc<Lives>,
 }
 
 impl LogStorage {
-    pub(crate) fn new(wal: Arc<Wal>) -> Self {
+    pub(crate) fn new(wal: Arc<Wal>, lives: Arc<Lives>) -> Self {
         let reader = LogReader(wal.reader());
-        Self { wal, reader }
+        Self { wal, reader, lives }
+    }
+
+    /// Whom an entry outlives is refused before the entry is acknowledged.
+    fn hear_lives(&self, entry: &RaftEntry) {
+        if let Payload::Membership(membership) = &entry.payload {
+            for (id, info) in membership.nodes() {
+                // An elder one in the entry is no news.
+                let _ = self.lives.hear(*id, info.incarnation);
+            }
+        }
     }
 }
 
@@ -116,8 +128,13 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
         I: IntoIterator<Item = RaftEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Result<Vec<_>, _> =
-            entries.into_iter().map(|entry| raw_entry(&entry)).collect();
+        let entries: Result<Vec<_>, _> = entries
+            .into_iter()
+            .map(|entry| {
+                self.hear_lives(&entry);
+                raw_entry(&entry)
+            })
+            .collect();
         let entries =
             entries.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let spans: Vec<_> = entries.iter().filter_map(telemetry::append_span).collect();

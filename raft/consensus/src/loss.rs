@@ -183,7 +183,7 @@ async fn succeed(core: &Arc<Core>, leader: NodeId, term: u64) {
         }
         agreed += usize::from(answer.lost);
     }
-    if agreed >= needed && followed(core, leader) == Some(term) {
+    if agreed >= needed && followed(core, leader) == Some(term) && core.restart.may_stand() {
         tracing::info!(
             leader,
             term,

@@ -23,6 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::config::{CONNECT_TIMEOUT, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_STALL};
 use crate::peers::{Client, Lane, Peers, chain};
+use crate::restart::{self, Registrar, incarnation_of};
 use crate::snapshots::SnapshotFile;
 use crate::state_machine::Machinery;
 use crate::types::{NodeInfo, TypeConfig, Vote};
@@ -36,6 +37,7 @@ const BACKOFF_MS: [u64; 6] = [10, 20, 50, 100, 200, 300];
 /// Makes a connection for each of openraft's tasks.
 pub(crate) struct NetworkFactory {
     pub(crate) peers: Arc<Peers>,
+    pub(crate) registrar: Arc<Registrar>,
     pub(crate) machinery: Weak<Machinery>,
 }
 
@@ -45,6 +47,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     async fn new_client(&mut self, target: NodeId, _node: &NodeInfo) -> PeerNetwork {
         PeerNetwork {
             peers: Arc::clone(&self.peers),
+            registrar: Arc::clone(&self.registrar),
             machinery: Weak::clone(&self.machinery),
             target,
             streaming: true,
@@ -54,6 +57,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     async fn new_heartbeat_client(&mut self, target: NodeId, _node: &NodeInfo) -> PeerNetwork {
         PeerNetwork {
             peers: Arc::clone(&self.peers),
+            registrar: Arc::clone(&self.registrar),
             machinery: Weak::clone(&self.machinery),
             target,
             streaming: false,
@@ -64,6 +68,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
 /// The way to one peer.
 pub(crate) struct PeerNetwork {
     peers: Arc<Peers>,
+    registrar: Arc<Registrar>,
     /// Weak: a task that still ends must not keep the store's directory locked.
     machinery: Weak<Machinery>,
     target: NodeId,
@@ -77,6 +82,10 @@ impl PeerNetwork {
     }
 
     fn failed(&self, status: &tonic::Status) -> RPCError<TypeConfig> {
+        self.peers.lives().hear_refusal(self.target, status);
+        if restart::is_returning(status) {
+            self.registrar.waits(self.target);
+        }
         let text = format!("node {}: {}", self.target, chain(status));
         RPCError::Unreachable(Unreachable::from_string(text))
     }
@@ -87,7 +96,17 @@ impl PeerNetwork {
         call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     ) -> Result<T, RPCError<TypeConfig>> {
         match tokio::time::timeout(limit, call).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Ok(answer)) => {
+                let heard = self
+                    .peers
+                    .lives()
+                    .hear_header(self.target, answer.metadata());
+                heard.map_err(|outlived| {
+                    let text = format!("node {}: {}", self.target, outlived.message());
+                    RPCError::Unreachable(Unreachable::from_string(text))
+                })?;
+                Ok(answer.into_inner())
+            }
             Ok(Err(status)) => Err(self.failed(&status)),
             Err(_) => Err(RPCError::Network(NetworkError::from_string(format!(
                 "node {} did not answer within {limit:?}",
@@ -149,9 +168,21 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
                 });
             let mut client = self.client(Lane::Raft);
             let requests = requests.filter_map(|request| std::future::ready(request.ok()));
-            let answers = self.call(CONNECT_TIMEOUT, client.append(requests)).await?;
+            let mut life = None;
+            let call = async {
+                let answers = client.append(requests).await?;
+                life = Some(incarnation_of(answers.metadata())?);
+                Ok(answers)
+            };
+            let answers = self.call(CONNECT_TIMEOUT, call).await?;
             let target = self.target;
+            let (peers, life) = (Arc::clone(&self.peers), life.unwrap_or_default());
             let answers = answers.map(move |answer| match answer {
+                // What an outlived one acknowledged counts no more.
+                Ok(_) if peers.lives().is_outlived(target, life) => {
+                    let text = format!("node {target}: incarnation {life} is outlived");
+                    Err(RPCError::Unreachable(Unreachable::from_string(text)))
+                }
                 Ok(answer) => wire::from_append_answer(answer).map_err(|error| malformed(&error)),
                 Err(status) => {
                     let text = format!("node {target}: {}", chain(&status));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
+use nautilus_attest_protocol::restart::Rejoin;
 use nautilus_machine::{
     Cluster, Kv, LeaderChannel, LeaderHandler, Leadership, Leases, Ledger, Maintenance, NodeId,
 };
@@ -22,7 +23,7 @@ use crate::applied::AppliedTracker;
 use crate::barrier::{self, Barrier};
 use crate::channel::Channel;
 use crate::cluster::{self, ClusterPort};
-use crate::config::{ConsensusConfig, PROPOSAL_BYTES_MAX, PROPOSALS_PENDING_BYTES};
+use crate::config::{ConsensusConfig, MachineCounter, PROPOSAL_BYTES_MAX, PROPOSALS_PENDING_BYTES};
 use crate::error::{FatalError, InitializeError, StartError};
 use crate::hub::Hub;
 use crate::intake::Intake;
@@ -39,6 +40,7 @@ use crate::maintenance::MaintenancePort;
 use crate::network::NetworkFactory;
 use crate::node_core::{AttestedPeer, Core, LeaderClock, PromotionGuard, SecretsSource};
 use crate::peers::Peers;
+use crate::restart::{self, Lives, Registrar, Restart};
 use crate::server;
 use crate::snapshots::Snapshots;
 use crate::state_machine::{self, Machinery, Newest, StateMachine};
@@ -106,26 +108,42 @@ impl Consensus {
         let raft_config = Arc::new(raft_config(&config)?);
         let (opening, ring) = (config.clone(), keyring.clone());
         let opened = tokio::task::spawn_blocking(move || open(&opening, &ring, write_fault));
-        let (wal, machinery) = opened
+        let (wal, machinery, lives) = opened
             .await
             .map_err(|error| StartError::Storage(error.to_string()))??;
+        if let Some(platform) = &config.stand_alone {
+            let applied = state_machine::applied_note(&machinery.store)
+                .map_err(|error| StartError::Storage(error.to_string()))?;
+            restart::stand_alone(&wal, &config, applied, platform)
+                .await
+                .map_err(StartError::Storage)?;
+        }
         let machine = StateMachine::new(Arc::clone(&machinery))
             .map_err(|error| StartError::Storage(error.to_string()))?;
         let log = wal.reader();
-        let peers = Peers::new(config.node_id, Arc::clone(&transport));
+        let reader = log.clone();
+        let end = tokio::task::spawn_blocking(move || restart::log_end(&reader)).await;
+        let end = end
+            .map_err(|error| StartError::Storage(error.to_string()))?
+            .map_err(StartError::Storage)?;
+        let peers = Peers::new(config.node_id, Arc::clone(&transport), Arc::clone(&lives));
+        let registrar = Arc::new(Registrar::default());
         let network = NetworkFactory {
             peers: Arc::clone(&peers),
+            registrar: Arc::clone(&registrar),
             machinery: Arc::downgrade(&machinery),
         };
         let raft = Raft::new(
             config.node_id,
             raft_config,
             network,
-            LogStorage::new(wal),
+            LogStorage::new(wal, Arc::clone(&lives)),
             machine,
         )
         .await;
         let raft = raft.map_err(|error| StartError::Storage(error.to_string()))?;
+        // Until the restart rule lets it in, and its log is whole.
+        raft.runtime_config().elect(false);
         peers.set_membership(raft.metrics().borrow_watched().membership_config.clone());
         let (losses, ended) = LossDetector::new();
         let core = Arc::new(Core {
@@ -144,6 +162,9 @@ impl Consensus {
             intake: Intake::default(),
             links: Links::default(),
             losses,
+            restart: Restart::new(&lives, &end),
+            lives,
+            registrar,
             clock: LeaderClock::default(),
             fatal: watch::channel(None).0,
             stop: CancellationToken::new(),
@@ -153,6 +174,8 @@ impl Consensus {
         core.tasks.spawn(upkeep::lead(Arc::clone(&core)));
         core.tasks.spawn(upkeep::shorten_log(Arc::clone(&core)));
         core.tasks.spawn(upkeep::report(Arc::clone(&core)));
+        core.tasks.spawn(restart::come_back(Arc::clone(&core)));
+        core.tasks.spawn(restart::register_lives(Arc::clone(&core)));
         core.tasks.spawn(barrier::run(Arc::clone(&core)));
         core.tasks.spawn(loss::run(Arc::clone(&core), ended));
         core.tasks
@@ -168,6 +191,7 @@ impl Consensus {
             api_address: config.api_address.clone(),
             client_address: config.client_address.clone(),
             platform: platform.to_owned(),
+            incarnation: self.core.lives.own(),
         };
         let members: BTreeMap<NodeId, NodeInfo> = BTreeMap::from([(config.node_id, node)]);
         self.core
@@ -179,7 +203,24 @@ impl Consensus {
                     InitializeError::AlreadyInitialized
                 }
                 other => InitializeError::Raft(other.to_string()),
-            })
+            })?;
+        self.core.restart.found();
+        self.core.raft.runtime_config().elect(true);
+        Ok(())
+    }
+
+    /// How this node came back after its start; pending until it has, and for good on
+    /// one that founds its quorum.
+    pub fn rejoined(&self) -> impl Future<Output = Rejoin> + Send + 'static {
+        let mut rejoined = WatchStream::new(self.core.restart.rejoined());
+        async move {
+            while let Some(rejoin) = rejoined.next().await {
+                if let Some(rejoin) = rejoin {
+                    return rejoin;
+                }
+            }
+            std::future::pending().await
+        }
     }
 
     /// Whether this node belongs to a quorum already (genesis or a first append was here).
@@ -271,6 +312,15 @@ impl Consensus {
         }
         core.tasks.close();
         core.tasks.wait().await;
+        // A log that lacks what was acknowledged must not be proven.
+        if core.restart.may_stand() {
+            let (lives, log) = (Arc::clone(&core.lives), core.log.clone());
+            let stopped = tokio::task::spawn_blocking(move || lives.stop(restart::log_end(&log)?));
+            let stopped = stopped.await.unwrap_or_else(|error| Err(error.to_string()));
+            if let Err(error) = stopped {
+                tracing::warn!(%error, "the counter does not prove this stop; peers will be asked");
+            }
+        }
         let store = Arc::clone(&core.machinery.store);
         match tokio::task::spawn_blocking(move || store.flush()).await {
             Ok(Ok(())) => {}
@@ -294,8 +344,14 @@ fn open(
     config: &ConsensusConfig,
     keyring: &Keyring,
     write_fault: Option<WriteFault>,
-) -> Result<(Arc<Wal>, Arc<Machinery>), StartError> {
+) -> Result<(Arc<Wal>, Arc<Machinery>, Arc<Lives>), StartError> {
     let storage = |error: &dyn std::fmt::Display| StartError::Storage(error.to_string());
+    let counter = config
+        .counter
+        .clone()
+        .map(|MachineCounter(counter)| counter);
+    let lives = Lives::begin(&config.data_dir, keyring, config.node_id, counter)
+        .map_err(|error| storage(&error))?;
     let log_dir = config.data_dir.join("log");
     std::fs::create_dir_all(&log_dir).map_err(|error| storage(&error))?;
     let envelope = Envelope::open_dir(&log_dir, keyring).map_err(|error| storage(&error))?;
@@ -323,7 +379,7 @@ fn open(
         snapshots,
         checkpoints: watch::channel(None).0,
     };
-    Ok((Arc::new(wal), Arc::new(machinery)))
+    Ok((Arc::new(wal), Arc::new(machinery), lives))
 }
 
 fn raft_config(config: &ConsensusConfig) -> Result<Config, StartError> {
@@ -340,6 +396,8 @@ fn raft_config(config: &ConsensusConfig) -> Result<Config, StartError> {
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         enable_pre_vote: Some(true),
+        // A member whose disk was put back holds less than it had acknowledged.
+        allow_log_reversion: Some(true),
         // The state machine is not synced: a restarted leader has to be elected.
         enable_leader_restore: Some(false),
         broadcast_submitted_on_append: Some(true),

@@ -25,6 +25,7 @@ use crate::link::Links;
 use crate::log::WalReader;
 use crate::loss::LossDetector;
 use crate::peers::Peers;
+use crate::restart::{Lives, Registrar, Restart};
 use crate::state_machine::Machinery;
 use crate::transport::PeerIdentity;
 use crate::types::{AppliedReply, Raft};
@@ -54,6 +55,9 @@ pub(crate) struct Core {
     pub(crate) intake: Intake,
     pub(crate) links: Links,
     pub(crate) losses: LossDetector,
+    pub(crate) lives: Arc<Lives>,
+    pub(crate) restart: Restart,
+    pub(crate) registrar: Arc<Registrar>,
     pub(crate) pending: Semaphore,
     pub(crate) pending_kib: Semaphore,
     pub(crate) clock: LeaderClock,

@@ -7,13 +7,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use hyper_util::rt::TokioIo;
 use nautilus_machine::{Member, NodeId};
 use parking_lot::Mutex;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::config::{CONNECT_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, PEER_MESSAGE_BYTES};
+use crate::restart::{Lives, Stamp};
 use crate::transport::{Connection, PeerIdentity, Transport};
 use crate::types::{StoredMembership, members_of};
 use crate::wire::v1::peer_client::PeerClient;
@@ -32,7 +34,7 @@ pub(crate) enum Lane {
 }
 
 /// A client of one member.
-pub(crate) type Client = PeerClient<Channel>;
+pub(crate) type Client = PeerClient<InterceptedService<Channel, Stamp>>;
 
 /// Why there is no connection: surely nothing was sent.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -43,24 +45,52 @@ pub(crate) struct NotConnected(pub(crate) String);
 pub(crate) struct Peers {
     own_id: NodeId,
     transport: Arc<dyn Transport>,
+    lives: Arc<Lives>,
     membership: ArcSwap<StoredMembership>,
+    /// What peers say the membership is, while this node comes back.
+    told: ArcSwapOption<StoredMembership>,
     clients: Mutex<BTreeMap<(NodeId, Lane), Client>>,
     /// What was attested of each member on its newest connection.
     attested: Mutex<BTreeMap<NodeId, PeerIdentity>>,
 }
 
 impl Peers {
-    pub(crate) fn new(own_id: NodeId, transport: Arc<dyn Transport>) -> Arc<Self> {
+    pub(crate) fn new(
+        own_id: NodeId,
+        transport: Arc<dyn Transport>,
+        lives: Arc<Lives>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             own_id,
             transport,
+            lives,
+            told: ArcSwapOption::empty(),
             membership: ArcSwap::from_pointee(StoredMembership::default()),
             clients: Mutex::new(BTreeMap::new()),
             attested: Mutex::new(BTreeMap::new()),
         })
     }
 
+    /// What a newer life of `peer` outlived is refused.
+    pub(crate) fn lives(&self) -> &Lives {
+        &self.lives
+    }
+
+    /// A membership newer than this node's own.
+    pub(crate) fn set_told(&self, membership: Arc<StoredMembership>) {
+        self.told.store(Some(membership));
+    }
+
+    /// The node's own log says it again.
+    pub(crate) fn forget_told(&self) {
+        self.told.store(None);
+    }
+
     pub(crate) fn set_membership(&self, membership: Arc<StoredMembership>) {
+        for (id, info) in membership.nodes() {
+            // An elder one in it is no news.
+            let _ = self.lives.hear(*id, info.incarnation);
+        }
         let known = membership.clone();
         self.clients
             .lock()
@@ -71,12 +101,22 @@ impl Peers {
         self.membership.store(membership);
     }
 
+    /// The newest membership this node knows: its log's, or one that it was told.
     pub(crate) fn membership(&self) -> Arc<StoredMembership> {
+        let own = self.membership.load_full();
+        match self.told.load_full() {
+            Some(told) if told.log_id() > own.log_id() => told,
+            _ => own,
+        }
+    }
+
+    /// The membership of this node's own log.
+    pub(crate) fn own_membership(&self) -> Arc<StoredMembership> {
         self.membership.load_full()
     }
 
     pub(crate) fn members(&self) -> Vec<Member> {
-        members_of(&self.membership.load())
+        members_of(&self.membership())
     }
 
     pub(crate) fn member(&self, id: NodeId) -> Option<Member> {
@@ -85,7 +125,7 @@ impl Peers {
 
     /// Whether `peer` may speak as the member it claims to be.
     pub(crate) fn check(&self, peer: &PeerIdentity) -> Result<(), String> {
-        let membership = self.membership.load();
+        let membership = self.membership();
         if membership.nodes().next().is_none() {
             return Ok(());
         }
@@ -112,7 +152,7 @@ impl Peers {
 
     /// Remembers what was attested, if it is a member's.
     pub(crate) fn note(&self, peer: &PeerIdentity) {
-        if self.membership.load().get_node(&peer.node_id).is_some() && self.check(peer).is_ok() {
+        if self.membership().get_node(&peer.node_id).is_some() && self.check(peer).is_ok() {
             self.attested.lock().insert(peer.node_id, peer.clone());
         }
     }
@@ -123,6 +163,7 @@ impl Peers {
         let client = clients.entry((id, lane)).or_insert_with(|| {
             let peers = Arc::clone(self);
             wrap(
+                Stamp(Some(Arc::clone(&self.lives))),
                 endpoint().connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
                     let peers = Arc::clone(&peers);
                     async move { peers.connect(id).await.map(TokioIo::new) }
@@ -132,9 +173,15 @@ impl Peers {
         client.clone()
     }
 
+    /// A client on a new connection to a member.
+    pub(crate) async fn client_of(&self, id: NodeId) -> Result<Client, NotConnected> {
+        let connection = self.connect(id).await?;
+        client_on(connection, Some(Arc::clone(&self.lives))).await
+    }
+
     async fn connect(&self, id: NodeId) -> Result<Connection, NotConnected> {
         let failed = |reason: String| NotConnected(format!("node {id}: {reason}"));
-        let membership = self.membership.load_full();
+        let membership = self.membership();
         let node = membership
             .get_node(&id)
             .ok_or_else(|| failed("is not a member".into()))?;
@@ -156,7 +203,10 @@ impl Peers {
 }
 
 /// A client on a connection that is there already (joining).
-pub(crate) async fn client_on(connection: Connection) -> Result<Client, NotConnected> {
+pub(crate) async fn client_on(
+    connection: Connection,
+    lives: Option<Arc<Lives>>,
+) -> Result<Client, NotConnected> {
     let connection = Arc::new(Mutex::new(Some(connection)));
     let connector = tower::service_fn(move |_: Uri| {
         let taken = connection.lock().take();
@@ -168,7 +218,7 @@ pub(crate) async fn client_on(connection: Connection) -> Result<Client, NotConne
     });
     let channel = endpoint().connect_with_connector(connector).await;
     channel
-        .map(wrap)
+        .map(|channel| wrap(Stamp(lives), channel))
         .map_err(|error| NotConnected(chain(&error)))
 }
 
@@ -182,8 +232,8 @@ fn endpoint() -> Endpoint {
         .keep_alive_while_idle(true)
 }
 
-fn wrap(channel: Channel) -> Client {
-    PeerClient::new(channel)
+fn wrap(stamp: Stamp, channel: Channel) -> Client {
+    PeerClient::with_interceptor(channel, stamp)
         .max_decoding_message_size(PEER_MESSAGE_BYTES)
         .max_encoding_message_size(PEER_MESSAGE_BYTES)
 }

@@ -18,6 +18,7 @@ use tonic::transport::server::Connected;
 
 use crate::config::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, PEER_MESSAGE_BYTES};
 use crate::node_core::Core;
+use crate::restart::HEADER;
 use crate::service::PeerService;
 use crate::transport::{Connection, PeerIdentity, Transport};
 use crate::wire::v1::peer_server::PeerServer;
@@ -43,7 +44,17 @@ pub(crate) async fn serve(core: Arc<Core>, transport: Arc<dyn Transport>, listen
     let service = PeerServer::new(service)
         .max_decoding_message_size(PEER_MESSAGE_BYTES)
         .max_encoding_message_size(PEER_MESSAGE_BYTES);
+    let lives = Arc::clone(&core.lives);
+    let stamp = tower::util::MapResponseLayer::new(
+        move |mut response: http::Response<tonic::body::Body>| {
+            if let Ok(value) = lives.header().parse() {
+                response.headers_mut().insert(HEADER, value);
+            }
+            response
+        },
+    );
     let server = tonic::transport::Server::builder()
+        .layer(stamp)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

@@ -10,7 +10,7 @@ use nautilus_attest_secret::seal_to;
 use nautilus_machine::{NewMember, NodeId};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::RaftError;
-use openraft::raft::TransferLeaderRequest;
+use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::cluster::{self, Change};
@@ -20,8 +20,9 @@ use crate::keys::HAND_OVER_PURPOSE;
 use crate::loss;
 use crate::node_core::Core;
 use crate::receive;
+use crate::restart;
 use crate::transport::PeerIdentity;
-use crate::types::{TypeConfig, Vote};
+use crate::types::{TypeConfig, Vote, position};
 use crate::wire::{self, Malformed, v1};
 
 /// The server's side of the protocol.
@@ -40,7 +41,25 @@ impl PeerService {
             .peers
             .check(&peer)
             .map_err(Status::permission_denied)?;
+        self.core
+            .lives
+            .hear_header(peer.node_id, request.metadata())?;
         Ok(peer.node_id)
+    }
+
+    /// As [`Self::member`], for what a node answers only when it has come back.
+    fn member_here<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+        let peer = self.member(request)?;
+        self.core.restart.takes_part(self.core.config.node_id)?;
+        Ok(peer)
+    }
+
+    fn may_vote(&self, request: &VoteRequest<TypeConfig>) -> Result<(), Status> {
+        let last = request.last_log_id.as_ref().map(position);
+        let own = self.core.config.node_id;
+        self.core
+            .restart
+            .may_vote(own, request.vote.leader_id.term, last)
     }
 }
 
@@ -75,13 +94,15 @@ impl v1::peer_server::Peer for PeerService {
         &self,
         request: Request<Streaming<v1::AppendRequest>>,
     ) -> Answer<Self::AppendStream> {
-        let peer = self.member(&request)?;
+        let peer = self.member_here(&request)?;
         let core = Arc::clone(&self.core);
         let identity = identity(&request)?;
+        let life = restart::incarnation_of(request.metadata())?;
         let requests = request.into_inner().map(move |request| {
             core.peers
                 .check(&identity)
                 .map_err(Status::permission_denied)?;
+            core.lives.hear(peer, life)?;
             let request = wire::from_append(request?).map_err(|error| malformed(&error))?;
             speaks_for_itself(&request.vote, peer)?;
             Ok(request)
@@ -106,7 +127,7 @@ impl v1::peer_server::Peer for PeerService {
 
     async fn beat(&self, request: Request<v1::AppendRequest>) -> Answer<v1::AppendAnswer> {
         use openraft::raft::{AppendEntriesResponse as Appended, StreamAppendError};
-        let peer = self.member(&request)?;
+        let peer = self.member_here(&request)?;
         let request = wire::from_append(request.into_inner()).map_err(|error| malformed(&error))?;
         speaks_for_itself(&request.vote, peer)?;
         let previous = request.prev_log_id;
@@ -138,6 +159,7 @@ impl v1::peer_server::Peer for PeerService {
         let mut request =
             wire::from_vote_request(request.into_inner()).map_err(|error| malformed(&error))?;
         speaks_for_itself(&request.vote, peer)?;
+        self.may_vote(&request)?;
         if let Some(leader) = self.core.raft_leader() {
             // See `loss`: the lease of a leader this node found gone protects nobody.
             request.leadership_transfer |= self.core.losses.found(leader, self.core.raft_term());
@@ -156,6 +178,7 @@ impl v1::peer_server::Peer for PeerService {
         let request =
             wire::from_vote_request(request.into_inner()).map_err(|error| malformed(&error))?;
         speaks_for_itself(&request.vote, peer)?;
+        self.may_vote(&request)?;
         let answer = self
             .core
             .raft
@@ -169,7 +192,7 @@ impl v1::peer_server::Peer for PeerService {
         &self,
         request: Request<v1::ConfirmLossRequest>,
     ) -> Answer<v1::ConfirmLossAnswer> {
-        self.member(&request)?;
+        self.member_here(&request)?;
         let v1::ConfirmLossRequest { leader, term } = request.into_inner();
         let lost = loss::confirm(&self.core, leader, term).await;
         let last = self.core.log.bounds().1.map(crate::types::log_id);
@@ -183,7 +206,11 @@ impl v1::peer_server::Peer for PeerService {
         &self,
         request: Request<v1::TransferRequest>,
     ) -> Answer<v1::TransferAnswer> {
-        let peer = self.member(&request)?;
+        let peer = self.member_here(&request)?;
+        if !self.core.restart.may_stand() {
+            let refused = "this node came back and has not caught up yet".to_owned();
+            return Ok(Response::new(v1::TransferAnswer { refused }));
+        }
         let request = request.into_inner();
         let from = wire::from_vote(request.from).map_err(|error| malformed(&error))?;
         speaks_for_itself(&from, peer)?;
@@ -213,7 +240,7 @@ impl v1::peer_server::Peer for PeerService {
         &self,
         request: Request<Streaming<v1::SnapshotChunk>>,
     ) -> Answer<v1::SnapshotAnswer> {
-        let peer = self.member(&request)?;
+        let peer = self.member_here(&request)?;
         let Ok(_one) = self.receiving.try_lock() else {
             return Err(Status::aborted("another snapshot is being received"));
         };
@@ -282,6 +309,23 @@ impl v1::peer_server::Peer for PeerService {
         Ok(Response::new(v1::ChangeMemberAnswer {
             result: Some(result),
         }))
+    }
+
+    async fn testify(&self, request: Request<v1::TestifyRequest>) -> Answer<v1::TestifyAnswer> {
+        let peer = identity(&request)?;
+        self.core
+            .peers
+            .check(&peer)
+            .map_err(Status::permission_denied)?;
+        let headers = request.metadata().clone();
+        let answer = restart::testify(&self.core, peer.node_id, request.into_inner(), &headers);
+        answer.await.map(Response::new)
+    }
+
+    async fn readmit(&self, request: Request<v1::ReadmitRequest>) -> Answer<v1::ReadmitAnswer> {
+        let peer = self.member(&request)?;
+        let answer = restart::readmit(&self.core, peer, request.metadata(), request.get_ref());
+        answer.map(Response::new)
     }
 
     async fn join(&self, request: Request<v1::JoinRequest>) -> Answer<v1::JoinAnswer> {

@@ -134,6 +134,26 @@ pub(crate) fn describe_metrics() {
         "Handshakes of peers that came to nothing, for whatever reason."
     );
     describe_gauge!(
+        "nautilus_restart_returning",
+        "1 from the start of the process until it takes part in consensus."
+    );
+    describe_counter!(
+        "nautilus_restart_rejoins_total",
+        "Times this process came back, by the ground on which it may."
+    );
+    describe_counter!(
+        "nautilus_restart_outlived_refused_total",
+        "Calls and answers refused because a newer incarnation of their sender is known."
+    );
+    describe_counter!(
+        "nautilus_restart_fenced_total",
+        "Times this process found that its node was started a second time."
+    );
+    describe_counter!(
+        "nautilus_disk_rollback_detected_total",
+        "Disks found at a start to be old, replayed or forked, by kind."
+    );
+    describe_gauge!(
         "nautilus_watch_ring_bytes",
         "Bytes of events kept for watchers."
     );
@@ -153,6 +173,11 @@ pub(crate) fn describe_metrics() {
     for outcome in ["applied", "unknown", "unavailable"] {
         counter!("nautilus_raft_proposals_total", "outcome" => outcome).increment(0);
     }
+    for kind in ["rolled_back", "replayed", "forked"] {
+        counter!("nautilus_disk_rollback_detected_total", "kind" => kind).increment(0);
+    }
+    counter!("nautilus_restart_outlived_refused_total").increment(0);
+    counter!("nautilus_restart_fenced_total").increment(0);
     counter!("nautilus_raft_leader_changes_total").increment(0);
     counter!("nautilus_raft_leader_losses_total").increment(0);
     counter!("nautilus_peer_handshakes_refused_total").increment(0);

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use nautilus_attest_protocol::restart::Incarnation;
 use nautilus_machine::{
     Applied, LogPosition, Member, MemberRole, NodeId, Outcome, Revision, UnixMillis,
 };
@@ -74,6 +75,8 @@ pub(crate) struct NodeInfo {
     pub(crate) client_address: String,
     /// The platform identity pinned when it joined; empty until then.
     pub(crate) platform: String,
+    /// Its newest incarnation that was registered; older ones are refused.
+    pub(crate) incarnation: Incarnation,
 }
 
 impl NodeInfo {

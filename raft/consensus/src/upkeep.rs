@@ -35,7 +35,7 @@ pub(crate) async fn observe(core: Arc<Core>) {
     loop {
         let (leadership, running) = {
             let metrics = metrics.borrow_and_update();
-            if !Arc::ptr_eq(&metrics.membership_config, &core.peers.membership()) {
+            if !Arc::ptr_eq(&metrics.membership_config, &core.peers.own_membership()) {
                 core.peers
                     .set_membership(Arc::clone(&metrics.membership_config));
             }

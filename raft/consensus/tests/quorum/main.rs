@@ -4,6 +4,7 @@
 
 mod failover;
 mod ports;
+mod restart;
 mod snapshots;
 mod soak;
 mod world;

@@ -117,6 +117,14 @@ impl Node {
         }
     }
 
+    /// As [`Node::kill`]; returns when nothing of it touches its directory any more.
+    pub fn kill_whole(&mut self) {
+        if let Some((runtime, consensus)) = self.running.take() {
+            drop(consensus);
+            runtime.shutdown_timeout(Duration::from_secs(10));
+        }
+    }
+
     pub fn shutdown(&mut self) {
         if let Some((runtime, consensus)) = self.running.take() {
             runtime.block_on(consensus.shutdown());
