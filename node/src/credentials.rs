@@ -138,8 +138,7 @@ pub(crate) async fn request(
             "{server} did not prove what it is, nothing was trusted: {error:#}"
         )))
     })?;
-    let (user, expires_at_s) =
-        subject_of(&answer.certificate).map_err(CredentialError::Refused)?;
+    let (user, expires_at_s) = subject_of(&answer.certificate).map_err(CredentialError::Refused)?;
     Ok(Granted {
         authority_pem: answer.ca,
         certificate_pem: answer.certificate,
@@ -169,7 +168,10 @@ fn subject_of(certificate_pem: &str) -> anyhow::Result<(String, i64)> {
         .next()
         .and_then(|name| name.as_str().ok());
     let name = name.context("the certificate granted names nobody")?;
-    Ok((name.to_owned(), certificate.validity().not_after.timestamp()))
+    Ok((
+        name.to_owned(),
+        certificate.validity().not_after.timestamp(),
+    ))
 }
 
 #[cfg(test)]
@@ -193,9 +195,12 @@ mod tests {
             let root = SimulatedRoot::load_or_create(&path("root")).expect("made");
             std::fs::write(path("root.pub"), root.public_key().to_string()).expect("written");
             let secret = PlatformSecret::load_or_create(&path("secret")).expect("made");
-            let judge =
-                Judge::new(&["self".to_owned()], allow_simulated, Some(&path("root.pub")))
-                    .expect("made");
+            let judge = Judge::new(
+                &["self".to_owned()],
+                allow_simulated,
+                Some(&path("root.pub")),
+            )
+            .expect("made");
             let provider = SimulatedProvider::for_this_process(root, secret).expect("measured");
             Self {
                 provider,
@@ -230,8 +235,7 @@ mod tests {
     #[test]
     fn an_answer_to_another_nonce_is_refused() {
         let world = World::new(true);
-        let error =
-            check(&world.judge, b"mine", &world.answer(b"theirs")).expect_err("replayed");
+        let error = check(&world.judge, b"mine", &world.answer(b"theirs")).expect_err("replayed");
         assert!(
             error
                 .to_string()

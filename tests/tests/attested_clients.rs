@@ -8,8 +8,7 @@ use nautilus_tests::{Quorum, Streamed, eventually, program};
 use serde_json::Value;
 
 /// A measurement that no binary has.
-const NOBODYS: &str =
-    "000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000001";
+const NOBODYS: &str = "000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000001";
 
 fn verify(quorum: &Quorum, address: &str, flags: &[&str]) -> (Output, Value) {
     let fixed = ["attest", "verify", address, "--output", "json"];
@@ -39,7 +38,12 @@ fn a_stranger_judges_every_member_by_its_evidence() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let accepted = |id| (id, "accepted".to_owned());
     assert_eq!(outcomes(&survey), [accepted(1), accepted(2), accepted(3)]);
-    for (member, node) in survey["members"].as_array().expect("members").iter().zip(&nodes) {
+    for (member, node) in survey["members"]
+        .as_array()
+        .expect("members")
+        .iter()
+        .zip(&nodes)
+    {
         assert_eq!(member["tee"], "simulated");
         assert_eq!(member["address"], node.api);
         assert_eq!(member["role"], "voter");
@@ -58,7 +62,10 @@ fn a_stranger_judges_every_member_by_its_evidence() {
 
     // Other code than is allowed, and evidence that proves nothing about hardware.
     for (flags, said) in [
-        (&["--allow-simulated", "--measurement", NOBODYS][..], "measurement"),
+        (
+            &["--allow-simulated", "--measurement", NOBODYS][..],
+            "measurement",
+        ),
         (&[][..], "simulated evidence is not allowed"),
     ] {
         let (output, survey) = verify(&quorum, &address, flags);
@@ -73,7 +80,10 @@ fn a_stranger_judges_every_member_by_its_evidence() {
     // A dead member is named, and is not taken for a good one.
     let dead = quorum.follower();
     quorum.kill(&dead);
-    let alive = nodes.iter().find(|node| node.id != dead.id).expect("two others");
+    let alive = nodes
+        .iter()
+        .find(|node| node.id != dead.id)
+        .expect("two others");
     let survey = eventually("a verdict without the dead", || {
         let (output, survey) = verify(&quorum, &alive.api, &["--allow-simulated"]);
         match output.status.code() {
@@ -82,8 +92,17 @@ fn a_stranger_judges_every_member_by_its_evidence() {
         }
     });
     let found = outcomes(&survey);
-    assert!(found.contains(&(dead.id, "unreachable".to_owned())), "{found:?}");
-    assert_eq!(found.iter().filter(|(_, outcome)| outcome == "accepted").count(), 2);
+    assert!(
+        found.contains(&(dead.id, "unreachable".to_owned())),
+        "{found:?}"
+    );
+    assert_eq!(
+        found
+            .iter()
+            .filter(|(_, outcome)| outcome == "accepted")
+            .count(),
+        2
+    );
 }
 
 #[test]
@@ -151,10 +170,17 @@ fn kubectl_gets_short_lived_credentials_by_evidence() {
         files[0].clone()
     };
     let before = std::fs::read(kept()).expect("readable");
-    assert_eq!(std::fs::metadata(kept()).expect("there").mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(kept()).expect("there").mode() & 0o777,
+        0o600
+    );
     assert!(!String::from_utf8_lossy(&before).contains("PRIVATE KEY"));
     assert!(kubectl("exec.kubeconfig").status.success());
-    assert_eq!(std::fs::read(kept()).expect("readable"), before, "it was kept");
+    assert_eq!(
+        std::fs::read(kept()).expect("readable"),
+        before,
+        "it was kept"
+    );
 
     // Rules that the quorum does not satisfy: no credential, and the reason is shown. (The
     // first kubeconfig is written by rules that it does.)
@@ -210,7 +236,9 @@ fn kubectl_goes_on_through_the_plain_endpoint_when_the_leader_dies() {
             false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
         }
     };
-    eventually("an answer through the proxy", || run(&["get", "namespaces"]));
+    eventually("an answer through the proxy", || {
+        run(&["get", "namespaces"])
+    });
     run(&["create", "configmap", "before"]).expect("written");
     let mut watching = Streamed::start(plain_kubectl(
         &quorum,
@@ -256,7 +284,14 @@ fn a_worker_beats_through_the_plain_endpoint_without_a_certificate() {
         .expect("a token");
     let mut command = Command::new(program("worker"));
     command
-        .args(["--server", &server, "--token", &token, "--node-id", "worker-1"])
+        .args([
+            "--server",
+            &server,
+            "--token",
+            &token,
+            "--node-id",
+            "worker-1",
+        ])
         .args(["--interval=300ms", "--count=0"]);
     let mut worker = Streamed::start(command);
     worker.wait_for("the registration", |line| line.contains("registered"));

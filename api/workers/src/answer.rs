@@ -33,10 +33,7 @@ pub(crate) enum Refusal {
     #[error("body: it broke off: {0}")]
     BrokenBody(String),
     #[error("{field}: {reason}")]
-    Query {
-        field: &'static str,
-        reason: String,
-    },
+    Query { field: &'static str, reason: String },
     #[error(
         "the worker {node_id} is not registered; register it with POST /api/v1/register-worker"
     )]

@@ -128,9 +128,7 @@ impl Token<'_> {
 
 type ToMemory = minicbor::encode::Error<std::convert::Infallible>;
 
-fn encoded(
-    write: impl FnOnce(&mut Encoder<Vec<u8>>) -> Result<(), ToMemory>,
-) -> Vec<u8> {
+fn encoded(write: impl FnOnce(&mut Encoder<Vec<u8>>) -> Result<(), ToMemory>) -> Vec<u8> {
     let mut encoder = Encoder::new(Vec::new());
     let written = write(&mut encoder).is_ok();
     assert!(written, "writing CBOR to memory cannot fail");
@@ -223,8 +221,7 @@ mod tests {
                 cose.protected.header.alg,
                 Some(coset::Algorithm::Assigned(iana::Algorithm::ES256))
             );
-            let claims: Value =
-                coset::cbor::from_reader(cose.payload.as_deref().unwrap()).unwrap();
+            let claims: Value = coset::cbor::from_reader(cose.payload.as_deref().unwrap()).unwrap();
 
             let confirmation = entry(entry(&claims, 8), 1).clone();
             let shown = coset::CoseKey::from_cbor_value(confirmation).unwrap();
@@ -246,7 +243,10 @@ mod tests {
             })
             .unwrap();
 
-            assert_eq!(entry(&claims, 10).as_bytes().unwrap(), b"nonce of the asker");
+            assert_eq!(
+                entry(&claims, 10).as_bytes().unwrap(),
+                b"nonce of the asker"
+            );
             assert_eq!(entry(&claims, 6).as_integer(), Some(1_790_000_000.into()));
             assert_eq!(entry(&claims, 270).as_text(), Some("nautilus"));
             let (name, submodule) = &entry(&claims, 266).as_map().unwrap()[0];

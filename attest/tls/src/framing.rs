@@ -239,7 +239,7 @@ fn gather<'a>(
     count
 }
 
-fn invalid(reason: impl ToString) -> io::Error {
+fn invalid(reason: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason.to_string())
 }
 

@@ -108,8 +108,7 @@ impl Judge {
         let mut verifier = Verifiers::with_hardware(Arc::new(NoEndorsements));
         if let Some(path) = root_key {
             let key = simulated::read_root_key(path)?;
-            verifier =
-                verifier.with(TeeKind::Simulated, Arc::new(SimulatedVerifier::new(key)));
+            verifier = verifier.with(TeeKind::Simulated, Arc::new(SimulatedVerifier::new(key)));
         }
         Ok(Self {
             policy,
@@ -141,8 +140,7 @@ impl Judge {
         expected: &ReportData,
         at_ms: u64,
     ) -> Result<Claims, Refused> {
-        let claims =
-            claims_for_relying_party(encoded, expected, self.verifier.as_ref(), at_ms)?;
+        let claims = claims_for_relying_party(encoded, expected, self.verifier.as_ref(), at_ms)?;
         self.policy.judge(&claims, at_ms)?;
         Ok(claims)
     }

@@ -210,7 +210,11 @@ impl Asking<'_> {
     /// What an accepted node says that does not fit what is known.
     fn contradiction(&self, examined: &Examined, member: Option<&PublicMember>) -> Option<String> {
         let says = &examined.quorum;
-        if let Some(cluster) = self.cluster.as_ref().filter(|cluster| **cluster != says.cluster) {
+        if let Some(cluster) = self
+            .cluster
+            .as_ref()
+            .filter(|cluster| **cluster != says.cluster)
+        {
             return Some(format!(
                 "it is of quorum {:?}, expected {cluster:?}",
                 says.cluster

@@ -82,7 +82,10 @@ impl World {
                 }
                 let script = script.lock().expect("whole").clone();
                 let body = answer(&provider, &own, &script, &head);
-                let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                let text = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                );
                 let _ = tls.write_all(text.as_bytes()).await;
                 let _ = tls.shutdown().await;
             }
@@ -172,7 +175,11 @@ async fn a_survey_asks_whom_accepted_nodes_name_and_no_one_else() {
     // A stranger under a member's address, which says it is somebody else.
     let (imposter, genuine) = world.node(shared(script(9))).await;
     let founder = Script {
-        members: vec![(1, String::new()), (2, second.to_string()), (3, imposter.to_string())],
+        members: vec![
+            (1, String::new()),
+            (2, second.to_string()),
+            (3, imposter.to_string()),
+        ],
         ..script(1)
     };
     let (first, _) = world.node(shared(founder)).await;

@@ -128,7 +128,10 @@ async fn obtain(
         .parse()
         .map_err(|reason: String| Failure::Usage.error(format!("--server: {reason}")))?;
     let survey = survey(&address, judge).await;
-    let refused = survey.members.iter().find(|m| m.outcome == Outcome::Refused);
+    let refused = survey
+        .members
+        .iter()
+        .find(|m| m.outcome == Outcome::Refused);
     if let Some(refused) = refused {
         return Err(Failure::Refused.error(format!(
             "{} is not accepted, no credential was asked for: {}; see `nautilus attest verify {address}`",
@@ -207,7 +210,9 @@ fn keep(file: &Path, kept: &Kept) -> anyhow::Result<()> {
 
 fn now_s() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
 }
 
 #[cfg(test)]

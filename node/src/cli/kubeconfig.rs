@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{Global, print};
 use super::credential::read_key;
+use super::{Global, print};
 use crate::attested::{JudgeArgs, absolute};
 use crate::credentials::{self, CredentialError};
 use crate::data_dir::write_durably;

@@ -249,7 +249,7 @@ fn shown(policy: &Policy) -> String {
     }
     let measurements = table(
         &["TEE", "MEASUREMENT", "NAME", "NOT BEFORE", "NOT AFTER"],
-        rows.into_iter(),
+        rows,
     );
     let operators = policy.operators.iter().map(|operator| {
         vec![
@@ -384,10 +384,7 @@ async fn history(client: &ApiClient, output: Output) -> anyhow::Result<()> {
         ]);
         before = Some(record);
     }
-    print(&table(
-        &["EPOCH", "AT", "SIGNED BY", "WHAT"],
-        rows.into_iter(),
-    ));
+    print(&table(&["EPOCH", "AT", "SIGNED BY", "WHAT"], rows));
     Ok(())
 }
 

@@ -156,11 +156,7 @@ fn config(global: &Global, arguments: ProxyArgs) -> anyhow::Result<ProxyConfig> 
     })
 }
 
-fn plain(
-    global: &Global,
-    layout: &Layout,
-    arguments: &ProxyArgs,
-) -> anyhow::Result<Option<Plain>> {
+fn plain(global: &Global, layout: &Layout, arguments: &ProxyArgs) -> anyhow::Result<Option<Plain>> {
     let Some(listen) = arguments.plain else {
         return Ok(None);
     };

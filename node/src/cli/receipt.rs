@@ -8,8 +8,8 @@ use nautilus_rest::receipts::{ConsistencyDocument, ReceiptDocument};
 use serde_json::{Value, json};
 
 use super::{Global, Output, print};
-use crate::client::RequestError;
 use crate::attested::{Judge, JudgeArgs};
+use crate::client::RequestError;
 use crate::data_dir::write_durably;
 use crate::exit::Failure;
 use crate::receipt::check::{self, CheckError, CheckedReceipt, CheckedRoot};

@@ -19,8 +19,8 @@ use nautilus_rest::{
     serve_tls, server_config,
 };
 use nautilus_workers::{
-    Facts, FileJudge, Leader, Probes, QuorumView, RosterSettings, SealToken, SystemClock, TokenJudge,
-    Verdict, WorkersContext, WorkersSettings, run as run_workers, workers_router,
+    Facts, FileJudge, Leader, Probes, QuorumView, RosterSettings, SealToken, SystemClock,
+    TokenJudge, Verdict, WorkersContext, WorkersSettings, run as run_workers, workers_router,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

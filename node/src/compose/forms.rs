@@ -56,7 +56,10 @@ impl Forms {
     /// Evidence over `nonce` in a form. May block while the TEE answers.
     pub(super) fn make(&self, nonce: &[u8], form: EvidenceForm) -> anyhow::Result<Evidence> {
         let key = self.certificate.certified_key();
-        let certificate = key.cert.first().context("this node serves no certificate")?;
+        let certificate = key
+            .cert
+            .first()
+            .context("this node serves no certificate")?;
         let spki = spki_of(certificate)
             .map_err(|reason| anyhow!("this node's own certificate: {reason}"))?;
         let (format, document) = match form {

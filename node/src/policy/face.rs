@@ -106,7 +106,7 @@ async fn current(State(face): Shared, request: Request) -> Response {
 
 async fn history(State(face): Shared, request: Request) -> Response {
     answer(face.read(master(&request), |face| {
-        let records = store::history(face.kv.as_ref()).map_err(failed)?;
+        let records = store::history(face.kv.as_ref()).map_err(|error| failed(&error))?;
         Ok(json!({ "history": to_value(&records)? }))
     }))
     .await
@@ -115,7 +115,7 @@ async fn history(State(face): Shared, request: Request) -> Response {
 async fn pending(State(face): Shared, request: Request) -> Response {
     answer(face.read(master(&request), |face| {
         let (present, _) = face.present()?;
-        let records = store::pending(face.kv.as_ref()).map_err(failed)?;
+        let records = store::pending(face.kv.as_ref()).map_err(|error| failed(&error))?;
         let changes = records.iter().map(|record| {
             let mut value = to_value(record)?;
             value["digest"] = hex::encode(record.document.digest()).into();
@@ -130,7 +130,7 @@ async fn pending(State(face): Shared, request: Request) -> Response {
 
 async fn nodes(State(face): Shared, request: Request) -> Response {
     answer(face.read(master(&request), |face| {
-        let codes = store::nodes(face.kv.as_ref()).map_err(failed)?;
+        let codes = store::nodes(face.kv.as_ref()).map_err(|error| failed(&error))?;
         Ok(json!({ "nodes": to_value(&codes)? }))
     }))
     .await
@@ -153,7 +153,7 @@ async fn change(State(face): Shared, request: Request) -> Response {
 
 async fn upgrade(State(face): Shared, request: Request) -> Response {
     answer(face.read(master(&request), |face| {
-        to_value(&store::upgrade(face.kv.as_ref()).map_err(failed)?)
+        to_value(&store::upgrade(face.kv.as_ref()).map_err(|error| failed(&error))?)
     }))
     .await
 }
@@ -166,11 +166,11 @@ async fn begin_upgrade(State(face): Shared, request: Request) -> Response {
         face.barrier().await?;
         if store::begin_upgrade(face.kv.as_ref(), &asked)
             .await
-            .map_err(failed)?
+            .map_err(|error| failed(&error))?
         {
             tracing::info!(user = %user.name, measurement = %asked.measurement, "an upgrade begins");
         }
-        to_value(&store::upgrade(face.kv.as_ref()).map_err(failed)?)
+        to_value(&store::upgrade(face.kv.as_ref()).map_err(|error| failed(&error))?)
     })
     .await
 }
@@ -179,7 +179,9 @@ async fn end_upgrade(State(face): Shared, request: Request) -> Response {
     let user = master(&request);
     answer(async {
         let user = user?;
-        store::end_upgrade(face.kv.as_ref()).await.map_err(failed)?;
+        store::end_upgrade(face.kv.as_ref())
+            .await
+            .map_err(|error| failed(&error))?;
         tracing::info!(user = %user.name, "the upgrade under way ends");
         Ok(Value::Null)
     })
@@ -213,10 +215,12 @@ impl Face {
     }
 
     fn present(&self) -> Result<(Record, u64), Refused> {
-        store::current(self.kv.as_ref()).map_err(failed)?.ok_or((
-            StatusCode::NOT_FOUND,
-            "this quorum keeps no policy: its nodes judge by their configurations".to_owned(),
-        ))
+        store::current(self.kv.as_ref())
+            .map_err(|error| failed(&error))?
+            .ok_or((
+                StatusCode::NOT_FOUND,
+                "this quorum keeps no policy: its nodes judge by their configurations".to_owned(),
+            ))
     }
 
     /// Takes a change, or keeps it until enough operators have approved.
@@ -243,7 +247,7 @@ impl Face {
             let given = u32::try_from(present.approvals.len()).unwrap_or(u32::MAX);
             return Ok(Some(done(&present.document, true, given, given)));
         }
-        let kept = store::pending_of(kv, &digest).map_err(failed)?;
+        let kept = store::pending_of(kv, &digest).map_err(|error| failed(&error))?;
         let pending_revision = kept.as_ref().map_or(0, |(_, revision)| *revision);
         let mut approvals = kept.map(|(record, _)| record.approvals).unwrap_or_default();
         for approval in &asked.approvals {
@@ -272,7 +276,7 @@ impl Face {
             self.check_room(pending_revision)?;
             store::keep_pending(kv, &record, revision, pending_revision).await
         };
-        let written = written.map_err(failed)?;
+        let written = written.map_err(|error| failed(&error))?;
         Ok(written.then(|| done(document, applied, given, needed)))
     }
 
@@ -284,13 +288,16 @@ impl Face {
             .filter(|member| member.role == MemberRole::Voter)
             .map(|member| member.id)
             .collect();
-        let codes: Vec<NodeCode> = store::nodes(self.kv.as_ref()).map_err(failed)?;
+        let codes: Vec<NodeCode> =
+            store::nodes(self.kv.as_ref()).map_err(|error| failed(&error))?;
         keeps_a_majority(&document.evidence, &voters, &codes, unix_millis())
             .map_err(|reason| (StatusCode::CONFLICT, reason))
     }
 
     fn check_room(&self, pending_revision: u64) -> Result<(), Refused> {
-        let pending = store::pending(self.kv.as_ref()).map_err(failed)?.len();
+        let pending = store::pending(self.kv.as_ref())
+            .map_err(|error| failed(&error))?
+            .len();
         if pending_revision == 0 && pending >= PENDING_MAX {
             return Err((
                 StatusCode::TOO_MANY_REQUESTS,
@@ -325,8 +332,8 @@ fn bad(text: String) -> Refused {
     (StatusCode::BAD_REQUEST, text)
 }
 
-fn failed(error: StoreError) -> Refused {
-    let code = match &error {
+fn failed(error: &StoreError) -> Refused {
+    let code = match error {
         StoreError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         StoreError::Damaged { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     };

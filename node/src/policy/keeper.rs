@@ -199,7 +199,7 @@ impl Keeper {
                 metrics::counter!("nautilus_policy_votes_taken_total").increment(1);
             }
             Err(error) => {
-                tracing::warn!(node = node.id, %error, "a retired node keeps its vote for now")
+                tracing::warn!(node = node.id, %error, "a retired node keeps its vote for now");
             }
         }
         Ok(())

@@ -85,7 +85,9 @@ impl Front {
         identity: Option<Arc<Held>>,
         hosts: Vec<String>,
     ) -> anyhow::Result<Self> {
-        let resolver = identity.clone().map(|held| held as Arc<dyn ResolvesClientCert>);
+        let resolver = identity
+            .clone()
+            .map(|held| held as Arc<dyn ResolvesClientCert>);
         let mut tls = trust.tls(resolver)?;
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
@@ -314,11 +316,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Carries a connection that has changed its protocol, for as long as the node is
 /// accepted.
-fn carry(
-    client: hyper::upgrade::OnUpgrade,
-    node: hyper::upgrade::OnUpgrade,
-    target: &Arc<Target>,
-) {
+fn carry(client: hyper::upgrade::OnUpgrade, node: hyper::upgrade::OnUpgrade, target: &Arc<Target>) {
     let counted = target.connected();
     let distrusted = Standing::distrusted(&target.standing);
     tokio::spawn(async move {
@@ -353,7 +351,11 @@ fn is_own_host(host: &str, names: &[String]) -> bool {
 }
 
 fn unavailable(reason: &str) -> Response<Body> {
-    let mut response = status(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", reason);
+    let mut response = status(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "ServiceUnavailable",
+        reason,
+    );
     let headers = response.headers_mut();
     headers.insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
     response

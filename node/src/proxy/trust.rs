@@ -274,8 +274,7 @@ impl Trust {
 
 /// Whether a connection was not made because the node's key is not pinned.
 fn is_unpinned(error: &anyhow::Error) -> bool {
-    let unpinned: rustls::Error =
-        rustls::CertificateError::ApplicationVerificationFailure.into();
+    let unpinned: rustls::Error = rustls::CertificateError::ApplicationVerificationFailure.into();
     error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
@@ -311,7 +310,9 @@ mod tests {
             }
         };
         let limit = Duration::from_secs(30);
-        tokio::time::timeout(limit, level).await.expect("the wanted nodes");
+        tokio::time::timeout(limit, level)
+            .await
+            .expect("the wanted nodes");
     }
 
     #[tokio::test]
@@ -322,7 +323,10 @@ mod tests {
         let target = balancer.targets().remove(0);
         assert!(balancer.order().is_empty(), "nobody has judged it");
         let tls = Arc::new(trust.tls(None).expect("TLS"));
-        trust.connect(&target, &tls).await.expect("judged on the way");
+        trust
+            .connect(&target, &tls)
+            .await
+            .expect("judged on the way");
         assert_eq!(balancer.order().len(), 1);
         // It comes back with another key, which the old evidence says nothing of.
         trust.pins.remove(&spki);
@@ -355,7 +359,10 @@ mod tests {
         };
         let tls = Arc::new(trust.tls(None).expect("TLS"));
         let error = trust.connect(&target, &tls).await.expect_err("refused");
-        assert!(error.to_string().contains("answers another question"), "{error}");
+        assert!(
+            error.to_string().contains("answers another question"),
+            "{error}"
+        );
         used(&balancer, &[1]).await;
         judging.abort();
     }

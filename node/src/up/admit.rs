@@ -42,7 +42,11 @@ pub(super) async fn credentials(
     let key_pem = zeroize::Zeroizing::new(
         std::fs::read_to_string(&path).with_context(|| path.display().to_string())?,
     );
-    let judge = Judge::new(&["self".to_owned()], true, Some(&layout.simulated_root_key()))?;
+    let judge = Judge::new(
+        &["self".to_owned()],
+        true,
+        Some(&layout.simulated_root_key()),
+    )?;
     let patience = patience(quorum);
     let deadline = Instant::now() + patience;
     let granted = 'granted: loop {

@@ -31,7 +31,7 @@ const PEOPLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// Where the nodes run.
 pub(super) enum Machines {
     /// In a folder of this machine.
-    Here(Here),
+    Here(Box<Here>),
     /// Elsewhere: these are the new ones.
     Elsewhere(Vec<NewMember>),
 }
@@ -56,11 +56,11 @@ impl Machines {
                 let layout = global.layout()?;
                 let quorum = layout.existing()?;
                 let binary = std::path::absolute(binary)?;
-                Ok(Self::Here(Here {
+                Ok(Self::Here(Box::new(Here {
                     layout,
                     quorum,
                     binary,
-                }))
+                })))
             }
             _ if !nodes.is_empty() => Ok(Self::Elsewhere(nodes)),
             _ => Err(Failure::Usage.error(

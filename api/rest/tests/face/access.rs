@@ -223,18 +223,20 @@ async fn an_operator_says_how_long_a_certificate_is_valid() {
     };
     pin_operators(world.kv.as_ref(), &[operator]).await.unwrap();
     let path = "/nautilus/v1/credentials";
-    let asked = |seconds: u64| json!({ "csr": pem, "nonce": "07".repeat(32), "validity_seconds": seconds });
+    let asked =
+        |seconds: u64| json!({ "csr": pem, "nonce": "07".repeat(32), "validity_seconds": seconds });
     let (status, answer) = world.call(reqwest::Method::POST, path, &asked(600)).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
-    let der: CertificateDer<'static> = rustls::pki_types::pem::PemObject::from_pem_slice(
-        text(&answer["certificate"]).as_bytes(),
-    )
-    .unwrap();
+    let der: CertificateDer<'static> =
+        rustls::pki_types::pem::PemObject::from_pem_slice(text(&answer["certificate"]).as_bytes())
+            .unwrap();
     let (_, certificate) = x509_parser::parse_x509_certificate(&der).unwrap();
     let left = certificate.validity().time_to_expiration().unwrap();
     assert!((500..=600).contains(&left.whole_seconds()), "{left}");
     for seconds in [0, 59, 366 * 86_400] {
-        let (status, answer) = world.call(reqwest::Method::POST, path, &asked(seconds)).await;
+        let (status, answer) = world
+            .call(reqwest::Method::POST, path, &asked(seconds))
+            .await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
         assert_eq!(answer["message"], "validity_seconds must be 60 to 31536000");
     }

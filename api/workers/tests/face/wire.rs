@@ -224,7 +224,10 @@ async fn evidence_is_made_over_the_askers_nonce() {
     let answer = world.get("/api/v1/attestation?nonce=0011").await;
     assert_eq!(
         (answer.code, answer.text.as_str()),
-        (StatusCode::BAD_REQUEST, "nonce: must be 8 to 64 bytes long, not 2")
+        (
+            StatusCode::BAD_REQUEST,
+            "nonce: must be 8 to 64 bytes long, not 2"
+        )
     );
     for (form, media_type) in [
         ("raw", "application/cbor"),
@@ -232,7 +235,9 @@ async fn evidence_is_made_over_the_askers_nonce() {
         ("sui", "application/json"),
     ] {
         let answer = world
-            .get(&format!("/api/v1/attestation?nonce=6e6e6e6e6e6e6e6e&format={form}"))
+            .get(&format!(
+                "/api/v1/attestation?nonce=6e6e6e6e6e6e6e6e&format={form}"
+            ))
             .await;
         assert_eq!(answer.headers["content-type"], media_type);
         assert_eq!(answer.text, "nnnnnnnn");

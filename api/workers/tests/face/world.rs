@@ -10,12 +10,10 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use nautilus_machine::solo::SoloKv;
-use nautilus_machine::{
-    KeyRange, Kv, Leadership, Member, MemberRole, RangeRequest, UnixMillis,
-};
+use nautilus_machine::{KeyRange, Kv, Leadership, Member, MemberRole, RangeRequest, UnixMillis};
 use nautilus_workers::{
-    Clock, Evidence, EvidenceForm, Facts, Leader, Probes, QuorumView, RosterSettings, SealToken, TokenJudge, Verdict,
-    WorkerRow, WorkersContext, WorkersSettings, workers_router,
+    Clock, Evidence, EvidenceForm, Facts, Leader, Probes, QuorumView, RosterSettings, SealToken,
+    TokenJudge, Verdict, WorkerRow, WorkersContext, WorkersSettings, workers_router,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};

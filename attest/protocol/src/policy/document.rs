@@ -271,7 +271,11 @@ fn check_name(field: &str, name: &str) -> Result<(), PolicyError> {
     ))
 }
 
-fn wrong(what: impl Into<String>, seen: impl ToString, remedy: &'static str) -> PolicyError {
+fn wrong(
+    what: impl Into<String>,
+    seen: impl std::fmt::Display,
+    remedy: &'static str,
+) -> PolicyError {
     PolicyError {
         what: what.into(),
         seen: seen.to_string(),

@@ -177,6 +177,9 @@ mod tests {
             id address role outcome reason tee measurement platform tcb_status advisories tcb_components policy serving_key_sha256 evidence_sha256 not_checked"#]]
         .assert_eq(&fields.join(" "));
         assert_eq!(json["outcome"], "unreachable");
-        assert_eq!(json["members"][1]["reason"], "Connection refused (os error 111)");
+        assert_eq!(
+            json["members"][1]["reason"],
+            "Connection refused (os error 111)"
+        );
     }
 }
