@@ -17,15 +17,16 @@ use crate::receipt::check::{self, CheckError, CheckedReceipt, CheckedRoot};
 /// Examples of `--help`.
 pub(super) const EXAMPLES: &str = "\
 A receipt shows that the quorum's attested code accepted one change of one key. Whoever has it
-checks it without a quorum: give the measurements of the code that you trust. The revision is
-the resourceVersion of a Kubernetes object. An object need not be secret to have a receipt, but
-the receipt holds its value: leave it out with --without-value before you pass it on.
+checks it without a quorum: give a policy, or the measurements of the code that you trust. The
+revision is the resourceVersion of a Kubernetes object. A receipt holds the value: leave it out
+with --without-value before you pass the receipt of a secret on.
 
 Examples:
   nautilus receipt get --revision 4711 --out pod.receipt
   nautilus receipt get --key /app/config
   nautilus receipt verify pod.receipt --object pod.json --measurement 5f1c.. \\
       --simulated-root-key root.pub --allow-simulated
+  nautilus receipt verify pod.receipt --policy policy.json --output json
   nautilus receipt consistency monday.receipt friday.receipt
   nautilus receipt consistency monday.receipt        against the quorum as it is now";
 
@@ -74,7 +75,7 @@ struct VerifyArgs {
     #[arg(long, value_name = "FILE")]
     object: Option<PathBuf>,
     #[command(flatten)]
-    trust: TrustArgs,
+    judge: JudgeArgs,
 }
 
 #[derive(Args)]
@@ -84,22 +85,7 @@ struct ConsistencyArgs {
     /// A receipt with the newer root [default: the quorum's root as it is now]
     newer: Option<PathBuf>,
     #[command(flatten)]
-    trust: TrustArgs,
-}
-
-/// Whose word counts.
-#[derive(Args)]
-struct TrustArgs {
-    #[command(flatten)]
     judge: JudgeArgs,
-}
-
-impl TrustArgs {
-    fn judge(self, global: &Global) -> anyhow::Result<Judge> {
-        let layout = global.layout()?;
-        let is_local = layout.load()?.is_some();
-        self.judge.judge(&layout.simulated_root_key(), is_local)
-    }
 }
 
 /// Does what is asked.
@@ -145,7 +131,7 @@ async fn get(global: &Global, arguments: GetArgs) -> anyhow::Result<()> {
 
 fn verify(global: &Global, arguments: VerifyArgs, output: Output) -> anyhow::Result<()> {
     let document = read(&arguments.file)?;
-    let judge = arguments.trust.judge(global)?;
+    let judge = judge(global, &arguments.judge)?;
     let refused = |error| refused(&arguments.file, error);
     let checked = check::receipt(&document, &judge).map_err(refused)?;
     if let Some(path) = &arguments.object {
@@ -168,7 +154,7 @@ async fn consistency(
     let older = read(&arguments.older)?.root;
     let newer = arguments.newer.as_deref().map(read).transpose()?;
     let newer = newer.map(|receipt| receipt.root);
-    let judge = arguments.trust.judge(global)?;
+    let judge = judge(global, &arguments.judge)?;
     let client = global.client()?;
     let refused = |error| refused(&arguments.older, error);
     let from = check::root(&older, &judge).map_err(refused)?;
@@ -210,6 +196,12 @@ async fn consistency(
         Output::Table => print(&table(&description)),
     }
     Ok(())
+}
+
+fn judge(global: &Global, arguments: &JudgeArgs) -> anyhow::Result<Judge> {
+    let layout = global.layout()?;
+    let is_local = layout.load()?.is_some();
+    arguments.judge(&layout.simulated_root_key(), is_local)
 }
 
 fn read(path: &Path) -> anyhow::Result<ReceiptDocument> {
