@@ -49,8 +49,16 @@ impl Swtpm {
         Self::start(Arc::new(tempfile::tempdir().unwrap()))
     }
 
+    /// The socket's file is there a little before anybody listens on it.
     fn tpm(&self) -> Tpm {
-        Tpm::open(&self.state.path().join("socket")).unwrap()
+        loop {
+            match Tpm::open(&self.state.path().join("socket")) {
+                Err(TpmError::Io(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                opened => return opened.unwrap(),
+            }
+        }
     }
 
     fn restarted(self) -> Self {
