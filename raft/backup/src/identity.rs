@@ -1,8 +1,8 @@
 //! Which of the quorum's own rows are its identity: the one list.
 //!
 //! Identity is what makes a quorum this quorum: its authority's key, its operators, its policy,
-//! its generations of keys, the workers' token verdicts, alarms about its own disks and promises about its own
-//! members. A restored quorum makes its own; Kubernetes objects and users' keys are not
+//! its generations of keys, the workers' token verdicts, alarms about its own disks and
+//! promises about its own members. A restored quorum makes its own; Kubernetes objects and users' keys are not
 //! identity and are restored.
 //!
 //! The etcd face's users, roles and whether they count are restored, as etcd does it: a
