@@ -163,18 +163,7 @@ impl ApiClient {
         if let Some(timeout) = timeout {
             request = request.timeout(timeout);
         }
-        let answer = request
-            .send()
-            .await
-            .map_err(|error| self.unreachable(&error))?;
-        let code = answer.status();
-        let bytes = answer
-            .bytes()
-            .await
-            .map_err(|error| self.unreachable(&error))?;
-        if !code.is_success() {
-            return Err(self.refused(code, &bytes));
-        }
+        let bytes = self.whole(request).await?;
         let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
         serde_json::from_slice(bytes).map_err(|error| RequestError::Form {
             server: self.server.clone(),
@@ -201,6 +190,42 @@ impl ApiClient {
         self.request::<serde::de::IgnoredAny>(Method::POST, path, Some(body), timeout)
             .await
             .map(|_| ())
+    }
+
+    /// Puts bytes and reads the answer's JSON.
+    pub(crate) async fn put<A: DeserializeOwned>(
+        &self,
+        path: &str,
+        bytes: Vec<u8>,
+    ) -> Result<A, RequestError> {
+        let request = self.http.put(format!("{}{path}", self.server)).body(bytes);
+        let answer = self.whole(request).await?;
+        serde_json::from_slice(&answer).map_err(|error| RequestError::Form {
+            server: self.server.clone(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Reads a path's bytes.
+    pub(crate) async fn bytes(&self, path: &str) -> Result<bytes::Bytes, RequestError> {
+        self.whole(self.http.get(format!("{}{path}", self.server)))
+            .await
+    }
+
+    async fn whole(&self, request: reqwest::RequestBuilder) -> Result<bytes::Bytes, RequestError> {
+        let answer = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let code = answer.status();
+        let bytes = answer
+            .bytes()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        if code.is_success() {
+            return Ok(bytes);
+        }
+        Err(self.refused(code, &bytes))
     }
 
     /// Posts a body and gives the answer as it comes, for as long as it comes.

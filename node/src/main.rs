@@ -12,6 +12,7 @@ mod compose;
 mod config;
 mod credentials;
 mod data_dir;
+mod endorsements;
 mod exit;
 mod keys;
 mod kubeconfig;

@@ -21,7 +21,7 @@ use x509_parser::oid_registry::{
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::time::ASN1Time;
-use x509_parser::x509::SubjectPublicKeyInfo;
+use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
 
 /// The largest certificate read, in bytes. Genuine ones have up to 1.7 KiB.
 const MAX_CERTIFICATE_BYTES: usize = 8 * 1024;
@@ -139,10 +139,25 @@ impl<'a> Certificate<'a> {
         Ok(point)
     }
 
+    /// Its public key's bits: a point, or a structure of its kind.
+    pub(crate) fn key_bytes(&self) -> &[u8] {
+        &self.inner.public_key().subject_public_key.data
+    }
+
+    /// From when until when it holds.
+    pub(crate) fn window_ms(&self) -> (UnixMillis, UnixMillis) {
+        let validity = self.inner.validity();
+        (millis(&validity.not_before), millis(&validity.not_after))
+    }
+
     /// The common name of its issuer.
     pub(crate) fn issuer_name(&self) -> Option<&str> {
-        let mut names = self.inner.issuer().iter_common_name();
-        names.next().and_then(|name| name.as_str().ok())
+        common_name(self.inner.issuer())
+    }
+
+    /// The common name of its owner.
+    pub(crate) fn subject_name(&self) -> Option<&str> {
+        common_name(self.inner.subject())
     }
 
     /// How it is named in refusals.
@@ -181,6 +196,19 @@ impl<'a> RevocationList<'a> {
             });
         }
         Ok(())
+    }
+
+    /// From when until when it is the present one.
+    pub(crate) fn window_ms(&self) -> Result<(UnixMillis, UnixMillis), Refused> {
+        let Some(next_update) = self.inner.next_update() else {
+            return Err(malformed(self.what, "it does not say until when it holds"));
+        };
+        Ok((millis(&self.inner.last_update()), millis(&next_update)))
+    }
+
+    /// The common name of its issuer.
+    pub(crate) fn issuer_name(&self) -> Option<&str> {
+        common_name(self.inner.issuer())
     }
 
     /// Checks that it is the present one at `at_ms`.
@@ -230,6 +258,11 @@ fn millis(time: &ASN1Time) -> UnixMillis {
     u64::try_from(time.timestamp())
         .unwrap_or(0)
         .saturating_mul(1000)
+}
+
+fn common_name<'a>(name: &'a X509Name<'_>) -> Option<&'a str> {
+    let mut names = name.iter_common_name();
+    names.next().and_then(|name| name.as_str().ok())
 }
 
 fn verifies(key: &SubjectPublicKeyInfo<'_>, message: &[u8], signature: &[u8]) -> bool {

@@ -15,6 +15,7 @@
 //! read them; evidence of a kind without a verifier is refused by its name.
 
 mod certificate;
+mod endorsement;
 #[cfg(test)]
 mod fixtures;
 mod intel;
@@ -31,6 +32,7 @@ mod tpm;
 mod unverified;
 mod verifiers;
 
+pub use endorsement::{EndorsementFacts, inspect_endorsement, name_endorsement};
 pub use measurement::{measure_file, measure_running_binary};
 pub use platform::PlatformSecret;
 pub use provider::{Companions, Detection, HardwareError, HardwareProvider, Machine, Sighting};

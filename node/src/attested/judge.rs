@@ -1,5 +1,6 @@
 //! What a client accepts as the quorum's code, from its flags.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,10 +8,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use clap::Args;
 use nautilus_attest_protocol::{
-    Claims, EvidencePolicy, NoEndorsements, Refused, ReportData, TeeKind, claims_for_relying_party,
+    Claims, Endorsements, EvidencePolicy, NoEndorsements, Refused, ReportData, TeeKind,
+    claims_for_relying_party,
 };
 use nautilus_attest_tee::{SimulatedVerifier, Verifiers, measure_running_binary};
 
+use crate::endorsements::{Endorsed, read_directory};
 use crate::exit::Failure;
 use crate::policy::file::read_policy;
 use crate::simulated;
@@ -35,6 +38,10 @@ pub(crate) struct JudgeArgs {
     /// The public key that verifies simulated evidence [default: DIR/simulated-root.pub]
     #[arg(long, value_name = "FILE")]
     simulated_root_key: Option<PathBuf>,
+    /// What vendors say of their platforms, as `nautilus attest collateral export` and `import
+    /// --into` leave it; evidence of AMD and Intel cannot be judged without
+    #[arg(long, value_name = "DIR")]
+    endorsements: Option<PathBuf>,
 }
 
 impl JudgeArgs {
@@ -58,6 +65,9 @@ impl JudgeArgs {
         if let Some(path) = self.root_key(folder_root_key) {
             words.extend(["--simulated-root-key".to_owned(), absolute(path)?]);
         }
+        if let Some(path) = &self.endorsements {
+            words.extend(["--endorsements".to_owned(), absolute(path)?]);
+        }
         Ok(words)
     }
 
@@ -71,10 +81,15 @@ impl JudgeArgs {
     /// The judge. `folder_root_key` is the file in the quorum's folder, which need not
     /// be there; `is_local` says that the quorum is this machine's own, made by `up`.
     pub(crate) fn judge(&self, folder_root_key: &Path, is_local: bool) -> anyhow::Result<Judge> {
-        let judge = Judge::new(
+        let files = match &self.endorsements {
+            Some(directory) => read_directory(directory).context("--endorsements")?,
+            None => BTreeMap::new(),
+        };
+        let judge = Judge::with_endorsements(
             &self.measurements,
             self.allow_simulated || is_local,
             self.root_key(folder_root_key),
+            Arc::new(Endorsed::new(files)),
         )?;
         Ok(match &self.policy {
             Some(path) => Judge {
@@ -101,11 +116,21 @@ impl Judge {
         allow_simulated: bool,
         root_key: Option<&Path>,
     ) -> anyhow::Result<Self> {
+        let none = Arc::new(NoEndorsements);
+        Self::with_endorsements(measurements, allow_simulated, root_key, none)
+    }
+
+    fn with_endorsements(
+        measurements: &[String],
+        allow_simulated: bool,
+        root_key: Option<&Path>,
+        endorsements: Arc<dyn Endorsements>,
+    ) -> anyhow::Result<Self> {
         let own = measure_running_binary().context("measure the running binary")?;
         let entries = measurements.iter().map(String::as_str);
         let policy = EvidencePolicy::from_text(entries, allow_simulated, TeeKind::Simulated, &own)
             .map_err(|error| Failure::Usage.error(format!("--measurement: {error}")))?;
-        let mut verifier = Verifiers::with_hardware(Arc::new(NoEndorsements));
+        let mut verifier = Verifiers::with_hardware(endorsements);
         if let Some(path) = root_key {
             let key = simulated::read_root_key(path)?;
             verifier = verifier.with(TeeKind::Simulated, Arc::new(SimulatedVerifier::new(key)));

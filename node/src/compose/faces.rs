@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use super::forms::Forms;
 use super::{Node, authority};
 use crate::config::{Bootstrap, NodeConfig};
+use crate::endorsements::{self, Keeper, Sources};
 use crate::exit::Failure;
 use crate::keys::{KeyRotation, RotationParts, keys_router};
 use crate::receipt::sign::RootSigner;
@@ -95,7 +96,8 @@ pub(super) async fn serve(
     let others = workers
         .merge(backup_router(source.clone()))
         .merge(super::policy::router(node, config, &kv))
-        .merge(keys_router(Arc::clone(&rotation)));
+        .merge(keys_router(Arc::clone(&rotation)))
+        .merge(endorsements::router(Arc::clone(&kv)));
     let router = router_with(context, others);
     let tracker = TaskTracker::new();
     let keeper = super::policy::keeper(node, config, &kv, vec![Arc::clone(&rotation) as _]);
@@ -105,6 +107,14 @@ pub(super) async fn serve(
         tracker.spawn(run_schedule(source, plan, stopped.clone()));
     }
     tracker.spawn(run_workers(leader, Arc::clone(&kv), stopped.clone()));
+    endorsements::describe_metrics();
+    tracker.spawn(endorsements::follow(
+        Arc::clone(&node.endorsed),
+        Arc::clone(&kv),
+        stopped.clone(),
+    ));
+    let keeper = Keeper::new(Arc::clone(&kv), Arc::clone(&node.endorsed), sources(node, config))?;
+    tracker.spawn(keeper.run(stopped.clone()));
     tracker.spawn(run_controllers(
         Arc::clone(&kv),
         config.api.listen.port(),
@@ -171,6 +181,16 @@ fn key_rotation(node: &Node, config: &NodeConfig, kv: &Arc<dyn Kv>) -> Arc<KeyRo
         save: Arc::new(move |keyring| sealed.write(keyring).map_err(|error| format!("{error:#}"))),
         bytes_per_s: config.keys_reencrypt_bytes_per_s,
     })
+}
+
+/// Where endorsements are fetched from.
+fn sources(node: &Node, config: &NodeConfig) -> Sources {
+    let settings = &config.attestation.endorsements;
+    Sources {
+        amd_kds: settings.amd_kds.clone(),
+        intel_pcs: settings.intel_pcs.clone(),
+    }
+    .or_of_hardware(node.identity.kind())
 }
 
 /// The schedule of snapshots, if there is one.

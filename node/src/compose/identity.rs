@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use nautilus_attest_protocol::{EvidencePolicy, NoEndorsements, Provider, TeeKind};
+use nautilus_attest_protocol::{Endorsements, EvidencePolicy, Provider, TeeKind};
 use nautilus_attest_tee::{
     Companions, HardwareError, Machine, PlatformSecret, SimulatedProvider, SimulatedRoot,
     SimulatedVerifier, Tpm, TpmCounter, TpmRelease, Verifiers,
@@ -23,8 +23,11 @@ pub(crate) struct Identity {
 impl Identity {
     /// Starts the TEE and reads the policy. Blocks while the binary is measured, or the
     /// hardware asked.
-    pub(super) fn new(attestation: &Attestation) -> anyhow::Result<Self> {
-        let verifiers = Verifiers::with_hardware(Arc::new(NoEndorsements));
+    pub(super) fn new(
+        attestation: &Attestation,
+        endorsements: Arc<dyn Endorsements>,
+    ) -> anyhow::Result<Self> {
+        let verifiers = Verifiers::with_hardware(endorsements);
         let companions = companions(attestation.tpm.as_ref())?;
         let (provider, verifier): (Arc<dyn Provider>, Verifiers) = match &attestation.provider {
             config::Provider::Simulated {
@@ -87,6 +90,11 @@ impl Identity {
     /// Hex of the measurement.
     pub(super) fn measurement(&self) -> String {
         self.provider.measurement().to_string()
+    }
+
+    /// The TEE's kind.
+    pub(super) fn kind(&self) -> TeeKind {
+        self.provider.kind()
     }
 
     /// The TEE's name.

@@ -29,8 +29,9 @@ use nautilus_store::Keyring;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Bootstrap, NodeConfig};
+use crate::config::{Bootstrap, Endorsements, NodeConfig};
 use crate::data_dir::DataDir;
+use crate::endorsements::{Endorsed, read_directory};
 use crate::exit::Failure;
 use crate::node::StopSignals;
 use crate::policy::PolicySource;
@@ -82,6 +83,7 @@ pub(crate) async fn run(
 /// A node that takes part in consensus.
 struct Node {
     identity: Arc<Identity>,
+    endorsed: Arc<Endorsed>,
     transport: Arc<AttestedTransport>,
     policy: Arc<PolicySource>,
     consensus: Consensus,
@@ -112,7 +114,9 @@ impl Node {
             Some(address) => Some(bind("plain_http_listen", address).await?),
             None => None,
         };
-        let identity = Arc::new(Identity::new(&config.attestation)?);
+        let endorsed = Arc::new(endorsed(&config.attestation.endorsements)?);
+        let at_hand = Arc::clone(&endorsed) as _;
+        let identity = Arc::new(Identity::new(&config.attestation, at_hand)?);
         check_cipher(config)?;
         tracing::info!(
             node = config.node_id,
@@ -179,6 +183,7 @@ impl Node {
         }
         Ok(Some(Self {
             identity,
+            endorsed,
             transport,
             policy,
             consensus,
@@ -209,6 +214,18 @@ impl Node {
             }
         }
     }
+}
+
+/// What is at hand before there is a quorum.
+fn endorsed(settings: &Endorsements) -> anyhow::Result<Endorsed> {
+    let Some(directory) = &settings.directory else {
+        return Ok(Endorsed::default());
+    };
+    let files = read_directory(directory).map_err(|error| {
+        Failure::Usage.error(format!("attestation.endorsements.directory: {error:#}"))
+    })?;
+    tracing::info!(endorsements = files.len(), directory = %directory.display(), "read endorsements");
+    Ok(Endorsed::new(files))
 }
 
 /// A build that encrypts nothing serves benchmarks, and says so.

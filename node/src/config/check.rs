@@ -379,6 +379,7 @@ fn attestation(settings: AttestationSettings) -> Result<Attestation, ConfigError
         allow_simulated,
         allowed_measurements,
         renewal_interval: renewal_interval(settings.renewal_interval)?,
+        endorsements: super::endorsements::endorsements(settings.endorsements)?,
     })
 }
 

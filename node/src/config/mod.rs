@@ -8,6 +8,7 @@
 
 mod backup;
 mod check;
+mod endorsements;
 mod error;
 mod etcd;
 mod settings;
@@ -20,10 +21,11 @@ use nautilus_attest_protocol::TeeKind;
 use nautilus_attest_tee::PcrSelection;
 
 pub(crate) use backup::{Backup, Restore, RestoreKey, read_secret};
+pub(crate) use endorsements::Endorsements;
 pub(crate) use error::ConfigError;
 pub(crate) use etcd::{Etcd, parse_duration};
 pub(crate) use settings::{
-    ApiSettings, AttestationSettings, EtcdSettings, LogSettings, PeerSettings, RaftSettings,
+    ApiSettings, AttestationSettings, EndorsementSettings, EtcdSettings, LogSettings, PeerSettings, RaftSettings,
     RestoreSettings, Settings,
 };
 
@@ -116,6 +118,8 @@ pub(crate) struct Attestation {
     pub(crate) allowed_measurements: Vec<String>,
     /// How often evidence is renewed over a standing connection.
     pub(crate) renewal_interval: Duration,
+    /// Where endorsements come from.
+    pub(crate) endorsements: Endorsements,
 }
 
 /// A TPM that releases sealing keys, where the TEE has none, and counts starts.

@@ -265,6 +265,28 @@ layer! {
         /// to another master [default: 10m]
         #[arg(id = "attestation_renewal_interval", long = "attestation-renewal-interval", env = "NAUTILUS_ATTESTATION_RENEWAL_INTERVAL", value_name = "DURATION")]
         renewal_interval: String,
+        @section
+        /// `[attestation.endorsements]`
+        endorsements: EndorsementSettings,
+    }
+}
+
+layer! {
+    /// `[attestation.endorsements]`: where vendors' word on their platforms comes from.
+    #[derive(PartialEq, Eq)]
+    EndorsementSettings {
+        /// attestation.endorsements.directory: files as `nautilus attest collateral import --into`
+        /// leaves them, for as long as the quorum has none of its own
+        #[arg(id = "attestation_endorsements_directory", long = "attestation-endorsements-directory", env = "NAUTILUS_ATTESTATION_ENDORSEMENTS_DIRECTORY", value_name = "DIR")]
+        directory: PathBuf,
+        /// attestation.endorsements.amd_kds: speaks as AMD's key distribution service does
+        /// [default: AMD's own on its hardware, else none]
+        #[arg(id = "attestation_endorsements_amd_kds", long = "attestation-endorsements-amd-kds", env = "NAUTILUS_ATTESTATION_ENDORSEMENTS_AMD_KDS", value_name = "URL")]
+        amd_kds: String,
+        /// attestation.endorsements.intel_pcs: speaks as Intel's provisioning certification
+        /// service does [default: Intel's own on its hardware, else none]
+        #[arg(id = "attestation_endorsements_intel_pcs", long = "attestation-endorsements-intel-pcs", env = "NAUTILUS_ATTESTATION_ENDORSEMENTS_INTEL_PCS", value_name = "URL")]
+        intel_pcs: String,
     }
 }
 

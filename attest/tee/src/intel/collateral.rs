@@ -15,13 +15,13 @@ use x509_parser::pem::Pem;
 use super::quote::Quote;
 use crate::certificate::{Certificate, RevocationList, check_dates, malformed};
 
-const TCB_INFO: &str = "Intel TCB info";
-const QE_IDENTITY: &str = "Intel QE identity";
+pub(super) const TCB_INFO: &str = "Intel TCB info";
+pub(super) const QE_IDENTITY: &str = "Intel QE identity";
 const PLATFORM: &str = "Intel PCK certificate";
 const PLATFORM_AUTHORITY: &str = "Intel PCK authority's certificate";
-const PLATFORM_LIST: &str = "Intel PCK revocation list";
-const ROOT_LIST: &str = "Intel root revocation list";
-const SIGNER: &str = "Intel TCB signing certificate";
+pub(super) const PLATFORM_LIST: &str = "Intel PCK revocation list";
+pub(super) const ROOT_LIST: &str = "Intel root revocation list";
+pub(super) const SIGNER: &str = "Intel TCB signing certificate";
 
 /// The largest TCB info and QE identity read, each with its chain, in bytes.
 /// Intel's largest have some 30 KiB.
@@ -110,10 +110,10 @@ fn check_certificate(
 }
 
 /// A JSON text with Intel's signature over it and the signer's chain.
-struct Signed {
-    what: &'static str,
-    content: String,
-    signature: Vec<u8>,
+pub(super) struct Signed {
+    pub(super) what: &'static str,
+    pub(super) content: String,
+    pub(super) signature: Vec<u8>,
     /// PEM, the signer first.
     chain: String,
 }
@@ -129,7 +129,7 @@ struct Dates {
 impl Signed {
     /// Reads the body as Intel serves it, `{"<field>":{…},"signature":"…"}`, and the
     /// chain behind it. The text in the braces is what is signed, to the byte.
-    fn read(what: &'static str, field: &str, bytes: &[u8]) -> Result<Self, Refused> {
+    pub(super) fn read(what: &'static str, field: &str, bytes: &[u8]) -> Result<Self, Refused> {
         if bytes.len() > MAX_SIGNED_BYTES {
             return Err(Refused::TooLarge {
                 what,
@@ -162,14 +162,19 @@ impl Signed {
     }
 
     fn check_dates(&self, now_ms: UnixMillis) -> Result<(), Refused> {
-        let dates: Dates =
-            serde_json::from_str(&self.content).map_err(|error| malformed(self.what, error))?;
-        let millis = |at: jiff::Timestamp| u64::try_from(at.as_millisecond()).unwrap_or(0);
-        let (from, until) = (millis(dates.issue_date), millis(dates.next_update));
+        let (from, until) = self.window_ms()?;
         check_dates(self.what, from, until, now_ms)
     }
 
-    fn chain_der(&self) -> Result<Vec<Vec<u8>>, Refused> {
+    /// From when until when it is the present one.
+    pub(super) fn window_ms(&self) -> Result<(UnixMillis, UnixMillis), Refused> {
+        let dates: Dates =
+            serde_json::from_str(&self.content).map_err(|error| malformed(self.what, error))?;
+        let millis = |at: jiff::Timestamp| u64::try_from(at.as_millisecond()).unwrap_or(0);
+        Ok((millis(dates.issue_date), millis(dates.next_update)))
+    }
+
+    pub(super) fn chain_der(&self) -> Result<Vec<Vec<u8>>, Refused> {
         let mut chain = Vec::new();
         for pem in Pem::iter_from_buffer(self.chain.as_bytes()) {
             let pem = pem.map_err(|error| malformed(self.what, error))?;

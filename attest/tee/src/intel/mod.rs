@@ -10,6 +10,7 @@
 //! Signatures, chains and TCB levels are the crate `dcap-qvl`'s work.
 
 mod collateral;
+mod endorsement;
 mod quote;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use nautilus_attest_protocol::{
 };
 
 use collateral::Collateral;
+pub(crate) use endorsement::{read_revocation_list, read_signed_text};
 pub(crate) use quote::domain_measurement;
 use quote::{Quote, WHAT, bad};
 

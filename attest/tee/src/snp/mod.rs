@@ -9,6 +9,7 @@
 //! counts only for the chip and the firmware it names, under the built-in root,
 //! beside a revocation list of that root that is at hand and in time.
 
+mod endorsement;
 mod product;
 mod report;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use x509_parser::oid_registry::{Oid, asn1_rs::oid};
 use x509_parser::pem::Pem;
 
 use crate::certificate::{Certificate, RevocationList, malformed};
+pub(crate) use endorsement::{read_chain, read_der};
 use product::{Authorities, Key, Product};
 use report::{Report, WHAT};
 

@@ -1,5 +1,6 @@
 //! `nautilus attest`: evidence, of this machine and of others.
 
+mod collateral;
 mod detect;
 mod verify;
 
@@ -12,7 +13,8 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   nautilus attest detect                                            which TEE this machine has
   nautilus attest verify 10.0.0.1:6443 --measurement snp:8f3a..     a quorum elsewhere
-  nautilus attest verify 127.0.0.1:7443 --dir q --allow-simulated   one made by `up --dir q`";
+  nautilus attest verify 127.0.0.1:7443 --dir q --allow-simulated   one made by `up --dir q`
+  nautilus attest collateral list";
 
 /// `nautilus attest`.
 #[derive(Args)]
@@ -29,6 +31,9 @@ enum AttestCommand {
     /// Ask every member of a running quorum for evidence, and judge it here
     #[command(after_help = verify::EXAMPLES)]
     Verify(verify::VerifyArgs),
+    /// See, import and export what vendors say of their platforms
+    #[command(after_help = collateral::EXAMPLES)]
+    Collateral(collateral::CollateralArgs),
 }
 
 /// Does what was asked.
@@ -36,5 +41,6 @@ pub(super) async fn run(global: &Global, arguments: AttestArgs) -> anyhow::Resul
     match arguments.command {
         AttestCommand::Detect(arguments) => detect::run(arguments),
         AttestCommand::Verify(arguments) => verify::run(global, arguments).await,
+        AttestCommand::Collateral(arguments) => collateral::run(global, arguments).await,
     }
 }
