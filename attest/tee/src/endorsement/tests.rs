@@ -91,9 +91,17 @@ fn an_altered_endorsement_is_refused() {
     }
 }
 
-/// Whether a byte is one of an armour's lines or of white space between parts.
+/// Whether a byte is not of what is signed: an armour's line, or what stands behind the
+/// first part of a certificate or list (RFC 5280, 4.1 and 5.1).
 fn is_insignificant(bytes: &[u8], at: usize) -> bool {
-    bytes[0] == b'{' && String::from_utf8_lossy(&bytes[..at]).contains("-----")
+    match bytes {
+        [b'{', ..] => String::from_utf8_lossy(&bytes[..at]).contains("-----"),
+        [0x30, 0x82, _, _, 0x30, 0x82, high, low, ..] => {
+            at >= 8 + usize::from(*high) * 256 + usize::from(*low)
+        }
+        [0x30, 0x82, _, _, 0x30, 0x81, length, ..] => at >= 7 + usize::from(*length),
+        _ => false,
+    }
 }
 
 #[test]
