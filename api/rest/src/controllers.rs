@@ -56,7 +56,7 @@ pub struct ControllerError {
 }
 
 impl ControllerError {
-    fn new(what: impl Into<String>, failure: &Failure) -> Self {
+    pub(crate) fn new(what: impl Into<String>, failure: &Failure) -> Self {
         Self {
             what: what.into(),
             reason: failure.error.to_string(),

@@ -20,6 +20,7 @@ mod documents;
 mod failure;
 mod health;
 mod ids;
+mod master_event;
 mod negotiate;
 pub mod operators;
 mod options;
@@ -43,6 +44,7 @@ pub use context::{
     RestContext, RootSigner,
 };
 pub use controllers::{ControllerError, ensure_defaults, run_controllers};
+pub use master_event::{MasterEvent, record_master_event};
 pub use operators::{Operator, OperatorError, pin_operators};
 pub use router::{
     AUDIT_ID_HEADER, LEADER_ADDRESS_HEADER, LEADER_EVIDENCE_HEADER, LEADER_ID_HEADER, TERM_HEADER,

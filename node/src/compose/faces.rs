@@ -106,6 +106,7 @@ pub(super) async fn serve(
     if let Some(plan) = backup_plan(config)? {
         tracker.spawn(run_schedule(source, plan, stopped.clone()));
     }
+    super::restart::follow_up(node, config, stopped);
     tracker.spawn(run_workers(leader, Arc::clone(&kv), stopped.clone()));
     endorsements::describe_metrics();
     tracker.spawn(endorsements::follow(

@@ -14,6 +14,7 @@ mod forms;
 mod identity;
 mod keys;
 mod policy;
+mod restart;
 mod restore;
 mod transport;
 
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
-use nautilus_consensus::{Consensus, ConsensusConfig, Timing};
+use nautilus_consensus::{Consensus, ConsensusConfig, MachineCounter, Timing};
 use nautilus_machine::Kv;
 use nautilus_rest::Authority;
 use nautilus_store::Keyring;
@@ -145,8 +146,10 @@ impl Node {
             () = stopped.cancelled() => return Ok(None),
         };
         let kv = Arc::new(OnceLock::new());
+        let mut settings = consensus_config(config);
+        settings.counter = identity.provider().counter().map(MachineCounter);
         let consensus = Consensus::start(
-            consensus_config(config),
+            settings,
             &keyring,
             transport.clone(),
             peers,
