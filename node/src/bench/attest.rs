@@ -156,33 +156,34 @@ pub(super) async fn run(arguments: &AttestArgs, progress: &Progress) -> anyhow::
     let attested = Arc::new(Attested::new()?);
     let plain = Arc::new(PlainEndpoint::new()?);
     let round = Duration::from_secs(arguments.seconds) / ROUNDS;
-    let mut per_second = [0.0; 2];
+    let mut measured = [Connections::default(); 2];
     for turn in 1..=ROUNDS {
         progress.wait(&format!("connections, round {turn} of {ROUNDS}"));
         let pair = Arc::clone(&attested);
-        per_second[0] += connections(round, move |stream, end| {
+        measured[0] += connections(round, move |stream, end| {
             let pair = Arc::clone(&pair);
             async move { pair.handshake(stream, end).await }
         })
         .await?;
         let pair = Arc::clone(&plain);
-        per_second[1] += connections(round, move |stream, end| {
+        measured[1] += connections(round, move |stream, end| {
             let pair = Arc::clone(&pair);
             async move { pair.handshake(stream, end).await }
         })
         .await?;
     }
-    let [attested, plain] = per_second.map(|sum| sum / f64::from(ROUNDS));
+    let [attested, plain] = measured.map(|kind| kind.per_second());
     progress.say(&format!(
         "connections per second: {attested:.0} attested, {plain:.0} plain"
     ));
     rows.push(Row::new("handshakes_attested_per_s", "1/s", attested));
     rows.push(Row::new("handshakes_plain_per_s", "1/s", plain));
-    rows.push(Row::new(
-        "handshakes_attested_share",
-        "ratio",
-        attested / plain,
-    ));
+    let share = attested / plain;
+    rows.push(Row::new("handshakes_attested_share", "ratio", share));
+    for (name, kind) in ["attested", "plain"].into_iter().zip(measured) {
+        let name = format!("handshake_{name}_cpu_ms");
+        rows.push(Row::new(name, "ms", kind.processor_ms()));
+    }
     Ok(rows)
 }
 
@@ -204,6 +205,47 @@ fn verify(genuine: &Genuine, times: u64) -> anyhow::Result<f64> {
     Ok(median.as_secs_f64() * 1000.0)
 }
 
+/// Connections made, in how much time, and how much time of processors: beside other
+/// work on the machine only the latter compares.
+#[derive(Clone, Copy, Default)]
+struct Connections {
+    made: u32,
+    taken: Duration,
+    processor: Duration,
+}
+
+impl Connections {
+    fn per_second(self) -> f64 {
+        f64::from(self.made) / self.taken.as_secs_f64()
+    }
+
+    /// Both ends together, in milliseconds.
+    fn processor_ms(self) -> f64 {
+        self.processor.as_secs_f64() * 1000.0 / f64::from(self.made)
+    }
+}
+
+impl std::ops::AddAssign for Connections {
+    fn add_assign(&mut self, other: Self) {
+        self.made += other.made;
+        self.taken += other.taken;
+        self.processor += other.processor;
+    }
+}
+
+/// The time of processors that this process has taken, in user and in kernel mode
+/// (fields 14 and 15 of `/proc/self/stat`, in ticks).
+fn processor_time() -> anyhow::Result<Duration> {
+    let text = std::fs::read_to_string("/proc/self/stat").context("/proc/self/stat")?;
+    // The second field is a name in parentheses, in which anything may stand.
+    let after_name = text.rsplit_once(')').map(|(_, rest)| rest);
+    let fields = after_name.unwrap_or_default().split_whitespace();
+    let ticks = fields.skip(11).take(2).map(str::parse::<u32>);
+    let ticks: u32 = ticks.sum::<Result<_, _>>().context("/proc/self/stat")?;
+    let per_second = u32::try_from(rustix::param::clock_ticks_per_second())?;
+    Ok(Duration::from_secs(1) * ticks / per_second.max(1))
+}
+
 /// Which end of a connection.
 #[derive(Clone, Copy)]
 pub(super) enum End {
@@ -213,13 +255,14 @@ pub(super) enum End {
     Accepted,
 }
 
-/// Connections per second for `duration`, some at once, both ends in this process.
-async fn connections<F, O>(duration: Duration, handshake: F) -> anyhow::Result<f64>
+/// Makes connections for `duration`, some at once, both ends in this process.
+async fn connections<F, O>(duration: Duration, handshake: F) -> anyhow::Result<Connections>
 where
     F: Fn(TcpStream, End) -> O + Clone + Send + 'static,
     O: Future<Output = anyhow::Result<()>> + Send,
 {
     let started = Instant::now();
+    let processor_before = processor_time()?;
     let mut workers = JoinSet::new();
     for _ in 0..CONNECTIONS_AT_ONCE {
         let handshake = handshake.clone();
@@ -243,7 +286,11 @@ where
     while let Some(worker) = workers.join_next().await {
         made += worker??;
     }
-    Ok(f64::from(made) / started.elapsed().as_secs_f64())
+    Ok(Connections {
+        made,
+        taken: started.elapsed(),
+        processor: processor_time()?.saturating_sub(processor_before),
+    })
 }
 
 /// Two masters of one quorum.
