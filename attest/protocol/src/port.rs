@@ -35,6 +35,11 @@ pub trait Quoter: Send + Sync + 'static {
     ) -> Result<Evidence, QuoteError> {
         self.quote(report_data)
     }
+    /// Whether [`Quoter::quote`] takes no longer than a signature and waits for
+    /// nobody, so that no thread need be lent to it.
+    fn quotes_at_once(&self) -> bool {
+        false
+    }
 }
 
 /// Judges whether evidence is genuine, and reads it. Policy comes after it.

@@ -152,6 +152,10 @@ impl Quoter for SimulatedProvider {
             u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         )
     }
+
+    fn quotes_at_once(&self) -> bool {
+        true
+    }
 }
 
 impl Sealer for SimulatedProvider {

@@ -148,6 +148,9 @@ pub(crate) async fn quote(
     quoter: &Arc<dyn Quoter>,
     report_data: ReportData,
 ) -> Result<Evidence, AttestedError> {
+    if quoter.quotes_at_once() {
+        return Ok(quoter.quote(&report_data)?);
+    }
     let quoter = Arc::clone(quoter);
     match tokio::task::spawn_blocking(move || quoter.quote(&report_data)).await {
         Ok(evidence) => Ok(evidence?),
