@@ -31,8 +31,7 @@ fn stand_in() -> String {
             let mut connection = connection.expect("a connection");
             let mut head = Vec::new();
             let mut byte = [0];
-            while !head.ends_with(b"\r\n\r\n") && connection.read(&mut byte).is_ok_and(|n| n == 1)
-            {
+            while !head.ends_with(b"\r\n\r\n") && connection.read(&mut byte).is_ok_and(|n| n == 1) {
                 head.push(byte[0]);
             }
             let known = head.starts_with(b"GET /sgx/certification/v4/rootcacrl ");
@@ -80,7 +79,11 @@ fn an_ended_list_is_refreshed_by_the_leader_and_never_replaced_by_an_older_one()
         }
     });
     assert_eq!(row["signature_checked"], true);
-    assert!(row["source"].as_str().is_some_and(|url| url.starts_with(&source)));
+    assert!(
+        row["source"]
+            .as_str()
+            .is_some_and(|url| url.starts_with(&source))
+    );
 
     let output = collateral(&quorum, &["import", &file(OLD_LIST)]);
     assert_eq!(output.status.code(), Some(4), "{output:?}");
@@ -96,5 +99,8 @@ fn an_ended_list_is_refreshed_by_the_leader_and_never_replaced_by_an_older_one()
     let output = collateral(&quorum, &["export", shown]);
     assert!(output.status.success(), "{output:?}");
     let exported = std::fs::read(folder.join("intel/crl/root")).expect("exported");
-    assert_eq!(exported, std::fs::read(fixture(NEW_LIST)).expect("the fixture"));
+    assert_eq!(
+        exported,
+        std::fs::read(fixture(NEW_LIST)).expect("the fixture")
+    );
 }

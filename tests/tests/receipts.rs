@@ -172,7 +172,7 @@ fn a_receipt_is_got_from_every_node_and_any_change_of_it_is_refused() {
     std::fs::write(&altered_file, altered.to_string()).expect("written");
     assert!(refusal(&quorum, &verify).contains(signature));
 
-    let mut altered = receipt.clone();
+    let mut altered = receipt;
     altered["leaf"]["kind"] = json!("load");
     std::fs::write(&altered_file, altered.to_string()).expect("written");
     assert!(refusal(&quorum, &verify).contains(inclusion));

@@ -198,7 +198,7 @@ mod tests {
         .unwrap()
     }
 
-    fn entry<'a>(map: &'a Value, key: i64) -> &'a Value {
+    fn entry(map: &Value, key: i64) -> &Value {
         let entries = map.as_map().expect("a map");
         let found = entries
             .iter()

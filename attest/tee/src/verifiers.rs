@@ -25,13 +25,12 @@ impl Verifiers {
     /// Those of every kind of hardware, under its vendor's root, which is built in.
     /// What vendors say about single platforms is looked up in `endorsements`.
     pub fn with_hardware(endorsements: Arc<dyn Endorsements>) -> Self {
-        let at_hand = || Arc::clone(&endorsements);
-        let intel = |kind| Arc::new(IntelVerifier::new(kind, at_hand()));
+        let intel = |kind| Arc::new(IntelVerifier::new(kind, Arc::clone(&endorsements)));
         Self::new()
             .with(TeeKind::Nitro, Arc::new(NitroVerifier::new()))
-            .with(TeeKind::Snp, Arc::new(SnpVerifier::new(at_hand())))
             .with(TeeKind::Tdx, intel(TeeKind::Tdx))
             .with(TeeKind::Sgx, intel(TeeKind::Sgx))
+            .with(TeeKind::Snp, Arc::new(SnpVerifier::new(endorsements)))
     }
 
     /// Adds or replaces the verifier of `kind`.

@@ -95,7 +95,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 /// Balances until it is told to stop.
 pub(super) async fn run(global: &Global, arguments: ProxyArgs) -> anyhow::Result<()> {
     own_session(arguments.own_session);
-    let config = config(global, arguments)?;
+    let config = config(global, &arguments)?;
     let log = Log {
         format: LogFormat::Human,
         filter: "info".to_owned(),
@@ -107,7 +107,7 @@ pub(super) async fn run(global: &Global, arguments: ProxyArgs) -> anyhow::Result
     Ok(())
 }
 
-fn config(global: &Global, arguments: ProxyArgs) -> anyhow::Result<ProxyConfig> {
+fn config(global: &Global, arguments: &ProxyArgs) -> anyhow::Result<ProxyConfig> {
     let layout = global.layout()?;
     let is_attested = arguments.attested || arguments.plain.is_some();
     let named = match global.server() {
@@ -142,7 +142,7 @@ fn config(global: &Global, arguments: ProxyArgs) -> anyhow::Result<ProxyConfig> 
         Some(Attested {
             judge,
             interval: arguments.judge_interval,
-            plain: plain(global, &layout, &arguments)?,
+            plain: plain(global, &layout, arguments)?,
         })
     } else {
         None

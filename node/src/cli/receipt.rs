@@ -95,7 +95,7 @@ pub(super) async fn run(global: &Global, arguments: ReceiptArgs) -> anyhow::Resu
         ReceiptCommand::Get(get) => self::get(global, get).await,
         ReceiptCommand::Verify(verify) => {
             let global = global.clone();
-            tokio::task::spawn_blocking(move || self::verify(&global, verify, output)).await?
+            tokio::task::spawn_blocking(move || self::verify(&global, &verify, output)).await?
         }
         ReceiptCommand::Consistency(asked) => consistency(global, asked, output).await,
     }
@@ -129,10 +129,10 @@ async fn get(global: &Global, arguments: GetArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn verify(global: &Global, arguments: VerifyArgs, output: Output) -> anyhow::Result<()> {
+fn verify(global: &Global, arguments: &VerifyArgs, output: Output) -> anyhow::Result<()> {
     let document = read(&arguments.file)?;
     let judge = judge(global, &arguments.judge)?;
-    let refused = |error| refused(&arguments.file, error);
+    let refused = |error| refused(&arguments.file, &error);
     let checked = check::receipt(&document, &judge).map_err(refused)?;
     if let Some(path) = &arguments.object {
         let object = std::fs::read(path).with_context(|| path.display().to_string())?;
@@ -156,7 +156,7 @@ async fn consistency(
     let newer = newer.map(|receipt| receipt.root);
     let judge = judge(global, &arguments.judge)?;
     let client = global.client()?;
-    let refused = |error| refused(&arguments.older, error);
+    let refused = |error| refused(&arguments.older, &error);
     let from = check::root(&older, &judge).map_err(refused)?;
     let to = newer.map(|root| check::root(&root, &judge));
     let to = to.transpose().map_err(refused)?;
@@ -209,7 +209,7 @@ fn read(path: &Path) -> anyhow::Result<ReceiptDocument> {
     serde_json::from_slice(&text).with_context(|| format!("{} is not a receipt", path.display()))
 }
 
-fn refused(path: &Path, error: CheckError) -> anyhow::Error {
+fn refused(path: &Path, error: &CheckError) -> anyhow::Error {
     Failure::Refused.error(format!("{}: {error}", path.display()))
 }
 

@@ -114,7 +114,11 @@ pub(super) async fn serve(
         Arc::clone(&kv),
         stopped.clone(),
     ));
-    let keeper = Keeper::new(Arc::clone(&kv), Arc::clone(&node.endorsed), sources(node, config))?;
+    let keeper = Keeper::new(
+        Arc::clone(&kv),
+        Arc::clone(&node.endorsed),
+        sources(node, config),
+    )?;
     tracker.spawn(keeper.run(stopped.clone()));
     tracker.spawn(run_controllers(
         Arc::clone(&kv),

@@ -45,7 +45,7 @@ impl Identity {
             }
             config::Provider::Hardware(kind) => {
                 let provider = Machine::this().open(*kind, companions);
-                (Arc::new(provider.map_err(no_hardware)?), verifiers)
+                (Arc::new(provider.map_err(|error| no_hardware(&error))?), verifiers)
             }
         };
         let entries = attestation.allowed_measurements.iter().map(String::as_str);
@@ -147,8 +147,8 @@ fn companions(tpm: Option<&config::Tpm>) -> anyhow::Result<Companions> {
 }
 
 /// Simulated evidence is never a way out that is taken without being told to.
-fn no_hardware(error: HardwareError) -> anyhow::Error {
-    let advice = match &error {
+fn no_hardware(error: &HardwareError) -> anyhow::Error {
+    let advice = match error {
         HardwareError::NotFound { .. } => {
             "; run this inside a TEE, or, for a development quorum that proves nothing, write \
              attestation.provider = \"simulated\" and attestation.allow_simulated = true"

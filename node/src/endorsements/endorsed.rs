@@ -16,13 +16,16 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Names that verifiers missed, remembered until they are noted.
 const MAX_MISSED: usize = 64;
 
+/// Rows of the store by the endorsement's name.
+type Rows = BTreeMap<String, (About, Arc<[u8]>)>;
+
 /// Endorsements at hand.
 #[derive(Default)]
 pub(crate) struct Endorsed {
     /// From files, for as long as the quorum has none of that name.
     files: BTreeMap<String, Arc<[u8]>>,
     /// From the store, those that are only wanted included.
-    rows: RwLock<BTreeMap<String, (About, Arc<[u8]>)>>,
+    rows: RwLock<Rows>,
     missed: Mutex<BTreeSet<String>>,
     miss: Notify,
 }
@@ -218,7 +221,9 @@ mod tests {
         let endorsed = Arc::new(Endorsed::new(files));
         assert_eq!(endorsed.find("a").as_deref(), Some(&b"file"[..]));
         let kv = Arc::new(SoloKv::new(|| UnixMillis(1)));
-        row::write(kv.as_ref(), "a", &row(b"row", 1)).await.expect("written");
+        row::write(kv.as_ref(), "a", &row(b"row", 1))
+            .await
+            .expect("written");
         let stopped = CancellationToken::new();
         let following = tokio::spawn(follow(
             Arc::clone(&endorsed),
@@ -226,7 +231,9 @@ mod tests {
             stopped.clone(),
         ));
         until(&endorsed, "a", b"row").await;
-        row::write(kv.as_ref(), "b", &row(b"later", 1)).await.expect("written");
+        row::write(kv.as_ref(), "b", &row(b"later", 1))
+            .await
+            .expect("written");
         until(&endorsed, "b", b"later").await;
         stopped.cancel();
         following.await.expect("ended");

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nautilus_attest_protocol::Refused;
+use nautilus_attest_tee::inspect_endorsement;
 use nautilus_machine::{Command, Kv, Operation, Proposal, Put, Txn};
 use nautilus_machinery::resource;
-use nautilus_attest_tee::inspect_endorsement;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -172,12 +172,7 @@ impl Keeper {
     }
 
     /// Warns of every end in sight, once a day.
-    async fn tell(
-        &self,
-        rows: &[(String, About)],
-        now_ms: u64,
-        told: &mut BTreeMap<String, u64>,
-    ) {
+    async fn tell(&self, rows: &[(String, About)], now_ms: u64, told: &mut BTreeMap<String, u64>) {
         for (name, about) in rows {
             let in_sight = now_ms.saturating_add(millis(IN_SIGHT)) >= about.expires_at_ms;
             let recently = told
@@ -190,7 +185,11 @@ impl Keeper {
             let ends = shown_time(about.expires_at_ms);
             tracing::warn!(name, ends, "the end of an endorsement is in sight");
             if let Err(error) = self.event(name, &ends, now_ms).await {
-                tracing::warn!(name, error, "the event of an endorsement's end was not written");
+                tracing::warn!(
+                    name,
+                    error,
+                    "the event of an endorsement's end was not written"
+                );
             }
         }
     }
@@ -224,7 +223,10 @@ impl Keeper {
         let key = events.key(Some("default"), &object);
         let proposal = Proposal::new(Command::Txn(Txn {
             compare: Vec::new(),
-            then: vec![Operation::Put(Put::new(key, event.to_string().into_bytes()))],
+            then: vec![Operation::Put(Put::new(
+                key,
+                event.to_string().into_bytes(),
+            ))],
             otherwise: Vec::new(),
         }));
         let written = self.kv.propose(proposal).await;

@@ -211,12 +211,20 @@ mod tests {
     #[tokio::test]
     async fn an_older_endorsement_replaces_nothing() {
         let kv = SoloKv::new(|| UnixMillis(1));
-        write(&kv, "amd/crl/milan", &Row::wanted()).await.expect("wanted");
-        write(&kv, "amd/crl/milan", &row(20)).await.expect("the first");
-        let error = write(&kv, "amd/crl/milan", &row(19)).await.expect_err("older");
+        write(&kv, "amd/crl/milan", &Row::wanted())
+            .await
+            .expect("wanted");
+        write(&kv, "amd/crl/milan", &row(20))
+            .await
+            .expect("the first");
+        let error = write(&kv, "amd/crl/milan", &row(19))
+            .await
+            .expect_err("older");
         assert!(matches!(error, RowError::Older { .. }), "{error}");
         // A miss that was noted late takes nothing away.
-        write(&kv, "amd/crl/milan", &Row::wanted()).await.expect("no matter");
+        write(&kv, "amd/crl/milan", &Row::wanted())
+            .await
+            .expect("no matter");
         let (rows, _) = read_all(&kv).expect("rows");
         assert_eq!(rows, [("amd/crl/milan".to_owned(), row(20))]);
         write(&kv, "amd/crl/milan", &row(21)).await.expect("newer");

@@ -112,7 +112,9 @@ fn amd(base: &str, parts: &[&str]) -> Option<Asked> {
             // The bytes as they stand in the report (AMD 56860, TCB_VERSION).
             let components = if *product == "turin" {
                 let [fmc, bootloader, tee, snp, _, _, _, microcode] = tcb;
-                format!("fmcSPL={fmc}&blSPL={bootloader}&teeSPL={tee}&snpSPL={snp}&ucodeSPL={microcode}")
+                format!(
+                    "fmcSPL={fmc}&blSPL={bootloader}&teeSPL={tee}&snpSPL={snp}&ucodeSPL={microcode}"
+                )
             } else {
                 let [bootloader, tee, _, _, _, _, snp, microcode] = tcb;
                 format!("blSPL={bootloader}&teeSPL={tee}&snpSPL={snp}&ucodeSPL={microcode}")
@@ -173,7 +175,8 @@ pub(super) struct Fetched {
 impl Fetcher {
     /// Over TLS under the system's authorities; vendors' signatures are checked besides.
     pub(super) fn new(sources: Sources) -> anyhow::Result<Self> {
-        let path = std::env::var_os("SSL_CERT_FILE").map_or_else(|| AUTHORITIES.into(), PathBuf::from);
+        let path =
+            std::env::var_os("SSL_CERT_FILE").map_or_else(|| AUTHORITIES.into(), PathBuf::from);
         let mut roots = rustls::RootCertStore::empty();
         if let Ok(certificates) = CertificateDer::pem_file_iter(&path) {
             roots.add_parsable_certificates(certificates.filter_map(Result::ok));
@@ -267,7 +270,10 @@ mod tests {
     fn every_name_has_its_address() {
         for (name, url) in [
             ("amd/crl/milan", "http://amd/vcek/v1/Milan/crl"),
-            ("amd/chain/vlek/genoa", "http://amd/vlek/v1/Genoa/cert_chain"),
+            (
+                "amd/chain/vlek/genoa",
+                "http://amd/vlek/v1/Genoa/cert_chain",
+            ),
             (
                 "amd/vcek/milan/ab01/03000000000008d1",
                 "http://amd/vcek/v1/Milan/ab01?blSPL=3&teeSPL=0&snpSPL=8&ucodeSPL=209",
@@ -280,12 +286,18 @@ mod tests {
                 "intel/tcb/tdx/b0c06f000000",
                 "http://intel/tdx/certification/v4/tcb?fmspc=b0c06f000000",
             ),
-            ("intel/qe/sgx", "http://intel/sgx/certification/v4/qe/identity"),
+            (
+                "intel/qe/sgx",
+                "http://intel/sgx/certification/v4/qe/identity",
+            ),
             (
                 "intel/crl/platform",
                 "http://intel/sgx/certification/v4/pckcrl?ca=platform&encoding=der",
             ),
-            ("intel/crl/root", "http://intel/sgx/certification/v4/rootcacrl"),
+            (
+                "intel/crl/root",
+                "http://intel/sgx/certification/v4/rootcacrl",
+            ),
         ] {
             let asked = sources().request(name).expect(name);
             assert_eq!(asked.url, url);
@@ -315,8 +327,11 @@ mod tests {
         let none = Sources::default();
         assert!(none.clone().or_of_hardware(TeeKind::Simulated).is_empty());
         assert!(none.clone().or_of_hardware(TeeKind::Nitro).is_empty());
-        let snp = none.clone().or_of_hardware(TeeKind::Snp);
-        assert_eq!((snp.amd_kds.as_deref(), snp.intel_pcs), (Some(AMD_KDS), None));
+        let snp = none.or_of_hardware(TeeKind::Snp);
+        assert_eq!(
+            (snp.amd_kds.as_deref(), snp.intel_pcs),
+            (Some(AMD_KDS), None)
+        );
         let tdx = sources().or_of_hardware(TeeKind::Tdx);
         assert_eq!(tdx, sources(), "what was named stands");
     }

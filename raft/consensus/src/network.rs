@@ -177,6 +177,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             let answers = self.call(CONNECT_TIMEOUT, call).await?;
             let target = self.target;
             let (peers, life) = (Arc::clone(&self.peers), life.unwrap_or_default());
+            #[expect(clippy::result_large_err, reason = "the error is openraft's")]
             let answers = answers.map(move |answer| match answer {
                 // What an outlived one acknowledged counts no more.
                 Ok(_) if peers.lives().is_outlived(target, life) => {

@@ -339,12 +339,15 @@ impl Drop for Consensus {
     }
 }
 
+/// What stands on the disk: the log, the state, and which incarnation this is.
+type Opened = (Arc<Wal>, Arc<Machinery>, Arc<Lives>);
+
 /// Opens log and store; blocks.
 fn open(
     config: &ConsensusConfig,
     keyring: &Keyring,
     write_fault: Option<WriteFault>,
-) -> Result<(Arc<Wal>, Arc<Machinery>, Arc<Lives>), StartError> {
+) -> Result<Opened, StartError> {
     let storage = |error: &dyn std::fmt::Display| StartError::Storage(error.to_string());
     let counter = config
         .counter

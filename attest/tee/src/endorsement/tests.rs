@@ -16,7 +16,10 @@ fn genuine() -> Vec<(String, Vec<u8>)> {
         }
     }
     let mut files = Vec::new();
-    files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures"), &mut files);
+    files_below(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures"),
+        &mut files,
+    );
     let mut found = Vec::new();
     for path in files {
         let text = path.to_str().expect("UTF-8").to_owned();
@@ -36,7 +39,11 @@ fn a_genuine_endorsement_is_named_by_its_content() {
         assert!(facts.issued_at_ms < facts.expires_at_ms, "{name}");
         // Lists of Intel's intermediate authorities come without their issuers.
         let without_issuer = ["intel/crl/platform", "intel/crl/processor"];
-        assert_eq!(facts.is_checked, !without_issuer.contains(&name.as_str()), "{name}");
+        assert_eq!(
+            facts.is_checked,
+            !without_issuer.contains(&name.as_str()),
+            "{name}"
+        );
     }
 }
 
@@ -48,14 +55,20 @@ fn dates_are_those_of_the_content() {
         inspect_endorsement(&name, &bytes).expect("genuine")
     };
     let identity = facts("intel/qe/tdx");
-    assert_eq!((identity.expires_at_ms - identity.issued_at_ms) / 86_400_000, 30);
+    assert_eq!(
+        (identity.expires_at_ms - identity.issued_at_ms) / 86_400_000,
+        30
+    );
     let chip = genuine()
         .into_iter()
         .find(|(name, _)| name.starts_with("amd/vcek/milan/"))
         .expect("a chip's certificate");
     let chip = inspect_endorsement(&chip.0, &chip.1).expect("genuine");
     let days = (chip.expires_at_ms - chip.issued_at_ms) / 86_400_000;
-    assert!((7 * 365..7 * 365 + 3).contains(&days), "AMD gives seven years, not {days} days");
+    assert!(
+        (7 * 365..7 * 365 + 3).contains(&days),
+        "AMD gives seven years, not {days} days"
+    );
 }
 
 #[test]
@@ -86,7 +99,10 @@ fn an_altered_endorsement_is_refused() {
             altered[at] ^= 1;
             let judged = inspect_endorsement(&name, &altered);
             let is_same = judged.as_ref() == Ok(&facts) && is_insignificant(&bytes, at);
-            assert!(judged.is_err() || is_same, "{name}: a bit in byte {at} went unnoticed");
+            assert!(
+                judged.is_err() || is_same,
+                "{name}: a bit in byte {at} went unnoticed"
+            );
         }
     }
 }
@@ -106,7 +122,14 @@ fn is_insignificant(bytes: &[u8], at: usize) -> bool {
 
 #[test]
 fn what_is_no_endorsement_is_refused() {
-    for bytes in [&b""[..], b"hello", b"{}", b"{\"tcbInfo\":{}}", b"-----BEGIN", &[0x30, 0x80]] {
+    for bytes in [
+        &b""[..],
+        b"hello",
+        b"{}",
+        b"{\"tcbInfo\":{}}",
+        b"-----BEGIN",
+        &[0x30, 0x80],
+    ] {
         assert!(name_endorsement(bytes).is_err(), "{bytes:?}");
     }
 }
@@ -126,8 +149,14 @@ fn an_imported_chain_is_named_and_checked() {
     let milan = pem(include_bytes!("../snp/roots/ark_milan.der"));
     let genoa = pem(include_bytes!("../snp/roots/ark_genoa.der"));
     let name = |chain: String| name_endorsement(chain.as_bytes());
-    assert_eq!(name(format!("{ask}{milan}")), Ok("amd/chain/vcek/milan".to_owned()));
-    assert_eq!(name(format!("{asvk}{genoa}")), Ok("amd/chain/vlek/genoa".to_owned()));
+    assert_eq!(
+        name(format!("{ask}{milan}")),
+        Ok("amd/chain/vcek/milan".to_owned())
+    );
+    assert_eq!(
+        name(format!("{asvk}{genoa}")),
+        Ok("amd/chain/vlek/genoa".to_owned())
+    );
     // Under another product's root, and without one.
     assert!(name(format!("{ask}{genoa}")).is_err());
     assert!(name(ask).is_err());
@@ -143,7 +172,11 @@ fn base64(bytes: &[u8]) -> String {
         let bits = u32::from_be_bytes([0, group[0], group[1], group[2]]);
         for place in 0..4 {
             let letter = LETTERS[(bits >> (18 - 6 * place)) as usize & 63];
-            text.push(if place <= chunk.len() { char::from(letter) } else { '=' });
+            text.push(if place <= chunk.len() {
+                char::from(letter)
+            } else {
+                '='
+            });
         }
     }
     text

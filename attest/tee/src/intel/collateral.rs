@@ -51,8 +51,8 @@ impl Collateral {
             found.ok_or(Refused::MissingEndorsement { name })
         };
         Ok(Self {
-            tcb_info: Signed::read(TCB_INFO, "tcbInfo", &*find(names.tcb_info)?)?,
-            qe_identity: Signed::read(QE_IDENTITY, "enclaveIdentity", &*find(names.qe_identity)?)?,
+            tcb_info: Signed::read(TCB_INFO, "tcbInfo", &find(names.tcb_info)?)?,
+            qe_identity: Signed::read(QE_IDENTITY, "enclaveIdentity", &find(names.qe_identity)?)?,
             platform_list: find(names.platform_list)?,
             root_list: find(names.root_list)?,
         })

@@ -28,8 +28,8 @@ pub(crate) fn read_signed_text(bytes: &[u8]) -> Result<Option<Named>, Refused> {
         Ok(signed) => (signed, true),
         Err(_) => (Signed::read(QE_IDENTITY, "enclaveIdentity", bytes)?, false),
     };
-    let about: About = serde_json::from_str(&signed.content)
-        .map_err(|error| malformed(signed.what, error))?;
+    let about: About =
+        serde_json::from_str(&signed.content).map_err(|error| malformed(signed.what, error))?;
     let name = match (is_tcb_info, about.id.as_str(), about.fmspc) {
         (true, "SGX", Some(fmspc)) => format!("intel/tcb/sgx/{}", fmspc.to_ascii_lowercase()),
         (true, "TDX", Some(fmspc)) => format!("intel/tcb/tdx/{}", fmspc.to_ascii_lowercase()),

@@ -80,7 +80,9 @@ pub(crate) fn read_der(der: &[u8]) -> Result<Option<Named>, Refused> {
 }
 
 fn read_list(list: &RevocationList<'_>) -> Result<Option<Named>, Refused> {
-    let title = list.issuer_name().and_then(|name| name.strip_prefix(ROOT_PREFIX));
+    let title = list
+        .issuer_name()
+        .and_then(|name| name.strip_prefix(ROOT_PREFIX));
     let Some(product) = title.and_then(of_title) else {
         return Ok(None);
     };
@@ -116,7 +118,9 @@ fn of_authority(name: &str) -> Option<(Key, Product)> {
 /// (AMD 56860, TCB_VERSION).
 fn firmware_bytes(product: Product, leaf: &Certificate<'_>) -> Result<[u8; 8], Refused> {
     let version = |component: &str| -> Result<u8, Refused> {
-        let known = SECURITY_VERSIONS.iter().find(|(name, _)| *name == component);
+        let known = SECURITY_VERSIONS
+            .iter()
+            .find(|(name, _)| *name == component);
         let Some((name, oid)) = known else {
             return Err(malformed(leaf.what(), "it tells no firmware"));
         };

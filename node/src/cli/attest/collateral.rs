@@ -140,17 +140,18 @@ async fn import(global: &Global, files: &[PathBuf]) -> anyhow::Result<()> {
     let client = global.client()?;
     // All are read before the first is sent.
     for (name, bytes) in read(files)? {
-        let taken: Listed = client
-            .put(&format!("{PATH}/{name}"), bytes)
-            .await
-            .map_err(|error| match error {
-                RequestError::Refused {
-                    code: 400 | 409,
-                    message,
-                    ..
-                } => Failure::Refused.error(message),
-                other => other.into_failure(),
-            })?;
+        let taken: Listed =
+            client
+                .put(&format!("{PATH}/{name}"), bytes)
+                .await
+                .map_err(|error| match error {
+                    RequestError::Refused {
+                        code: 400 | 409,
+                        message,
+                        ..
+                    } => Failure::Refused.error(message),
+                    other => other.into_failure(),
+                })?;
         print(&format!(
             "{}: holds until {}",
             taken.name,
@@ -186,7 +187,10 @@ async fn export(global: &Global, directory: &Path) -> anyhow::Result<()> {
         .get(PATH, None)
         .await
         .map_err(RequestError::into_failure)?;
-    let present = list.endorsements.iter().filter(|one| one.state == "present");
+    let present = list
+        .endorsements
+        .iter()
+        .filter(|one| one.state == "present");
     let mut count = 0_usize;
     for one in present {
         let bytes = client

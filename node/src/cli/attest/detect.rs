@@ -24,7 +24,7 @@ pub(crate) struct DetectArgs {
 }
 
 /// Looks, and prints what it saw.
-pub(super) fn run(arguments: DetectArgs) -> anyhow::Result<()> {
+pub(super) fn run(arguments: &DetectArgs) -> anyhow::Result<()> {
     let detection = Machine::this().detect();
     match arguments.output {
         Output::Table => print(&table(&detection)),

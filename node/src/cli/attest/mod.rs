@@ -39,7 +39,7 @@ enum AttestCommand {
 /// Does what was asked.
 pub(super) async fn run(global: &Global, arguments: AttestArgs) -> anyhow::Result<()> {
     match arguments.command {
-        AttestCommand::Detect(arguments) => detect::run(arguments),
+        AttestCommand::Detect(arguments) => detect::run(&arguments),
         AttestCommand::Verify(arguments) => verify::run(global, arguments).await,
         AttestCommand::Collateral(arguments) => collateral::run(global, arguments).await,
     }

@@ -161,7 +161,11 @@ impl Flusher {
     }
 
     fn roll(&mut self) -> Result<(), LogError> {
-        let epoch = self.shared.envelope.renew().map_err(keys_failed)?;
+        let epoch = self
+            .shared
+            .envelope
+            .renew()
+            .map_err(|error| keys_failed(&error))?;
         let segment = Arc::new(self.preparer.take(self.tail.next_segment, epoch)?);
         self.shared
             .segments
@@ -229,7 +233,9 @@ impl Flusher {
             && readers.is_over()
         {
             self.watermark.sync()?;
-            envelope.retire_before(*epoch).map_err(keys_failed)?;
+            envelope
+                .retire_before(*epoch)
+                .map_err(|error| keys_failed(&error))?;
             self.retiring = None;
         }
         Ok(())
@@ -269,7 +275,7 @@ impl Flusher {
     }
 }
 
-fn keys_failed(error: EnvelopeError) -> LogError {
+fn keys_failed(error: &EnvelopeError) -> LogError {
     LogError::Keys(error.to_string())
 }
 
