@@ -45,7 +45,10 @@ impl Identity {
             }
             config::Provider::Hardware(kind) => {
                 let provider = Machine::this().open(*kind, companions);
-                (Arc::new(provider.map_err(|error| no_hardware(&error))?), verifiers)
+                (
+                    Arc::new(provider.map_err(|error| no_hardware(&error))?),
+                    verifiers,
+                )
             }
         };
         let entries = attestation.allowed_measurements.iter().map(String::as_str);

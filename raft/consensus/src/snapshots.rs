@@ -403,7 +403,10 @@ mod tests {
         assert_eq!(round(), Outcome::Done);
         ring.destroy_old();
         let current = snapshots.current().unwrap();
-        assert_eq!(snapshots.files().unwrap(), std::slice::from_ref(&current.path));
+        assert_eq!(
+            snapshots.files().unwrap(),
+            std::slice::from_ref(&current.path)
+        );
         assert_eq!(load(&current.path, &store).unwrap().header, header);
     }
 
