@@ -304,7 +304,8 @@ fn a_worker_beats_through_the_plain_endpoint_without_a_certificate() {
     }
     assert!(worker.is_running());
     // Nobody's certificate: what needs one is refused.
-    let output = plain_kubectl(&quorum, &server, &["get", "pods"])
+    let pods = "/api/v1/namespaces/default/pods";
+    let output = plain_kubectl(&quorum, &server, &["get", "--raw", pods])
         .output()
         .expect("kubectl");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
