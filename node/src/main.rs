@@ -21,6 +21,7 @@ mod node;
 mod policy;
 mod proxy;
 mod receipt;
+mod recovery;
 mod simulated;
 mod telemetry;
 mod up;

@@ -6,7 +6,8 @@
 //!
 //! Invariants
 //! - There is one authority per quorum: it is written by a compare-and-swap that
-//!   holds only while the key does not exist, and never rewritten.
+//!   holds only while the key does not exist. Only a recovery writes another one, and
+//!   its certificate says so in its name.
 //! - The private key stands in the encrypted store and in memory only; copies of
 //!   its bytes are zeroized, and [`Authority`] shows none of it.
 //! - Names in issued certificates are decided here, never taken from a request.
@@ -177,6 +178,36 @@ impl Authority {
             }
         }
         Err(AuthorityError::Store(last))
+    }
+
+    /// An authority that stands in no store and lives as long as the process.
+    pub fn ephemeral(cluster: &str) -> Result<Self, AuthorityError> {
+        Self::from_row(&Self::generate_row(cluster)?)
+    }
+
+    /// Puts a new authority in the place of the present one, with `row` in the same
+    /// transaction: after a recovery nothing that the old one issued counts any more.
+    /// Only if `row`'s key does not exist yet.
+    pub async fn replace(
+        kv: &dyn Kv,
+        cluster: &str,
+        row: (String, Vec<u8>),
+    ) -> Result<(), AuthorityError> {
+        let authority = Self::generate_row(cluster)?;
+        let (key, value) = row;
+        let proposal = Proposal::new(Command::Txn(Txn {
+            compare: vec![Compare::mod_revision(key.clone(), 0)],
+            then: vec![
+                Operation::Put(Put::new(AUTHORITY_KEY, authority.to_vec())),
+                Operation::Put(Put::new(key, value)),
+            ],
+            otherwise: Vec::new(),
+        }));
+        match kv.propose(proposal).await {
+            Ok(applied) if matches!(applied.outcome, Outcome::Txn { .. }) => Ok(()),
+            Ok(applied) => Err(AuthorityError::Store(format!("{:?}", applied.outcome))),
+            Err(error) => Err(AuthorityError::Store(error.to_string())),
+        }
     }
 
     fn generate_row(cluster: &str) -> Result<Zeroizing<Vec<u8>>, AuthorityError> {

@@ -27,6 +27,7 @@ const CREDENTIAL_LABEL: &[u8] = b"nautilus credential evidence v1";
 const KEY_RELEASE_LABEL: &[u8] = b"nautilus key release evidence v1";
 const ATTESTATION_LABEL: &[u8] = b"nautilus attestation evidence v1";
 const LEDGER_LABEL: &[u8] = b"nautilus ledger key evidence v1";
+const RECOVERY_LABEL: &[u8] = b"nautilus recovery evidence v1";
 const SUI_LABEL: &[u8] = b"nautilus sui evidence v1";
 
 /// IANA "Named Information" number of SHA-512.
@@ -162,6 +163,12 @@ pub fn ledger_report_data(spki: &[u8], cluster_id: &str, node_id: u64) -> Report
         LEDGER_LABEL,
         &[spki, cluster_id.as_bytes(), &node_id.to_be_bytes()],
     )
+}
+
+/// What evidence signs that vouches for the key to which operators seal their shares: the
+/// asker's `nonce`, the public key, and what the node waits for.
+pub fn recovery_report_data(nonce: &[u8], public_key: &[u8], terms: &[u8]) -> ReportData {
+    hash_fields(RECOVERY_LABEL, &[nonce, public_key, terms])
 }
 
 /// What evidence signs that vouches for the key which signs messages to a chain: the

@@ -35,7 +35,7 @@ pub mod sui;
 
 pub use binding::{
     ReportData, attestation_report_data, credential_report_data, ledger_report_data,
-    sui_report_data,
+    recovery_report_data, sui_report_data,
 };
 pub use evidence::{
     CMW_INDICATOR_EVIDENCE, Claims, EVIDENCE_EXTENSION_OID, Evidence, INTEL_QUOTE_CBOR_TAG,

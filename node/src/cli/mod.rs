@@ -11,6 +11,7 @@ mod member;
 pub(crate) mod policy;
 mod proxy;
 mod receipt;
+mod recover;
 mod snapshot;
 pub(crate) mod status;
 mod target;
@@ -141,6 +142,9 @@ enum Command {
     /// Write a quorum's keys into a file, as plaintext
     #[command(after_help = export::EXAMPLES)]
     Export(export::ExportArgs),
+    /// Bring back a quorum that lost too many members, by its operators' shares
+    #[command(after_help = recover::EXAMPLES)]
+    Recover(recover::RecoverArgs),
     /// Save, examine and restore snapshots
     #[command(after_help = snapshot::EXAMPLES)]
     Snapshot(snapshot::SnapshotArgs),
@@ -220,6 +224,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Keys(arguments) => runtime()?.block_on(keys::run(&global, arguments)),
         Command::Import(arguments) => runtime()?.block_on(import::run(&global, arguments)),
         Command::Export(arguments) => runtime()?.block_on(export::run(&global, arguments)),
+        Command::Recover(arguments) => runtime()?.block_on(recover::run(&global, arguments)),
         Command::Snapshot(arguments) => runtime()?.block_on(snapshot::run(&global, arguments)),
         Command::Receipt(arguments) => runtime()?.block_on(receipt::run(&global, arguments)),
         Command::Bench(arguments) => runtime()?.block_on(bench::run(&global, arguments)),

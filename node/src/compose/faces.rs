@@ -26,12 +26,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::forms::Forms;
-use super::{Node, authority};
+use super::{Node, RECOVERED_NOTE, authority};
 use crate::config::{Bootstrap, NodeConfig};
 use crate::endorsements::{self, Keeper, Sources};
 use crate::exit::Failure;
 use crate::keys::{KeyRotation, RotationParts, keys_router};
 use crate::receipt::sign::RootSigner;
+use crate::recovery::{self, EscrowKeeper, recovery_router};
 
 /// Names every serving certificate covers, so that a client may come through the
 /// stable endpoint, a loopback address or a Service.
@@ -62,7 +63,13 @@ pub(super) async fn serve(
     let kv = node.consensus.kv();
     let leader = Leader::new(Arc::new(SystemClock::new()), RosterSettings::default());
     node.consensus.set_leader_handler(Arc::clone(&leader) as _);
+    let mut recovery = None;
     let ready = async {
+        if let Some(recovered) = &node.recovered {
+            let (cluster, id) = (&config.cluster_id, config.node_id);
+            recovery = Some(recovery::finish(kv.as_ref(), cluster, id, recovered).await?);
+            node.sealed_keys.data_dir.write(RECOVERED_NOTE, b"")?;
+        }
         let authority = authority(kv.as_ref(), &config.cluster_id).await?;
         if config.bootstrap == Bootstrap::Genesis {
             pin(kv.as_ref(), config).await?;
@@ -97,16 +104,21 @@ pub(super) async fn serve(
         .merge(backup_router(source.clone()))
         .merge(super::policy::router(node, config, &kv))
         .merge(keys_router(Arc::clone(&rotation)))
+        .merge(recovery_router(Arc::clone(&kv)))
         .merge(endorsements::router(Arc::clone(&kv)));
     let router = router_with(context, others);
     let tracker = TaskTracker::new();
     let keeper = super::policy::keeper(node, config, &kv, vec![Arc::clone(&rotation) as _]);
     tracker.spawn(keeper.run(stopped.clone()));
     tracker.spawn(rotation.run(stopped.clone()));
+    tracker.spawn(escrow_keeper(node, config, &kv).run(stopped.clone()));
     if let Some(plan) = backup_plan(config)? {
         tracker.spawn(run_schedule(source, plan, stopped.clone()));
     }
     super::restart::follow_up(node, config, stopped);
+    if let Some(recovery) = recovery {
+        super::restart::tell_of_recovery(recovery, &kv, stopped);
+    }
     tracker.spawn(run_workers(leader, Arc::clone(&kv), stopped.clone()));
     endorsements::describe_metrics();
     tracker.spawn(endorsements::follow(
@@ -188,6 +200,18 @@ fn key_rotation(node: &Node, config: &NodeConfig, kv: &Arc<dyn Kv>) -> Arc<KeyRo
     })
 }
 
+/// Shares of the keys for the operators.
+fn escrow_keeper(node: &Node, config: &NodeConfig, kv: &Arc<dyn Kv>) -> EscrowKeeper {
+    EscrowKeeper {
+        cluster_id: config.cluster_id.clone(),
+        node_id: config.node_id,
+        kv: Arc::clone(kv),
+        cluster: node.consensus.cluster(),
+        keyring: node.keyring.clone(),
+        folder: node.sealed_keys.data_dir.path().to_owned(),
+    }
+}
+
 /// Where endorsements are fetched from.
 fn sources(node: &Node, config: &NodeConfig) -> Sources {
     let settings = &config.attestation.endorsements;
@@ -217,7 +241,9 @@ fn backup_plan(config: &NodeConfig) -> anyhow::Result<Option<Plan>> {
 }
 
 /// The listener for a server that wants to own it.
-fn duplicate(listener: &tokio::net::TcpListener) -> anyhow::Result<tokio::net::TcpListener> {
+pub(super) fn duplicate(
+    listener: &tokio::net::TcpListener,
+) -> anyhow::Result<tokio::net::TcpListener> {
     use std::os::fd::AsFd as _;
     let copy = listener
         .as_fd()
@@ -268,7 +294,7 @@ async fn pin(kv: &dyn Kv, config: &NodeConfig) -> anyhow::Result<()> {
     }
 }
 
-fn names(config: &NodeConfig) -> Vec<String> {
+pub(super) fn names(config: &NodeConfig) -> Vec<String> {
     let mut names: Vec<String> = BUILT_IN_NAMES.iter().map(|&name| name.to_owned()).collect();
     names.push(SERVICE_ADDRESS.to_owned());
     let etcd = config.etcd.iter().map(|face| &face.endpoint.advertise);

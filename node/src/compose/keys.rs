@@ -11,6 +11,7 @@ use nautilus_consensus::{JoinError, JoinRequest, SecretsSource, Transport, join}
 use nautilus_machine::Kv;
 use nautilus_store::{Keyring, RootKey};
 
+use super::RECOVERED_NOTE;
 use super::identity::Identity;
 use super::transport::AttestedTransport;
 use crate::config::{Bootstrap, NodeConfig};
@@ -68,9 +69,47 @@ pub(super) async fn obtain(
     let keyring = match &config.bootstrap {
         Bootstrap::Genesis => Keyring::new(RootKey::generate()?),
         Bootstrap::Join(addresses) => fetch(config, addresses, transport).await?,
+        Bootstrap::Recover => {
+            return Err(Failure::Refused.error(format!(
+                "{} is gone since the recovery; remove the file \"{RECOVERED_NOTE}\" beside it to \
+                 ask the operators once more",
+                sealed.data_dir.path().join(SEALED_KEYS).display()
+            )));
+        }
     };
     sealed.write(&keyring)?;
     Ok(keyring)
+}
+
+/// Takes the keys that operators brought back, beside those that this node can still
+/// unseal; the two must agree on a root, or a host could make up an escrow of its own to
+/// have a node go on alone.
+pub(super) fn take_recovered(sealed: &SealedKeys, keyring: &Keyring) -> anyhow::Result<()> {
+    match sealed.read() {
+        Ok(None) => {}
+        Ok(Some(own)) => merge(&own, keyring)?,
+        Err(error) => tracing::warn!(
+            error = %format!("{error:#}"),
+            "this node's own keys are not readable; the operators' are taken"
+        ),
+    }
+    sealed.write(keyring)
+}
+
+/// Adds to `recovered` what this node has besides.
+fn merge(own: &Keyring, recovered: &Keyring) -> anyhow::Result<()> {
+    let mut generations = own.generations().into_iter();
+    if !generations.any(|held| own.fingerprint(held) == recovered.fingerprint(held)) {
+        return Err(Failure::Refused.error(
+            "the escrow opens keys that are not this quorum's, or none that are still in use; \
+             copy escrow.json from another member's data directory",
+        ));
+    }
+    recovered.add_from(&own.to_secrets(), &|_, _| true)?;
+    if own.current() > recovered.current() {
+        recovered.advance(own.current())?;
+    }
+    Ok(())
 }
 
 /// What members get of the keys, once `kv` is there to say who may.
@@ -152,6 +191,24 @@ async fn fetch(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn recovered_keys_must_agree_with_those_that_are_still_here() {
+        let ring = |byte| Keyring::new(RootKey::from_bytes([byte; 32]));
+        let (own, escrowed) = (ring(7), ring(7));
+        own.add(2, RootKey::from_bytes([8; 32])).expect("added");
+        own.advance(2).expect("held");
+        merge(&own, &escrowed).expect("one quorum");
+        assert_eq!(
+            (escrowed.current(), escrowed.generations()),
+            (2, vec![1, 2])
+        );
+        let error = merge(&own, &ring(9)).expect_err("made up");
+        assert!(error.to_string().contains("not this quorum's"), "{error}");
+        // The operators' shares of before a rotation that has ended.
+        own.destroy_old();
+        assert!(merge(&own, &ring(7)).is_err());
+    }
 
     #[test]
     fn archives_of_every_generation_open_with_the_keys_of_the_last() {

@@ -36,6 +36,7 @@ use crate::endorsements::{Endorsed, read_directory};
 use crate::exit::Failure;
 use crate::node::StopSignals;
 use crate::policy::PolicySource;
+use crate::recovery::{self, Desking, Recovered};
 use crate::telemetry;
 use identity::Identity;
 use keys::SealedKeys;
@@ -43,6 +44,8 @@ use transport::AttestedTransport;
 
 /// Pause before a step that needs a quorum is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// In the data directory once a recovery is finished: the next start is an ordinary one.
+const RECOVERED_NOTE: &str = "recovered";
 
 /// Runs one node until the first of `signals` or until it can't go on. The second
 /// signal ends the orderly end: whoever stops the last nodes of a quorum need not
@@ -90,6 +93,8 @@ struct Node {
     consensus: Consensus,
     keyring: Keyring,
     sealed_keys: Arc<SealedKeys>,
+    /// Operators brought this node back, and what follows is not done yet.
+    recovered: Option<Recovered>,
     api: TcpListener,
     etcd: Option<TcpListener>,
     plain: Option<TcpListener>,
@@ -140,6 +145,15 @@ impl Node {
             data_dir: Arc::clone(&data_dir),
             identity: Arc::clone(&identity),
         });
+        let recovered = if is_recovering(config, &data_dir)? {
+            let recovered = recover(config, &sealed_keys, &api, stopped).await?;
+            let Some(recovered) = recovered else {
+                return Ok(None);
+            };
+            Some(recovered)
+        } else {
+            None
+        };
         let keys = keys::obtain(config, &sealed_keys, &transport);
         let keyring = tokio::select! {
             keyring = keys => keyring?,
@@ -148,6 +162,8 @@ impl Node {
         let kv = Arc::new(OnceLock::new());
         let mut settings = consensus_config(config);
         settings.counter = identity.provider().counter().map(MachineCounter);
+        let platform = recovered.as_ref().map(|_| identity.provider().platform());
+        settings.stand_alone = platform;
         let consensus = Consensus::start(
             settings,
             &keyring,
@@ -192,6 +208,7 @@ impl Node {
             consensus,
             keyring,
             sealed_keys,
+            recovered,
             api,
             etcd,
             plain,
@@ -217,6 +234,42 @@ impl Node {
             }
         }
     }
+}
+
+fn is_recovering(config: &NodeConfig, data_dir: &DataDir) -> anyhow::Result<bool> {
+    if config.bootstrap != Bootstrap::Recover {
+        return Ok(false);
+    }
+    let is_done = data_dir.read(RECOVERED_NOTE).context(RECOVERED_NOTE)?;
+    if is_done.is_some() {
+        tracing::warn!(
+            "this node was recovered before: bootstrap = \"recover\" does nothing; remove it, or \
+             the file \"{RECOVERED_NOTE}\" in the data directory to recover once more"
+        );
+    }
+    Ok(is_done.is_none())
+}
+
+/// Waits for operators' shares, and seals the keys that they open to this node; `None`
+/// when told to stop before.
+async fn recover(
+    config: &NodeConfig,
+    sealed_keys: &SealedKeys,
+    api: &TcpListener,
+    stopped: &CancellationToken,
+) -> anyhow::Result<Option<Recovered>> {
+    let identity = Arc::clone(&sealed_keys.identity);
+    let desk = Desking {
+        node_id: config.node_id,
+        escrow: recovery::escrow_of(sealed_keys.data_dir.path(), &config.cluster_id)?,
+        evidence: Arc::new(move |report_data| identity.evidence(report_data)),
+        names: faces::names(config),
+    };
+    let recovered = recovery::recover(desk, faces::duplicate(api)?, stopped).await?;
+    if let Some(recovered) = &recovered {
+        keys::take_recovered(sealed_keys, &recovered.keyring)?;
+    }
+    Ok(recovered)
 }
 
 /// What is at hand before there is a quorum.

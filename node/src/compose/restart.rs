@@ -1,5 +1,5 @@
 //! What a node does about its own restart beyond consensus: an event says what was found
-//! wrong with the disk, so that nobody has to read logs for it.
+//! wrong with the disk, or that operators recovered it, so that nobody has to read logs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Node;
 use crate::config::NodeConfig;
+use crate::recovery::Recovery;
 
 /// Pause before an event is written again.
 const EVENT_PAUSE: Duration = Duration::from_secs(1);
@@ -22,9 +23,13 @@ pub(super) async fn tell_of_disk(
     kv: Arc<dyn Kv>,
     stopped: CancellationToken,
 ) {
-    let Some(event) = event_of(node_id, &rejoined) else {
-        return;
-    };
+    if let Some(event) = event_of(node_id, &rejoined) {
+        tell(event, kv, stopped).await;
+    }
+}
+
+/// Writes an event, once there is a quorum to take it.
+async fn tell(event: MasterEvent, kv: Arc<dyn Kv>, stopped: CancellationToken) {
     loop {
         match record_master_event(Arc::clone(&kv), &event).await {
             Ok(()) => return,
@@ -78,6 +83,23 @@ pub(super) fn follow_up(node: &Node, config: &NodeConfig, stopped: &Cancellation
             rejoined = rejoined => tell_of_disk(id, rejoined, kv, told).await,
         }
     });
+}
+
+/// An event about a recovery by operators.
+pub(super) fn tell_of_recovery(recovery: Recovery, kv: &Arc<dyn Kv>, stopped: &CancellationToken) {
+    let event = MasterEvent {
+        node_id: recovery.node_id,
+        suffix: format!("recovered-{}", recovery.recovery),
+        reason: "QuorumRecovered",
+        message: format!(
+            "operators ({}) made master {} the only voter of this quorum, under a new authority; what \
+             the lost masters alone had acknowledged is gone. Add masters, and rotate the keys: the \
+             lost disks hold them",
+            recovery.operators.join(", "),
+            recovery.node_id,
+        ),
+    };
+    tokio::spawn(tell(event, Arc::clone(kv), stopped.clone()));
 }
 
 #[cfg(test)]

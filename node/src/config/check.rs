@@ -154,7 +154,7 @@ fn bootstrap(
     value: Option<&str>,
     join_addresses: Option<Vec<String>>,
 ) -> Result<Bootstrap, ConfigError> {
-    const REMEDY: &str = "write \"genesis\" (this node founds the quorum) or \"join\"";
+    const REMEDY: &str = "write \"genesis\" (this node founds the quorum), \"join\", or \"recover\" (see `nautilus recover --help`)";
     let join_addresses = join_addresses.unwrap_or_default();
     match value {
         None => Err(ConfigError::missing("bootstrap", REMEDY)),
@@ -165,6 +165,7 @@ fn bootstrap(
             "a founder joins nobody",
             "remove it, or write bootstrap = \"join\"",
         )),
+        Some("recover") => Ok(Bootstrap::Recover),
         Some("join") if join_addresses.is_empty() => Err(ConfigError::missing(
             "join_addresses",
             "write the peer addresses of members",

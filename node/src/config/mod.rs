@@ -84,6 +84,8 @@ pub(crate) enum Bootstrap {
     Genesis,
     /// Join through one of these peers, which must have admitted the node.
     Join(Vec<String>),
+    /// Wait for operators' shares, then go on alone with what the data directory holds.
+    Recover,
 }
 
 /// A listener and the address others are told.

@@ -51,8 +51,8 @@ layer! {
         /// Where the node keeps everything; made if absent
         #[arg(long, env = "NAUTILUS_DATA_DIR", value_name = "DIR")]
         data_dir: PathBuf,
-        /// What an empty data directory becomes: "genesis" founds a quorum, "join" enters one
-        #[arg(long, env = "NAUTILUS_BOOTSTRAP", value_name = "genesis|join")]
+        /// What an empty data directory becomes: "genesis" founds a quorum, "join" enters one; "recover" waits for operators' shares, see `nautilus recover`
+        #[arg(long, env = "NAUTILUS_BOOTSTRAP", value_name = "genesis|join|recover")]
         bootstrap: String,
         /// Peers to join through, host:port
         #[arg(long, env = "NAUTILUS_JOIN_ADDRESSES", value_delimiter = ',', value_name = "HOST:PORT,..")]

@@ -26,7 +26,7 @@ mod rows;
 
 pub(crate) use face::{KeysAnswer, NodeAnswer, RotateRequest, keys_router};
 pub(crate) use rotation::{KeyRotation, RotationParts};
-pub(crate) use rows::secrets_for;
+pub(crate) use rows::{nodes as node_rows, secrets_for};
 
 /// Says what this part's metrics mean.
 pub(crate) fn describe_metrics() {

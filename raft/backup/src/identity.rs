@@ -1,7 +1,7 @@
 //! Which of the quorum's own rows are its identity: the one list.
 //!
 //! Identity is what makes a quorum this quorum: its authority's key, its operators, its policy,
-//! its generations of keys, the workers' token verdicts, alarms about its own disks and
+//! its generations of keys and their escrow, the workers' token verdicts, alarms about its own disks and
 //! promises about its own members. A restored quorum makes its own; Kubernetes objects and users' keys are not
 //! identity and are restored.
 //!
@@ -15,6 +15,7 @@ pub const IDENTITY_ROWS: &[&str] = &[
     "/nautilus/operators/",
     "/nautilus/policy/",
     "/nautilus/keys/",
+    "/nautilus/recovery/",
     "/nautilus/workers/",
     "/nautilus/etcd/alarm/",
     "/nautilus/etcd/promote/",
