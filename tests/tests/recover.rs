@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use nautilus_tests::{NodeStatus, Quorum, Streamed, eventually};
 use serde_json::{Value, json};
 use toml::Table;
@@ -125,6 +127,20 @@ fn renew_kubeconfig(quorum: &Quorum, server: &str) {
     });
 }
 
+/// Whether the name of a kubeconfig's authority ends like this.
+fn authority_names(kubeconfig: &str, wanted: &str) -> bool {
+    let field = kubeconfig.split("certificate-authority-data: ").nth(1);
+    let field = field.and_then(|rest| rest.split_whitespace().next());
+    let pem = BASE64
+        .decode(field.expect("an authority").trim_matches('"'))
+        .expect("base64");
+    let pem = String::from_utf8(pem).expect("PEM");
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = BASE64.decode(body).expect("base64");
+    der.windows(wanted.len())
+        .any(|window| window == wanted.as_bytes())
+}
+
 #[test]
 fn two_of_three_operators_bring_a_quorum_back_from_one_disk() {
     let quorum = Quorum::start();
@@ -184,6 +200,11 @@ fn two_of_three_operators_bring_a_quorum_back_from_one_disk() {
     let old = quorum.dir().join("old.kubeconfig");
     std::fs::copy(quorum.dir().join("kubeconfig"), &old).expect("kept");
     renew_kubeconfig(&quorum, &server);
+    let kubeconfig = std::fs::read_to_string(quorum.dir().join("kubeconfig")).expect("written");
+    assert!(
+        authority_names(&kubeconfig, "recovery 1"),
+        "an authority like any other"
+    );
     let there = quorum.kubectl_ok(&["get", "configmaps", "-o", "name"]);
     assert!(
         there.contains("before-the-rotation") && there.contains("after-the-rotation"),

@@ -117,7 +117,7 @@ pub(super) async fn serve(
     }
     super::restart::follow_up(node, config, stopped);
     if let Some(recovery) = recovery {
-        super::restart::tell_of_recovery(recovery, &kv, stopped);
+        super::restart::tell_of_recovery(&recovery, &kv, stopped);
     }
     tracker.spawn(run_workers(leader, Arc::clone(&kv), stopped.clone()));
     endorsements::describe_metrics();

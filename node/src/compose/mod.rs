@@ -36,7 +36,7 @@ use crate::endorsements::{Endorsed, read_directory};
 use crate::exit::Failure;
 use crate::node::StopSignals;
 use crate::policy::PolicySource;
-use crate::recovery::{self, Desking, Recovered};
+use crate::recovery::{self, DeskParts, Recovered};
 use crate::telemetry;
 use identity::Identity;
 use keys::SealedKeys;
@@ -259,7 +259,7 @@ async fn recover(
     stopped: &CancellationToken,
 ) -> anyhow::Result<Option<Recovered>> {
     let identity = Arc::clone(&sealed_keys.identity);
-    let desk = Desking {
+    let desk = DeskParts {
         node_id: config.node_id,
         escrow: recovery::escrow_of(sealed_keys.data_dir.path(), &config.cluster_id)?,
         evidence: Arc::new(move |report_data| identity.evidence(report_data)),

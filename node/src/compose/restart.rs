@@ -86,7 +86,7 @@ pub(super) fn follow_up(node: &Node, config: &NodeConfig, stopped: &Cancellation
 }
 
 /// An event about a recovery by operators.
-pub(super) fn tell_of_recovery(recovery: Recovery, kv: &Arc<dyn Kv>, stopped: &CancellationToken) {
+pub(super) fn tell_of_recovery(recovery: &Recovery, kv: &Arc<dyn Kv>, stopped: &CancellationToken) {
     let event = MasterEvent {
         node_id: recovery.node_id,
         suffix: format!("recovered-{}", recovery.recovery),

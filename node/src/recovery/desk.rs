@@ -24,7 +24,7 @@ const LAST_ANSWER: Duration = Duration::from_secs(2);
 type Evidence = Arc<dyn Fn(&ReportData) -> Result<Vec<u8>, String> + Send + Sync>;
 
 /// A node that waits.
-pub(crate) struct Desking {
+pub(crate) struct DeskParts {
     /// The node.
     pub(crate) node_id: u64,
     /// What opens by the shares.
@@ -114,7 +114,7 @@ impl Waiting {
 /// Serves on `listener` until enough operators gave their shares; `None` when told to
 /// stop before.
 pub(crate) async fn recover(
-    parts: Desking,
+    parts: DeskParts,
     listener: TcpListener,
     stopped: &CancellationToken,
 ) -> anyhow::Result<Option<Recovered>> {

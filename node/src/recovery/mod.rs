@@ -26,7 +26,7 @@ mod keeper;
 mod rows;
 mod shamir;
 
-pub(crate) use desk::{Desking, Recovered, recover};
+pub(crate) use desk::{DeskParts, Recovered, recover};
 pub(crate) use escrow::{ShareKey, submit};
 pub(crate) use face::{Description, PATH, RecoveryAnswer, Submission, Taken, recovery_router};
 pub(crate) use keeper::{EscrowKeeper, escrow_of};
