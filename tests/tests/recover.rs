@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use nautilus_attest_tee::PlatformSecret;
 use nautilus_tests::{NodeStatus, Quorum, Streamed, eventually};
 use serde_json::{Value, json};
 use toml::Table;
@@ -262,6 +263,59 @@ fn two_of_three_operators_bring_a_quorum_back_from_one_disk() {
             .then_some(())
             .ok_or_else(|| said(&output))
     });
+
+    // It grows again, and its keys are rotated away from the disks that were lost.
+    let _fourth = grow(&quorum, survivor.id, &server);
+    ask(&quorum, &["keys", "rotate", "--wait", "--server", &server]).expect("rotated");
+    eventually("the new root in the escrow, at both members", || {
+        let both = [survivor.id, 4].map(|node| generations(&terms(&quorum, node)));
+        (both == [[3], [3]])
+            .then_some(())
+            .ok_or(format!("{both:?}"))
+    });
+}
+
+/// Admits a new master as node 4 through `founder`, starts it, and gives it a vote.
+fn grow(quorum: &Quorum, founder: u64, server: &str) -> Streamed {
+    let folder = quorum.dir().join("node-4");
+    std::fs::create_dir(&folder).expect("a folder");
+    PlatformSecret::load_or_create(&folder.join("platform-secret")).expect("a platform");
+    let template = quorum
+        .dir()
+        .join(format!("node-{founder}"))
+        .join("config.toml");
+    let template = std::fs::read_to_string(template).expect("the founder's configuration");
+    let mut table: Table = template.parse().expect("TOML");
+    let path = |name: &str| toml::Value::from(text(&folder.join(name)));
+    let known = table["peer"]["listen"].clone();
+    table.insert("bootstrap".into(), "join".into());
+    table.insert("join_addresses".into(), vec![known].into());
+    table.insert("node_id".into(), 4.into());
+    table.insert("data_dir".into(), path("data"));
+    table["attestation"]["platform_secret"] = path("platform-secret");
+    let mut peer = String::new();
+    for section in ["etcd", "api", "peer"] {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        peer = free.local_addr().expect("its address").to_string();
+        table[section]["listen"] = peer.clone().into();
+    }
+    let file = folder.join("config.toml");
+    std::fs::write(&file, table.to_string()).expect("written");
+    let admit = ["member", "add", "4", &peer, "--server", server];
+    let admitted = quorum.nautilus(&admit);
+    assert!(admitted.status.success(), "{}", said(&admitted));
+    let mut node = Command::new(Quorum::binary());
+    node.args(["node", "--config"]).arg(&file);
+    let node = Streamed::start(node);
+    eventually("node 4's vote", || {
+        let output = quorum.nautilus(&["member", "promote", "4", "--server", server]);
+        output
+            .status
+            .success()
+            .then_some(())
+            .ok_or_else(|| said(&output))
+    });
+    node
 }
 
 #[test]
