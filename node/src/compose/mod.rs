@@ -254,22 +254,20 @@ fn is_recovering(config: &NodeConfig, data_dir: &DataDir) -> anyhow::Result<bool
 /// when told to stop before.
 async fn recover(
     config: &NodeConfig,
-    sealed_keys: &SealedKeys,
+    sealed_keys: &Arc<SealedKeys>,
     api: &TcpListener,
     stopped: &CancellationToken,
 ) -> anyhow::Result<Option<Recovered>> {
     let identity = Arc::clone(&sealed_keys.identity);
+    let sealed = Arc::clone(sealed_keys);
     let desk = DeskParts {
         node_id: config.node_id,
         escrow: recovery::escrow_of(sealed_keys.data_dir.path(), &config.cluster_id)?,
         evidence: Arc::new(move |report_data| identity.evidence(report_data)),
+        accept: Arc::new(move |keyring| keys::take_recovered(&sealed, keyring)),
         names: faces::names(config),
     };
-    let recovered = recovery::recover(desk, faces::duplicate(api)?, stopped).await?;
-    if let Some(recovered) = &recovered {
-        keys::take_recovered(sealed_keys, &recovered.keyring)?;
-    }
-    Ok(recovered)
+    recovery::recover(desk, faces::duplicate(api)?, stopped).await
 }
 
 /// What is at hand before there is a quorum.

@@ -23,6 +23,9 @@ const LAST_ANSWER: Duration = Duration::from_secs(2);
 /// Evidence over 64 bytes. May block.
 type Evidence = Arc<dyn Fn(&ReportData) -> Result<Vec<u8>, String> + Send + Sync>;
 
+/// Takes the keys that the shares opened, or says why they will not do. May block.
+type Accept = Arc<dyn Fn(&Keyring) -> anyhow::Result<()> + Send + Sync>;
+
 /// A node that waits.
 pub(crate) struct DeskParts {
     /// The node.
@@ -31,14 +34,14 @@ pub(crate) struct DeskParts {
     pub(crate) escrow: Escrow,
     /// Proves what waits.
     pub(crate) evidence: Evidence,
+    /// Has the last word: the operators hear why not.
+    pub(crate) accept: Accept,
     /// Names of its certificate, which proves nothing.
     pub(crate) names: Vec<String>,
 }
 
-/// What operators gave back.
+/// A recovery that operators decided.
 pub(crate) struct Recovered {
-    /// The quorum's keys.
-    pub(crate) keyring: Keyring,
     /// The names of those who gave their shares.
     pub(crate) operators: Vec<String>,
 }
@@ -52,6 +55,7 @@ pub(super) struct Waiting {
     escrow: Escrow,
     desk: Desk,
     evidence: Evidence,
+    accept: Accept,
     /// By the fingerprint of the operator's key.
     shares: Mutex<BTreeMap<String, Submitted>>,
     recovered: Mutex<Option<Recovered>>,
@@ -94,8 +98,8 @@ impl Waiting {
         let is_enough = shares.len() >= usize::from(threshold);
         if is_enough && !self.done.is_cancelled() {
             let (operators, parts): (Vec<_>, Vec<_>) = shares.values().cloned().unzip();
-            let keyring = self.escrow.keys(&parts)?;
-            let recovered = Recovered { keyring, operators };
+            (self.accept)(&self.escrow.keys(&parts)?)?;
+            let recovered = Recovered { operators };
             *self
                 .recovered
                 .lock()
@@ -132,6 +136,7 @@ pub(crate) async fn recover(
         escrow: parts.escrow,
         desk: Desk::open()?,
         evidence: parts.evidence,
+        accept: parts.accept,
         shares: Mutex::default(),
         recovered: Mutex::default(),
         done: done.clone(),
