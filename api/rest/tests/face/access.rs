@@ -279,3 +279,24 @@ async fn the_whole_quorum_has_one_authority() {
     let second = Authority::load_or_create(&kv, "test").await.unwrap();
     assert_eq!(first.certificate_der(), second.certificate_der());
 }
+
+#[tokio::test]
+async fn a_recovery_replaces_the_authority_once() {
+    let kv = SoloKv::new(|| UnixMillis(1));
+    let load = async || {
+        let authority = Authority::load_or_create(&kv, "test").await.unwrap();
+        authority.certificate_der().clone()
+    };
+    let before = load().await;
+    let row = || ("/nautilus/recovery/done/1".to_owned(), b"{}".to_vec());
+    let replace = async || {
+        let replaced = Authority::replace(&kv, "test recovery 1", row()).await;
+        replaced.unwrap();
+    };
+    replace().await;
+    let after = load().await;
+    assert_ne!(after, before);
+    // What comes of asking again where the outcome was not known.
+    replace().await;
+    assert_eq!(load().await, after);
+}
