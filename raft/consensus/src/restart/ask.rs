@@ -141,7 +141,7 @@ async fn raise_above(
 fn explain(missing: &BTreeSet<NodeId>) {
     tracing::warn!(
         ?missing,
-        "this node was started again and does not take part: it needs the word of every other voter, or of a leader with a majority of them; start those that are missing, or, if they are lost for good, found a new quorum from a snapshot (`nautilus snapshot restore --help`)"
+        "this node was started again and does not take part: it needs the word of every other voter, or of a leader with a majority of them; start those that are missing, or, if they are lost for good, see `nautilus recover --help`"
     );
 }
 
