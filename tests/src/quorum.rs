@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use nautilus_attest_tee::PlatformSecret;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde::Deserialize;
 use tempfile::TempDir;
+use toml::Table;
 
 use crate::client::program;
 use crate::eventually;
@@ -85,6 +87,31 @@ impl Quorum {
     /// The quorum's folder.
     pub fn dir(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Writes a configuration for a fourth node, after node 2's and as `alter` leaves it;
+    /// gives its file and the peers' address.
+    pub fn fourth(&self, alter: impl FnOnce(&mut Table)) -> (PathBuf, String) {
+        let folder = self.dir().join("node-4");
+        std::fs::create_dir(&folder).expect("a folder");
+        PlatformSecret::load_or_create(&folder.join("platform-secret")).expect("a platform");
+        let template = self.dir().join("node-2").join("config.toml");
+        let text = std::fs::read_to_string(template).expect("node 2's configuration");
+        let mut table: Table = text.parse().expect("TOML");
+        let path = |path: &Path| toml::Value::from(path.to_str().expect("UTF-8"));
+        table["node_id"] = toml::Value::from(4);
+        table["data_dir"] = path(&folder.join("data"));
+        table["attestation"]["platform_secret"] = path(&folder.join("platform-secret"));
+        let mut peer = String::new();
+        for section in ["etcd", "api", "peer"] {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+            peer = free.local_addr().expect("its address").to_string();
+            table[section]["listen"] = toml::Value::from(peer.clone());
+        }
+        alter(&mut table);
+        let file = folder.join("config.toml");
+        std::fs::write(&file, table.to_string()).expect("written");
+        (file, peer)
     }
 
     /// The binary under test: `NAUTILUS_BIN`, or the one beside the test's own build.

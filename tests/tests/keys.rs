@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nautilus_attest_tee::PlatformSecret;
 use nautilus_tests::{Quorum, Streamed, eventually};
 use serde_json::{Value, json};
-use toml::Table;
 
 /// Creates many objects with one kubectl.
 fn fill(quorum: &Quorum, name: &str, count: u32) {
@@ -238,33 +236,10 @@ fn a_rotation_goes_on_when_a_follower_and_the_leader_are_killed_in_the_middle() 
     }
 }
 
-/// A configuration for node 4, from node 2's, and its address.
-fn fourth(quorum: &Quorum) -> (PathBuf, String) {
-    let folder = quorum.dir().join("node-4");
-    std::fs::create_dir(&folder).expect("a folder");
-    PlatformSecret::load_or_create(&folder.join("platform-secret")).expect("a platform");
-    let template = quorum.dir().join("node-2").join("config.toml");
-    let text = std::fs::read_to_string(template).expect("node 2's configuration");
-    let mut table: Table = text.parse().expect("TOML");
-    let path = |path: &Path| toml::Value::from(path.to_str().expect("UTF-8"));
-    table["node_id"] = toml::Value::from(4);
-    table["data_dir"] = path(&folder.join("data"));
-    table["attestation"]["platform_secret"] = path(&folder.join("platform-secret"));
-    let mut peer = String::new();
-    for section in ["etcd", "api", "peer"] {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        peer = free.local_addr().expect("its address").to_string();
-        table[section]["listen"] = toml::Value::from(peer.clone());
-    }
-    let file = folder.join("config.toml");
-    std::fs::write(&file, table.to_string()).expect("written");
-    (file, peer)
-}
-
 #[test]
 fn keys_rotated_away_from_a_member_never_reach_it() {
     let quorum = Quorum::start();
-    let (configuration, peer) = fourth(&quorum);
+    let (configuration, peer) = quorum.fourth(|_| {});
     let added = quorum.nautilus(&["member", "add", "4", &peer]);
     assert!(added.status.success(), "{added:?}");
     let mut node = Command::new(Quorum::binary());

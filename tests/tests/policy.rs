@@ -4,10 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use nautilus_attest_tee::{PlatformSecret, measure_file};
+use nautilus_attest_tee::measure_file;
 use nautilus_tests::{Quorum, Streamed, eventually};
 use serde_json::Value;
-use toml::Table;
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -236,7 +235,12 @@ fn a_node_whose_measurement_is_retired_is_cut_off_and_loses_its_vote() {
         allowed.push(serde_json::json!({ "measurement": measurement, "name": "next" }));
     });
     ok(&quorum, &["policy", "apply", text(&path)]);
-    let (configuration, peer) = fourth(&quorum);
+    let present = measure_file(&Quorum::binary()).expect("measured");
+    let (configuration, peer) = quorum.fourth(|table| {
+        // It accepts the quorum's build too.
+        let allowed = vec!["self".to_owned(), present.to_string()];
+        table["attestation"]["allowed_measurements"] = toml::Value::from(allowed);
+    });
     ok(&quorum, &["member", "add", "4", &peer]);
     let mut node = Command::new(&next);
     node.args(["node", "--config"]).arg(&configuration);
@@ -282,32 +286,4 @@ fn cut_off(quorum: &Quorum, node: u64) -> u64 {
             .then(|| count.parse::<u64>().ok())?
     });
     counts.sum()
-}
-
-/// A configuration for node 4, from node 2's, which accepts the quorum's build too.
-fn fourth(quorum: &Quorum) -> (PathBuf, String) {
-    let folder = quorum.dir().join("node-4");
-    std::fs::create_dir(&folder).expect("a folder");
-    PlatformSecret::load_or_create(&folder.join("platform-secret")).expect("a platform");
-    let template = quorum.dir().join("node-2").join("config.toml");
-    let template = std::fs::read_to_string(template).expect("node 2's configuration");
-    let mut table: Table = template.parse().expect("TOML");
-    let path = |path: &Path| toml::Value::from(text(path));
-    table["node_id"] = toml::Value::from(4);
-    table["data_dir"] = path(&folder.join("data"));
-    table["attestation"]["platform_secret"] = path(&folder.join("platform-secret"));
-    let present = measure_file(&Quorum::binary())
-        .expect("measured")
-        .to_string();
-    table["attestation"]["allowed_measurements"] =
-        toml::Value::from(vec!["self".to_owned(), present]);
-    let mut peer = String::new();
-    for section in ["etcd", "api", "peer"] {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        peer = free.local_addr().expect("its address").to_string();
-        table[section]["listen"] = toml::Value::from(peer.clone());
-    }
-    let file = folder.join("config.toml");
-    std::fs::write(&file, table.to_string()).expect("written");
-    (file, peer)
 }
