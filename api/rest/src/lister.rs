@@ -1,0 +1,193 @@
+//! Objects of one kind in memory, as what they mean to a decider of this process:
+//! roles to the authorizer, webhooks' configurations to admission, definitions to
+//! the registry of kinds.
+//!
+//! For kinds with few objects that are read on every request. Reads never wait and
+//! never fail; they see this node's state as of [`Snapshot::revision`].
+//!
+//! Invariants
+//! - A snapshot is the state of one revision: nothing of a later one, nothing missing.
+//! - An object that cannot be read as `T` is left out and logged, with its name.
+//! - After an error of the watch everything is listed anew; the old snapshot serves
+//!   until then.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use nautilus_machine::types::KeyRange;
+use nautilus_machine::{EventKind, KeyValue, Kv, Revision, WatchRequest};
+use nautilus_machinery::resource::Resource;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+use crate::storage::{Storage, versioned_object};
+
+/// Pause after a failed list or a lost watch.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// A kind's objects at one revision, by namespace (empty for none) and name.
+pub(crate) struct Snapshot<T> {
+    /// The revision of the state.
+    pub(crate) revision: Revision,
+    /// Whether the state was ever read.
+    pub(crate) synced: bool,
+    pub(crate) objects: BTreeMap<(String, String), Arc<T>>,
+}
+
+impl<T> Snapshot<T> {
+    /// The object of that namespace (empty for none) and name.
+    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<&Arc<T>> {
+        // The map is keyed by owned text; two short strings cost less than a scan.
+        self.objects.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// The objects of one namespace.
+    pub(crate) fn in_namespace<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<T>> {
+        self.objects
+            .range((namespace.to_owned(), String::new())..)
+            .take_while(move |((own, _), _)| own == namespace)
+            .map(|(_, object)| object)
+    }
+}
+
+/// See the module.
+pub(crate) struct Lister<T> {
+    snapshot: ArcSwap<Snapshot<T>>,
+    changed: watch::Sender<Revision>,
+}
+
+impl<T: Send + Sync + 'static> Lister<T> {
+    /// Lists and watches a kind until `shutdown`. `read` makes a `T` of an object as
+    /// clients see it, or says why not.
+    pub(crate) fn start(
+        kv: Arc<dyn Kv>,
+        resource: &'static Resource,
+        read: fn(Value) -> Result<T, String>,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
+        let lister = Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(Snapshot {
+                revision: 0,
+                synced: false,
+                objects: BTreeMap::new(),
+            }),
+            changed: watch::Sender::new(0),
+        });
+        let task = lister.clone();
+        tokio::spawn(async move {
+            let run = async {
+                loop {
+                    if let Err(failure) = task.follow(&kv, resource, read).await {
+                        tracing::debug!(kind = %resource.kind, error = %failure.error, "listing anew");
+                    }
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = run => {}
+            }
+        });
+        lister
+    }
+
+    /// The newest state that this node has seen.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot<T>> {
+        self.snapshot.load_full()
+    }
+
+    /// The revision of the snapshot, and every change of it.
+    pub(crate) fn changes(&self) -> watch::Receiver<Revision> {
+        self.changed.subscribe()
+    }
+
+    /// Waits until the snapshot is of `revision` or later: an answer to a write is a
+    /// good `revision` to wait for before deciding by what was written.
+    pub(crate) async fn reached(&self, revision: Revision) {
+        let mut changes = self.changes();
+        // The sender lives as long as `self`.
+        let _ = changes.wait_for(|at| *at >= revision).await;
+    }
+
+    async fn follow(
+        &self,
+        kv: &Arc<dyn Kv>,
+        resource: &'static Resource,
+        read: fn(Value) -> Result<T, String>,
+    ) -> Result<(), Failure> {
+        let range = KeyRange::prefix(resource.storage_prefix());
+        let (rows, revision) = Storage::new(kv.clone()).rows(range.clone()).await?;
+        let mut objects = BTreeMap::new();
+        for row in &rows {
+            if let (Some(key), Some(object)) = (place(resource, row), parse(resource, row, read)) {
+                objects.insert(key, object);
+            }
+        }
+        self.publish(revision, objects.clone());
+        let mut watcher = kv.watch(WatchRequest {
+            range,
+            from: Some(revision + 1),
+            previous: false,
+        })?;
+        loop {
+            for event in watcher.next().await? {
+                let Some(key) = place(resource, &event.kv) else {
+                    continue;
+                };
+                let object = match event.kind {
+                    EventKind::Put => parse(resource, &event.kv, read),
+                    EventKind::Delete => None,
+                };
+                match object {
+                    Some(object) => objects.insert(key, object),
+                    None => objects.remove(&key),
+                };
+            }
+            self.publish(watcher.progress(), objects.clone());
+        }
+    }
+
+    fn publish(&self, revision: Revision, objects: BTreeMap<(String, String), Arc<T>>) {
+        self.snapshot.store(Arc::new(Snapshot {
+            revision,
+            synced: true,
+            objects,
+        }));
+        self.changed.send_replace(revision);
+    }
+}
+
+/// Namespace and name, from the key.
+fn place(resource: &Resource, row: &KeyValue) -> Option<(String, String)> {
+    let key = std::str::from_utf8(&row.key).ok()?;
+    let rest = key.strip_prefix(&resource.storage_prefix())?;
+    Some(match rest.split_once('/') {
+        Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
+        None => (String::new(), rest.to_owned()),
+    })
+}
+
+fn parse<T>(
+    resource: &Resource,
+    row: &KeyValue,
+    read: fn(Value) -> Result<T, String>,
+) -> Option<Arc<T>> {
+    let object = versioned_object(resource, row)
+        .map_err(|failure| failure.error.to_string())
+        .and_then(read);
+    match object {
+        Ok(object) => Some(Arc::new(object)),
+        Err(error) => {
+            let key = String::from_utf8_lossy(&row.key);
+            tracing::warn!(%key, %error, "an object does not count: it cannot be read");
+            None
+        }
+    }
+}
