@@ -42,6 +42,11 @@ impl User {
         }
     }
 
+    /// A part of the server itself: what the quorum writes on its own behalf.
+    pub fn internal(name: &str) -> Self {
+        Self::authenticated(name, vec![MASTERS_GROUP.to_owned()])
+    }
+
     /// The user of a verified client certificate: its common name and organizations;
     /// anonymous when it has no name.
     pub fn of_certificate(der: &[u8]) -> Self {

@@ -124,6 +124,16 @@ impl DeleteOptions {
     }
 }
 
+/// Fills in the defaults of an object as it came in, before anything is prepared or
+/// checked: what mutating admission sees. Idempotent.
+pub fn default_decoded(resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
+    let mut new = fields::conform(resource.schema, object)?;
+    fields::apply_defaults(resource.schema, &mut new);
+    (resource.rules.default)(&mut new);
+    *object = fields::conform(resource.schema, &new)?;
+    Ok(())
+}
+
 /// Makes an object of a request's body ready to be stored for the first time.
 pub fn before_create(
     resource: &Resource,

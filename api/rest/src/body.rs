@@ -31,6 +31,15 @@ impl Warnings {
         *self.0.lock() = messages;
     }
 
+    /// One more, unless it was said before.
+    #[allow(dead_code)] // the plugins that warn come with the chain
+    pub(crate) fn add(&self, message: String) {
+        let mut messages = self.0.lock();
+        if !messages.contains(&message) {
+            messages.push(message);
+        }
+    }
+
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock())
     }

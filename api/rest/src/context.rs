@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Admission;
 use crate::authority::Authority;
 use crate::receipts::SignedRoot;
 
@@ -103,6 +104,8 @@ pub struct RestContext {
     /// When a read barrier last succeeded for `/readyz`.
     pub(crate) last_barrier: Mutex<Option<Instant>>,
     pub(crate) documents: crate::documents::Documents,
+    /// What every write passes.
+    pub(crate) admission: Arc<Admission>,
 }
 
 impl RestContext {
@@ -117,6 +120,7 @@ impl RestContext {
     ) -> Arc<Self> {
         let requests = Arc::new(Semaphore::new(limits.max_in_flight));
         let watches = Arc::new(Semaphore::new(limits.max_watches));
+        let admission = Admission::start(kv.clone(), &shutdown);
         Arc::new(Self {
             kv,
             cluster,
@@ -129,6 +133,7 @@ impl RestContext {
             health_checks: Arc::new(Semaphore::new(MAX_HEALTH_CHECKS)),
             last_barrier: Mutex::new(None),
             documents: crate::documents::Documents::default(),
+            admission,
         })
     }
 }

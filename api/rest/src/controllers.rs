@@ -8,12 +8,13 @@
 //! - A namespace goes only after a scan of every kind found it empty; no object can
 //!   be created in it once it is terminating.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use nautilus_machine::types::KeyRange;
 use nautilus_machine::{Kv, Leadership, WatchRequest, Watcher};
+use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::{self, Resource};
 use nautilus_machinery::strategy::DeleteOptions;
 use serde_json::{Value, json};
@@ -39,11 +40,17 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// The user in whose name the leader writes.
 const CONTROLLER_USER: &str = "system:nautilus-controller";
 
-const WRITER: Writer<'static> = Writer {
-    user: CONTROLLER_USER,
-    field_manager: "nautilus",
-    dry_run: false,
-};
+/// That user, who is nobody's but this process's.
+static USER: LazyLock<User> = LazyLock::new(|| User::internal(CONTROLLER_USER));
+
+fn writer() -> Writer<'static> {
+    Writer {
+        user: &USER,
+        field_manager: "nautilus",
+        dry_run: false,
+        warnings: None,
+    }
+}
 
 /// Why the defaults could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -142,7 +149,7 @@ async fn ensure(
     if there.is_some() {
         return Ok(());
     }
-    match storage.create(resource, namespace, object, &WRITER).await {
+    match storage.create(resource, namespace, object, &writer()).await {
         Ok(_) => Ok(()),
         // Somebody else made it, or the namespace goes: both are fine.
         Err(failure) if matches!(failure.error.code(), 403 | 404 | 409) => Ok(()),
@@ -287,7 +294,7 @@ async fn empty(storage: &Storage, namespace: &str) -> Result<bool, Failure> {
                 name: metadata_text(&object, "name"),
                 subresource: None,
             };
-            match storage.delete(&target, &options, &WRITER).await {
+            match storage.delete(&target, &options, &writer()).await {
                 Ok(Deleted::Removed(_)) => {}
                 Ok(Deleted::Marked(_)) => left = true,
                 Err(failure) if failure.error.code() == 404 => {}
@@ -318,7 +325,7 @@ async fn finalize(
         }
         Ok(wanted)
     };
-    match storage.update(&target, &WRITER, without).await {
+    match storage.update(&target, &writer(), without).await {
         Ok(crate::storage::Updated::Removed(_)) => Ok(true),
         Ok(crate::storage::Updated::Stored(_)) => Ok(false),
         Err(failure) if failure.error.code() == 404 => Ok(true),

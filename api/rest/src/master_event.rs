@@ -1,8 +1,9 @@
 //! Events about the masters themselves, as `kubectl get events` shows them.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use nautilus_machine::Kv;
+use nautilus_machinery::identity::User;
 use nautilus_machinery::resource;
 use serde_json::json;
 
@@ -15,11 +16,17 @@ const NAMESPACE: &str = "default";
 /// The user in whose name a master writes of itself.
 const MASTER_USER: &str = "system:nautilus-master";
 
-const WRITER: Writer<'static> = Writer {
-    user: MASTER_USER,
-    field_manager: "nautilus",
-    dry_run: false,
-};
+/// That user, who is nobody's but this process's.
+static USER: LazyLock<User> = LazyLock::new(|| User::internal(MASTER_USER));
+
+fn writer() -> Writer<'static> {
+    Writer {
+        user: &USER,
+        field_manager: "nautilus",
+        dry_run: false,
+        warnings: None,
+    }
+}
 
 /// Something that happened to a master and that operators must see.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +71,7 @@ pub async fn record_master_event(
         "count": 1,
     });
     match Storage::new(kv)
-        .create(events, Some(NAMESPACE), &object, &WRITER)
+        .create(events, Some(NAMESPACE), &object, &writer())
         .await
     {
         Ok(_) => Ok(()),

@@ -89,7 +89,7 @@ impl Call {
     }
 
     fn storage(&self) -> Storage {
-        Storage::new(self.context.kv.clone())
+        Storage::new(self.context.kv.clone()).admitted(self.context.admission.clone())
     }
 
     fn target(&self) -> Target<'_> {
@@ -101,11 +101,12 @@ impl Call {
         }
     }
 
-    fn writer<'a>(&'a self, options: &'a WriteOptions) -> Writer<'a> {
+    fn writer<'a>(&'a self, options: &'a WriteOptions, warnings: &'a Warnings) -> Writer<'a> {
         Writer {
-            user: &self.user.name,
+            user: &self.user,
             field_manager: &options.field_manager,
             dry_run: options.dry_run,
+            warnings: Some(warnings),
         }
     }
 
@@ -156,7 +157,7 @@ impl Call {
         let mut object = self.read_object(request, &options, &warnings).await?;
         self.fill_namespace(&mut object)?;
         let namespace = self.asked.namespace.as_deref();
-        let writer = self.writer(&options);
+        let writer = self.writer(&options, &warnings);
         let created = self
             .storage()
             .create(self.asked.resource, namespace, &object, &writer)
@@ -211,7 +212,7 @@ impl Call {
         let options = write_options(request.uri(), request.headers())?;
         let warnings = Warnings::default();
         let object = self.read_object(request, &options, &warnings).await?;
-        let writer = self.writer(&options);
+        let writer = self.writer(&options, &warnings);
         let storage = self.storage();
         let updated = storage
             .update(&self.target(), &writer, |_| Ok(object.clone()))
@@ -247,7 +248,7 @@ impl Call {
         let content = body::read(&parts.headers, content, limit).await?;
         let patch = Patch::read(&media, content)?;
         let warnings = Warnings::default();
-        let writer = self.writer(&options);
+        let writer = self.writer(&options, &warnings);
         let schema = self.asked.resource.schema;
         let apply = |current: &Value| {
             Ok(patch.apply(schema, current, options.field_validation, &warnings)?)
@@ -282,14 +283,14 @@ impl Call {
             name: &name,
             subresource: Some("binding"),
         };
-        let writer = self.writer(&options);
+        let writer = self.writer(&options, &warnings);
         let now = ids::now_rfc3339();
         let facts = Context {
             now: &now,
             uid: "",
             name_suffix: "",
             namespace: target.namespace,
-            user: writer.user,
+            user: &writer.user.name,
             field_manager: writer.field_manager,
         };
         let bind = |pod: &Value| Ok(strategy::bind(pod, &binding, &facts)?);
@@ -303,7 +304,8 @@ impl Call {
 
     async fn delete(&self, request: Request, form: Form) -> Result<Response, Failure> {
         let (options, write) = self.delete_options(request).await?;
-        let writer = self.writer(&write);
+        let warnings = Warnings::default();
+        let writer = self.writer(&write, &warnings);
         let target = self.target();
         match self.storage().delete(&target, &options, &writer).await? {
             Deleted::Marked(object) => {
@@ -325,7 +327,8 @@ impl Call {
         let resource = self.asked.resource;
         let list = ListOptions::parse(request.uri(), resource, false)?;
         let (options, write) = self.delete_options(request).await?;
-        let writer = self.writer(&write);
+        let warnings = Warnings::default();
+        let writer = self.writer(&write, &warnings);
         let storage = self.storage();
         let namespace = self.asked.namespace.as_deref();
         let mut page = storage.list(resource, namespace, &list).await?;

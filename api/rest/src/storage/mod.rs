@@ -24,6 +24,7 @@ use nautilus_machinery::resource::{self, Resource};
 use nautilus_machinery::status::ApiError;
 use serde_json::{Value, json};
 
+use crate::admission::Admission;
 use crate::failure::Failure;
 
 pub(crate) use list::{Page, watch_range};
@@ -35,6 +36,8 @@ pub(crate) struct Storage {
     pub(crate) kv: Arc<dyn Kv>,
     /// Writes are applied in this term only, for controllers of the leader.
     guard_term: Option<u64>,
+    /// What every write passes; the store's own readers need none.
+    admission: Option<Arc<Admission>>,
 }
 
 /// One version of one object, as stored.
@@ -111,6 +114,15 @@ impl Storage {
         Self {
             kv,
             guard_term: None,
+            admission: None,
+        }
+    }
+
+    /// The same store, whose writes pass admission.
+    pub(crate) fn admitted(self, admission: Arc<Admission>) -> Self {
+        Self {
+            admission: Some(admission),
+            ..self
         }
     }
 
@@ -119,6 +131,7 @@ impl Storage {
         Self {
             kv: self.kv.clone(),
             guard_term: Some(term),
+            admission: self.admission.clone(),
         }
     }
 

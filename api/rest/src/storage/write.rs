@@ -1,14 +1,20 @@
-//! Creates, updates and deletes: read, let the strategy decide, swap, and again if
-//! somebody else was first.
+//! Creates, updates and deletes: read, let admission and the strategy decide, swap, and
+//! again if somebody else was first.
+//!
+//! Order, as the reference has it: mutating admission on the defaulted object, the
+//! strategy (preparation, defaults, validation), validating admission, quotas with the
+//! write itself.
 //!
 //! The first attempt reads this node's state as it is. Whatever it would refuse, and
 //! every further attempt, reads behind a barrier: a write is never refused because
 //! this node lags.
 
 use bytes::Bytes;
+use nautilus_admission::attributes::{self, Attributes};
 use nautilus_machine::types::KeyRange;
 use nautilus_machine::{Compare, Operation, Put, Revision};
 use nautilus_machinery::convert;
+use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::Resource;
 use nautilus_machinery::status::{ApiError, Cause};
 use nautilus_machinery::strategy::{self, Change, Context, DeleteOptions, Deletion};
@@ -16,6 +22,7 @@ use serde_json::Value;
 
 use super::commit::{Evidence, Swap};
 use super::{Row, Storage, metadata_text, namespaces, take_version, with_version};
+use crate::body::Warnings;
 use crate::failure::Failure;
 use crate::ids;
 
@@ -42,9 +49,11 @@ impl Target<'_> {
 /// On whose behalf, and how.
 #[derive(Clone, Copy)]
 pub(crate) struct Writer<'a> {
-    pub(crate) user: &'a str,
+    pub(crate) user: &'a User,
     pub(crate) field_manager: &'a str,
     pub(crate) dry_run: bool,
+    /// Where admission says what the client should hear; nobody listens to a controller.
+    pub(crate) warnings: Option<&'a Warnings>,
 }
 
 /// What came of an update.
@@ -100,9 +109,31 @@ impl Facts {
             uid: &self.uid,
             name_suffix: &self.suffix,
             namespace,
-            user: writer.user,
+            user: &writer.user.name,
             field_manager: writer.field_manager,
         }
+    }
+}
+
+/// The request as admission sees it.
+fn attributes<'a>(
+    operation: attributes::Operation,
+    target: &Target<'a>,
+    writer: &Writer<'a>,
+    old: Option<&'a Value>,
+) -> Attributes<'a> {
+    let of_namespace = (!target.resource.namespaced && target.resource.plural == "namespaces")
+        .then_some(target.name)
+        .filter(|name| !name.is_empty());
+    Attributes {
+        operation,
+        resource: target.resource,
+        subresource: target.subresource,
+        namespace: target.namespace.or(of_namespace),
+        name: target.name,
+        user: writer.user,
+        dry_run: writer.dry_run,
+        old,
     }
 }
 
@@ -123,6 +154,9 @@ impl Storage {
             )
             .into());
         }
+        let object = self
+            .mutate_new(resource, namespace, object.clone(), writer)
+            .await?;
         for _ in 0..MAX_GENERATED_NAMES {
             let facts = Facts::new();
             let mut fresh = object.clone();
@@ -135,14 +169,50 @@ impl Storage {
                 name: &name,
                 subresource: None,
             };
+            if let Some(admission) = &self.admission {
+                let asked = attributes(attributes::Operation::Create, &target, writer, None);
+                admission
+                    .validate(&asked, Some(&fresh), writer.warnings)
+                    .await?;
+            }
             match self.insert(&target, fresh, writer).await? {
                 Some(object) => return Ok(object),
                 None if generated => {}
                 None => return Err(ApiError::already_exists(resource, &name).into()),
             }
         }
-        let prefix = metadata_text(object, "generateName");
+        let prefix = metadata_text(&object, "generateName");
         Err(ApiError::already_exists(resource, prefix).into())
+    }
+
+    /// The object as mutating admission leaves it. Its namespace must be open: what
+    /// plugins look for in there is not missing before the namespace is.
+    async fn mutate_new(
+        &self,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        mut object: Value,
+        writer: &Writer<'_>,
+    ) -> Result<Value, Failure> {
+        let Some(admission) = &self.admission else {
+            return Ok(object);
+        };
+        let name = metadata_text(&object, "name").to_owned();
+        let target = Target {
+            resource,
+            namespace,
+            name: &name,
+            subresource: None,
+        };
+        let asked = attributes(attributes::Operation::Create, &target, writer, None);
+        if admission.mutates(&asked) {
+            self.open_namespace(&target).await?;
+            strategy::default_decoded(resource, &mut object)?;
+            admission
+                .mutate(&asked, &mut object, writer.warnings)
+                .await?;
+        }
+        Ok(object)
     }
 
     /// Writes a new object; `None` if the name is taken.
@@ -240,6 +310,20 @@ impl Storage {
         if !version.is_empty() && version != row.revision.to_string() {
             return Err(ApiError::conflict(target.resource, target.name).into());
         }
+        let asked = attributes(
+            attributes::Operation::Update,
+            target,
+            writer,
+            Some(&current),
+        );
+        if let Some(admission) = &self.admission
+            && admission.mutates(&asked)
+        {
+            strategy::default_decoded(target.resource, &mut wanted)?;
+            admission
+                .mutate(&asked, &mut wanted, writer.warnings)
+                .await?;
+        }
         let facts = Facts::new();
         let context = facts.context(target.namespace, writer);
         let change = strategy::before_update(
@@ -250,6 +334,11 @@ impl Storage {
             &context,
         )?;
         take_version(&mut wanted);
+        if let Some(admission) = &self.admission {
+            admission
+                .validate(&asked, Some(&wanted), writer.warnings)
+                .await?;
+        }
         let swap = match change {
             Change::Unchanged => return Ok(Attempt::Done(Updated::Stored(current))),
             _ if writer.dry_run => {
@@ -341,6 +430,17 @@ impl Storage {
         let context = facts.context(target.namespace, writer);
         let versioned = with_version(row.object.clone(), row.revision);
         let deletion = strategy::before_delete(target.resource, &versioned, options, &context)?;
+        if let Some(admission) = &self.admission
+            && deletion != Deletion::AlreadyMarked
+        {
+            let asked = attributes(
+                attributes::Operation::Delete,
+                target,
+                writer,
+                Some(&versioned),
+            );
+            admission.validate(&asked, None, writer.warnings).await?;
+        }
         match deletion {
             Deletion::Remove if writer.dry_run => Ok(Attempt::Done(Deleted::Removed(versioned))),
             Deletion::Remove => Ok(match self.remove(&target.key(), row.revision).await? {
