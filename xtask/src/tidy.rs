@@ -15,7 +15,12 @@ use crate::workspace::Package;
 const LINES_LIMIT: usize = 600;
 
 /// Crates that know no clock, random source, unordered map, disk, network or runtime.
-const PURE_CRATES: [&str; 3] = ["raft/machine", "attest/protocol", "api/machinery"];
+const PURE_CRATES: [&str; 4] = [
+    "raft/machine",
+    "attest/protocol",
+    "api/machinery",
+    "api/streams",
+];
 
 /// Crates that drive the product from outside and are tests as a whole.
 const TEST_CRATES: [&str; 2] = ["tests", "chaos"];
