@@ -9,6 +9,7 @@ use nautilus_machine::{
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::companions::Companions;
 use super::{Storage, metadata_text};
 use crate::failure::{Failure, propose_failure, refused, unknown_outcome};
 
@@ -38,18 +39,23 @@ pub(super) enum Swap {
 }
 
 impl Storage {
-    /// Runs `operations` if every comparison holds. `key` is the one key written.
+    /// Runs `operation` on `key`, and what goes with it, if every comparison holds.
     pub(super) async fn swap(
         &self,
         key: &str,
-        compare: Vec<Compare>,
+        compare: Compare,
         operation: Operation,
+        companions: Companions,
         evidence: Evidence<'_>,
     ) -> Result<Swap, Failure> {
+        let mut comparisons = vec![compare];
+        comparisons.extend(companions.compare);
+        let mut operations = vec![operation];
+        operations.extend(companions.then);
         let proposal = Proposal {
             command: Command::Txn(Txn {
-                compare,
-                then: vec![operation],
+                compare: comparisons,
+                then: operations,
                 otherwise: Vec::new(),
             }),
             guard_term: self.guard_term,

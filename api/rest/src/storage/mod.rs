@@ -12,6 +12,7 @@
 //! - What is read to refuse a write was read behind a read barrier.
 
 mod commit;
+mod companions;
 mod list;
 mod write;
 

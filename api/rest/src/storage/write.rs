@@ -21,6 +21,7 @@ use nautilus_machinery::strategy::{self, Change, Context, DeleteOptions, Deletio
 use serde_json::Value;
 
 use super::commit::{Evidence, Swap};
+use super::companions::Companions;
 use super::{Row, Storage, metadata_text, namespaces, take_version, with_version};
 use crate::body::Warnings;
 use crate::failure::Failure;
@@ -224,19 +225,25 @@ impl Storage {
     ) -> Result<Option<Value>, Failure> {
         let key = target.key();
         let uid = metadata_text(&object, "uid").to_owned();
-        let bytes = stored_bytes(target.resource, object.clone())?;
+        let asked = attributes(attributes::Operation::Create, target, writer, None);
         for _ in 0..MAX_ATTEMPTS {
-            let mut compare = vec![Compare::mod_revision(key.clone(), 0)];
-            if let Some((namespace_key, revision)) = self.open_namespace(target).await? {
-                compare.push(Compare::mod_revision(namespace_key, revision));
-            }
+            let open = self.open_namespace(target).await?;
+            let mut object = object.clone();
+            let mut companions = self.companions(&asked, Some(&mut object)).await?;
             if writer.dry_run {
                 self.barrier().await?;
                 let taken = self.read_row(&key)?.is_some();
                 return Ok((!taken).then_some(object));
             }
-            let put = Operation::Put(Put::new(key.clone(), bytes.clone()));
-            match self.swap(&key, compare, put, Evidence::Uid(&uid)).await? {
+            if let Some((namespace_key, revision)) = open {
+                let compare = Compare::mod_revision(namespace_key, revision);
+                companions.compare.push(compare);
+            }
+            let absent = Compare::mod_revision(key.clone(), 0);
+            let bytes = stored_bytes(target.resource, object.clone())?;
+            let put = Operation::Put(Put::new(key.clone(), bytes));
+            let evidence = Evidence::Uid(&uid);
+            match self.swap(&key, absent, put, companions, evidence).await? {
                 Swap::Done(revision) => return Ok(Some(with_version(object, revision))),
                 // This node has applied the lost swap: what it reads now is why.
                 Swap::Lost if self.read_row(&key)?.is_some() => return Ok(None),
@@ -339,6 +346,11 @@ impl Storage {
                 .validate(&asked, Some(&wanted), writer.warnings)
                 .await?;
         }
+        let companions = match change {
+            Change::Unchanged => Companions::default(),
+            Change::Remove => self.companions(&asked, None).await?,
+            Change::Write => self.companions(&asked, Some(&mut wanted)).await?,
+        };
         let swap = match change {
             Change::Unchanged => return Ok(Attempt::Done(Updated::Stored(current))),
             _ if writer.dry_run => {
@@ -347,8 +359,15 @@ impl Storage {
                     row.revision,
                 ))));
             }
-            Change::Remove => self.remove(&target.key(), row.revision).await?,
-            Change::Write => self.replace(target, row.revision, wanted.clone()).await?,
+            Change::Remove => {
+                let key = target.key();
+                self.remove(&key, row.revision, companions).await?
+            }
+            Change::Write => {
+                let object = wanted.clone();
+                self.replace(target, row.revision, object, companions)
+                    .await?
+            }
         };
         Ok(match (swap, change) {
             (Swap::Lost, _) => Attempt::Lost,
@@ -430,39 +449,44 @@ impl Storage {
         let context = facts.context(target.namespace, writer);
         let versioned = with_version(row.object.clone(), row.revision);
         let deletion = strategy::before_delete(target.resource, &versioned, options, &context)?;
+        let asked = attributes(
+            attributes::Operation::Delete,
+            target,
+            writer,
+            Some(&versioned),
+        );
         if let Some(admission) = &self.admission
             && deletion != Deletion::AlreadyMarked
         {
-            let asked = attributes(
-                attributes::Operation::Delete,
-                target,
-                writer,
-                Some(&versioned),
-            );
             admission.validate(&asked, None, writer.warnings).await?;
         }
         match deletion {
             Deletion::Remove if writer.dry_run => Ok(Attempt::Done(Deleted::Removed(versioned))),
-            Deletion::Remove => Ok(match self.remove(&target.key(), row.revision).await? {
-                Swap::Done(revision) => {
-                    Attempt::Done(Deleted::Removed(with_version(row.object, revision)))
-                }
-                Swap::Lost => Attempt::Lost,
-            }),
+            Deletion::Remove => {
+                let companions = self.companions(&asked, None).await?;
+                let key = target.key();
+                Ok(match self.remove(&key, row.revision, companions).await? {
+                    Swap::Done(revision) => {
+                        Attempt::Done(Deleted::Removed(with_version(row.object, revision)))
+                    }
+                    Swap::Lost => Attempt::Lost,
+                })
+            }
             Deletion::Mark(mut marked) => {
                 take_version(&mut marked);
                 if writer.dry_run {
                     let marked = with_version(marked, row.revision);
                     return Ok(Attempt::Done(Deleted::Marked(marked)));
                 }
-                Ok(
-                    match self.replace(target, row.revision, marked.clone()).await? {
-                        Swap::Done(revision) => {
-                            Attempt::Done(Deleted::Marked(with_version(marked, revision)))
-                        }
-                        Swap::Lost => Attempt::Lost,
-                    },
-                )
+                let swap = self
+                    .replace(target, row.revision, marked.clone(), Companions::default())
+                    .await?;
+                Ok(match swap {
+                    Swap::Done(revision) => {
+                        Attempt::Done(Deleted::Marked(with_version(marked, revision)))
+                    }
+                    Swap::Lost => Attempt::Lost,
+                })
             }
             Deletion::AlreadyMarked => Ok(Attempt::Done(Deleted::Marked(versioned))),
         }
@@ -478,23 +502,31 @@ impl Storage {
         target: &Target<'_>,
         revision: Revision,
         object: Value,
+        companions: Companions,
     ) -> Result<Swap, Failure> {
         let key = target.key();
         let bytes = stored_bytes(target.resource, object)?;
-        let compare = vec![Compare::mod_revision(key.clone(), revision)];
+        let compare = Compare::mod_revision(key.clone(), revision);
         let put = Operation::Put(Put::new(key.clone(), bytes.clone()));
-        self.swap(&key, compare, put, Evidence::Bytes(&bytes)).await
+        let evidence = Evidence::Bytes(&bytes);
+        self.swap(&key, compare, put, companions, evidence).await
     }
 
     /// Removes a key at the revision it was read.
-    pub(super) async fn remove(&self, key: &str, revision: Revision) -> Result<Swap, Failure> {
-        let compare = vec![Compare::mod_revision(key.to_owned(), revision)];
+    async fn remove(
+        &self,
+        key: &str,
+        revision: Revision,
+        companions: Companions,
+    ) -> Result<Swap, Failure> {
+        let compare = Compare::mod_revision(key.to_owned(), revision);
         let range = KeyRange::single(key.to_owned());
         let delete = Operation::Delete {
             range,
             prev_kv: false,
         };
-        self.swap(key, compare, delete, Evidence::Gone).await
+        self.swap(key, compare, delete, companions, Evidence::Gone)
+            .await
     }
 }
 

@@ -1,0 +1,35 @@
+//! What else a write does in its own transaction: rows that must change with the object
+//! or not at all, as the addresses a service takes or the quota a pod is charged to.
+//!
+//! Invariants
+//! - Everything here is compared and written with the object in one transaction: nothing
+//!   is taken or charged for an object that was not stored, and nothing twice.
+//! - They are worked out anew for every attempt: a lost comparison of theirs is retried
+//!   like one of the object itself.
+
+use nautilus_admission::attributes::Attributes;
+use nautilus_machine::{Compare, Operation};
+use serde_json::Value;
+
+use super::Storage;
+use crate::failure::Failure;
+
+/// Comparisons and operations that go with a write.
+#[derive(Default)]
+pub(crate) struct Companions {
+    pub(crate) compare: Vec<Compare>,
+    pub(crate) then: Vec<Operation>,
+}
+
+impl Storage {
+    /// The companions of a write of `object` (`None`: a removal of `asked.old`). May fill
+    /// in what is given out with the write.
+    pub(super) async fn companions(
+        &self,
+        _asked: &Attributes<'_>,
+        _object: Option<&mut Value>,
+    ) -> Result<Companions, Failure> {
+        let companions = Companions::default();
+        Ok(companions)
+    }
+}
