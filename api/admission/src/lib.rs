@@ -9,3 +9,10 @@
 //! - A plugin that mutates is idempotent: run again on its own result it changes nothing.
 
 pub mod attributes;
+pub mod defaults;
+pub mod limits;
+pub mod pod_security;
+pub mod pods;
+pub mod priority;
+pub mod service_account;
+pub mod values;

@@ -112,6 +112,43 @@ impl Quantity {
         self.nanounits % NANO == 0
     }
 
+    /// A whole number, as objects are counted.
+    pub fn of_count(count: u64) -> Self {
+        Self {
+            nanounits: i128::from(count).saturating_mul(NANO).min(CAP),
+            format: Format::Decimal,
+            text: None,
+        }
+    }
+
+    /// The sum, in the form of the first unless that is zero.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            nanounits: (self.nanounits + other.nanounits).clamp(-CAP, CAP),
+            format: if self.is_zero() { other } else { self }.format,
+            text: None,
+        }
+    }
+
+    /// The difference, in the form of the first unless that is zero.
+    #[must_use]
+    pub fn minus(&self, other: &Self) -> Self {
+        Self {
+            nanounits: (self.nanounits - other.nanounits).clamp(-CAP, CAP),
+            format: if self.is_zero() { other } else { self }.format,
+            text: None,
+        }
+    }
+
+    /// The number of units for ratios and metrics; not exact.
+    pub fn as_f64(&self) -> f64 {
+        // Magnitudes are within 2^97 nanounits: the nearest double will do.
+        #[allow(clippy::cast_precision_loss)]
+        let nanounits = self.nanounits as f64;
+        nanounits / 1e9
+    }
+
     /// Rounded up to the thousandth, as resource lists are.
     #[must_use]
     pub fn rounded_up_to_milli(self) -> Self {
