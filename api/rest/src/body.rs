@@ -32,7 +32,6 @@ impl Warnings {
     }
 
     /// One more, unless it was said before.
-    #[allow(dead_code)] // the plugins that warn come with the chain
     pub(crate) fn add(&self, message: String) {
         let mut messages = self.0.lock();
         if !messages.contains(&message) {

@@ -6,7 +6,7 @@ use nautilus_machinery::status::quote;
 use serde_json::Value;
 
 use super::labels::{Level, LevelVersion};
-use super::{items, text};
+use crate::values::{items, text};
 
 /// What a pod breaks.
 #[derive(Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use serde_json::Value;
 pub use labels::{Level, LevelVersion, Policy, Version};
 
 use crate::attributes::{Attributes, Operation};
+use crate::values::{items, text};
 
 /// Existing pods looked at when a namespace's level is raised.
 pub const MAX_PODS_CHECKED: usize = 3000;
@@ -154,14 +155,11 @@ fn details(found: &[checks::Violation]) -> String {
 
 /// Judges a namespace's labels. `pods` gives the pods that live in it, asked only
 /// when a raised level may concern them.
-pub fn judge_namespace<'p, P>(
+pub fn judge_namespace(
     asked: &Attributes<'_>,
     namespace: &Value,
-    pods: impl FnOnce() -> P,
-) -> Judgement
-where
-    P: IntoIterator<Item = &'p Value>,
-{
+    pods: impl FnOnce() -> Vec<Value>,
+) -> Judgement {
     let mut judgement = Judgement::default();
     if asked.subresource.is_some() {
         return judgement;
@@ -185,12 +183,11 @@ where
     if new == old || new.level == Level::Privileged || relaxed {
         return judgement;
     }
-    let pods: Vec<&Value> = pods().into_iter().collect();
-    judgement.warnings = namespace_warnings(asked.name, &new, &pods);
+    judgement.warnings = namespace_warnings(asked.name, &new, &pods());
     judgement
 }
 
-fn namespace_warnings(namespace: &str, enforce: &LevelVersion, pods: &[&Value]) -> Vec<String> {
+fn namespace_warnings(namespace: &str, enforce: &LevelVersion, pods: &[Value]) -> Vec<String> {
     let total = pods.len();
     let checked = prioritized(pods);
     // Reasons, the first pod by name, and how many pods share them.
@@ -238,7 +235,7 @@ fn namespace_warnings(namespace: &str, enforce: &LevelVersion, pods: &[&Value]) 
 }
 
 /// One pod of each controller first, then the rest, within the bound.
-fn prioritized<'p>(pods: &[&'p Value]) -> Vec<&'p Value> {
+fn prioritized(pods: &[Value]) -> Vec<&Value> {
     let mut controllers: std::collections::BTreeSet<&str> = std::collections::BTreeSet::new();
     let (mut first, mut rest) = (Vec::new(), Vec::new());
     for pod in pods {
@@ -246,8 +243,8 @@ fn prioritized<'p>(pods: &[&'p Value]) -> Vec<&'p Value> {
             .find(|owner| owner["controller"] == true)
             .map(|owner| text(&owner["uid"]));
         match owner {
-            Some(uid) if !controllers.insert(uid) => rest.push(*pod),
-            _ => first.push(*pod),
+            Some(uid) if !controllers.insert(uid) => rest.push(pod),
+            _ => first.push(pod),
         }
     }
     first.extend(rest);
@@ -271,14 +268,6 @@ fn changes_what_matters(new: &Value, old: &Value) -> bool {
                 .find(|before| before["name"] == container["name"])
                 .is_none_or(|before| before["image"] != container["image"])
         })
-}
-
-fn items(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 #[cfg(test)]

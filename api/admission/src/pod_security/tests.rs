@@ -113,7 +113,7 @@ fn raising_a_level_names_the_pods_that_break_it() {
     };
     let pods = [pod("b"), pod("a"), pod("c")];
     let asked = asked(&user, "", "namespaces", Some(&old));
-    let judgement = judge_namespace(&asked, &new, || pods.iter());
+    let judgement = judge_namespace(&asked, &new, || pods.to_vec());
     assert_eq!(
         judgement.warnings,
         [

@@ -8,42 +8,97 @@
 //! - Nothing is written that did not pass: the store's writers call this chain, not the
 //!   handlers.
 //! - What a plugin would refuse for want of another object is looked up again behind a
-//!   read barrier before it is refused (the store repeats a refused first attempt).
+//!   read barrier before it is refused.
+
+mod lookup;
 
 use std::sync::Arc;
 
-use nautilus_admission::attributes::Attributes;
+use nautilus_admission::attributes::{Attributes, Operation};
+use nautilus_admission::{defaults, limits, pod_security, priority, service_account};
 use nautilus_machine::Kv;
-use serde_json::Value;
+use nautilus_machinery::status::ApiError;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::body::Warnings;
 use crate::failure::Failure;
+use crate::ids;
+use crate::storage::{Storage, metadata_text};
 
 /// The plugins of one node, and what they read.
 pub(crate) struct Admission {
-    #[allow(dead_code)]
-    kv: Arc<dyn Kv>,
+    /// For reading alone: nothing here writes.
+    storage: Storage,
 }
 
 impl Admission {
     /// Starts following what the plugins read, until `shutdown`.
     pub(crate) fn start(kv: Arc<dyn Kv>, _shutdown: &CancellationToken) -> Arc<Self> {
-        Arc::new(Self { kv })
+        Arc::new(Self {
+            storage: Storage::new(kv),
+        })
     }
 
     /// Whether a mutating plugin may want the object.
-    pub(crate) fn mutates(&self, _asked: &Attributes<'_>) -> bool {
-        false
+    pub(crate) fn mutates(&self, asked: &Attributes<'_>) -> bool {
+        let new = asked.operation == Operation::Create;
+        let changed = new || asked.operation == Operation::Update;
+        changed && asked.is("", "pods")
+            || limits::handles(asked)
+            || defaults::protection(asked).is_some()
+            || new && (asked.is("", "nodes") || asked.is("networking.k8s.io", "ingresses"))
     }
 
     /// Lets the mutating plugins at the defaulted object.
     pub(crate) async fn mutate(
         &self,
-        _asked: &Attributes<'_>,
-        _object: &mut Value,
+        asked: &Attributes<'_>,
+        object: &mut Value,
         _warnings: Option<&Warnings>,
     ) -> Result<(), Failure> {
+        let new = asked.operation == Operation::Create;
+        if limits::handles(asked) {
+            let ranges = self.all("", "limitranges", asked.namespace)?;
+            limits::mutate(asked, object, &ranges);
+        }
+        if new && asked.is("", "pods") {
+            self.give_account(asked, object).await?;
+        }
+        if new && asked.is("", "nodes") {
+            defaults::taint_node(object);
+        }
+        if asked.is("", "pods") {
+            self.give_priority(asked, object).await?;
+            defaults::tolerations(object);
+        }
+        if new
+            && asked.is("", "persistentvolumeclaims")
+            && defaults::storage_class(object).is_none()
+        {
+            let classes = self.all("storage.k8s.io", "storageclasses", None)?;
+            let found = defaults::default_class(&classes, &defaults::DEFAULT_STORAGE_CLASS);
+            if let Some(name) = found {
+                object["spec"]["storageClassName"] = json!(name);
+            }
+        }
+        if let Some(finalizer) = defaults::protection(asked) {
+            defaults::add_finalizer(object, finalizer);
+        }
+        if new && asked.is("", "pods") {
+            if let Some(class) = self.runtime_class(asked, object).await? {
+                defaults::set_runtime_class(asked, object, &class)?;
+            }
+            self.give_topology(object)?;
+        }
+        if new && asked.is("networking.k8s.io", "ingresses") && !defaults::has_ingress_class(object)
+        {
+            let classes = self.all("networking.k8s.io", "ingressclasses", None)?;
+            let found = defaults::default_class(&classes, &defaults::DEFAULT_INGRESS_CLASS);
+            if let Some(name) = found {
+                object["spec"]["ingressClassName"] = json!(name);
+            }
+        }
         Ok(())
     }
 
@@ -51,10 +106,135 @@ impl Admission {
     /// deletion, about what it deletes.
     pub(crate) async fn validate(
         &self,
-        _asked: &Attributes<'_>,
-        _object: Option<&Value>,
-        _warnings: Option<&Warnings>,
+        asked: &Attributes<'_>,
+        object: Option<&Value>,
+        warnings: Option<&Warnings>,
     ) -> Result<(), Failure> {
+        if let Some(object) = object {
+            self.validate_object(asked, object, warnings).await?;
+        }
         Ok(())
+    }
+
+    async fn validate_object(
+        &self,
+        asked: &Attributes<'_>,
+        object: &Value,
+        warnings: Option<&Warnings>,
+    ) -> Result<(), Failure> {
+        if limits::handles(asked) {
+            let ranges = self.all("", "limitranges", asked.namespace)?;
+            limits::validate(asked, object, &ranges)?;
+        }
+        if service_account::handles(asked) {
+            let named = object["spec"]["serviceAccountName"].as_str();
+            let account = match named {
+                Some(name) => self.account(asked, name).await?,
+                None => None,
+            };
+            service_account::validate(asked, object, account.as_ref())?;
+        }
+        self.judge_pod_security(asked, object, warnings).await?;
+        if asked.is("scheduling.k8s.io", "priorityclasses") && priority::handles(asked) {
+            let classes = self.all("scheduling.k8s.io", "priorityclasses", None)?;
+            priority::validate(asked, object, &classes)?;
+        }
+        if asked.is("", "persistentvolumeclaims") && asked.old.is_some() {
+            let class = match defaults::storage_class(object) {
+                Some(name) => self.one("storage.k8s.io", "storageclasses", None, name)?,
+                None => None,
+            };
+            defaults::check_resize(asked, object, class.as_ref())?;
+        }
+        if asked.operation == Operation::Create && asked.is("", "pods") {
+            let class = self.runtime_class(asked, object).await?;
+            defaults::check_overhead(asked, object, class.as_ref())?;
+        }
+        Ok(())
+    }
+
+    async fn give_account(&self, asked: &Attributes<'_>, pod: &mut Value) -> Result<(), Failure> {
+        let Some(name) = service_account::account_of(pod).map(str::to_owned) else {
+            return Ok(());
+        };
+        let Some(account) = self.account(asked, &name).await? else {
+            return Err(service_account::missing(asked, pod, &name).into());
+        };
+        service_account::mutate(pod, &account, &ids::name_suffix());
+        Ok(())
+    }
+
+    async fn give_priority(&self, asked: &Attributes<'_>, pod: &mut Value) -> Result<(), Failure> {
+        let (group, plural) = ("scheduling.k8s.io", "priorityclasses");
+        let named = pod["spec"]["priorityClassName"]
+            .as_str()
+            .unwrap_or_default();
+        let classes = match named {
+            _ if asked.old.is_some() => Vec::new(),
+            "" => self.all(group, plural, None)?,
+            name => self
+                .one_for_sure(group, plural, None, name)
+                .await?
+                .into_iter()
+                .collect(),
+        };
+        Ok(priority::mutate(asked, pod, &classes)?)
+    }
+
+    async fn runtime_class(
+        &self,
+        asked: &Attributes<'_>,
+        pod: &Value,
+    ) -> Result<Option<Value>, Failure> {
+        let Some(name) = pod["spec"]["runtimeClassName"].as_str() else {
+            return Ok(None);
+        };
+        let found = self
+            .one_for_sure("node.k8s.io", "runtimeclasses", None, name)
+            .await?;
+        match found {
+            Some(class) => Ok(Some(class)),
+            None => Err(defaults::missing_runtime_class(asked, pod).into()),
+        }
+    }
+
+    fn give_topology(&self, pod: &mut Value) -> Result<(), Failure> {
+        let name = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+        if !name.is_empty()
+            && let Some(node) = self.one("", "nodes", None, name)?
+        {
+            defaults::topology_labels(pod, &node);
+        }
+        Ok(())
+    }
+
+    async fn judge_pod_security(
+        &self,
+        asked: &Attributes<'_>,
+        object: &Value,
+        warnings: Option<&Warnings>,
+    ) -> Result<(), Failure> {
+        if !pod_security::handles(asked) {
+            return Ok(());
+        }
+        let judgement = if asked.of("", "namespaces") {
+            let name = metadata_text(object, "name");
+            let pods = || self.all("", "pods", Some(name)).unwrap_or_default();
+            pod_security::judge_namespace(asked, object, pods)
+        } else {
+            let name = asked.namespace.unwrap_or_default();
+            let found = self.one_for_sure("", "namespaces", None, name).await?;
+            let namespace = found.ok_or_else(|| {
+                ApiError::internal(format!("failed to lookup namespace \"{name}\""))
+            })?;
+            pod_security::judge(asked, object, &namespace)
+        };
+        if let Some(warnings) = warnings {
+            judgement.warnings.into_iter().for_each(|w| warnings.add(w));
+        }
+        match judgement.refused {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
     }
 }
