@@ -1,6 +1,8 @@
 //! Who asks. Put into a request by the face that authenticated it, read by all
 //! that judge it; holds no credential.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The user of requests that carry no credential.
@@ -12,13 +14,24 @@ pub const UNAUTHENTICATED_GROUP: &str = "system:unauthenticated";
 /// The group that may do everything.
 pub const MASTERS_GROUP: &str = "system:masters";
 
-/// A user and the groups it is in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The group of kubelets.
+pub const NODES_GROUP: &str = "system:nodes";
+/// What comes before the name of a service account's user.
+const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
+
+/// A user, the groups it is in, and what else its credential says of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// The user's name.
     pub name: String,
+    /// Tells apart users of one name over time; empty where the credential has none.
+    #[serde(default)]
+    pub uid: String,
     /// The groups, in the order the authenticator gave them.
     pub groups: Vec<String>,
+    /// Further facts by key.
+    #[serde(default)]
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl User {
@@ -27,6 +40,7 @@ impl User {
         Self {
             name: ANONYMOUS.to_owned(),
             groups: vec![UNAUTHENTICATED_GROUP.to_owned()],
+            ..Self::default()
         }
     }
 
@@ -39,12 +53,35 @@ impl User {
         Self {
             name: name.into(),
             groups,
+            ..Self::default()
         }
     }
 
     /// A part of the server itself: what the quorum writes on its own behalf.
     pub fn internal(name: &str) -> Self {
         Self::authenticated(name, vec![MASTERS_GROUP.to_owned()])
+    }
+
+    /// The user of a service account.
+    pub fn service_account(namespace: &str, name: &str, uid: &str) -> Self {
+        let groups = vec![
+            "system:serviceaccounts".to_owned(),
+            format!("system:serviceaccounts:{namespace}"),
+        ];
+        Self {
+            uid: uid.to_owned(),
+            ..Self::authenticated(format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}"), groups)
+        }
+    }
+
+    /// Namespace and name, where the user is a service account.
+    pub fn as_service_account(&self) -> Option<(&str, &str)> {
+        let (namespace, name) = self
+            .name
+            .strip_prefix(SERVICE_ACCOUNT_PREFIX)?
+            .split_once(':')?;
+        (!namespace.is_empty() && !name.is_empty() && !name.contains(':'))
+            .then_some((namespace, name))
     }
 
     /// The user of a verified client certificate: its common name and organizations;

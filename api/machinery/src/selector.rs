@@ -54,6 +54,41 @@ impl LabelSelector {
             .map_err(ApiError::bad_request)
     }
 
+    /// Reads a selector object: `matchLabels` and `matchExpressions`.
+    pub fn of_object(selector: &Value) -> Result<Self, ApiError> {
+        let mut requirements = Vec::new();
+        for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
+            requirements.push(Requirement {
+                key: key.clone(),
+                operator: Operator::In,
+                values: vec![value.as_str().unwrap_or_default().to_owned()],
+            });
+        }
+        for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
+            let operator = match expression["operator"].as_str().unwrap_or_default() {
+                "In" => Operator::In,
+                "NotIn" => Operator::NotIn,
+                "Exists" => Operator::Exists,
+                "DoesNotExist" => Operator::DoesNotExist,
+                other => {
+                    return Err(ApiError::bad_request(format!(
+                        "{} is not a valid label selector operator",
+                        quote(other)
+                    )));
+                }
+            };
+            let values = expression["values"].as_array().into_iter().flatten();
+            requirements.push(Requirement {
+                key: expression["key"].as_str().unwrap_or_default().to_owned(),
+                operator,
+                values: values
+                    .filter_map(|value| value.as_str().map(str::to_owned))
+                    .collect(),
+            });
+        }
+        Ok(Self { requirements })
+    }
+
     /// Whether the selector selects everything.
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()
@@ -281,6 +316,40 @@ fn check_values(key: &str, operator: Operator, values: &[String]) -> Result<(), 
     Ok(())
 }
 
+/// One term of a field selector, whatever the kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldTerm {
+    /// The field, as `metadata.name`.
+    pub field: String,
+    /// `=` rather than `!=`.
+    pub equal: bool,
+    /// The value.
+    pub value: String,
+}
+
+/// Reads the terms of a field selector without asking whether a kind has the fields.
+pub fn field_terms(text: &str) -> Result<Vec<FieldTerm>, ApiError> {
+    if text.len() > MAX_SELECTOR_BYTES {
+        return Err(ApiError::bad_request(format!(
+            "invalid selector: longer than {MAX_SELECTOR_BYTES} bytes"
+        )));
+    }
+    let mut terms = Vec::new();
+    for part in split_terms(text).iter().filter(|part| !part.is_empty()) {
+        let Some((field, equal, value)) = split_term(part) else {
+            return Err(ApiError::bad_request(format!(
+                "invalid selector: '{text}'; can't understand '{part}'"
+            )));
+        };
+        terms.push(FieldTerm {
+            field: field.to_owned(),
+            equal,
+            value: unescape(value).map_err(ApiError::bad_request)?,
+        });
+    }
+    Ok(terms)
+}
+
 /// A parsed field selector of one kind.
 #[derive(Debug, Clone, Default)]
 pub struct FieldSelector {
@@ -298,28 +367,19 @@ impl FieldSelector {
     /// Reads `metadata.name=a,status.phase!=Running`; only fields that the kind
     /// makes selectable may be named.
     pub fn parse(resource: &Resource, text: &str) -> Result<Self, ApiError> {
-        if text.len() > MAX_SELECTOR_BYTES {
-            return Err(ApiError::bad_request(format!(
-                "invalid selector: longer than {MAX_SELECTOR_BYTES} bytes"
-            )));
-        }
         let mut terms = Vec::new();
-        for part in split_terms(text) {
-            if part.is_empty() {
-                continue;
-            }
-            let Some((label, equal, value)) = split_term(&part) else {
-                return Err(ApiError::bad_request(format!(
-                    "invalid selector: '{text}'; can't understand '{part}'"
-                )));
-            };
-            let value = unescape(value).map_err(ApiError::bad_request)?;
+        for FieldTerm {
+            field: label,
+            equal,
+            value,
+        } in field_terms(text)?
+        {
             let Some(field) = resource
                 .selectable
                 .iter()
                 .find(|field| field.label == label)
             else {
-                return Err(ApiError::bad_request(unsupported(resource, label)));
+                return Err(ApiError::bad_request(unsupported(resource, &label)));
             };
             terms.push(Term {
                 field,

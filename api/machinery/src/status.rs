@@ -121,6 +121,28 @@ impl ApiError {
         Self::of(resource, name, 403, "Forbidden", message)
     }
 
+    /// 403 on a resource by its names (each may be empty), for a reason in words.
+    pub fn forbidden_on(group: &str, plural: &str, name: &str, why: &str) -> Self {
+        let subject = match (plural, group) {
+            ("", _) => String::new(),
+            (plural, "") => plural.to_owned(),
+            (plural, group) => format!("{plural}.{group}"),
+        };
+        let message = match (subject.as_str(), name) {
+            ("", _) => format!("forbidden: {why}"),
+            (subject, "") => format!("{subject} is forbidden: {why}"),
+            (subject, name) => format!("{subject} {} is forbidden: {why}", quote(name)),
+        };
+        let mut error = Self::new(403, "Forbidden", message);
+        error.details = Some(Box::new(Details {
+            name: name.to_owned(),
+            group: group.to_owned(),
+            kind: plural.to_owned(),
+            ..Details::default()
+        }));
+        error
+    }
+
     /// 403 on a path that is no resource.
     pub fn forbidden_path(user: &str, verb: &str, path: &str) -> Self {
         let message = format!(
@@ -137,6 +159,24 @@ impl ApiError {
     pub fn not_found(resource: &Resource, name: &str) -> Self {
         let message = format!("{} {} not found", resource.qualified(), quote(name));
         Self::of(resource, name, 404, "NotFound", message)
+    }
+
+    /// 404: no such object of a kind known by its names.
+    pub fn not_found_on(group: &str, plural: &str, name: &str) -> Self {
+        let subject = if group.is_empty() {
+            plural.to_owned()
+        } else {
+            format!("{plural}.{group}")
+        };
+        let message = format!("{subject} {} not found", quote(name));
+        let mut error = Self::new(404, "NotFound", message);
+        error.details = Some(Box::new(Details {
+            name: name.to_owned(),
+            group: group.to_owned(),
+            kind: plural.to_owned(),
+            ..Details::default()
+        }));
+        error
     }
 
     /// 404: no such path or resource.
@@ -201,7 +241,9 @@ impl ApiError {
         Self::invalid_kind(&kind, resource.group, resource.kind, name, causes)
     }
 
-    fn invalid_kind(
+    /// 422 for a kind that has no entry in the table; `qualified` is how the message
+    /// calls it.
+    pub fn invalid_kind(
         qualified: &str,
         group: &str,
         kind: &str,
