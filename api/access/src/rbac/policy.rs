@@ -220,8 +220,11 @@ impl Policy {
                 return Err(format!("unsupported role reference kind: {}", quote(other)));
             }
         };
-        self.roles
-            .get(&(namespace.to_owned(), role.name.clone()))
+        // A role of a namespace can't be bound to a user everywhere.
+        let found = (role.kind == "ClusterRole" || !namespace.is_empty())
+            .then(|| self.roles.get(&(namespace.to_owned(), role.name.clone())))
+            .flatten();
+        found
             .map(|row| row.rules.as_slice())
             .ok_or_else(|| format!("{plural}.{} {} not found", super::GROUP, quote(&role.name)))
     }

@@ -49,10 +49,10 @@ pub fn reconcile(present: &Value, expected: &Value) -> Result<Reconciled, String
             .subjects
             .iter()
             .filter(|subject| !now.subjects.contains(subject));
-        extend(&mut wanted["subjects"], missing)?;
+        extend(&mut wanted, "subjects", missing)?;
     } else {
         let (now, then) = (RoleRow::read(present)?, RoleRow::read(expected)?);
-        extend(&mut wanted["rules"], covers(&now.rules, &then.rules).iter())?;
+        extend(&mut wanted, "rules", covers(&now.rules, &then.rules).iter())?;
         reconcile_selectors(&mut wanted, expected)?;
     }
     Ok(if wanted == *present {
@@ -84,21 +84,23 @@ fn reconcile_selectors(wanted: &mut Value, expected: &Value) -> Result<(), Strin
         wanted["aggregationRule"] = json!({});
     }
     extend(
-        &mut wanted["aggregationRule"]["clusterRoleSelectors"],
+        &mut wanted["aggregationRule"],
+        "clusterRoleSelectors",
         missing.into_iter(),
     )
 }
 
-/// Appends to a list, which may be unset as long as nothing is appended.
+/// Appends to the list `field`, which may be unset.
 fn extend<'a, T: serde::Serialize + 'a>(
-    list: &mut Value,
+    object: &mut Value,
+    field: &str,
     items: impl Iterator<Item = &'a T>,
 ) -> Result<(), String> {
     for item in items {
         let item = serde_json::to_value(item).map_err(|error| error.to_string())?;
-        match list {
-            Value::Array(list) => list.push(item),
-            empty => *empty = json!([item]),
+        match object.get_mut(field).and_then(Value::as_array_mut) {
+            Some(list) => list.push(item),
+            None => object[field] = json!([item]),
         }
     }
     Ok(())

@@ -30,7 +30,11 @@ fn naive(
             .rev()
             .find(|(namespace, name, _)| namespace == of && *name == binding.role_ref.name)
             .is_some_and(|(_, _, role)| role.rules.iter().any(|rule| rule.allows(asked)));
-        here && bound && allowed && !(binding.role_ref.kind == "Role" && namespace.is_empty())
+        let known = match binding.role_ref.kind.as_str() {
+            "Role" => !namespace.is_empty(),
+            kind => kind == "ClusterRole",
+        };
+        here && bound && allowed && known
     })
 }
 
