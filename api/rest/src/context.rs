@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::admission::Admission;
 use crate::authority::Authority;
 use crate::receipts::SignedRoot;
@@ -104,6 +105,8 @@ pub struct RestContext {
     /// When a read barrier last succeeded for `/readyz`.
     pub(crate) last_barrier: Mutex<Option<Instant>>,
     pub(crate) documents: crate::documents::Documents,
+    /// Who may do what.
+    pub(crate) access: Arc<Access>,
     /// What every write passes.
     pub(crate) admission: Arc<Admission>,
 }
@@ -120,6 +123,7 @@ impl RestContext {
     ) -> Arc<Self> {
         let requests = Arc::new(Semaphore::new(limits.max_in_flight));
         let watches = Arc::new(Semaphore::new(limits.max_watches));
+        let access = Access::start(&kv, &shutdown);
         let admission = Admission::start(kv.clone(), &shutdown);
         Arc::new(Self {
             kv,
@@ -133,6 +137,7 @@ impl RestContext {
             health_checks: Arc::new(Semaphore::new(MAX_HEALTH_CHECKS)),
             last_barrier: Mutex::new(None),
             documents: crate::documents::Documents::default(),
+            access,
             admission,
         })
     }

@@ -20,6 +20,7 @@ use nautilus_machinery::strategy::DeleteOptions;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::BootstrapRoles;
 use crate::failure::Failure;
 use crate::storage::{
     Deleted, Storage, Target, Writer, metadata_text, namespaces, versioned_object,
@@ -107,7 +108,18 @@ pub async fn ensure_defaults(
             ],
         },
     });
-    ensure(&storage, "services", Some("default"), API_SERVICE, &service).await
+    ensure(&storage, "services", Some("default"), API_SERVICE, &service).await?;
+    bootstrap_roles(&storage)
+        .ensure()
+        .await
+        .map_err(|failure| ControllerError::new("roles could not be made", &failure))
+}
+
+fn bootstrap_roles(storage: &Storage) -> BootstrapRoles<'_> {
+    BootstrapRoles {
+        storage,
+        writer: writer(),
+    }
 }
 
 fn storage_of(kv: Arc<dyn Kv>, term: Option<u64>) -> Storage {
@@ -169,6 +181,7 @@ pub async fn run_controllers(kv: Arc<dyn Kv>, api_port: u16, shutdown: Cancellat
                 () = shutdown.cancelled() => return,
                 changed = next_term(&mut changes, Some(term)) => changed,
                 () = lead(&kv, term, api_port) => None,
+                () = keep_roles(&kv, term) => None,
             }
         } else {
             tokio::select! {
@@ -224,6 +237,17 @@ async fn lead(kv: &Arc<dyn Kv>, term: u64, api_port: u16) {
         if ended {
             watcher = None;
         }
+    }
+}
+
+/// One term's work on roles. Ends only by being dropped.
+async fn keep_roles(kv: &Arc<dyn Kv>, term: u64) {
+    let storage = storage_of(kv.clone(), Some(term));
+    loop {
+        if let Err(failure) = bootstrap_roles(&storage).keep().await {
+            tracing::warn!(error = %failure.error, "roles could not be kept");
+        }
+        tokio::time::sleep(BUSY_PAUSE).await;
     }
 }
 

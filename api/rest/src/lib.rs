@@ -21,7 +21,6 @@ mod documents;
 mod failure;
 mod health;
 mod ids;
-#[expect(dead_code, reason = "the deciders that read by it come next")]
 mod lister;
 mod master_event;
 mod negotiate;

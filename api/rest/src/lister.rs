@@ -57,6 +57,76 @@ impl<T> Snapshot<T> {
     }
 }
 
+/// Namespace (empty for none) and name.
+pub(crate) type Place = (String, String);
+
+/// Takes what a kind's objects become, in the order of revisions.
+pub(crate) trait Sink<T>: Send + Sync {
+    /// The whole state as of `revision`, in the place of what was.
+    fn reset(&self, revision: Revision, objects: BTreeMap<Place, Arc<T>>);
+    /// What changed up to `revision`; `None`: it is gone, or cannot be read.
+    fn change(&self, revision: Revision, changes: Vec<(Place, Option<Arc<T>>)>);
+}
+
+/// Lists and watches a kind until `shutdown` and hands everything to `sink`. `read`
+/// makes a `T` of an object as clients see it, or says why not.
+pub(crate) fn follow<T: Send + Sync + 'static>(
+    kv: Arc<dyn Kv>,
+    resource: &'static Resource,
+    read: fn(Value) -> Result<T, String>,
+    sink: Arc<dyn Sink<T>>,
+    shutdown: CancellationToken,
+) {
+    tokio::spawn(async move {
+        let run = async {
+            loop {
+                if let Err(failure) = follow_once(&kv, resource, read, sink.as_ref()).await {
+                    tracing::debug!(kind = %resource.kind, error = %failure.error, "listing anew");
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = run => {}
+        }
+    });
+}
+
+async fn follow_once<T>(
+    kv: &Arc<dyn Kv>,
+    resource: &Resource,
+    read: fn(Value) -> Result<T, String>,
+    sink: &dyn Sink<T>,
+) -> Result<(), Failure> {
+    let range = KeyRange::prefix(resource.storage_prefix());
+    let (rows, revision) = Storage::new(kv.clone()).rows(range.clone()).await?;
+    let objects = rows
+        .iter()
+        .filter_map(|row| Some((place(resource, row)?, parse(resource, row, read)?)))
+        .collect();
+    sink.reset(revision, objects);
+    let mut watcher = kv.watch(WatchRequest {
+        range,
+        from: Some(revision + 1),
+        previous: false,
+    })?;
+    loop {
+        let events = watcher.next().await?;
+        let changes = events
+            .iter()
+            .filter_map(|event| {
+                let object = match event.kind {
+                    EventKind::Put => parse(resource, &event.kv, read),
+                    EventKind::Delete => None,
+                };
+                Some((place(resource, &event.kv)?, object))
+            })
+            .collect();
+        sink.change(watcher.progress(), changes);
+    }
+}
+
 /// See the module.
 pub(crate) struct Lister<T> {
     snapshot: ArcSwap<Snapshot<T>>,
@@ -64,8 +134,7 @@ pub(crate) struct Lister<T> {
 }
 
 impl<T: Send + Sync + 'static> Lister<T> {
-    /// Lists and watches a kind until `shutdown`. `read` makes a `T` of an object as
-    /// clients see it, or says why not.
+    /// Follows a kind until `shutdown`.
     pub(crate) fn start(
         kv: Arc<dyn Kv>,
         resource: &'static Resource,
@@ -80,21 +149,7 @@ impl<T: Send + Sync + 'static> Lister<T> {
             }),
             changed: watch::Sender::new(0),
         });
-        let task = lister.clone();
-        tokio::spawn(async move {
-            let run = async {
-                loop {
-                    if let Err(failure) = task.follow(&kv, resource, read).await {
-                        tracing::debug!(kind = %resource.kind, error = %failure.error, "listing anew");
-                    }
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
-            };
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = run => {}
-            }
-        });
+        follow(kv, resource, read, lister.clone(), shutdown);
         lister
     }
 
@@ -115,46 +170,10 @@ impl<T: Send + Sync + 'static> Lister<T> {
         // The sender lives as long as `self`.
         let _ = changes.wait_for(|at| *at >= revision).await;
     }
+}
 
-    async fn follow(
-        &self,
-        kv: &Arc<dyn Kv>,
-        resource: &'static Resource,
-        read: fn(Value) -> Result<T, String>,
-    ) -> Result<(), Failure> {
-        let range = KeyRange::prefix(resource.storage_prefix());
-        let (rows, revision) = Storage::new(kv.clone()).rows(range.clone()).await?;
-        let mut objects = BTreeMap::new();
-        for row in &rows {
-            if let (Some(key), Some(object)) = (place(resource, row), parse(resource, row, read)) {
-                objects.insert(key, object);
-            }
-        }
-        self.publish(revision, objects.clone());
-        let mut watcher = kv.watch(WatchRequest {
-            range,
-            from: Some(revision + 1),
-            previous: false,
-        })?;
-        loop {
-            for event in watcher.next().await? {
-                let Some(key) = place(resource, &event.kv) else {
-                    continue;
-                };
-                let object = match event.kind {
-                    EventKind::Put => parse(resource, &event.kv, read),
-                    EventKind::Delete => None,
-                };
-                match object {
-                    Some(object) => objects.insert(key, object),
-                    None => objects.remove(&key),
-                };
-            }
-            self.publish(watcher.progress(), objects.clone());
-        }
-    }
-
-    fn publish(&self, revision: Revision, objects: BTreeMap<(String, String), Arc<T>>) {
+impl<T: Send + Sync> Sink<T> for Lister<T> {
+    fn reset(&self, revision: Revision, objects: BTreeMap<Place, Arc<T>>) {
         self.snapshot.store(Arc::new(Snapshot {
             revision,
             synced: true,
@@ -162,10 +181,21 @@ impl<T: Send + Sync + 'static> Lister<T> {
         }));
         self.changed.send_replace(revision);
     }
+
+    fn change(&self, revision: Revision, changes: Vec<(Place, Option<Arc<T>>)>) {
+        let mut objects = self.snapshot.load().objects.clone();
+        for (place, object) in changes {
+            match object {
+                Some(object) => objects.insert(place, object),
+                None => objects.remove(&place),
+            };
+        }
+        self.reset(revision, objects);
+    }
 }
 
 /// Namespace and name, from the key.
-fn place(resource: &Resource, row: &KeyValue) -> Option<(String, String)> {
+fn place(resource: &Resource, row: &KeyValue) -> Option<Place> {
     let key = std::str::from_utf8(&row.key).ok()?;
     let rest = key.strip_prefix(&resource.storage_prefix())?;
     Some(match rest.split_once('/') {

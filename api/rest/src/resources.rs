@@ -89,7 +89,9 @@ impl Call {
     }
 
     fn storage(&self) -> Storage {
-        Storage::new(self.context.kv.clone()).admitted(self.context.admission.clone())
+        Storage::new(self.context.kv.clone())
+            .admitted(self.context.admission.clone())
+            .guarded(self.context.access.clone())
     }
 
     fn target(&self) -> Target<'_> {
@@ -157,6 +159,13 @@ impl Call {
         let mut object = self.read_object(request, &options, &warnings).await?;
         self.fill_namespace(&mut object)?;
         let namespace = self.asked.namespace.as_deref();
+        let resource = &self.asked.resource;
+        if let Some(answer) =
+            crate::access::serve_review(&self.context, &self.user, resource, namespace, &object)
+                .await
+        {
+            return finish(form, StatusCode::CREATED, resource, answer?, &warnings);
+        }
         let writer = self.writer(&options, &warnings);
         let created = self
             .storage()

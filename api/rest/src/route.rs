@@ -399,7 +399,7 @@ pub(crate) fn truth(value: &str) -> bool {
 }
 
 /// The path's segments, percent-decoded; `None` if one does not decode or climbs.
-fn segments(path: &str) -> Option<Vec<String>> {
+pub(crate) fn segments(path: &str) -> Option<Vec<String>> {
     path.split('/')
         .filter(|segment| !segment.is_empty())
         .map(decode_segment)

@@ -230,7 +230,9 @@ async fn admit_and_handle(
         .get::<User>()
         .cloned()
         .unwrap_or_else(User::anonymous);
-    access::authorize(&user, request.method(), request.uri().path(), &route)?;
+    let asked = access::attributes(request.method(), request.uri(), &route)?;
+    let wanted = access::wanted(request.headers())?;
+    let user = access::admit(&context.access, user, &asked, wanted, &route).await?;
     let admitted = admit(context, &route, request.uri())?;
     let limit = admitted.limit;
     let handling = handle(context.clone(), route, user, request, admitted);

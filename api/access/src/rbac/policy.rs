@@ -67,7 +67,7 @@ struct Bound {
     /// Empty for a `ClusterRoleBinding`.
     namespace: String,
     name: String,
-    row: BindingRow,
+    row: Arc<BindingRow>,
 }
 
 /// By whom: `kind` and name (namespace and name of a service account).
@@ -116,11 +116,11 @@ impl Granted<'_> {
 
 impl Policy {
     /// Puts a role (`namespace` empty: a cluster role) in the place of what was there.
-    pub fn set_role(&mut self, namespace: &str, name: &str, role: Option<RoleRow>) {
+    pub fn set_role(&mut self, namespace: &str, name: &str, role: Option<Arc<RoleRow>>) {
         let key = (namespace.to_owned(), name.to_owned());
         match role {
             Some(role) => {
-                self.roles.insert(key, Arc::new(role));
+                self.roles.insert(key, role);
             }
             None => {
                 self.roles.remove(&key);
@@ -130,7 +130,7 @@ impl Policy {
 
     /// Puts a binding (`namespace` empty: a cluster role binding) in the place of what
     /// was there.
-    pub fn set_binding(&mut self, namespace: &str, name: &str, row: Option<BindingRow>) {
+    pub fn set_binding(&mut self, namespace: &str, name: &str, row: Option<Arc<BindingRow>>) {
         let key = (namespace.to_owned(), name.to_owned());
         if let Some(old) = self.bindings.remove(&key) {
             self.unindex(&old);

@@ -149,10 +149,10 @@ proptest! {
     ) {
         let mut policy = Policy::default();
         for (namespace, name, role) in &roles {
-            policy.set_role(namespace, name, Some(role.clone()));
+            policy.set_role(namespace, name, Some(role.clone().into()));
         }
         for (namespace, name, row) in &bindings {
-            policy.set_binding(namespace, name, Some(row.clone()));
+            policy.set_binding(namespace, name, Some(row.clone().into()));
         }
         for (namespace, name) in &gone {
             policy.set_binding(namespace, name, None);
@@ -210,11 +210,11 @@ fn a_decision_says_what_it_rests_on() {
     policy.set_role(
         "",
         "reader",
-        Some(rules(json!([{ "verbs": ["get"], "apiGroups": [""], "resources": ["pods"] }]))),
+        Some(rules(json!([{ "verbs": ["get"], "apiGroups": [""], "resources": ["pods"] }])).into()),
     );
     let robot = json!({ "kind": "ServiceAccount", "name": "robot" });
-    policy.set_binding("n1", "b", Some(bound("ClusterRole", "reader", robot.clone())));
-    policy.set_binding("n1", "lost", Some(bound("Role", "gone", robot)));
+    policy.set_binding("n1", "b", Some(bound("ClusterRole", "reader", robot.clone()).into()));
+    policy.set_binding("n1", "lost", Some(bound("Role", "gone", robot).into()));
     assert_eq!(
         policy.authorize(&user, &ask("get", "n1", "pods")).reason(),
         "RBAC: allowed by RoleBinding \"b/n1\" of ClusterRole \"reader\" to ServiceAccount \
@@ -232,9 +232,9 @@ fn nobody_gives_what_they_do_not_have() {
     let mut policy = Policy::default();
     let jane = User::authenticated("jane", vec![]);
     let own = json!([{ "verbs": ["get"], "apiGroups": [""], "resources": ["pods"] }]);
-    policy.set_role("n1", "own", Some(rules(own.clone())));
+    policy.set_role("n1", "own", Some(rules(own.clone()).into()));
     let subject = json!({ "kind": "User", "name": "jane" });
-    policy.set_binding("n1", "own", Some(bound("Role", "own", subject)));
+    policy.set_binding("n1", "own", Some(bound("Role", "own", subject).into()));
     let guarded = Guarded {
         plural: "roles",
         namespace: "n1",

@@ -25,6 +25,7 @@ use nautilus_machinery::resource::{self, Resource};
 use nautilus_machinery::status::ApiError;
 use serde_json::{Value, json};
 
+use crate::access::Access;
 use crate::admission::Admission;
 use crate::failure::Failure;
 
@@ -39,6 +40,8 @@ pub(crate) struct Storage {
     guard_term: Option<u64>,
     /// What every write passes; the store's own readers need none.
     admission: Option<Arc<Admission>>,
+    /// Who may give which rights away; controllers give none.
+    access: Option<Arc<Access>>,
 }
 
 /// One version of one object, as stored.
@@ -116,6 +119,7 @@ impl Storage {
             kv,
             guard_term: None,
             admission: None,
+            access: None,
         }
     }
 
@@ -127,12 +131,21 @@ impl Storage {
         }
     }
 
+    /// The same store, whose writers give away no more rights than they have.
+    pub(crate) fn guarded(self, access: Arc<Access>) -> Self {
+        Self {
+            access: Some(access),
+            ..self
+        }
+    }
+
     /// The same store, whose writes count in `term` only.
     pub(crate) fn fenced(&self, term: u64) -> Self {
         Self {
             kv: self.kv.clone(),
             guard_term: Some(term),
             admission: self.admission.clone(),
+            access: self.access.clone(),
         }
     }
 

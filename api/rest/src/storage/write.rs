@@ -158,6 +158,16 @@ impl Storage {
         let object = self
             .mutate_new(resource, namespace, object.clone(), writer)
             .await?;
+        if let Some(access) = &self.access {
+            let target = Target {
+                resource,
+                namespace,
+                name: "",
+                subresource: None,
+            };
+            let asked = attributes(attributes::Operation::Create, &target, writer, None);
+            access.check_write(&asked, &object)?;
+        }
         for _ in 0..MAX_GENERATED_NAMES {
             let facts = Facts::new();
             let mut fresh = object.clone();
@@ -330,6 +340,9 @@ impl Storage {
             admission
                 .mutate(&asked, &mut wanted, writer.warnings)
                 .await?;
+        }
+        if let Some(access) = &self.access {
+            access.check_write(&asked, &wanted)?;
         }
         let facts = Facts::new();
         let context = facts.context(target.namespace, writer);

@@ -1,0 +1,203 @@
+//! Who may do what: the one place that decides, by the rules that
+//! [`nautilus_access`] evaluates over what stands in the store.
+//!
+//! Invariants
+//! - `system:masters` may do everything, also while no rule can be read.
+//! - A resource request is judged by the very names that its route was found by.
+//! - Nobody but a master uses the quorum's own routes, however wide a rule is.
+
+mod bootstrap;
+mod reviews;
+mod roles;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Uri};
+use nautilus_access::rbac::{self, Guarded, Rule};
+use nautilus_access::impersonation::{self, Wanted};
+use nautilus_access::{Attributes, Decision};
+use nautilus_machine::Kv;
+use nautilus_machinery::identity::User;
+use nautilus_machinery::status::ApiError;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+use crate::route::{self, ResourceRequest, Route, Verb};
+
+pub(crate) use bootstrap::Roles as BootstrapRoles;
+pub(crate) use reviews::serve as serve_review;
+use roles::Roles;
+
+/// How long a request waits at most for the rules to be read after a start.
+const SYNC_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What this node decides by.
+pub(crate) struct Access {
+    roles: Arc<Roles>,
+}
+
+impl Access {
+    /// Starts following the rules until `shutdown`.
+    pub(crate) fn start(kv: &Arc<dyn Kv>, shutdown: &CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            roles: Roles::start(kv, shutdown),
+        })
+    }
+
+    /// Whether `user` may do what is asked.
+    pub(crate) fn authorize(&self, user: &User, asked: &Attributes) -> Decision {
+        if user.is_master() {
+            return Decision::Allow(String::new());
+        }
+        self.roles.policy().authorize(user, asked)
+    }
+
+    /// Waits until the rules have been read once, for a bounded time.
+    pub(crate) async fn ready(&self) {
+        let _ = tokio::time::timeout(SYNC_PATIENCE, self.roles.synced()).await;
+    }
+
+    /// Every rule of `user` in `namespace`, whether there may be more, and why.
+    fn rules_for(&self, user: &User, namespace: &str) -> (Vec<Rule>, bool, String) {
+        let (rules, error) = self.roles.policy().rules_for(user, namespace);
+        (rules, false, error)
+    }
+
+    /// Refuses a role or binding that gives more than its writer has.
+    pub(crate) fn check_write(
+        &self,
+        asked: &nautilus_admission::attributes::Attributes<'_>,
+        object: &Value,
+    ) -> Result<(), ApiError> {
+        if *asked.resource.group != *rbac::GROUP || asked.user.is_master() {
+            return Ok(());
+        }
+        let guarded = Guarded {
+            plural: &asked.resource.plural,
+            namespace: asked.namespace.unwrap_or_default(),
+            request_name: if asked.old.is_some() { asked.name } else { "" },
+        };
+        let allowed = |attributes: &Attributes| self.authorize(asked.user, attributes).is_allowed();
+        let policy = self.roles.policy();
+        let check = match &*asked.resource.plural {
+            "roles" | "clusterroles" => rbac::check_role,
+            _ => rbac::check_binding,
+        };
+        check(&policy, asked.user, guarded, object, asked.old, &allowed)
+    }
+}
+
+/// What is asked, as rules see it. Fails where the path reads as one thing to the
+/// rules and as another to the router.
+pub(crate) fn attributes(
+    method: &Method,
+    uri: &Uri,
+    route: &Route,
+) -> Result<Attributes, ApiError> {
+    let segments = route::segments(uri.path()).unwrap_or_default();
+    let slash = if uri.path().ends_with('/') && !segments.is_empty() {
+        "/"
+    } else {
+        ""
+    };
+    let path = format!("/{}{slash}", segments.join("/"));
+    let query = route::query_pairs(uri);
+    let mut asked = Attributes::of_request(method.as_str(), &path, &segments, &query);
+    if let Route::Resource(request) = route {
+        if !agrees(request, &asked) {
+            return Err(ApiError::path_not_found());
+        }
+        if request.verb == Verb::Watch {
+            request.verb.as_str().clone_into(&mut asked.verb);
+        }
+    }
+    Ok(asked)
+}
+
+fn agrees(request: &ResourceRequest, asked: &Attributes) -> bool {
+    let resource = &request.resource;
+    let of_namespace = resource.group.is_empty() && &*resource.plural == "namespaces";
+    let namespace = if of_namespace {
+        request.name.as_deref()
+    } else {
+        request.namespace.as_deref()
+    };
+    let name = request.name.as_deref();
+    asked.is_resource
+        && asked.group == *resource.group
+        && asked.version == *resource.version
+        && asked.resource == *resource.plural
+        && asked.subresource == request.subresource.as_deref().unwrap_or_default()
+        && asked.namespace == namespace.unwrap_or_default()
+        && name.is_none_or(|name| name == asked.name)
+}
+
+/// Lets a request pass, or refuses it with 403 in the reference's words. Gives the user
+/// that it goes on as: another one where the headers ask for it and the rules allow it.
+pub(crate) async fn admit(
+    access: &Access,
+    user: User,
+    asked: &Attributes,
+    wanted: Option<Wanted>,
+    route: &Route,
+) -> Result<User, Failure> {
+    if !user.is_master() {
+        access.ready().await;
+    }
+    let user = match wanted {
+        None => user,
+        Some(wanted) => impersonation::impersonate(&wanted, &user, asked, &|user, asked| {
+            access.authorize(user, asked)
+        })?,
+    };
+    let own = |allowed: bool| match allowed || user.is_master() {
+        true => Decision::Allow(String::new()),
+        false => Decision::NoOpinion(String::new()),
+    };
+    let decision = match route {
+        // Whoever can reach the node may ask whether it lives; a credential request
+        // is judged by the key that signed it.
+        Route::Health { .. } | Route::Credentials => own(true),
+        Route::Leader => own(user.is_authenticated()),
+        Route::Status | Route::Certificates | Route::Members(_) | Route::Receipts(_) => own(false),
+        _ => access.authorize(&user, asked),
+    };
+    match decision {
+        Decision::Allow(_) => Ok(user),
+        Decision::NoOpinion(reason) => Err(asked.forbidden(&user, &reason).into()),
+    }
+}
+
+/// Whom the request wants to act as.
+pub(crate) fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, ApiError> {
+    impersonation::wanted(
+        headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_and_router_read_a_path_alike() {
+        for path in [
+            "/api/v1/namespaces/a",
+            "/api/v1/namespaces/a/pods/x",
+            "/api/v1//namespaces/a/pods",
+            "/api/v1/pods?watch=true",
+            "/api/v1/watch/pods",
+            "/api/v1/namespaces/a/pods/x/status",
+            "/api/v1/nodes/n",
+        ] {
+            let uri: Uri = path.parse().expect("a path");
+            let route = route::parse(&Method::GET, &uri);
+            assert!(matches!(route, Route::Resource(_)), "{path}");
+            assert!(attributes(&Method::GET, &uri, &route).is_ok(), "{path}");
+        }
+    }
+}
