@@ -152,7 +152,11 @@ impl Attributes {
     fn refusal(&self, user: &User) -> String {
         let name = quote(&user.name);
         if !self.is_resource {
-            return format!("User {name} cannot {} path {}", self.verb, quote(&self.path));
+            return format!(
+                "User {name} cannot {} path {}",
+                self.verb,
+                quote(&self.path)
+            );
         }
         let scope = if self.namespace.is_empty() {
             "at the cluster scope".to_owned()
@@ -243,17 +247,41 @@ mod tests {
                 "/api/v1/namespaces/a/pods?fieldSelector=metadata.name=x",
                 "list /v1 pods ns=a name=x",
             ),
-            ("GET", "/api/v1/namespaces/a", "get /v1 namespaces ns=a name=a"),
-            ("PUT", "/api/v1/namespaces/a/finalize", "update /v1 namespaces/finalize ns=a name=a"),
-            ("GET", "/api/v1/watch/namespaces/a/pods/x", "watch /v1 pods ns=a name=x"),
-            ("POST", "/api/v1/namespaces/a/pods/x/exec", "create /v1 pods/exec ns=a name=x"),
-            ("GET", "/api/v1/nodes/n/proxy/metrics/x", "get /v1 nodes/proxy ns= name=n"),
+            (
+                "GET",
+                "/api/v1/namespaces/a",
+                "get /v1 namespaces ns=a name=a",
+            ),
+            (
+                "PUT",
+                "/api/v1/namespaces/a/finalize",
+                "update /v1 namespaces/finalize ns=a name=a",
+            ),
+            (
+                "GET",
+                "/api/v1/watch/namespaces/a/pods/x",
+                "watch /v1 pods ns=a name=x",
+            ),
+            (
+                "POST",
+                "/api/v1/namespaces/a/pods/x/exec",
+                "create /v1 pods/exec ns=a name=x",
+            ),
+            (
+                "GET",
+                "/api/v1/nodes/n/proxy/metrics/x",
+                "get /v1 nodes/proxy ns= name=n",
+            ),
             (
                 "DELETE",
                 "/apis/apps/v1/namespaces/a/deployments",
                 "deletecollection apps/v1 deployments ns=a name=",
             ),
-            ("PATCH", "/apis/apps/v1/namespaces/a/deployments/d/scale", "patch apps/v1 deployments/scale ns=a name=d"),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                "patch apps/v1 deployments/scale ns=a name=d",
+            ),
         ] {
             assert_eq!(line(method, target), wanted, "{method} {target}");
         }

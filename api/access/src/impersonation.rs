@@ -120,7 +120,10 @@ fn unescape(key: &str) -> String {
     let mut rest = key.as_bytes();
     while let [first, tail @ ..] = rest {
         let digits = (*first == b'%')
-            .then(|| tail.get(..2).and_then(|pair| std::str::from_utf8(pair).ok()))
+            .then(|| {
+                tail.get(..2)
+                    .and_then(|pair| std::str::from_utf8(pair).ok())
+            })
             .flatten();
         match (*first, digits.map(|pair| u8::from_str_radix(pair, 16))) {
             (b'%', Some(Ok(byte))) => {
@@ -362,7 +365,10 @@ fn bad_extra((key, values): (&String, &Vec<String>)) -> Option<String> {
     let why = if key.is_empty() {
         "impersonating the empty string key in extra is not allowed".to_owned()
     } else if !is_domain_prefixed_path(key) {
-        format!("impersonating an invalid key in extra is not allowed: {}", quote(key))
+        format!(
+            "impersonating an invalid key in extra is not allowed: {}",
+            quote(key)
+        )
     } else if key.to_lowercase() != *key {
         format!(
             "impersonating a non-lowercase key in extra is not allowed: {}",
@@ -380,9 +386,9 @@ fn bad_extra((key, values): (&String, &Vec<String>)) -> Option<String> {
 fn is_domain_prefixed_path(key: &str) -> bool {
     let path = |path: &str| {
         !path.is_empty()
-            && path.chars().all(|c| {
-                c.is_ascii_alphanumeric() || "/-._~!$&'()*+,;=:@%".contains(c)
-            })
+            && path
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "/-._~!$&'()*+,;=:@%".contains(c))
     };
     key.split_once('/')
         .is_some_and(|(domain, rest)| dns_subdomain(domain).is_empty() && path(rest))

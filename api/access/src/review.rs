@@ -134,7 +134,8 @@ fn with_status(review: &Value, status: Value) -> Value {
 }
 
 fn validate(asked: Asked<'_>, review: &Value, spec: &Spec) -> Result<(), ApiError> {
-    const ONE: &str = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+    const ONE: &str =
+        "exactly one of nonResourceAttributes or resourceAttributes must be specified";
     let mut errors = Errors::new();
     if spec.resource_attributes.is_some() == spec.non_resource_attributes.is_some() {
         let value = spec.non_resource_attributes.as_ref();
@@ -185,7 +186,13 @@ fn validate(asked: Asked<'_>, review: &Value, spec: &Spec) -> Result<(), ApiErro
         return Ok(());
     }
     let causes = errors.into_causes();
-    Err(ApiError::invalid_kind(&format!(".{GROUP}"), GROUP, "", "", causes))
+    Err(ApiError::invalid_kind(
+        &format!(".{GROUP}"),
+        GROUP,
+        "",
+        "",
+        causes,
+    ))
 }
 
 impl PathAttributes {
@@ -271,7 +278,11 @@ impl ResourceAttributes {
     fn into_attributes(self, notes: &mut Vec<String>) -> Attributes {
         let mut note = |name: &str, read: usize, whole: bool| {
             if !whole {
-                let how = if read > 0 { "partially ignored" } else { "ignored" };
+                let how = if read > 0 {
+                    "partially ignored"
+                } else {
+                    "ignored"
+                };
                 notes.push(format!(
                     "spec.resourceAttributes.{name} {how} due to parse error"
                 ));

@@ -70,7 +70,10 @@ impl User {
         ];
         Self {
             uid: uid.to_owned(),
-            ..Self::authenticated(format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}"), groups)
+            ..Self::authenticated(
+                format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}"),
+                groups,
+            )
         }
     }
 

@@ -64,7 +64,11 @@ impl LabelSelector {
                 values: vec![value.as_str().unwrap_or_default().to_owned()],
             });
         }
-        for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
+        for expression in selector["matchExpressions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
             let operator = match expression["operator"].as_str().unwrap_or_default() {
                 "In" => Operator::In,
                 "NotIn" => Operator::NotIn,

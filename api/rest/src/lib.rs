@@ -21,6 +21,7 @@ mod documents;
 mod failure;
 mod health;
 mod ids;
+#[allow(dead_code, reason = "deciders with few objects read by snapshots")]
 mod lister;
 mod master_event;
 mod negotiate;

@@ -58,14 +58,19 @@ fn head(line: &str) -> Option<Expected> {
     let mut labels = json!({ "kubernetes.io/bootstrapping": "rbac-defaults" });
     let mut selectors = Vec::new();
     let mut role = (
-        if namespace.is_some() { "Role" } else { "ClusterRole" },
+        if namespace.is_some() {
+            "Role"
+        } else {
+            "ClusterRole"
+        },
         name.to_owned(),
     );
     for word in words {
         if let Some((key, value)) = word.strip_prefix("label:").and_then(|w| w.split_once('=')) {
             labels[key] = value.into();
-        } else if let Some((key, value)) =
-            word.strip_prefix("gathers:").and_then(|w| w.split_once('='))
+        } else if let Some((key, value)) = word
+            .strip_prefix("gathers:")
+            .and_then(|w| w.split_once('='))
         {
             selectors.push(json!({ "matchLabels": { key: value } }));
         } else if let Some(name) = word.strip_prefix("to:role/") {

@@ -66,10 +66,11 @@ fn rule_covers(own: &Rule, single: &Rule) -> bool {
                 .resource_names
                 .iter()
                 .all(|name| has(&own.resource_names, name)));
-    let urls = single
-        .non_resource_urls
-        .iter()
-        .all(|wanted| own.non_resource_urls.iter().any(|url| url_covers(url, wanted)));
+    let urls = single.non_resource_urls.iter().all(|wanted| {
+        own.non_resource_urls
+            .iter()
+            .any(|url| url_covers(url, wanted))
+    });
     all_or_each(&own.verbs, &single.verbs)
         && all_or_each(&own.api_groups, &single.api_groups)
         && resources

@@ -79,9 +79,8 @@ pub fn check_role(
             .is_some_and(|list| !list.is_empty())
     };
     if gathers(new) || old.is_some_and(gathers) {
-        confirm(policy, user, guarded.namespace, &full_authority()).map_err(|_| {
-            refuse("must have cluster-admin privileges to use the aggregationRule")
-        })?;
+        confirm(policy, user, guarded.namespace, &full_authority())
+            .map_err(|_| refuse("must have cluster-admin privileges to use the aggregationRule"))?;
     }
     Ok(())
 }

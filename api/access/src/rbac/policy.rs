@@ -55,8 +55,8 @@ impl BindingRow {
             Value::Null => Vec::new(),
             list => serde_json::from_value(list.clone()).map_err(|error| error.to_string())?,
         };
-        let role_ref = serde_json::from_value(object["roleRef"].clone())
-            .map_err(|error| error.to_string())?;
+        let role_ref =
+            serde_json::from_value(object["roleRef"].clone()).map_err(|error| error.to_string())?;
         Ok(Self { role_ref, subjects })
     }
 }

@@ -25,10 +25,7 @@ pub struct Rule {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub resource_names: Vec<String>,
     /// Paths; a `*` at the end stands for any rest.
-    #[serde(
-        rename = "nonResourceURLs",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(rename = "nonResourceURLs", skip_serializing_if = "Vec::is_empty")]
     pub non_resource_urls: Vec<String>,
 }
 

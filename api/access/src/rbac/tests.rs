@@ -54,15 +54,22 @@ const URLS: &[&str] = &["/x", "/x/*", "*", "/y"];
 const NAMESPACES: &[&str] = &["", "n1", "n2"];
 
 fn rule() -> impl Strategy<Value = Rule> {
-    (words(VERBS), words(GROUPS), words(RESOURCES), words(NAMES), words(URLS)).prop_map(
-        |(verbs, api_groups, resources, resource_names, non_resource_urls)| Rule {
-            verbs,
-            api_groups,
-            resources,
-            resource_names,
-            non_resource_urls,
-        },
+    (
+        words(VERBS),
+        words(GROUPS),
+        words(RESOURCES),
+        words(NAMES),
+        words(URLS),
     )
+        .prop_map(
+            |(verbs, api_groups, resources, resource_names, non_resource_urls)| Rule {
+                verbs,
+                api_groups,
+                resources,
+                resource_names,
+                non_resource_urls,
+            },
+        )
 }
 
 fn subject() -> impl Strategy<Value = Subject> {
@@ -182,11 +189,11 @@ proptest! {
     }
 }
 
-fn rules(value: serde_json::Value) -> RoleRow {
+fn rules(value: &serde_json::Value) -> RoleRow {
     RoleRow::read(&json!({ "rules": value })).expect("rules")
 }
 
-fn bound(kind: &str, role: &str, subject: serde_json::Value) -> BindingRow {
+fn bound(kind: &str, role: &str, subject: &serde_json::Value) -> BindingRow {
     BindingRow::read(&json!({
         "roleRef": { "apiGroup": GROUP, "kind": kind, "name": role }, "subjects": [subject],
     }))
@@ -210,11 +217,17 @@ fn a_decision_says_what_it_rests_on() {
     policy.set_role(
         "",
         "reader",
-        Some(rules(json!([{ "verbs": ["get"], "apiGroups": [""], "resources": ["pods"] }])).into()),
+        Some(
+            rules(&json!([{ "verbs": ["get"], "apiGroups": [""], "resources": ["pods"] }])).into(),
+        ),
     );
     let robot = json!({ "kind": "ServiceAccount", "name": "robot" });
-    policy.set_binding("n1", "b", Some(bound("ClusterRole", "reader", robot.clone()).into()));
-    policy.set_binding("n1", "lost", Some(bound("Role", "gone", robot).into()));
+    policy.set_binding(
+        "n1",
+        "b",
+        Some(bound("ClusterRole", "reader", &robot).into()),
+    );
+    policy.set_binding("n1", "lost", Some(bound("Role", "gone", &robot).into()));
     assert_eq!(
         policy.authorize(&user, &ask("get", "n1", "pods")).reason(),
         "RBAC: allowed by RoleBinding \"b/n1\" of ClusterRole \"reader\" to ServiceAccount \
@@ -224,7 +237,10 @@ fn a_decision_says_what_it_rests_on() {
         policy.authorize(&user, &ask("list", "n1", "pods")).reason(),
         "RBAC: role.rbac.authorization.k8s.io \"gone\" not found"
     );
-    assert_eq!(policy.authorize(&user, &ask("get", "n2", "pods")).reason(), "");
+    assert_eq!(
+        policy.authorize(&user, &ask("get", "n2", "pods")).reason(),
+        ""
+    );
 }
 
 #[test]
@@ -232,9 +248,9 @@ fn nobody_gives_what_they_do_not_have() {
     let mut policy = Policy::default();
     let jane = User::authenticated("jane", vec![]);
     let own = json!([{ "verbs": ["get"], "apiGroups": [""], "resources": ["pods"] }]);
-    policy.set_role("n1", "own", Some(rules(own.clone()).into()));
+    policy.set_role("n1", "own", Some(rules(&own).into()));
     let subject = json!({ "kind": "User", "name": "jane" });
-    policy.set_binding("n1", "own", Some(bound("Role", "own", subject).into()));
+    policy.set_binding("n1", "own", Some(bound("Role", "own", &subject).into()));
     let guarded = Guarded {
         plural: "roles",
         namespace: "n1",
@@ -249,7 +265,9 @@ fn nobody_gives_what_they_do_not_have() {
         { "verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods", "secrets"] },
     ]));
     assert_eq!(
-        check(&more, false).expect_err("more than jane has").message(),
+        check(&more, false)
+            .expect_err("more than jane has")
+            .message(),
         "roles.rbac.authorization.k8s.io \"r\" is forbidden: user \"jane\" \
          (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not \
          currently held:\n{APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"list\"]}\n\
@@ -282,12 +300,26 @@ fn reconciling_adds_what_is_missing_and_keeps_what_was_added() {
 #[test]
 fn the_table_reads_into_whole_objects() {
     let all = bootstrap::all();
-    assert_eq!(all.iter().filter(|one| one.plural == "clusterroles").count(), 73);
+    assert_eq!(
+        all.iter()
+            .filter(|one| one.plural == "clusterroles")
+            .count(),
+        73
+    );
     for one in &all {
         let object = &one.object;
-        assert_eq!(reconcile(object, object), Ok(Reconciled::Keep), "{}", one.name);
+        assert_eq!(
+            reconcile(object, object),
+            Ok(Reconciled::Keep),
+            "{}",
+            one.name
+        );
         let roles = one.plural.ends_with("roles");
-        assert!(if roles { RoleRow::read(object).is_ok() } else { BindingRow::read(object).is_ok() });
+        assert!(if roles {
+            RoleRow::read(object).is_ok()
+        } else {
+            BindingRow::read(object).is_ok()
+        });
     }
     let view = all.iter().find(|one| one.name == "view").expect("view");
     let others: Vec<_> = all.iter().map(|one| one.object.clone()).collect();

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Uri};
-use nautilus_access::rbac::{self, Guarded, Rule};
 use nautilus_access::impersonation::{self, Wanted};
+use nautilus_access::rbac::{self, Guarded, Rule};
 use nautilus_access::{Attributes, Decision};
 use nautilus_machine::Kv;
 use nautilus_machinery::identity::User;

@@ -24,7 +24,8 @@ impl Roles {
     pub(super) fn start(kv: &Arc<dyn Kv>, shutdown: &CancellationToken) -> Arc<Self> {
         let roles = Arc::new(Self {
             policy: RwLock::default(),
-            unread: watch::Sender::new(0),
+            // One more until all of them are counted.
+            unread: watch::Sender::new(1),
         });
         for namespaced in [false, true] {
             let sink = |bindings| Part {
@@ -50,6 +51,7 @@ impl Roles {
                 lister::follow(kv.clone(), kind, read, sink, shutdown.clone());
             }
         }
+        roles.unread.send_modify(|left| *left -= 1);
         roles
     }
 
