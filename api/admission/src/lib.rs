@@ -14,5 +14,6 @@ pub mod limits;
 pub mod pod_security;
 pub mod pods;
 pub mod priority;
+pub mod quota;
 pub mod service_account;
 pub mod values;

@@ -11,6 +11,7 @@
 //!   read barrier before it is refused.
 
 mod lookup;
+mod quota;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::storage::{Storage, metadata_text};
 pub(crate) struct Admission {
     /// For reading alone: nothing here writes.
     storage: Storage,
+    turns: quota::Turns,
 }
 
 impl Admission {
@@ -37,6 +39,7 @@ impl Admission {
     pub(crate) fn start(kv: Arc<dyn Kv>, _shutdown: &CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             storage: Storage::new(kv),
+            turns: quota::Turns::default(),
         })
     }
 

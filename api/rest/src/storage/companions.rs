@@ -10,6 +10,7 @@
 use nautilus_admission::attributes::Attributes;
 use nautilus_machine::{Compare, Operation};
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 
 use super::Storage;
 use crate::failure::Failure;
@@ -19,6 +20,8 @@ use crate::failure::Failure;
 pub(crate) struct Companions {
     pub(crate) compare: Vec<Compare>,
     pub(crate) then: Vec<Operation>,
+    /// Held until the write is through: writers that change the same quotas take turns.
+    pub(crate) turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl Storage {
@@ -26,10 +29,13 @@ impl Storage {
     /// in what is given out with the write.
     pub(super) async fn companions(
         &self,
-        _asked: &Attributes<'_>,
-        _object: Option<&mut Value>,
+        asked: &Attributes<'_>,
+        object: Option<&mut Value>,
     ) -> Result<Companions, Failure> {
-        let companions = Companions::default();
+        let mut companions = Companions::default();
+        if let (Some(admission), Some(object)) = (&self.admission, object) {
+            admission.charge(asked, object, &mut companions).await?;
+        }
         Ok(companions)
     }
 }

@@ -29,8 +29,9 @@ use crate::access::Access;
 use crate::admission::Admission;
 use crate::failure::Failure;
 
+pub(crate) use companions::Companions;
 pub(crate) use list::{Page, watch_range};
-pub(crate) use write::{Deleted, Target, Updated, Writer};
+pub(crate) use write::{Deleted, Target, Updated, Writer, stored_bytes};
 
 /// The store as one request, or one controller of a term, uses it.
 #[derive(Clone)]

@@ -543,7 +543,7 @@ impl Storage {
     }
 }
 
-fn stored_bytes(resource: &Resource, object: Value) -> Result<Bytes, Failure> {
+pub(crate) fn stored_bytes(resource: &Resource, object: Value) -> Result<Bytes, Failure> {
     serde_json::to_vec(&convert::to_stored(resource, object))
         .map(Bytes::from)
         .map_err(|error| ApiError::internal(error.to_string()).into())
