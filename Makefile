@@ -88,6 +88,10 @@ peers: ## Build etcd and its tools, and kube-apiserver, from their Go modules
 	@cd tests/e2e/kube-apiserver && go build -p 2 -ldflags "-X k8s.io/component-base/version.gitVersion=v1.37.2" \
 		-o $(NAUTILUS_E2E_BIN)/ k8s.io/kubernetes/cmd/kube-apiserver
 
+.PHONY: apply-golden
+apply-golden: ## Record again what the reference's field management does (needs Go)
+	@cd tests/e2e && go run ./cmd/applygolden -seed 1 -cases 140 > ../../api/apply/tests/golden/cases.jsonl
+
 .PHONY: schema
 schema: ## Generate the facts about kinds and their golden files again (needs Go)
 	@cd api/machinery/schema/generate && go run . > ../facts-v1.37.json && go run ./golden ../../tests/golden

@@ -231,6 +231,21 @@ impl ApiError {
         error
     }
 
+    /// 409: an apply would change what other managers own; each cause names a field.
+    pub fn apply_conflict(message: impl Into<String>, causes: Vec<Cause>) -> Self {
+        let mut error = Self::new(409, "Conflict", message);
+        error.details = Some(Box::new(Details {
+            causes,
+            ..Details::default()
+        }));
+        error
+    }
+
+    /// 500 without a reason: what the reference says of errors it has no word for.
+    pub fn unknown(message: impl Into<String>) -> Self {
+        Self::new(500, "", message)
+    }
+
     /// 422: the object breaks rules; each cause names a field.
     pub fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> Self {
         let kind = if resource.group.is_empty() {
@@ -448,6 +463,9 @@ impl ApiError {
             "reason": self.reason,
         });
         if let Value::Object(map) = &mut status {
+            if self.reason.is_empty() {
+                map.shift_remove("reason");
+            }
             if let Some(details) = &self.details {
                 map.insert("details".to_owned(), details.to_value());
             }
