@@ -5,26 +5,30 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::resource::{self, Resource, Subresource};
+use crate::resource::{self, Index, Resource, Subresource};
 
-/// The group and version pairs served, the core group first, then by name.
-pub fn group_versions() -> Vec<(&'static str, &'static str)> {
+/// The group and version pairs served, in the order of the kinds.
+pub fn group_versions(kinds: &Index) -> Vec<(&str, &str)> {
     let mut found: Vec<(&str, &str)> = Vec::new();
-    for resource in resource::all() {
-        let pair = (resource.group, resource.version);
-        if !found.contains(&pair) {
+    for resource in kinds.all() {
+        let pair = (resource.group.as_str(), resource.version.as_str());
+        if found.last() != Some(&pair) && !found.contains(&pair) {
             found.push(pair);
         }
     }
-    found.sort_unstable();
     found
 }
 
-fn resources_of(group: &str, version: &str) -> impl Iterator<Item = &'static Resource> {
-    let (group, version) = (group.to_owned(), version.to_owned());
-    resource::all()
+/// The kinds of one group and version, by plural name.
+fn resources_of<'a>(kinds: &'a Index, group: &str, version: &str) -> Vec<&'a Resource> {
+    let mut found: Vec<&Resource> = kinds
+        .all()
         .iter()
-        .filter(move |r| r.group == group && r.version == version)
+        .map(AsRef::as_ref)
+        .filter(|r| r.group == group && r.version == version)
+        .collect();
+    found.sort_by(|left, right| left.plural.cmp(&right.plural));
+    found
 }
 
 /// `GET /api`: `APIVersions`; `server_address` is `host:port`.
@@ -39,51 +43,56 @@ pub fn api_versions(server_address: &str) -> Value {
 }
 
 /// `GET /apis`: `APIGroupList`.
-pub fn api_group_list() -> Value {
-    let groups: Vec<Value> = named_groups().into_iter().map(group_entry).collect();
+pub fn api_group_list(kinds: &Index) -> Value {
+    let pairs = group_versions(kinds);
+    let groups: Vec<Value> = named_groups(&pairs)
+        .into_iter()
+        .map(|group| group_entry(&pairs, group))
+        .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `GET /apis/<group>`: `APIGroup`, `None` for a group not served.
-pub fn api_group(group: &str) -> Option<Value> {
-    let group = named_groups().into_iter().find(|own| *own == group)?;
+pub fn api_group(kinds: &Index, group: &str) -> Option<Value> {
+    let pairs = group_versions(kinds);
+    let group = named_groups(&pairs).into_iter().find(|own| *own == group)?;
     let mut document = Map::new();
     document.insert("kind".to_owned(), json!("APIGroup"));
     document.insert("apiVersion".to_owned(), json!("v1"));
-    if let Value::Object(entry) = group_entry(group) {
+    if let Value::Object(entry) = group_entry(&pairs, group) {
         document.extend(entry);
     }
     Some(Value::Object(document))
 }
 
-fn named_groups() -> Vec<&'static str> {
-    let mut groups: Vec<&str> = group_versions()
-        .into_iter()
-        .map(|(group, _)| group)
-        .filter(|g| !g.is_empty())
-        .collect();
-    groups.dedup();
+fn named_groups<'a>(pairs: &[(&'a str, &'a str)]) -> Vec<&'a str> {
+    let mut groups: Vec<&str> = Vec::new();
+    for (group, _) in pairs {
+        if !group.is_empty() && !groups.contains(group) {
+            groups.push(group);
+        }
+    }
     groups
 }
 
-fn group_entry(group: &str) -> Value {
-    let versions: Vec<Value> = group_versions()
-        .into_iter()
+fn group_entry(pairs: &[(&str, &str)], group: &str) -> Value {
+    let versions: Vec<Value> = pairs
+        .iter()
         .filter(|(own, _)| *own == group)
         .map(|(group, version)| {
             json!({"groupVersion": resource::api_version(group, version), "version": version})
         })
         .collect();
-    json!({"name": group, "preferredVersion": versions.first(), "versions": versions})
+    json!({"name": group, "versions": versions, "preferredVersion": versions.first()})
 }
 
 /// `GET /api/v1` and `/apis/<group>/<version>`: `APIResourceList`, `None` for
 /// what is not served.
-pub fn api_resource_list(group: &str, version: &str) -> Option<Value> {
+pub fn api_resource_list(kinds: &Index, group: &str, version: &str) -> Option<Value> {
     let mut entries: Vec<(String, Value)> = Vec::new();
-    for resource in resources_of(group, version) {
-        entries.push((resource.plural.to_owned(), resource_entry(resource)));
-        for sub in resource.subresources {
+    for resource in resources_of(kinds, group, version) {
+        entries.push((resource.plural.clone(), resource_entry(resource)));
+        for sub in &resource.subresources {
             let name = format!("{}/{}", resource.plural, sub.name);
             entries.push((name.clone(), subresource_entry(resource, sub, &name)));
         }
@@ -111,8 +120,8 @@ fn resource_entry(resource: &Resource) -> Value {
         "verbs": resource.verbs,
     });
     for (name, list) in [
-        ("shortNames", resource.short_names),
-        ("categories", resource.categories),
+        ("shortNames", &resource.short_names),
+        ("categories", &resource.categories),
     ] {
         if !list.is_empty() {
             entry[name] = json!(list);
@@ -126,7 +135,7 @@ fn resource_entry(resource: &Resource) -> Value {
 
 fn subresource_entry(resource: &Resource, sub: &Subresource, name: &str) -> Value {
     let mut entry = json!({"name": name, "singularName": "", "namespaced": resource.namespaced});
-    if (sub.group, sub.version) != (resource.group, resource.version) {
+    if !is_own(resource, sub) {
         entry["group"] = json!(sub.group);
         entry["version"] = json!(sub.version);
     }
@@ -135,11 +144,20 @@ fn subresource_entry(resource: &Resource, sub: &Subresource, name: &str) -> Valu
     entry
 }
 
+/// Whether the subresource's body is of a kind of its owner's group and version.
+fn is_own(resource: &Resource, sub: &Subresource) -> bool {
+    sub.group == resource.group && sub.version == resource.version
+}
+
 /// Aggregated discovery; `version` is `v2` or `v2beta1`. `core`: for `/api`,
 /// else for `/apis`.
-pub fn aggregated(core: bool, version: &str) -> Value {
-    let groups: Vec<&str> = if core { vec![""] } else { named_groups() };
-    let items: Vec<Value> = groups.into_iter().map(aggregated_group).collect();
+pub fn aggregated(kinds: &Index, core: bool, version: &str) -> Value {
+    let pairs = group_versions(kinds);
+    let groups: Vec<&str> = if core { vec![""] } else { named_groups(&pairs) };
+    let items: Vec<Value> = groups
+        .into_iter()
+        .map(|group| aggregated_group(kinds, &pairs, group))
+        .collect();
     json!({
         "kind": "APIGroupDiscoveryList",
         "apiVersion": format!("apidiscovery.k8s.io/{version}"),
@@ -148,14 +166,15 @@ pub fn aggregated(core: bool, version: &str) -> Value {
     })
 }
 
-fn aggregated_group(group: &str) -> Value {
-    let versions: Vec<Value> = group_versions()
-        .into_iter()
+fn aggregated_group(kinds: &Index, pairs: &[(&str, &str)], group: &str) -> Value {
+    let versions: Vec<Value> = pairs
+        .iter()
         .filter(|(own, _)| *own == group)
         .map(|(group, version)| {
-            let mut resources: Vec<&Resource> = resources_of(group, version).collect();
-            resources.sort_by_key(|resource| resource.plural);
-            let resources: Vec<Value> = resources.into_iter().map(aggregated_resource).collect();
+            let resources: Vec<Value> = resources_of(kinds, group, version)
+                .into_iter()
+                .map(aggregated_resource)
+                .collect();
             json!({"version": version, "resources": resources, "freshness": "Current"})
         })
         .collect();
@@ -167,36 +186,37 @@ fn aggregated_group(group: &str) -> Value {
     json!({"metadata": metadata, "versions": versions})
 }
 
+/// A kind of the group and version that the entry stands in is named without them.
 fn aggregated_resource(resource: &Resource) -> Value {
     let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let mut entry = json!({
         "resource": resource.plural,
-        "responseKind": kind(resource.group, resource.version, resource.kind),
+        "responseKind": kind("", "", &resource.kind),
         "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": resource.singular,
         "verbs": resource.verbs,
     });
     for (name, list) in [
-        ("shortNames", resource.short_names),
-        ("categories", resource.categories),
+        ("shortNames", &resource.short_names),
+        ("categories", &resource.categories),
     ] {
         if !list.is_empty() {
             entry[name] = json!(list);
         }
     }
     if !resource.subresources.is_empty() {
-        let subresources: Vec<Value> = resource
-            .subresources
-            .iter()
-            .map(|sub| {
-                json!({
-                    "subresource": sub.name,
-                    "responseKind": kind(sub.group, sub.version, sub.kind),
-                    "verbs": sub.verbs,
-                })
+        let subresources = resource.subresources.iter().map(|sub| {
+            let (group, version) = match is_own(resource, sub) {
+                true => ("", ""),
+                false => (sub.group.as_str(), sub.version.as_str()),
+            };
+            json!({
+                "subresource": sub.name,
+                "responseKind": kind(group, version, &sub.kind),
+                "verbs": sub.verbs,
             })
-            .collect();
-        entry["subresources"] = json!(subresources);
+        });
+        entry["subresources"] = subresources.collect();
     }
     entry
 }
@@ -233,36 +253,62 @@ pub fn entity_tag(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::built_in;
 
     #[test]
     fn a_group_lists_its_kinds_as_the_reference_does() {
-        let list = api_resource_list("coordination.k8s.io", "v1").expect("served");
+        let list = api_resource_list(built_in(), "coordination.k8s.io", "v1").expect("served");
         assert_eq!(
             list.to_string(),
             r#"{"kind":"APIResourceList","apiVersion":"v1","groupVersion":"coordination.k8s.io/v1","resources":[{"name":"leases","singularName":"lease","namespaced":true,"kind":"Lease","verbs":["create","delete","deletecollection","get","list","patch","update","watch"],"storageVersionHash":"gqkMMb/YqFM="}]}"#
         );
-        assert!(api_resource_list("apps", "v1").is_none());
+        assert!(api_resource_list(built_in(), "apps", "v1beta1").is_none());
     }
 
     #[test]
     fn aggregated_discovery_has_every_group_once() {
-        let document = aggregated(false, "v2");
-        let names: Vec<&str> = document["items"]
-            .as_array()
-            .into_iter()
-            .flatten()
+        let document = aggregated(built_in(), false, "v2");
+        let items = document["items"].as_array().expect("a list");
+        let mut names: Vec<&str> = items
+            .iter()
             .filter_map(|item| item["metadata"]["name"].as_str())
             .collect();
-        assert_eq!(names, ["coordination.k8s.io", "events.k8s.io"]);
-        let core = aggregated(true, "v2");
-        let pods = core["items"][0]["versions"][0]["resources"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|resource| resource["resource"] == "pods");
+        assert_eq!(names.first(), Some(&"apiregistration.k8s.io"));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), items.len());
+        let autoscaling = items
+            .iter()
+            .find(|item| item["metadata"]["name"] == "autoscaling");
+        let versions = &autoscaling.expect("served")["versions"];
         assert_eq!(
-            pods.map(|pods| &pods["subresources"][2]["subresource"]),
-            Some(&json!("status"))
+            (&versions[0]["version"], &versions[1]["version"]),
+            (&json!("v2"), &json!("v1"))
+        );
+    }
+
+    #[test]
+    fn a_foreign_body_of_a_subresource_is_named_in_full() {
+        let core = aggregated(built_in(), true, "v2");
+        let resources = core["items"][0]["versions"][0]["resources"].as_array();
+        let pods = resources
+            .expect("a list")
+            .iter()
+            .find(|entry| entry["resource"] == "pods");
+        let subresources = pods.expect("served")["subresources"]
+            .as_array()
+            .expect("a list");
+        let kind = |name: &str| {
+            let sub = subresources.iter().find(|sub| sub["subresource"] == name);
+            sub.map(|sub| sub["responseKind"].to_string())
+        };
+        assert_eq!(
+            kind("status").as_deref(),
+            Some(r#"{"group":"","version":"","kind":"Pod"}"#)
+        );
+        assert_eq!(
+            kind("eviction").as_deref(),
+            Some(r#"{"group":"policy","version":"v1","kind":"Eviction"}"#)
         );
     }
 

@@ -4,14 +4,13 @@
 //! Invariants: [`conform`] is idempotent; what it returns has only fields of the
 //! type, in the type's order, left out or filled in as Go's encoder does.
 
-use std::collections::BTreeSet;
-use std::fmt;
+mod strict;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, json};
 
+pub use self::strict::{MAX_STRICT_ERRORS, unknown_and_duplicate};
 use crate::quantity::Quantity;
-use crate::schema::{self, Field, Shape, Type};
+use crate::schema::{self, Field, SchemaOr, Shape, Type};
 use crate::status::ApiError;
 use crate::timestamp;
 
@@ -40,9 +39,6 @@ impl FieldValidation {
         }
     }
 }
-
-/// Most strict errors reported for one body.
-pub const MAX_STRICT_ERRORS: usize = 100;
 
 /// Drops unknown fields and writes the rest as a typed server would; leaves the
 /// object alone if a field has a value of another type than its own.
@@ -213,6 +209,8 @@ fn zero(field: &Field) -> Option<Value> {
         | Shape::Time
         | Shape::MicroTime
         | Shape::Raw
+        | Shape::Json
+        | Shape::SchemaOr(_)
         | Shape::FieldsV1 => Some(Value::Null),
         Shape::Message(name) => {
             let inner = schema::find(name)?;
@@ -241,6 +239,8 @@ fn left_out(field: &Field, value: &Value) -> bool {
         | Shape::Quantity
         | Shape::IntOrString
         | Shape::Raw
+        | Shape::Json
+        | Shape::SchemaOr(_)
         | Shape::FieldsV1
         | Shape::Duration => false,
         _ => is_empty(value),
@@ -279,7 +279,7 @@ pub(crate) fn conform_shape(
 ) -> Result<Value, String> {
     let wrong = |path: &[String], value: &Value| Err(mismatch(shape, value, owner, path));
     match (shape, value) {
-        (Shape::Raw | Shape::FieldsV1, _)
+        (Shape::Raw | Shape::Json | Shape::FieldsV1, _)
         | (Shape::String | Shape::IntOrString, Value::String(_))
         | (Shape::Bool, Value::Bool(_))
         | (Shape::Double, Value::Number(_)) => Ok(value.clone()),
@@ -327,7 +327,34 @@ pub(crate) fn conform_shape(
             list.map(Value::Array)
         }
         (Shape::Map(element), Value::Object(map)) => conform_map(element, map, owner, path),
+        (Shape::SchemaOr(other), value) => conform_schema_or(*other, value, path),
         _ => wrong(path, value),
+    }
+}
+
+/// As the reference's decoders do: the two lists take nothing that is neither for nothing.
+fn conform_schema_or(
+    other: SchemaOr,
+    value: &Value,
+    path: &mut Vec<String>,
+) -> Result<Value, String> {
+    let Some(props) = schema::find(schema::JSON_SCHEMA_PROPS) else {
+        return Err(format!("no type {}", schema::JSON_SCHEMA_PROPS));
+    };
+    match (other, value) {
+        (_, Value::Object(map)) => conform_message(props, map, path).map(Value::Object),
+        (SchemaOr::Bool, Value::Bool(_)) => Ok(value.clone()),
+        (SchemaOr::Bool, _) => Err("boolean or JSON schema expected".to_owned()),
+        (SchemaOr::Schemas | SchemaOr::Strings, Value::Array(list)) if !list.is_empty() => {
+            let element = match other {
+                SchemaOr::Strings => Shape::String,
+                _ => Shape::Message(props.name.clone()),
+            };
+            let list = list.iter();
+            list.map(|item| conform_element(&element, item, props, path))
+                .collect()
+        }
+        _ => Ok(Value::Null),
     }
 }
 
@@ -388,135 +415,6 @@ fn mismatch(shape: &Shape, value: &Value, owner: &Type, path: &[String]) -> Stri
         path.join("."),
         shape.go_name()
     )
-}
-
-/// What strict decoding says of a body: `unknown field "spec.foo"`, `duplicate
-/// field "data.a"`, in order, without repeats. A body that is no JSON has none.
-pub fn unknown_and_duplicate(schema: &str, raw_json: &[u8]) -> Vec<String> {
-    let mut found = Strict {
-        messages: Vec::new(),
-        seen: BTreeSet::new(),
-    };
-    let shape = Shape::Message(schema.to_owned());
-    let mut deserializer = serde_json::Deserializer::from_slice(raw_json);
-    let walk = Walk {
-        shape: Some(&shape),
-        path: String::new(),
-        found: &mut found,
-    };
-    // What is wrong with the JSON itself is for the decoder to say.
-    let _ = walk.deserialize(&mut deserializer);
-    found.messages
-}
-
-struct Strict {
-    messages: Vec<String>,
-    seen: BTreeSet<String>,
-}
-
-impl Strict {
-    fn note(&mut self, what: &str, path: &str) {
-        let message = format!("{what} field {}", crate::status::quote(path));
-        if self.messages.len() < MAX_STRICT_ERRORS && self.seen.insert(message.clone()) {
-            self.messages.push(message);
-        }
-    }
-}
-
-struct Walk<'a> {
-    /// `None`: below an unknown field or a free-form value, where anything goes.
-    shape: Option<&'a Shape>,
-    path: String,
-    found: &'a mut Strict,
-}
-
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("JSON")
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let element = match self.shape {
-            Some(Shape::List(element)) => Some(element.as_ref()),
-            _ => None,
-        };
-        let mut at = 0usize;
-        loop {
-            let path = format!("{}[{at}]", self.path);
-            let walk = Walk {
-                shape: element,
-                path,
-                found: &mut *self.found,
-            };
-            if list.next_element_seed(walk)?.is_none() {
-                return Ok(());
-            }
-            at += 1;
-        }
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let owner = self.shape.and_then(message_of);
-        let element = match self.shape {
-            Some(Shape::Map(element)) => Some(element.as_ref()),
-            _ => None,
-        };
-        let mut seen = BTreeSet::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let path = if self.path.is_empty() {
-                key.clone()
-            } else {
-                format!("{}.{key}", self.path)
-            };
-            let field = owner.and_then(|owner| owner.field(&key));
-            if owner.is_some() && field.is_none() {
-                self.found.note("unknown", &path);
-            } else if (owner.is_some() || element.is_some()) && !seen.insert(key) {
-                self.found.note("duplicate", &path);
-            }
-            let shape = field.map(|field| &field.shape).or(element);
-            map.next_value_seed(Walk {
-                shape,
-                path,
-                found: &mut *self.found,
-            })?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use crate::discovery;
-use crate::resource::{self, Resource, Subresource};
-use crate::schema::{self, Field, Shape, Type};
+use crate::resource::{Index, Resource, Subresource};
+use crate::schema::{self, Field, SchemaOr, Shape, Type};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 const REFERENCE: &str = "#/components/schemas/";
@@ -39,11 +39,11 @@ pub fn document_name(group: &str, version: &str) -> String {
 }
 
 /// `GET /openapi/v3`: where each document is, with its hash.
-pub fn index() -> Value {
+pub fn index(kinds: &Index) -> Value {
     let mut paths = Map::new();
-    for (group, version) in discovery::group_versions() {
+    for (group, version) in discovery::group_versions(kinds) {
         let name = document_name(group, version);
-        let Some(document) = document(group, version) else {
+        let Some(document) = document(kinds, group, version) else {
             continue;
         };
         let hash = discovery::entity_tag(document.to_string().as_bytes());
@@ -54,9 +54,11 @@ pub fn index() -> Value {
 }
 
 /// One group and version's document; `None` for what is not served.
-pub fn document(group: &str, version: &str) -> Option<Value> {
-    let served: Vec<&Resource> = resource::all()
+pub fn document(kinds: &Index, group: &str, version: &str) -> Option<Value> {
+    let served: Vec<&Resource> = kinds
+        .all()
         .iter()
+        .map(AsRef::as_ref)
         .filter(|resource| resource.group == group && resource.version == version)
         .collect();
     if served.is_empty() {
@@ -67,13 +69,11 @@ pub fn document(group: &str, version: &str) -> Option<Value> {
     for resource in served {
         add_paths(&mut paths, resource);
         wanted.insert(resource.schema.to_owned());
-        wanted.insert(resource.list_schema());
-        wanted.extend(
-            resource
-                .subresources
-                .iter()
-                .map(|sub| sub.schema.to_owned()),
-        );
+        if resource.has_verb("list") {
+            wanted.insert(resource.list_schema());
+        }
+        let bodies = resource.subresources.iter().filter(|sub| has_body(sub));
+        wanted.extend(bodies.map(|sub| sub.schema.clone()));
     }
     for name in [schema::DELETE_OPTIONS, schema::STATUS, schema::WATCH_EVENT] {
         wanted.insert(name.to_owned());
@@ -120,12 +120,12 @@ fn add_paths(paths: &mut Map<String, Value>, resource: &Resource) {
     let item = item_path(
         resource,
         &own,
-        resource.verbs,
-        resource.schema,
+        &resource.verbs,
+        &resource.schema,
         &kind_of(resource),
     );
     paths.insert(format!("{base}/{{name}}"), item);
-    for sub in resource.subresources {
+    for sub in resource.subresources.iter().filter(|sub| has_body(sub)) {
         let operations = [
             ("get", "get"),
             ("post", "create"),
@@ -135,12 +135,17 @@ fn add_paths(paths: &mut Map<String, Value>, resource: &Resource) {
         let item = item_path(
             resource,
             &operations,
-            sub.verbs,
-            sub.schema,
+            &sub.verbs,
+            &sub.schema,
             &kind_of_sub(sub),
         );
         paths.insert(format!("{base}/{{name}}/{}", sub.name), item);
     }
+}
+
+/// Connections have options, in the query, and no bodies.
+fn has_body(sub: &Subresource) -> bool {
+    !sub.kind.ends_with("Options")
 }
 
 fn kind_of(resource: &Resource) -> Value {
@@ -157,7 +162,12 @@ fn collection_path(resource: &Resource) -> Value {
         path.insert("get".to_owned(), list_operation(resource));
     }
     if resource.has_verb("create") {
-        let operation = operation("post", resource.schema, resource.schema, &kind_of(resource));
+        let operation = operation(
+            "post",
+            &resource.schema,
+            &resource.schema,
+            &kind_of(resource),
+        );
         path.insert("post".to_owned(), operation);
     }
     if resource.has_verb("deletecollection") {
@@ -182,13 +192,13 @@ fn collection_path(resource: &Resource) -> Value {
 fn item_path(
     resource: &Resource,
     operations: &[(&str, &str)],
-    verbs: &[&str],
+    verbs: &[String],
     body: &str,
     kind: &Value,
 ) -> Value {
     let mut path = Map::new();
     for (method, verb) in operations {
-        if !verbs.contains(verb) {
+        if !verbs.iter().any(|own| own == verb) {
             continue;
         }
         let operation = match *method {
@@ -329,6 +339,16 @@ fn leaf_name(shape: &Shape) -> Option<&'static str> {
         Shape::Quantity => "io.k8s.apimachinery.pkg.api.resource.Quantity",
         Shape::IntOrString => "io.k8s.apimachinery.pkg.util.intstr.IntOrString",
         Shape::Raw => "io.k8s.apimachinery.pkg.runtime.RawExtension",
+        Shape::Json => "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON",
+        Shape::SchemaOr(SchemaOr::Schemas) => {
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray"
+        }
+        Shape::SchemaOr(SchemaOr::Bool) => {
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool"
+        }
+        Shape::SchemaOr(SchemaOr::Strings) => {
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray"
+        }
         _ => return None,
     })
 }
@@ -338,6 +358,11 @@ fn leaf_schema(name: &str) -> Option<Value> {
         "Time" | "MicroTime" => json!({"type": "string", "format": "date-time"}),
         "Duration" => json!({"type": "string"}),
         "FieldsV1" | "RawExtension" => json!({"type": "object"}),
+        // Anything.
+        "JSON"
+        | "JSONSchemaPropsOrArray"
+        | "JSONSchemaPropsOrBool"
+        | "JSONSchemaPropsOrStringArray" => json!({}),
         "Quantity" => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
         "IntOrString" => json!({
             "format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}],
@@ -360,6 +385,9 @@ fn type_schema(found: &Type, own: (&str, &str), pending: &mut Vec<String>) -> Va
     }
     if let Some(map_type) = &found.map_type {
         document["x-kubernetes-map-type"] = json!(map_type);
+    }
+    if let Some(unions) = &found.unions {
+        document["x-kubernetes-unions"] = unions.clone();
     }
     let kinds: Vec<Value> = found
         .kinds
@@ -427,6 +455,9 @@ fn field_schema(field: &Field, pending: &mut Vec<String>) -> Value {
         (true, true) => document["x-kubernetes-patch-strategy"] = json!("merge,retainKeys"),
         (true, false) => document["x-kubernetes-patch-strategy"] = json!("merge"),
         (false, true) => document["x-kubernetes-patch-strategy"] = json!("retainKeys"),
+        (false, false) if field.patch_replace => {
+            document["x-kubernetes-patch-strategy"] = json!("replace");
+        }
         (false, false) => {}
     }
     document
@@ -475,6 +506,7 @@ fn element_schema(element: &Shape, pending: &mut Vec<String>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::built_in;
 
     #[test]
     fn every_reference_is_defined() {
@@ -494,8 +526,8 @@ mod tests {
                 _ => {}
             }
         }
-        for (group, version) in discovery::group_versions() {
-            let document = document(group, version).expect("served");
+        for (group, version) in discovery::group_versions(built_in()) {
+            let document = document(built_in(), group, version).expect("served");
             let mut found = BTreeSet::new();
             references(&document, &mut found);
             let schemas = document["components"]["schemas"]
@@ -509,7 +541,7 @@ mod tests {
 
     #[test]
     fn kubectl_finds_field_validation_on_patch() {
-        let document = document("", "v1").expect("served");
+        let document = document(built_in(), "", "v1").expect("served");
         let patch = &document["paths"]["/api/v1/namespaces/{namespace}/configmaps/{name}"]["patch"];
         let names: Vec<&str> = patch["parameters"]
             .as_array()
@@ -529,7 +561,7 @@ mod tests {
 
     #[test]
     fn a_keyed_list_states_its_keys() {
-        let document = document("", "v1").expect("served");
+        let document = document(built_in(), "", "v1").expect("served");
         let containers = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"]
             ["containers"];
         assert_eq!(
@@ -540,7 +572,7 @@ mod tests {
 
     #[test]
     fn the_index_names_each_document_with_its_hash() {
-        let index = index();
+        let index = index(built_in());
         let url = index["paths"]["api/v1"]["serverRelativeURL"]
             .as_str()
             .unwrap_or_default();

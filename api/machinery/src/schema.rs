@@ -37,6 +37,9 @@ pub const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 pub const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 /// The OpenAPI name of `Status`.
 pub const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+/// The OpenAPI name of a JSON schema.
+pub const JSON_SCHEMA_PROPS: &str =
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
 /// The OpenAPI name of `WatchEvent`.
 pub const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
 /// The OpenAPI name of `PartialObjectMetadata`.
@@ -75,12 +78,27 @@ pub enum Shape {
     FieldsV1,
     /// Go's duration text; nanoseconds in protobuf.
     Duration,
+    /// Any JSON value; a message of its text in protobuf.
+    Json,
+    /// A JSON schema ([`JSON_SCHEMA_PROPS`]), or something else in its place.
+    SchemaOr(SchemaOr),
     /// Another type of the table, by name.
     Message(String),
-    /// A list.
+    /// A list; in a map, on the protobuf wire, a message that holds it.
     List(Box<Shape>),
     /// A map keyed by strings.
     Map(Box<Shape>),
+}
+
+/// What may stand in place of a JSON schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaOr {
+    /// A list of schemas.
+    Schemas,
+    /// A boolean.
+    Bool,
+    /// A list of strings.
+    Strings,
 }
 
 /// One field of a type.
@@ -106,6 +124,8 @@ pub struct Field {
     pub type_meta: bool,
     /// Strategic merge: merged instead of replaced.
     pub patch_merge: bool,
+    /// Strategic merge: a map that is replaced instead of merged.
+    pub patch_replace: bool,
     /// Strategic merge: `$retainKeys` is allowed.
     pub retain_keys: bool,
     /// Strategic merge: the key of a list's elements.
@@ -131,6 +151,8 @@ pub struct Type {
     pub kinds: Vec<(String, String, String)>,
     /// `atomic`, where the type says that it is owned as a whole.
     pub map_type: Option<String>,
+    /// `x-kubernetes-unions`, where the type has some: a list.
+    pub unions: Option<Value>,
     flat: BTreeMap<String, Field>,
     numbered: Vec<usize>,
 }
@@ -169,6 +191,10 @@ impl Shape {
             Self::Raw => "runtime.RawExtension".to_owned(),
             Self::FieldsV1 => "v1.FieldsV1".to_owned(),
             Self::Duration => "v1.Duration".to_owned(),
+            Self::Json => "v1.JSON".to_owned(),
+            Self::SchemaOr(SchemaOr::Schemas) => "v1.JSONSchemaPropsOrArray".to_owned(),
+            Self::SchemaOr(SchemaOr::Bool) => "v1.JSONSchemaPropsOrBool".to_owned(),
+            Self::SchemaOr(SchemaOr::Strings) => "v1.JSONSchemaPropsOrStringArray".to_owned(),
             Self::Message(name) => {
                 let mut parts = name.rsplit('.');
                 let kind = parts.next().unwrap_or_default();
@@ -222,6 +248,7 @@ impl Schema {
                 fields,
                 kinds,
                 map_type: entry["m"].as_str().map(str::to_owned),
+                unions: entry.get("u").cloned(),
                 flat: BTreeMap::new(),
                 numbered,
             });
@@ -286,6 +313,7 @@ fn parse_field(row: &Value) -> Option<Field> {
         inlined: flags.contains('n'),
         type_meta: flags.contains('t'),
         patch_merge: strategy.split(',').any(|part| part == "merge"),
+        patch_replace: strategy == "replace",
         retain_keys: strategy.split(',').any(|part| part == "retainKeys"),
         merge_key: extra("mk"),
         list_type: extra("lt"),
@@ -315,6 +343,10 @@ fn parse_shape(code: &str) -> Option<Shape> {
         b'R' => Shape::Raw,
         b'F' => Shape::FieldsV1,
         b'D' => Shape::Duration,
+        b'J' => Shape::Json,
+        b'A' => Shape::SchemaOr(SchemaOr::Schemas),
+        b'B' => Shape::SchemaOr(SchemaOr::Bool),
+        b'S' => Shape::SchemaOr(SchemaOr::Strings),
         b'@' => Shape::Message(rest.to_owned()),
         b'[' => Shape::List(Box::new(parse_shape(rest)?)),
         b'{' => Shape::Map(Box::new(parse_shape(rest)?)),

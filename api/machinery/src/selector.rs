@@ -362,7 +362,7 @@ pub struct FieldSelector {
 
 #[derive(Debug, Clone)]
 struct Term {
-    field: &'static Selectable,
+    field: Selectable,
     equal: bool,
     value: String,
 }
@@ -386,7 +386,7 @@ impl FieldSelector {
                 return Err(ApiError::bad_request(unsupported(resource, &label)));
             };
             terms.push(Term {
-                field,
+                field: field.clone(),
                 equal,
                 value,
             });
@@ -403,7 +403,7 @@ impl FieldSelector {
     pub fn matches(&self, object: &Value) -> bool {
         self.terms
             .iter()
-            .all(|term| (field_text(object, term.field) == term.value) == term.equal)
+            .all(|term| (field_text(object, &term.field) == term.value) == term.equal)
     }
 
     /// The one name selected, where the selector demands one.
@@ -448,7 +448,7 @@ fn field_text(object: &Value, field: &Selectable) -> String {
             _ => {}
         }
     }
-    field.default.to_owned()
+    field.default.clone()
 }
 
 /// At commas that no backslash precedes.

@@ -105,7 +105,7 @@ impl ApiError {
             "User {} cannot {verb} resource {} in API group {} {scope}",
             quote(user),
             quote(&plural),
-            quote(resource.group),
+            quote(&resource.group),
         );
         Self::forbidden_because(resource, name, &why)
     }
@@ -249,11 +249,11 @@ impl ApiError {
     /// 422: the object breaks rules; each cause names a field.
     pub fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> Self {
         let kind = if resource.group.is_empty() {
-            resource.kind.to_owned()
+            resource.kind.clone()
         } else {
             format!("{}.{}", resource.kind, resource.group)
         };
-        Self::invalid_kind(&kind, resource.group, resource.kind, name, causes)
+        Self::invalid_kind(&kind, &resource.group, &resource.kind, name, causes)
     }
 
     /// 422 for a kind that has no entry in the table; `qualified` is how the message

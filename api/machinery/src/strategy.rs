@@ -127,10 +127,10 @@ impl DeleteOptions {
 /// Fills in the defaults of an object as it came in, before anything is prepared or
 /// checked: what mutating admission sees. Idempotent.
 pub fn default_decoded(resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
-    let mut new = fields::conform(resource.schema, object)?;
-    fields::apply_defaults(resource.schema, &mut new);
+    let mut new = fields::conform(&resource.schema, object)?;
+    fields::apply_defaults(&resource.schema, &mut new);
     (resource.rules.default)(&mut new);
-    *object = fields::conform(resource.schema, &new)?;
+    *object = fields::conform(&resource.schema, &new)?;
     Ok(())
 }
 
@@ -140,12 +140,12 @@ pub fn before_create(
     object: &mut Value,
     context: &Context<'_>,
 ) -> Result<(), ApiError> {
-    let mut new = fields::conform(resource.schema, object)?;
+    let mut new = fields::conform(&resource.schema, object)?;
     metadata::prepare_create(resource, &mut new, context)?;
     (resource.rules.prepare_create)(&mut new, context);
-    fields::apply_defaults(resource.schema, &mut new);
+    fields::apply_defaults(&resource.schema, &mut new);
     (resource.rules.default)(&mut new);
-    let new = fields::conform(resource.schema, &new)?;
+    let new = fields::conform(&resource.schema, &new)?;
     let mut errors = Errors::new();
     metadata::validate(resource, &new, &mut errors);
     (resource.rules.validate)(&new, &mut errors);
@@ -164,17 +164,17 @@ pub fn before_update(
     new: &mut Value,
     context: &Context<'_>,
 ) -> Result<Change, ApiError> {
-    let mut next = fields::conform(resource.schema, new)?;
+    let mut next = fields::conform(&resource.schema, new)?;
     metadata::prepare_update(resource, old, &mut next, context)?;
     split(resource, subresource, old, &mut next);
     (resource.rules.prepare_update)(subresource, old, &mut next);
-    fields::apply_defaults(resource.schema, &mut next);
+    fields::apply_defaults(&resource.schema, &mut next);
     (resource.rules.default)(&mut next);
-    let mut next = fields::conform(resource.schema, &next)?;
+    let mut next = fields::conform(&resource.schema, &next)?;
     if resource.rules.counts_generation && old["spec"] != next["spec"] {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         next["metadata"]["generation"] = json!(generation + 1);
-        next = fields::conform(resource.schema, &next)?;
+        next = fields::conform(&resource.schema, &next)?;
     }
     let mut errors = Errors::new();
     metadata::validate(resource, &next, &mut errors);
@@ -226,7 +226,7 @@ fn split(resource: &Resource, subresource: Option<&str>, old: &Value, next: &mut
 /// Whether both would be stored as the same object.
 fn same(resource: &Resource, old: &Value, new: &Value) -> bool {
     let bare = |value: &Value| {
-        let mut value = fields::conform(resource.schema, value).unwrap_or_else(|_| value.clone());
+        let mut value = fields::conform(&resource.schema, value).unwrap_or_else(|_| value.clone());
         if let Some(metadata) = value["metadata"].as_object_mut() {
             metadata.remove("resourceVersion");
             metadata.remove("managedFields");
@@ -280,7 +280,7 @@ pub fn before_delete(
         marked["metadata"]["generation"] = json!(generation + 1);
     }
     (resource.rules.mark_deleted)(&mut marked);
-    Ok(Deletion::Mark(fields::conform(resource.schema, &marked)?))
+    Ok(Deletion::Mark(fields::conform(&resource.schema, &marked)?))
 }
 
 /// A second deletion may shorten the grace, and removes what nothing holds.
@@ -308,7 +308,7 @@ fn delete_again(
     let deadline = metadata["deletionTimestamp"].as_str().unwrap_or_default();
     marked["metadata"]["deletionTimestamp"] = json!(later(deadline, asked - present));
     marked["metadata"]["deletionGracePeriodSeconds"] = json!(asked);
-    match fields::conform(resource.schema, &marked) {
+    match fields::conform(&resource.schema, &marked) {
         Ok(marked) => Deletion::Mark(marked),
         Err(_) => Deletion::AlreadyMarked,
     }

@@ -69,7 +69,7 @@ fn columns(resource: &Resource) -> Value {
     let columns = resource.columns.iter().map(|column| {
         json!({
             "name": column.name,
-            "type": "string",
+            "type": column.column_type,
             "format": column.format,
             "description": "",
             "priority": column.priority,

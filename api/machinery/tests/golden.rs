@@ -187,7 +187,7 @@ fn openapi_v2_becomes_protobuf_byte_for_byte_as_the_reference_does() {
 
 #[test]
 fn openapi_v2_defines_every_type_as_the_reference_does() {
-    let ours = v2::document();
+    let ours = v2::document(nautilus_machinery::resource::built_in());
     let ours = ours["definitions"].as_object().expect("definitions");
     let golden = openapi_v2();
     let golden = golden["definitions"].as_object().expect("definitions");

@@ -3,7 +3,7 @@
 use nautilus_machinery::codec::{self, MediaType};
 use nautilus_machinery::fields;
 use nautilus_machinery::resource;
-use nautilus_machinery::schema::{self, Shape, Type};
+use nautilus_machinery::schema::{self, SchemaOr, Shape, Type};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -52,6 +52,16 @@ fn value(shape: &Shape, choices: &mut std::slice::Iter<'_, u8>, depth: usize) ->
         Shape::Raw | Shape::FieldsV1 => {
             [json!({"f:a": {}}), json!({"x": [1, "y"]})][pick % 2].clone()
         }
+        Shape::Json => [json!({"x": [1]}), json!("y"), json!(false)][pick % 3].clone(),
+        Shape::SchemaOr(other) => match (pick % 3, other) {
+            (0, SchemaOr::Bool) => json!(pick % 2 == 0),
+            (0, SchemaOr::Strings) => json!(["a", ""]),
+            (0, SchemaOr::Schemas) => json!([{}, {"type": "string"}]),
+            _ => match schema::find(schema::JSON_SCHEMA_PROPS) {
+                Some(props) if depth > 0 => generate(props, choices, depth - 1),
+                _ => json!({}),
+            },
+        },
         Shape::Duration => json!(["0s", "1m30s", "1.5s"][pick % 3]),
         Shape::Message(name) => match schema::find(name) {
             Some(inner) => generate(inner, choices, depth),
@@ -75,7 +85,7 @@ fn value(shape: &Shape, choices: &mut std::slice::Iter<'_, u8>, depth: usize) ->
 fn schemas() -> Vec<&'static str> {
     resource::all()
         .iter()
-        .map(|resource| resource.schema)
+        .map(|resource| resource.schema.as_str())
         .collect()
 }
 
@@ -84,7 +94,7 @@ proptest! {
 
     #[test]
     fn json_to_protobuf_and_back_is_the_identity(
-        which in 0usize..64,
+        which in 0usize..1024,
         choices in proptest::collection::vec(any::<u8>(), 0..600),
     ) {
         let schemas = schemas();
@@ -101,7 +111,7 @@ proptest! {
 
     #[test]
     fn conforming_twice_changes_nothing(
-        which in 0usize..64,
+        which in 0usize..1024,
         choices in proptest::collection::vec(any::<u8>(), 0..600),
     ) {
         let schemas = schemas();

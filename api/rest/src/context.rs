@@ -14,6 +14,7 @@ use crate::access::Access;
 use crate::admission::Admission;
 use crate::authority::Authority;
 use crate::receipts::SignedRoot;
+use crate::registry::Registry;
 
 /// Makes this node's evidence over 64 bytes of report data.
 pub type EvidenceSource = Arc<dyn Fn([u8; 64]) -> Result<Vec<u8>, String> + Send + Sync>;
@@ -107,6 +108,8 @@ pub struct RestContext {
     pub(crate) documents: crate::documents::Documents,
     /// Who may do what.
     pub(crate) access: Arc<Access>,
+    /// The kinds served.
+    pub(crate) registry: Arc<Registry>,
     /// What every write passes.
     pub(crate) admission: Arc<Admission>,
 }
@@ -138,6 +141,7 @@ impl RestContext {
             last_barrier: Mutex::new(None),
             documents: crate::documents::Documents::default(),
             access,
+            registry: Arc::new(Registry::new()),
             admission,
         })
     }

@@ -331,11 +331,7 @@ async fn empty(storage: &Storage, namespace: &str) -> Result<bool, Failure> {
 
 /// Takes our finalizer off an empty namespace, which removes it unless somebody
 /// else's finalizer holds it; true when it is gone.
-async fn finalize(
-    storage: &Storage,
-    resource: &'static Resource,
-    name: &str,
-) -> Result<bool, Failure> {
+async fn finalize(storage: &Storage, resource: &Resource, name: &str) -> Result<bool, Failure> {
     let target = Target {
         resource,
         namespace: None,

@@ -10,13 +10,16 @@ use http::header::{CACHE_CONTROL, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use nautilus_machinery::discovery;
 use nautilus_machinery::openapi::{self, gnostic, v2};
+use nautilus_machinery::resource::{self, Index};
 use nautilus_machinery::status::ApiError;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::OnceCell;
 
+use crate::context::RestContext;
 use crate::failure::Failure;
 use crate::negotiate::{self, Clause, Format};
 use crate::options::Query;
+use crate::registry::Document;
 use crate::respond::{self, JSON_TYPE};
 
 /// The commit this binary was built from, when the build said so.
@@ -41,16 +44,11 @@ pub(crate) struct Documents {
 }
 
 struct OpenApi {
-    index: Bytes,
+    index: Document,
     /// By path: `api/v1`, `apis/GROUP/VERSION`.
     documents: BTreeMap<String, Document>,
-    v2_json: Bytes,
-    v2_protobuf: Bytes,
-}
-
-struct Document {
-    content: Bytes,
-    hash: String,
+    v2_json: Document,
+    v2_protobuf: Document,
 }
 
 impl Documents {
@@ -79,17 +77,17 @@ impl Documents {
             None => return Err(ApiError::not_acceptable(&[JSON_TYPE, V2_PROTOBUF_TYPE]).into()),
         };
         let openapi = self.openapi().await?;
-        let content = match media {
-            V2_PROTOBUF_TYPE => openapi.v2_protobuf.clone(),
-            _ => openapi.v2_json.clone(),
+        let document = match media {
+            V2_PROTOBUF_TYPE => &openapi.v2_protobuf,
+            _ => &openapi.v2_json,
         };
-        Ok(tagged(headers, media, content))
+        found(headers, media, Some(document.clone()))
     }
 
     /// `GET /openapi/v3`.
     pub(crate) async fn index(&self, headers: &HeaderMap) -> Result<Response, Failure> {
         let index = self.openapi().await?.index.clone();
-        Ok(tagged(headers, JSON_TYPE, index))
+        found(headers, JSON_TYPE, Some(index))
     }
 
     /// `GET /openapi/v3/PATH`, for ever cacheable when asked by its hash.
@@ -110,16 +108,17 @@ impl Documents {
             .ok_or_else(ApiError::path_not_found)?;
         let query = Query::of(uri);
         let mut response = match query.text("hash") {
-            Some(hash) if hash != document.hash => {
+            Some(hash) if hash != document.tag => {
                 let mut response = respond::plain(StatusCode::MOVED_PERMANENTLY, "");
-                let target = format!("/openapi/v3/{path}?hash={}", document.hash);
+                let target = format!("/openapi/v3/{path}?hash={}", document.tag);
                 if let Ok(target) = HeaderValue::from_str(&target) {
                     response.headers_mut().insert(LOCATION, target);
                 }
                 return Ok(response);
             }
             Some(_) => {
-                let mut response = tagged(headers, JSON_TYPE, document.content.clone());
+                let mut response =
+                    tagged(headers, JSON_TYPE, document.content.clone(), &document.tag);
                 let kept = response.headers_mut();
                 kept.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
                 kept.insert(
@@ -128,7 +127,7 @@ impl Documents {
                 );
                 response
             }
-            None => tagged(headers, JSON_TYPE, document.content.clone()),
+            None => tagged(headers, JSON_TYPE, document.content.clone(), &document.tag),
         };
         response
             .headers_mut()
@@ -142,38 +141,38 @@ fn is_json(media: &str) -> bool {
 }
 
 fn build_openapi() -> Result<OpenApi, gnostic::GnosticError> {
+    let kinds = resource::built_in();
     let mut documents = BTreeMap::new();
     let mut paths = serde_json::Map::new();
-    for (group, version) in discovery::group_versions() {
-        let Some(document) = openapi::document(group, version) else {
+    for (group, version) in discovery::group_versions(kinds) {
+        let Some(document) = openapi::document(kinds, group, version) else {
             continue;
         };
-        let content = Bytes::from(document.to_string());
-        let hash = discovery::entity_tag(&content);
-        let path = match group {
-            "" => format!("api/{version}"),
-            group => format!("apis/{group}/{version}"),
-        };
-        let link = format!("/openapi/v3/{path}?hash={hash}");
+        let document = Document::new(document.to_string());
+        let path = openapi::document_name(group, version);
+        let link = format!("/openapi/v3/{path}?hash={}", document.tag);
         paths.insert(path.clone(), json!({ "serverRelativeURL": link }));
-        documents.insert(path, Document { content, hash });
+        documents.insert(path, document);
     }
-    let index = Bytes::from(json!({ "paths": paths }).to_string());
-    let v2 = v2::document();
+    let index = Document::new(json!({ "paths": paths }).to_string());
+    let v2 = v2::document(kinds);
     Ok(OpenApi {
         index,
         documents,
-        v2_json: Bytes::from(v2.to_string()),
-        v2_protobuf: Bytes::from(gnostic::document(&v2)?),
+        v2_json: Document::new(v2.to_string()),
+        v2_protobuf: Document::new(gnostic::document(&v2)?),
     })
 }
 
 /// `GET /api` and `/apis`: aggregated for clients that ask for it, else the lists.
 pub(crate) fn groups(
+    context: &RestContext,
     headers: &HeaderMap,
     named: bool,
     server_address: &str,
 ) -> Result<Response, Failure> {
+    let served = context.registry.served();
+    let path = if named { "apis" } else { "api" };
     for clause in &negotiate::clauses(headers) {
         let aggregated = clause.media == JSON_TYPE
             && clause.parameter("g") == Some("apidiscovery.k8s.io")
@@ -185,31 +184,44 @@ pub(crate) fn groups(
         };
         let media =
             format!("{JSON_TYPE};g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-        let content = discovery::aggregated(!named, version).to_string();
-        return Ok(tagged(headers, &media, content.into()));
+        let make = |kinds: &Index| Some(discovery::aggregated(kinds, !named, version));
+        return found(
+            headers,
+            &media,
+            served.document(&format!("{path};{version}"), make),
+        );
     }
-    let value = match named {
-        true => discovery::api_group_list(),
-        false => discovery::api_versions(server_address),
+    let make = |kinds: &Index| {
+        Some(match named {
+            true => discovery::api_group_list(kinds),
+            false => discovery::api_versions(server_address),
+        })
     };
-    plain_document(headers, &value)
+    plain_document(headers, served.document(path, make))
 }
 
 /// `GET /apis/GROUP`.
-pub(crate) fn group(headers: &HeaderMap, group: &str) -> Result<Response, Failure> {
-    let value = discovery::api_group(group).ok_or_else(ApiError::path_not_found)?;
-    plain_document(headers, &value)
+pub(crate) fn group(
+    context: &RestContext,
+    headers: &HeaderMap,
+    group: &str,
+) -> Result<Response, Failure> {
+    let served = context.registry.served();
+    let make = |kinds: &Index| discovery::api_group(kinds, group);
+    plain_document(headers, served.document(&format!("apis/{group}"), make))
 }
 
 /// `GET /api/v1` and `/apis/GROUP/VERSION`.
 pub(crate) fn resources(
+    context: &RestContext,
     headers: &HeaderMap,
     group: &str,
     version: &str,
 ) -> Result<Response, Failure> {
-    let value =
-        discovery::api_resource_list(group, version).ok_or_else(ApiError::path_not_found)?;
-    plain_document(headers, &value)
+    let served = context.registry.served();
+    let name = openapi::document_name(group, version);
+    let make = |kinds: &Index| discovery::api_resource_list(kinds, group, version);
+    plain_document(headers, served.document(&name, make))
 }
 
 /// `GET /version`.
@@ -233,11 +245,26 @@ pub(crate) fn version() -> Result<Response, Failure> {
     respond::json_document(&value)
 }
 
-fn plain_document(headers: &HeaderMap, value: &Value) -> Result<Response, Failure> {
-    let agreed = negotiate::negotiate(headers, false)?;
-    let mut response = match agreed.format {
-        Format::Yaml => respond::status(Format::Yaml, StatusCode::OK, value)?,
-        Format::Json | Format::Protobuf => tagged(headers, JSON_TYPE, value.to_string().into()),
+/// A document in JSON, or 404.
+fn found(
+    headers: &HeaderMap,
+    media: &str,
+    document: Option<Document>,
+) -> Result<Response, Failure> {
+    let document = document.ok_or_else(ApiError::path_not_found)?;
+    Ok(tagged(headers, media, document.content, &document.tag))
+}
+
+/// A document in the form that the client prefers.
+fn plain_document(headers: &HeaderMap, document: Option<Document>) -> Result<Response, Failure> {
+    let mut response = match negotiate::negotiate(headers, false)?.format {
+        Format::Yaml => {
+            let document = document.ok_or_else(ApiError::path_not_found)?;
+            let value = serde_json::from_slice(&document.content)
+                .map_err(|error| ApiError::internal(error.to_string()))?;
+            respond::status(Format::Yaml, StatusCode::OK, &value)?
+        }
+        Format::Json | Format::Protobuf => found(headers, JSON_TYPE, document)?,
     };
     response
         .headers_mut()
@@ -246,8 +273,8 @@ fn plain_document(headers: &HeaderMap, value: &Value) -> Result<Response, Failur
 }
 
 /// Content with its entity tag, or 304 to a client that has it.
-fn tagged(headers: &HeaderMap, media: &str, content: Bytes) -> Response {
-    let tag = format!("\"{}\"", discovery::entity_tag(&content));
+fn tagged(headers: &HeaderMap, media: &str, content: Bytes, tag: &str) -> Response {
+    let tag = format!("\"{tag}\"");
     let known = headers
         .get_all(IF_NONE_MATCH)
         .iter()

@@ -72,7 +72,7 @@ pub(crate) trait Sink<T>: Send + Sync {
 /// makes a `T` of an object as clients see it, or says why not.
 pub(crate) fn follow<T: Send + Sync + 'static>(
     kv: Arc<dyn Kv>,
-    resource: &'static Resource,
+    resource: Arc<Resource>,
     read: fn(Value) -> Result<T, String>,
     sink: Arc<dyn Sink<T>>,
     shutdown: CancellationToken,
@@ -80,7 +80,7 @@ pub(crate) fn follow<T: Send + Sync + 'static>(
     tokio::spawn(async move {
         let run = async {
             loop {
-                if let Err(failure) = follow_once(&kv, resource, read, sink.as_ref()).await {
+                if let Err(failure) = follow_once(&kv, &resource, read, sink.as_ref()).await {
                     tracing::debug!(kind = %resource.kind, error = %failure.error, "listing anew");
                 }
                 tokio::time::sleep(RETRY_PAUSE).await;
@@ -137,7 +137,7 @@ impl<T: Send + Sync + 'static> Lister<T> {
     /// Follows a kind until `shutdown`.
     pub(crate) fn start(
         kv: Arc<dyn Kv>,
-        resource: &'static Resource,
+        resource: Arc<Resource>,
         read: fn(Value) -> Result<T, String>,
         shutdown: CancellationToken,
     ) -> Arc<Self> {

@@ -51,11 +51,7 @@ pub(crate) struct ListOptions {
 
 impl ListOptions {
     /// Parses the query of a list (`watch` false) or a watch.
-    pub(crate) fn parse(
-        uri: &Uri,
-        resource: &'static Resource,
-        watch: bool,
-    ) -> Result<Self, ApiError> {
+    pub(crate) fn parse(uri: &Uri, resource: &Resource, watch: bool) -> Result<Self, ApiError> {
         let query = Query::of(uri);
         let labels = LabelSelector::parse(query.text("labelSelector").unwrap_or_default())?;
         let fields =
@@ -80,11 +76,7 @@ impl ListOptions {
     }
 
     /// Narrows a watch of a collection to one object, for `GET .../NAME?watch=true`.
-    pub(crate) fn restrict_to(
-        &mut self,
-        resource: &'static Resource,
-        name: &str,
-    ) -> Result<(), ApiError> {
+    pub(crate) fn restrict_to(&mut self, resource: &Resource, name: &str) -> Result<(), ApiError> {
         match self.fields.exact_name() {
             Some(selected) if selected == name => Ok(()),
             None if self.fields.is_empty() => {

@@ -26,7 +26,7 @@ use crate::respond::{self, Form};
 use crate::route::{ResourceRequest, Verb};
 use crate::storage::{Deleted, Storage, Target, Writer, metadata_text};
 use crate::watch::Session;
-use crate::{ids, stream};
+use crate::{ids, special, stream};
 
 /// The OpenAPI name of `DeleteOptions`.
 const DELETE_OPTIONS_SCHEMA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
@@ -43,19 +43,19 @@ pub(crate) struct Call {
 impl Call {
     /// Serves the request.
     pub(crate) async fn serve(self, request: Request) -> Result<Response, Failure> {
-        let resource = self.asked.resource;
         self.check_verb()?;
         let agreed = negotiate(request.headers(), true)?;
         let form = Form {
             agreed,
             include: include(request.uri(), agreed)?,
         };
+        if let Some(special) = special::of(&self.asked) {
+            return special::serve(special, &self, request, form).await;
+        }
         match (self.asked.verb, self.asked.subresource.as_deref()) {
             (Verb::Watch, None) => self.watch(request, form).await,
             (Verb::List, _) => self.list(request.uri(), form).await,
             (Verb::Get, _) => self.get(request.uri(), form).await,
-            (Verb::Create, Some("binding")) => self.bind(request, form).await,
-            (Verb::Create, None) if resource.plural == "bindings" => self.bind(request, form).await,
             (Verb::Create, None) if self.asked.name.is_none() => self.create(request, form).await,
             (Verb::Update, _) => self.update(request, form).await,
             (Verb::Patch, _) => self.patch(request, form).await,
@@ -70,7 +70,7 @@ impl Call {
         let known = match &self.asked.subresource {
             Some(name) => self
                 .subresource(name)
-                .is_some_and(|sub| sub.verbs.contains(&verb)),
+                .is_some_and(|sub| sub.verbs.iter().any(|own| own == verb)),
             None => self.asked.resource.has_verb(verb),
         };
         // A collection of a namespaced kind across namespaces is for reading only.
@@ -84,7 +84,7 @@ impl Call {
         }
     }
 
-    fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+    fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.asked.resource.subresource(name)
     }
 
@@ -96,7 +96,7 @@ impl Call {
 
     fn target(&self) -> Target<'_> {
         Target {
-            resource: self.asked.resource,
+            resource: &self.asked.resource,
             namespace: self.asked.namespace.as_deref(),
             name: self.asked.name.as_deref().unwrap_or_default(),
             subresource: self.asked.subresource.as_deref(),
@@ -113,23 +113,23 @@ impl Call {
     }
 
     /// The schema of the body of a write: the kind's, or the subresource's own.
-    fn body_schema(&self) -> &'static str {
+    fn body_schema(&self) -> &str {
         let own = self
             .asked
             .subresource
             .as_deref()
             .and_then(|name| self.subresource(name));
-        own.map_or(self.asked.resource.schema, |sub| sub.schema)
+        own.map_or(&self.asked.resource.schema, |sub| &sub.schema)
     }
 
     async fn get(&self, uri: &Uri, form: Form) -> Result<Response, Failure> {
         let version = parse_version(Query::of(uri).text("resourceVersion"))?;
         let object = self.storage().get(&self.target(), version).await?;
-        respond::object(form, StatusCode::OK, self.asked.resource, object)
+        respond::object(form, StatusCode::OK, &self.asked.resource, object)
     }
 
     async fn list(&self, uri: &Uri, form: Form) -> Result<Response, Failure> {
-        let resource = self.asked.resource;
+        let resource = &self.asked.resource;
         let options = ListOptions::parse(uri, resource, false)?;
         let page = self
             .storage()
@@ -139,10 +139,10 @@ impl Call {
     }
 
     async fn watch(mut self, request: Request, form: Form) -> Result<Response, Failure> {
-        let resource = self.asked.resource;
-        let mut options = ListOptions::parse(request.uri(), resource, true)?;
+        let resource = self.asked.resource.clone();
+        let mut options = ListOptions::parse(request.uri(), &resource, true)?;
         if let Some(name) = &self.asked.name {
-            options.restrict_to(resource, name)?;
+            options.restrict_to(&resource, name)?;
         }
         let permit = self
             .watch_permit
@@ -166,15 +166,18 @@ impl Call {
         {
             return finish(form, StatusCode::CREATED, resource, answer?, &warnings);
         }
+        if !resource.is_stored() {
+            return Err(ApiError::method_not_allowed().into());
+        }
         let writer = self.writer(&options, &warnings);
         let created = self
             .storage()
-            .create(self.asked.resource, namespace, &object, &writer)
+            .create(&self.asked.resource, namespace, &object, &writer)
             .await?;
         finish(
             form,
             StatusCode::CREATED,
-            self.asked.resource,
+            &self.asked.resource,
             created,
             &warnings,
         )
@@ -229,7 +232,7 @@ impl Call {
         let (code, stored) = match updated {
             Err(failure) if failure.error.code() == 404 && self.creates_on_update(&object) => {
                 let namespace = self.asked.namespace.as_deref();
-                let resource = self.asked.resource;
+                let resource = &self.asked.resource;
                 let created = storage
                     .create(resource, namespace, &object, &writer)
                     .await?;
@@ -237,7 +240,7 @@ impl Call {
             }
             updated => (StatusCode::OK, updated?.into_object()),
         };
-        finish(form, code, self.asked.resource, stored, &warnings)
+        finish(form, code, &self.asked.resource, stored, &warnings)
     }
 
     /// Whether an update of a missing object makes it: the kind says so, and the body
@@ -258,7 +261,7 @@ impl Call {
         let patch = Patch::read(&media, content)?;
         let warnings = Warnings::default();
         let writer = self.writer(&options, &warnings);
-        let schema = self.asked.resource.schema;
+        let schema = self.asked.resource.schema.as_str();
         let apply = |current: &Value| {
             Ok(patch.apply(schema, current, options.field_validation, &warnings)?)
         };
@@ -269,13 +272,14 @@ impl Call {
         finish(
             form,
             StatusCode::OK,
-            self.asked.resource,
+            &self.asked.resource,
             updated.into_object(),
             &warnings,
         )
     }
 
-    async fn bind(&self, request: Request, form: Form) -> Result<Response, Failure> {
+    /// Binds a pod to the node that the body names.
+    pub(crate) async fn bind(&self, request: Request, form: Form) -> Result<Response, Failure> {
         let options = write_options(request.uri(), request.headers())?;
         let warnings = Warnings::default();
         let mut binding = self.read_object(request, &options, &warnings).await?;
@@ -333,7 +337,7 @@ impl Call {
     }
 
     async fn delete_collection(&self, request: Request, form: Form) -> Result<Response, Failure> {
-        let resource = self.asked.resource;
+        let resource = &self.asked.resource;
         let list = ListOptions::parse(request.uri(), resource, false)?;
         let (options, write) = self.delete_options(request).await?;
         let warnings = Warnings::default();
@@ -412,7 +416,11 @@ fn delete_options_of_query(uri: &Uri) -> Result<Value, ApiError> {
 }
 
 fn returns_deleted(resource: &Resource) -> bool {
-    resource.group.is_empty() && matches!(resource.plural, "pods" | "services" | "serviceaccounts")
+    resource.group.is_empty()
+        && matches!(
+            resource.plural.as_str(),
+            "pods" | "services" | "serviceaccounts"
+        )
 }
 
 fn write_options(uri: &Uri, headers: &HeaderMap) -> Result<WriteOptions, ApiError> {
@@ -440,7 +448,7 @@ fn include(uri: &Uri, agreed: Agreed) -> Result<IncludeObject, ApiError> {
 fn finish(
     form: Form,
     code: StatusCode,
-    resource: &'static Resource,
+    resource: &Resource,
     object: Value,
     warnings: &Warnings,
 ) -> Result<Response, Failure> {

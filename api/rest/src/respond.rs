@@ -33,11 +33,11 @@ pub(crate) struct Form {
 pub(crate) fn object(
     form: Form,
     status: StatusCode,
-    resource: &'static Resource,
+    resource: &Resource,
     value: Value,
 ) -> Result<Response, Failure> {
     let (schema, value) = match form.agreed.rendering {
-        Rendering::Whole => (resource.schema, value),
+        Rendering::Whole => (resource.schema.as_str(), value),
         Rendering::Table(version) => {
             let meta = json!({ "resourceVersion": value["metadata"]["resourceVersion"] });
             let items = [value];
@@ -53,11 +53,7 @@ pub(crate) fn object(
 }
 
 /// A page of a list.
-pub(crate) fn list(
-    form: Form,
-    resource: &'static Resource,
-    page: Page,
-) -> Result<Response, Failure> {
+pub(crate) fn list(form: Form, resource: &Resource, page: Page) -> Result<Response, Failure> {
     let mut meta = json!({ "resourceVersion": page.revision.to_string() });
     if let Some(token) = page.continue_token {
         meta["continue"] = token.into();

@@ -5,9 +5,11 @@
 //! can't disagree on what was asked.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::{Method, Uri};
-use nautilus_machinery::resource::{self, Resource};
+use metrics::SharedString;
+use nautilus_machinery::resource::{Index, Resource};
 
 /// The Kubernetes verb of a resource request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +43,7 @@ impl Verb {
 #[derive(Clone)]
 pub(crate) struct ResourceRequest {
     pub(crate) verb: Verb,
-    pub(crate) resource: &'static Resource,
+    pub(crate) resource: Arc<Resource>,
     pub(crate) namespace: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) subresource: Option<String>,
@@ -55,8 +57,8 @@ impl ResourceRequest {
             version,
             plural,
             ..
-        } = self.resource;
-        let mut path = match *group {
+        } = self.resource.as_ref();
+        let mut path = match group.as_str() {
             "" => format!("/api/{version}"),
             group => format!("/apis/{group}/{version}"),
         };
@@ -134,10 +136,10 @@ pub(crate) enum Route {
 
 impl Route {
     /// The label of metrics and spans: low in cardinality.
-    pub(crate) fn resource_label(&self) -> &'static str {
+    pub(crate) fn resource_label(&self) -> SharedString {
         match self {
-            Self::Resource(request) => request.resource.plural,
-            _ => "",
+            Self::Resource(request) => request.resource.plural.clone().into(),
+            _ => SharedString::const_str(""),
         }
     }
 
@@ -212,8 +214,8 @@ impl Route {
     }
 }
 
-/// Reads a request's method and target.
-pub(crate) fn parse(method: &Method, uri: &Uri) -> Route {
+/// Reads a request's method and target; `kinds` are those served.
+pub(crate) fn parse(kinds: &Index, method: &Method, uri: &Uri) -> Route {
     let Some(segments) = segments(uri.path()) else {
         return Route::NotFound;
     };
@@ -250,9 +252,11 @@ pub(crate) fn parse(method: &Method, uri: &Uri) -> Route {
         ["openapi", "v3"] => reading(Route::OpenApiIndex),
         ["openapi", "v3", rest @ ..] => reading(Route::OpenApiDocument(rest.join("/"))),
         ["nautilus", "v1", rest @ ..] => own(method, rest),
-        ["api", "v1", rest @ ..] => group_version(method, uri, "", "v1", rest),
+        ["api", "v1", rest @ ..] => group_version(kinds, method, uri, ("", "v1"), rest),
         ["apis", group] => reading(Route::Group((*group).to_owned())),
-        ["apis", group, version, rest @ ..] => group_version(method, uri, group, version, rest),
+        ["apis", group, version, rest @ ..] => {
+            group_version(kinds, method, uri, (group, version), rest)
+        }
         _ => Route::NotFound,
     }
 }
@@ -296,30 +300,34 @@ fn own(method: &Method, rest: &[&str]) -> Route {
     found.unwrap_or(Route::NotFound)
 }
 
-fn group_version(method: &Method, uri: &Uri, group: &str, version: &str, rest: &[&str]) -> Route {
+fn group_version(
+    kinds: &Index,
+    method: &Method,
+    uri: &Uri,
+    of: (&str, &str),
+    rest: &[&str],
+) -> Route {
     match rest {
         [] if *method == Method::GET || *method == Method::HEAD => Route::GroupVersion {
-            group: group.to_owned(),
-            version: version.to_owned(),
+            group: of.0.to_owned(),
+            version: of.1.to_owned(),
         },
         [] => Route::MethodNotAllowed,
         // The deprecated form: `/api/v1/watch/...` is the same path with `?watch=true`.
-        ["watch", rest @ ..] if !rest.is_empty() => {
-            objects(method, uri, group, version, rest, true)
-        }
-        rest => objects(method, uri, group, version, rest, false),
+        ["watch", rest @ ..] if !rest.is_empty() => objects(kinds, method, uri, of, rest, true),
+        rest => objects(kinds, method, uri, of, rest, false),
     }
 }
 
 fn objects(
+    kinds: &Index,
     method: &Method,
     uri: &Uri,
-    group: &str,
-    version: &str,
+    (group, version): (&str, &str),
     rest: &[&str],
     watch_path: bool,
 ) -> Route {
-    let find = |plural: &str| resource::find(group, version, plural);
+    let find = |plural: &str| kinds.find(group, version, plural);
     // `/namespaces/NAME/status` is a subresource of the namespace; `/namespaces/NAME/pods`
     // is a collection inside it.
     let inside = |plural: &str| find(plural).filter(|resource| resource.namespaced);
@@ -352,14 +360,14 @@ fn objects(
     };
     Route::Resource(ResourceRequest {
         verb,
-        resource,
+        resource: resource.clone(),
         namespace: namespace.map(str::to_owned),
         name: name.map(str::to_owned),
         subresource: subresource.map(str::to_owned),
     })
 }
 
-fn outside(resource: Option<&'static Resource>) -> Option<&'static Resource> {
+fn outside(resource: Option<&Arc<Resource>>) -> Option<&Arc<Resource>> {
     resource.filter(|resource| !resource.namespaced)
 }
 

@@ -61,7 +61,9 @@ async fn around(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let route = route::parse(request.method(), request.uri());
+    let served = context.registry.served();
+    let route = route::parse(&served.kinds, request.method(), request.uri());
+    drop(served);
     let method = request.method().clone();
     let verb = route.verb_label(&method);
     let resource = route.resource_label();
@@ -82,7 +84,7 @@ async fn around(
     }
     let code = status.to_string();
     metrics::counter!("apiserver_request_total",
-        "verb" => verb, "resource" => resource, "code" => code)
+        "verb" => verb, "resource" => resource.clone(), "code" => code)
     .increment(1);
     if !long_running {
         metrics::histogram!("apiserver_request_duration_seconds",
@@ -223,7 +225,10 @@ async fn admit_and_handle(
 ) -> Result<Response, Failure> {
     let route = match request.extensions().get::<RouteOf>() {
         Some(route) => route.0.clone(),
-        None => route::parse(request.method(), request.uri()),
+        None => {
+            let served = context.registry.served();
+            route::parse(&served.kinds, request.method(), request.uri())
+        }
     };
     let user = request
         .extensions()
@@ -295,11 +300,11 @@ async fn handle(
         )),
         Route::Groups { named } => {
             let address = context.node.api_address.trim_start_matches("https://");
-            documents::groups(request.headers(), named, address)
+            documents::groups(&context, request.headers(), named, address)
         }
-        Route::Group(group) => documents::group(request.headers(), &group),
+        Route::Group(group) => documents::group(&context, request.headers(), &group),
         Route::GroupVersion { group, version } => {
-            documents::resources(request.headers(), &group, &version)
+            documents::resources(&context, request.headers(), &group, &version)
         }
         Route::OpenApiV2 => context.documents.v2(request.headers()).await,
         Route::OpenApiIndex => context.documents.index(request.headers()).await,

@@ -58,7 +58,7 @@ impl Encoder {
         };
         if self.is_protobuf() {
             let schema = if schema.is_empty() {
-                session.resource.schema
+                session.resource.schema.as_str()
             } else {
                 schema
             };
@@ -81,7 +81,7 @@ impl Encoder {
                 let now = ids::now_unix_s();
                 let items = [object];
                 table::render(
-                    session.resource,
+                    &session.resource,
                     &items,
                     &meta,
                     include,
@@ -105,7 +105,7 @@ impl Encoder {
                 let include = self.form.include;
                 let now = ids::now_unix_s();
                 table::render(
-                    session.resource,
+                    &session.resource,
                     &[],
                     meta,
                     include,

@@ -20,6 +20,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use metrics::SharedString;
+
 use crate::context::RestContext;
 use crate::failure::{Failure, expired_watch};
 use crate::ids;
@@ -45,7 +47,7 @@ pub(crate) enum WireEvent {
 
 /// A running watch of one client.
 pub(crate) struct Session {
-    pub(crate) resource: &'static Resource,
+    pub(crate) resource: Arc<Resource>,
     options: ListOptions,
     watcher: Option<Box<dyn Watcher>>,
     initial: VecDeque<KeyValue>,
@@ -62,19 +64,21 @@ pub(crate) struct Session {
 }
 
 /// Counts running watches.
-struct WatchGauge(&'static str);
+struct WatchGauge(SharedString);
 
 impl WatchGauge {
-    fn new(resource: &'static Resource) -> Self {
-        metrics::gauge!("apiserver_registered_watchers", "resource" => resource.plural)
+    fn new(resource: &Resource) -> Self {
+        let plural = SharedString::from(resource.plural.clone());
+        metrics::gauge!("apiserver_registered_watchers", "resource" => plural.clone())
             .increment(1.0);
-        Self(resource.plural)
+        Self(plural)
     }
 }
 
 impl Drop for WatchGauge {
     fn drop(&mut self) {
-        metrics::gauge!("apiserver_registered_watchers", "resource" => self.0).decrement(1.0);
+        metrics::gauge!("apiserver_registered_watchers", "resource" => self.0.clone())
+            .decrement(1.0);
     }
 }
 
@@ -82,7 +86,7 @@ impl Session {
     /// Opens a watch where the options say.
     pub(crate) async fn open(
         context: &Arc<RestContext>,
-        resource: &'static Resource,
+        resource: Arc<Resource>,
         namespace: Option<&str>,
         options: ListOptions,
         permit: OwnedSemaphorePermit,
@@ -96,7 +100,7 @@ impl Session {
             Version::Any => {}
             Version::At(revision) => storage.reach(revision).await?,
         }
-        let range = watch_range(resource, namespace, options.fields.exact_name());
+        let range = watch_range(&resource, namespace, options.fields.exact_name());
         let (initial, start) = match (origin.initial, origin.at_least) {
             (true, _) => storage.rows(range.clone()).await?,
             (false, Version::At(revision)) => (Vec::new(), revision),
@@ -114,6 +118,7 @@ impl Session {
         };
         let limits = &context.limits;
         Ok(Self {
+            _gauge: WatchGauge::new(&resource),
             resource,
             initial_bookmark: origin.closing_bookmark,
             bookmarks: options
@@ -129,7 +134,6 @@ impl Session {
             start,
             shutdown: context.shutdown.clone(),
             failed,
-            _gauge: WatchGauge::new(resource),
             _permit: permit,
         })
     }
@@ -168,7 +172,7 @@ impl Session {
         let rows: Vec<KeyValue> = self.initial.drain(..batch).collect();
         let mut events = Vec::with_capacity(batch);
         for row in &rows {
-            match versioned_object(self.resource, row) {
+            match versioned_object(&self.resource, row) {
                 Ok(object) if self.selects(&object) => events.push(WireEvent::Added(object)),
                 Ok(_) => {}
                 Err(failure) => self.failed = Some(failure.error),
@@ -247,7 +251,7 @@ impl Session {
 
     fn translate_one(&self, event: &Event) -> Result<Option<WireEvent>, ApiError> {
         let parse =
-            |row: &KeyValue| versioned_object(self.resource, row).map_err(|failure| failure.error);
+            |row: &KeyValue| versioned_object(&self.resource, row).map_err(|failure| failure.error);
         let before = event.prev.as_ref().map(parse).transpose()?;
         let selected_before = before.as_ref().is_some_and(|object| self.selects(object));
         // What left the selection is shown as it last was in it, at the version of

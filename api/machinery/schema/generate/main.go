@@ -8,9 +8,15 @@
 //
 // A field is [name, kind, number, flags, extras?]. Kinds: s string, b bool,
 // i int32, l int64, d float64, y bytes, T Time, M MicroTime, Q Quantity,
-// I IntOrString, R RawExtension, F FieldsV1, D Duration, @name message; before
+// I IntOrString, R RawExtension, F FieldsV1, D Duration, J any JSON, A B S a
+// JSON schema or schemas, a boolean, strings, @name message; before
 // them * for a pointer, [ for a list, { for a map keyed by strings. Flags:
 // e omitempty, z omitzero, r required, n inlined in JSON, t from TypeMeta.
+// A type has its fields (f), the kinds it is (g), how it merges as a whole (m)
+// and its unions (u), as x-kubernetes-unions.
+//
+// Merge facts, defaults and what is required are those of the OpenAPI documents
+// of the release (overlay.go), which are made from the same markers.
 package main
 
 import (
@@ -28,39 +34,82 @@ import (
 	"strconv"
 	"strings"
 
+	admissionregistration "k8s.io/api/admissionregistration/v1"
+	apps "k8s.io/api/apps/v1"
+	authentication "k8s.io/api/authentication/v1"
+	authorization "k8s.io/api/authorization/v1"
+	autoscaling "k8s.io/api/autoscaling/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	batch "k8s.io/api/batch/v1"
+	certificates "k8s.io/api/certificates/v1"
 	coordination "k8s.io/api/coordination/v1"
 	core "k8s.io/api/core/v1"
+	discovery "k8s.io/api/discovery/v1"
 	events "k8s.io/api/events/v1"
+	flowcontrol "k8s.io/api/flowcontrol/v1"
+	networking "k8s.io/api/networking/v1"
+	node "k8s.io/api/node/v1"
+	policy "k8s.io/api/policy/v1"
+	rbac "k8s.io/api/rbac/v1"
+	dra "k8s.io/api/resource/v1"
+	scheduling "k8s.io/api/scheduling/v1"
+	storage "k8s.io/api/storage/v1"
+	storagemigration "k8s.io/api/storagemigration/v1"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	apiregistration "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
+
+// Groups whose kinds are taken, all that their scheme knows: those a server of
+// this release serves by default.
+var groups = []func(*runtime.Scheme) error{
+	core.AddToScheme, admissionregistration.AddToScheme, apiextensions.AddToScheme,
+	apiregistration.AddToScheme, apps.AddToScheme, authentication.AddToScheme,
+	authorization.AddToScheme, autoscaling.AddToScheme, autoscalingv2.AddToScheme,
+	batch.AddToScheme, certificates.AddToScheme, coordination.AddToScheme,
+	discovery.AddToScheme, events.AddToScheme, flowcontrol.AddToScheme,
+	networking.AddToScheme, node.AddToScheme, policy.AddToScheme, rbac.AddToScheme,
+	dra.AddToScheme, scheduling.AddToScheme, storage.AddToScheme,
+	storagemigration.AddToScheme,
+}
 
 // A kind that may stand alone in a request or an answer.
 type root struct {
 	group, version string
-	value          any
+	of             reflect.Type
 }
 
-// To serve another kind, add it here.
-var roots = []root{
-	{"", "v1", core.Namespace{}}, {"", "v1", core.NamespaceList{}},
-	{"", "v1", core.Pod{}}, {"", "v1", core.PodList{}},
-	{"", "v1", core.Node{}}, {"", "v1", core.NodeList{}},
-	{"", "v1", core.ConfigMap{}}, {"", "v1", core.ConfigMapList{}},
-	{"", "v1", core.Secret{}}, {"", "v1", core.SecretList{}},
-	{"", "v1", core.Service{}}, {"", "v1", core.ServiceList{}},
-	{"", "v1", core.ServiceAccount{}}, {"", "v1", core.ServiceAccountList{}},
-	{"", "v1", core.Event{}}, {"", "v1", core.EventList{}},
-	{"", "v1", core.Binding{}},
-	{"events.k8s.io", "v1", events.Event{}}, {"events.k8s.io", "v1", events.EventList{}},
-	{"coordination.k8s.io", "v1", coordination.Lease{}}, {"coordination.k8s.io", "v1", coordination.LeaseList{}},
-	{"", "v1", meta.Status{}}, {"", "v1", meta.WatchEvent{}},
-	{"", "v1", meta.DeleteOptions{}}, {"", "v1", meta.CreateOptions{}},
-	{"", "v1", meta.UpdateOptions{}}, {"", "v1", meta.PatchOptions{}},
-	{"", "v1", meta.ListOptions{}}, {"", "v1", meta.GetOptions{}},
-	{"meta.k8s.io", "v1", meta.PartialObjectMetadata{}}, {"meta.k8s.io", "v1", meta.PartialObjectMetadataList{}},
+// What stands in every group, named in one.
+var common = map[string][]any{
+	"": {
+		meta.Status{}, meta.WatchEvent{}, meta.DeleteOptions{}, meta.CreateOptions{},
+		meta.UpdateOptions{}, meta.PatchOptions{}, meta.ListOptions{}, meta.GetOptions{},
+		meta.List{},
+	},
+	"meta.k8s.io": {meta.PartialObjectMetadata{}, meta.PartialObjectMetadataList{}},
+}
+
+func roots() []root {
+	scheme := runtime.NewScheme()
+	for _, add := range groups {
+		check(add(scheme))
+	}
+	found := []root{}
+	for gvk, t := range scheme.AllKnownTypes() {
+		if !strings.HasPrefix(t.PkgPath(), "k8s.io/apimachinery/") {
+			found = append(found, root{gvk.Group, gvk.Version, t})
+		}
+	}
+	sort.Slice(found, func(i, j int) bool { return modelName(found[i].of) < modelName(found[j].of) })
+	for group, values := range common {
+		for _, value := range values {
+			found = append(found, root{group, "v1", reflect.TypeOf(value)})
+		}
+	}
+	return found
 }
 
 var leaves = map[reflect.Type]string{
@@ -71,6 +120,11 @@ var leaves = map[reflect.Type]string{
 	reflect.TypeOf(resource.Quantity{}):    "Q",
 	reflect.TypeOf(intstr.IntOrString{}):   "I",
 	reflect.TypeOf(runtime.RawExtension{}): "R",
+
+	reflect.TypeOf(apiextensions.JSON{}):                         "J",
+	reflect.TypeOf(apiextensions.JSONSchemaPropsOrArray{}):       "A",
+	reflect.TypeOf(apiextensions.JSONSchemaPropsOrBool{}):        "B",
+	reflect.TypeOf(apiextensions.JSONSchemaPropsOrStringArray{}): "S",
 }
 
 type generator struct {
@@ -80,6 +134,8 @@ type generator struct {
 	loaded  map[string]bool
 
 	structTypes map[string]string // model name -> structType marker of the type itself
+	unions      map[string][]any  // model name -> its unions
+	inlines     map[string][]string
 }
 
 type markers map[string][]string
@@ -88,14 +144,14 @@ func main() {
 	g := &generator{
 		types: map[string][]any{}, gvks: map[string][][3]string{},
 		markers: map[string]map[string]markers{}, loaded: map[string]bool{},
-		structTypes: map[string]string{},
+		structTypes: map[string]string{}, unions: map[string][]any{}, inlines: map[string][]string{},
 	}
-	for _, r := range roots {
-		t := reflect.TypeOf(r.value)
-		g.message(t)
-		name := modelName(t)
-		g.gvks[name] = append(g.gvks[name], [3]string{r.group, r.version, t.Name()})
+	for _, r := range roots() {
+		g.message(r.of)
+		name := modelName(r.of)
+		g.gvks[name] = append(g.gvks[name], [3]string{r.group, r.version, r.of.Name()})
 	}
+	g.overlay()
 	g.write()
 }
 
@@ -112,9 +168,12 @@ func (g *generator) write() {
 		if i > 0 {
 			out.WriteString(",")
 		}
-		entry := map[string]any{"f": g.types[name]}
+		entry := map[string]any{"f": rows(g.types[name])}
 		if kind, ok := g.structTypes[name]; ok {
 			entry["m"] = kind
+		}
+		if unions, ok := g.unions[name]; ok {
+			entry["u"] = unions
 		}
 		if gvks, ok := g.gvks[name]; ok {
 			entry["g"] = gvks
@@ -124,6 +183,17 @@ func (g *generator) write() {
 		fmt.Fprintf(out, "\n%q:%s", name, body)
 	}
 	out.WriteString("\n}}\n")
+}
+
+// rows leaves out extras where there are none.
+func rows(fields []any) []any {
+	for i, field := range fields {
+		row := field.([]any)
+		if len(row) > 4 && len(row[4].(map[string]any)) == 0 {
+			fields[i] = row[:4]
+		}
+	}
+	return fields
 }
 
 // modelName is the type's name in OpenAPI: the package path with the host reversed.
@@ -177,6 +247,7 @@ func (g *generator) field(owner reflect.Type, f reflect.StructField) []any {
 	inlined := f.Anonymous && parts[0] == ""
 	if inlined {
 		flags += "n"
+		g.inlines[modelName(owner)] = append(g.inlines[modelName(owner)], modelName(f.Type))
 	} else if m.has("required") || !strings.Contains(flags, "e") && !m.has("optional") && !m.has("k8s:optional") {
 		flags += "r"
 	}
@@ -207,10 +278,7 @@ func (g *generator) field(owner reflect.Type, f reflect.StructField) []any {
 	if v := m["default"]; len(v) > 0 && json.Valid([]byte(v[0])) {
 		extras["df"] = json.RawMessage(v[0])
 	}
-	if len(extras) > 0 {
-		row = append(row, extras)
-	}
-	return []any{row}
+	return []any{append(row, extras)}
 }
 
 func (g *generator) kind(t reflect.Type) string {

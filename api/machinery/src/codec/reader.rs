@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{MAX_DEPTH, base64_text};
 use crate::fields::message_of;
-use crate::schema::{Field, Shape, Type};
+use crate::schema::{Field, JSON_SCHEMA_PROPS, SchemaOr, Shape, Type};
 use crate::timestamp::{self, Instant};
 
 /// Why bytes are no message of the type.
@@ -173,8 +173,53 @@ fn read_value(
             }
             Value::Object(map)
         }
-        Shape::List(_) | Shape::Map(_) => return Err(ReadError::Value(field.name.clone())),
+        Shape::List(element) => read_items(field, element, part.bytes(field)?, depth)?,
+        Shape::Map(_) => return Err(ReadError::Value(field.name.clone())),
+        Shape::SchemaOr(other) => read_schema_or(field, *other, part.bytes(field)?, depth)?,
         leaf => leaf_value(field, leaf, part.bytes(field)?)?,
+    })
+}
+
+/// A list that is a message of its own, as map values are.
+fn read_items(
+    field: &Field,
+    element: &Shape,
+    body: &[u8],
+    depth: usize,
+) -> Result<Value, ReadError> {
+    let depth = depth.checked_sub(1).ok_or(ReadError::Depth)?;
+    let mut items = Vec::new();
+    let mut wire = Wire { rest: body };
+    while let Some((number, part)) = wire.field()? {
+        if number == 1 {
+            items.push(read_value(field, element, part, depth)?);
+        }
+    }
+    Ok(Value::Array(items))
+}
+
+fn read_schema_or(
+    field: &Field,
+    other: SchemaOr,
+    body: &[u8],
+    depth: usize,
+) -> Result<Value, ReadError> {
+    let (mut schema, mut allows, mut items) = (Value::Null, false, Vec::new());
+    let props = Shape::Message(JSON_SCHEMA_PROPS.to_owned());
+    let mut wire = Wire { rest: body };
+    while let Some((number, part)) = wire.field()? {
+        match (other, number) {
+            (SchemaOr::Bool, 1) => allows = part.varint(field)? != 0,
+            (SchemaOr::Bool, 2) | (_, 1) => schema = read_value(field, &props, part, depth)?,
+            (SchemaOr::Schemas, 2) => items.push(read_value(field, &props, part, depth)?),
+            (SchemaOr::Strings, 2) => items.push(read_value(field, &Shape::String, part, depth)?),
+            _ => {}
+        }
+    }
+    Ok(match other {
+        SchemaOr::Schemas | SchemaOr::Strings if !items.is_empty() => Value::Array(items),
+        SchemaOr::Bool if schema.is_null() => json!(allows),
+        _ => schema,
     })
 }
 

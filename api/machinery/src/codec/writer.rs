@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::{MAX_DEPTH, base64_bytes};
-use crate::schema::{self, Field, Shape, Type};
+use crate::schema::{self, Field, SchemaOr, Shape, Type};
 use crate::timestamp;
 
 /// Why a value can't be written: it does not conform to its type.
@@ -19,6 +19,8 @@ pub enum WriteError {
     #[error("nests deeper than {MAX_DEPTH} levels")]
     Depth,
 }
+
+const EMPTY: &[Value] = &[];
 
 /// The bytes of one message.
 pub fn message(found: &Type, value: &Value) -> Result<Vec<u8>, WriteError> {
@@ -144,7 +146,21 @@ fn write_value(
             write_message(&mut nested, inner, map, depth)?;
             bytes(output, number, &nested);
         }
-        Shape::List(_) | Shape::Map(_) => return Err(wrong()),
+        Shape::List(element) => {
+            let items = or_default(value, EMPTY, |value| value.as_array().map(Vec::as_slice));
+            let depth = depth.checked_sub(1).ok_or(WriteError::Depth)?;
+            let mut nested = Vec::new();
+            for item in items.ok_or_else(wrong)? {
+                write_value(&mut nested, field, element, item, 1, depth)?;
+            }
+            bytes(output, number, &nested);
+        }
+        Shape::Map(_) => return Err(wrong()),
+        Shape::SchemaOr(other) => {
+            let mut nested = Vec::new();
+            write_schema_or(&mut nested, field, *other, value, depth)?;
+            bytes(output, number, &nested);
+        }
         leaf => bytes(
             output,
             number,
@@ -152,6 +168,35 @@ fn write_value(
         ),
     }
     Ok(())
+}
+
+fn write_schema_or(
+    output: &mut Vec<u8>,
+    field: &Field,
+    other: SchemaOr,
+    value: &Value,
+    depth: usize,
+) -> Result<(), WriteError> {
+    let props = Shape::Message(schema::JSON_SCHEMA_PROPS.to_owned());
+    let schema_number = match other {
+        SchemaOr::Bool => 2,
+        SchemaOr::Schemas | SchemaOr::Strings => 1,
+    };
+    if other == SchemaOr::Bool {
+        // A schema allows what it describes.
+        let allows = value.as_bool().unwrap_or(value.is_object());
+        varint_field(output, 1, u64::from(allows));
+    }
+    match (other, value) {
+        (_, Value::Object(_)) => write_value(output, field, &props, value, schema_number, depth),
+        (SchemaOr::Schemas, Value::Array(list)) => list
+            .iter()
+            .try_for_each(|item| write_value(output, field, &props, item, 2, depth)),
+        (SchemaOr::Strings, Value::Array(list)) => list
+            .iter()
+            .try_for_each(|item| write_value(output, field, &Shape::String, item, 2, depth)),
+        _ => Ok(()),
+    }
 }
 
 fn or_default<'a, T>(
@@ -170,7 +215,10 @@ fn or_default<'a, T>(
 fn leaf_message(shape: &Shape, value: &Value) -> Option<Vec<u8>> {
     let mut output = Vec::new();
     match (shape, value) {
-        (Shape::Time | Shape::MicroTime | Shape::Raw | Shape::FieldsV1, Value::Null) => {}
+        (
+            Shape::Time | Shape::MicroTime | Shape::Raw | Shape::Json | Shape::FieldsV1,
+            Value::Null,
+        ) => {}
         (Shape::Time | Shape::MicroTime, Value::String(text)) => {
             let instant = timestamp::parse(text)?;
             varint_field(&mut output, 1, instant.seconds.cast_unsigned());
@@ -193,7 +241,7 @@ fn leaf_message(shape: &Shape, value: &Value) -> Option<Vec<u8>> {
             varint_field(&mut output, 2, number.cast_unsigned());
             bytes(&mut output, 3, text.as_bytes());
         }
-        (Shape::Raw | Shape::FieldsV1, value) => {
+        (Shape::Raw | Shape::Json | Shape::FieldsV1, value) => {
             bytes(&mut output, 1, value.to_string().as_bytes());
         }
         (Shape::Duration, Value::String(text)) => {

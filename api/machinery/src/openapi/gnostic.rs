@@ -251,8 +251,8 @@ fn named(key: &str, value: &[u8]) -> Vec<u8> {
     entry
 }
 
-/// An extension as YAML in block style: a scalar, a list or object of scalars,
-/// or a list of objects of scalars. `None` for anything deeper.
+/// An extension as YAML in block style: a scalar, a list of scalars or objects, or an
+/// object of scalars and objects. `None` for lists within anything.
 fn yaml(value: &Value) -> Option<String> {
     let mut text = String::new();
     match value {
@@ -260,22 +260,40 @@ fn yaml(value: &Value) -> Option<String> {
             for item in items {
                 match item {
                     Value::Object(map) if !map.is_empty() => {
-                        yaml_lines(&mut text, map, "- ", "  ")?;
+                        yaml_lines(&mut text, map, "- ", 2)?;
                     }
                     item => text.push_str(&format!("- {}\n", scalar(item)?)),
                 }
             }
         }
-        Value::Object(map) => yaml_lines(&mut text, map, "", "")?,
+        Value::Object(map) => yaml_lines(&mut text, map, "", 0)?,
         value => text.push_str(&format!("{}\n", scalar(value)?)),
     }
     Some(text)
 }
 
-fn yaml_lines(text: &mut String, map: &Map<String, Value>, first: &str, more: &str) -> Option<()> {
+/// An object's lines, after `first` and then each behind `indent` spaces.
+fn yaml_lines(
+    text: &mut String,
+    map: &Map<String, Value>,
+    first: &str,
+    indent: usize,
+) -> Option<()> {
     for (at, (key, value)) in map.iter().enumerate() {
-        let indent = if at == 0 { first } else { more };
-        text.push_str(&format!("{indent}{key}: {}\n", scalar(value)?));
+        match at {
+            0 => text.push_str(first),
+            _ => text.extend(std::iter::repeat_n(' ', indent)),
+        }
+        match value {
+            Value::Object(inner) if !inner.is_empty() => {
+                // The reference's writer puts what is nested at the next multiple of 4.
+                let indent = 4 * (indent / 4 + 1);
+                text.push_str(&format!("{key}:\n"));
+                let spaces = " ".repeat(indent);
+                yaml_lines(text, inner, &spaces, indent)?;
+            }
+            value => text.push_str(&format!("{key}: {}\n", scalar(value)?)),
+        }
     }
     Some(())
 }
@@ -332,7 +350,7 @@ mod tests {
 
     #[test]
     fn the_document_is_version_info_paths_and_definitions() {
-        let v2 = v2::document();
+        let v2 = v2::document(crate::resource::built_in());
         let wire = document(&v2).expect("every key has a field");
         let top = fields(&wire);
         let numbers: Vec<u64> = top.iter().map(|(number, _)| *number).collect();
@@ -370,6 +388,10 @@ mod tests {
             "- group: \"\"\n  kind: Pod\n  version: v1\n"
         );
         assert_eq!(yaml(&json!("no")).expect("a scalar"), "\"no\"\n");
-        assert!(yaml(&json!({"a": {"b": 1}})).is_none());
+        assert_eq!(
+            yaml(&json!([{"a": "x", "b": {"c": 1}}])).as_deref(),
+            Some("- a: x\n  b:\n    c: 1\n")
+        );
+        assert!(yaml(&json!({"a": [1]})).is_none());
     }
 }

@@ -9,17 +9,18 @@
 use serde_json::{Map, Value, json};
 
 use super::{REFERENCE, document as v3_document};
+use crate::resource::Index;
 use crate::{discovery, schema};
 
 const DEFINITIONS: &str = "#/definitions/";
 const KINDS: &str = "x-kubernetes-group-version-kind";
 
 /// `GET /openapi/v2`: every group and version in one document.
-pub fn document() -> Value {
+pub fn document(kinds: &Index) -> Value {
     let mut paths = Map::new();
     let mut definitions = Map::new();
-    for (group, version) in discovery::group_versions() {
-        let Some(v3) = v3_document(group, version) else {
+    for (group, version) in discovery::group_versions(kinds) {
+        let Some(v3) = v3_document(kinds, group, version) else {
             continue;
         };
         for (path, item) in entries(&v3["paths"]) {
@@ -27,6 +28,11 @@ pub fn document() -> Value {
         }
         for (name, schema) in entries(&v3["components"]["schemas"]) {
             merge(&mut definitions, name, definition(schema));
+        }
+    }
+    for definition in definitions.values_mut() {
+        if let Some(Value::Array(kinds)) = definition.get_mut(KINDS) {
+            kinds.sort_by_key(|kind| format!("{}/{}", kind["group"], kind["version"]));
         }
     }
     paths.sort_keys();
@@ -167,7 +173,7 @@ mod tests {
 
     #[test]
     fn one_document_holds_the_paths_of_all_groups() {
-        let document = document();
+        let document = document(crate::resource::built_in());
         for path in [
             "/api/v1/namespaces/{namespace}/pods/{name}",
             "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases",
@@ -179,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_patch_names_its_parameters_and_its_kind() {
-        let document = document();
+        let document = document(crate::resource::built_in());
         let patch = &document["paths"]["/api/v1/namespaces/{namespace}/configmaps/{name}"]["patch"];
         assert_eq!(
             patch.to_string(),
@@ -189,9 +195,9 @@ mod tests {
 
     #[test]
     fn options_are_a_kind_of_every_group() {
-        let document = document();
+        let document = document(crate::resource::built_in());
         let options = &document["definitions"][schema::DELETE_OPTIONS][KINDS];
-        for (group, version) in discovery::group_versions() {
+        for (group, version) in discovery::group_versions(crate::resource::built_in()) {
             let kind = json!({"group": group, "kind": "DeleteOptions", "version": version});
             let named = options.as_array().is_some_and(|all| all.contains(&kind));
             assert!(named, "{group}/{version} in {options}");

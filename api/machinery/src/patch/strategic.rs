@@ -135,6 +135,11 @@ fn merge_field(
         return Ok(());
     }
     let merged = match (original.get_mut(key).map(Value::take), value) {
+        (Some(Value::Object(_)), Value::Object(patch))
+            if place.field(key).is_some_and(|field| field.patch_replace) =>
+        {
+            Value::Object(patch.clone())
+        }
         (Some(Value::Object(own)), Value::Object(patch)) => {
             Value::Object(merge_map(place.below(key), own, patch)?)
         }

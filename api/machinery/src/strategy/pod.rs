@@ -446,7 +446,7 @@ pub(super) fn bind(pod: &Value, binding: &Value, context: &Context<'_>) -> Resul
     if let Some(generation) = pod["metadata"]["generation"].as_i64() {
         bound["metadata"]["generation"] = json!(generation + 1);
     }
-    fields::conform(pods.schema, &bound)
+    fields::conform(&pods.schema, &bound)
 }
 
 fn check_binding(
@@ -465,7 +465,7 @@ fn check_binding(
         errors.required("target.name", "");
     }
     if !errors.is_empty() {
-        let bindings = resource::find("", "v1", "bindings").unwrap_or(pods);
+        let bindings = resource::find("", "v1", "bindings").map_or(pods, AsRef::as_ref);
         return Err(ApiError::invalid(bindings, name, errors.into_causes()));
     }
     let refuse = |why: &str| Err(ApiError::conflict_on("pods/binding", name, why));

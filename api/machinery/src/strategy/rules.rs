@@ -57,6 +57,74 @@ pub const PLAIN: Rules = Rules {
     cells: cells::plain,
 };
 
+/// The rules of a built-in kind; `has_status` says whether it has that subresource.
+pub fn of(group: &str, plural: &str, has_status: bool) -> &'static Rules {
+    match (group, plural) {
+        ("", "configmaps") => &CONFIG_MAP,
+        ("", "events") => &EVENT,
+        ("", "namespaces") => &NAMESPACE,
+        ("", "nodes") => &NODE,
+        ("", "pods") => &POD,
+        ("", "secrets") => &SECRET,
+        ("", "services") => &SERVICE,
+        ("coordination.k8s.io", "leases") => &LEASE,
+        ("events.k8s.io", "events") => &EVENTS_EVENT,
+        _ => match (has_status, generations(group, plural)) {
+            (true, true) => &COUNTED_WITH_STATUS,
+            (true, false) => &WITH_STATUS,
+            (false, true) => &COUNTED,
+            (false, false) => &PLAIN,
+        },
+    }
+}
+
+/// Kinds whose `metadata.generation` counts the changes of their spec.
+fn generations(group: &str, plural: &str) -> bool {
+    match group {
+        "admissionregistration.k8s.io"
+        | "apiextensions.k8s.io"
+        | "autoscaling"
+        | "batch"
+        | "discovery.k8s.io"
+        | "flowcontrol.apiserver.k8s.io"
+        | "policy"
+        | "scheduling.k8s.io" => true,
+        "apps" => plural != "controllerrevisions",
+        "networking.k8s.io" => matches!(plural, "ingresses" | "ingressclasses" | "networkpolicies"),
+        "resource.k8s.io" => matches!(
+            plural,
+            "deviceclasses" | "devicetaintrules" | "resourceslices"
+        ),
+        "" => matches!(plural, "podtemplates" | "replicationcontrollers"),
+        _ => false,
+    }
+}
+
+static WITH_STATUS: Rules = Rules {
+    has_status: true,
+    prepare_create: |object, _| drop_status(object),
+    ..PLAIN
+};
+
+static COUNTED: Rules = Rules {
+    counts_generation: true,
+    ..PLAIN
+};
+
+static COUNTED_WITH_STATUS: Rules = Rules {
+    has_status: true,
+    counts_generation: true,
+    prepare_create: |object, _| drop_status(object),
+    ..PLAIN
+};
+
+/// What a new object's status is, is not for its creator to say.
+fn drop_status(object: &mut Value) {
+    if let Some(map) = object.as_object_mut() {
+        map.shift_remove("status");
+    }
+}
+
 /// Config maps.
 pub static CONFIG_MAP: Rules = Rules {
     validate: small::validate_config_map,

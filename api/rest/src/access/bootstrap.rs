@@ -6,6 +6,8 @@
 //!   `autoupdate: "false"` is not touched.
 //! - A gathering role's rules are exactly those of the roles it selects.
 
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 
 use futures_util::{TryStreamExt as _, stream};
@@ -171,7 +173,7 @@ impl Roles<'_> {
 /// Passes over gathering roles in a row: each reaches one level deeper.
 const MAX_NESTED: usize = 8;
 
-fn kind(plural: &str) -> Option<&'static Resource> {
+fn kind(plural: &str) -> Option<&'static Arc<Resource>> {
     resource::find(GROUP, "v1", plural)
 }
 

@@ -195,7 +195,7 @@ mod tests {
             "/api/v1/nodes/n",
         ] {
             let uri: Uri = path.parse().expect("a path");
-            let route = route::parse(&Method::GET, &uri);
+            let route = route::parse(nautilus_machinery::resource::built_in(), &Method::GET, &uri);
             assert!(matches!(route, Route::Resource(_)), "{path}");
             assert!(attributes(&Method::GET, &uri, &route).is_ok(), "{path}");
         }

@@ -42,13 +42,13 @@ impl Roles {
                 roles.unread.send_modify(|left| *left += 1);
                 let read = |object| RoleRow::read(&object);
                 let sink: Arc<dyn Sink<RoleRow>> = Arc::new(sink(false));
-                lister::follow(kv.clone(), kind, read, sink, shutdown.clone());
+                lister::follow(kv.clone(), kind.clone(), read, sink, shutdown.clone());
             }
             if let Some(kind) = resource::find(rbac::GROUP, "v1", binding) {
                 roles.unread.send_modify(|left| *left += 1);
                 let read = |object| BindingRow::read(&object);
                 let sink: Arc<dyn Sink<BindingRow>> = Arc::new(sink(true));
-                lister::follow(kv.clone(), kind, read, sink, shutdown.clone());
+                lister::follow(kv.clone(), kind.clone(), read, sink, shutdown.clone());
             }
         }
         roles.unread.send_modify(|left| *left -= 1);

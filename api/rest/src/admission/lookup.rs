@@ -1,6 +1,8 @@
 //! What plugins look up: objects of this node's state, newest first seen, without
 //! waiting; and once more behind a barrier where their absence would refuse a write.
 
+use std::sync::Arc;
+
 use std::time::Duration;
 
 use nautilus_admission::attributes::Attributes;
@@ -20,7 +22,7 @@ const ACCOUNT_ATTEMPTS: u32 = 20;
 const ACCOUNT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A kind that plugins know by name; `None` where it is not served.
-fn kind(group: &str, plural: &str) -> Option<&'static Resource> {
+fn kind(group: &str, plural: &str) -> Option<&'static Arc<Resource>> {
     resource::find(group, "v1", plural)
 }
 

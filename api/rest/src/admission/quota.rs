@@ -7,6 +7,8 @@
 //! - Writers of this node in one namespace with quotas take turns, so that many at
 //!   once do not only get in each other's way.
 
+use std::sync::Arc;
+
 use nautilus_admission::attributes::Attributes;
 use nautilus_admission::quota;
 use nautilus_machine::types::KeyRange;
@@ -41,7 +43,7 @@ impl Turns {
     }
 }
 
-fn quotas() -> Option<&'static Resource> {
+fn quotas() -> Option<&'static Arc<Resource>> {
     resource::find("", "v1", "resourcequotas")
 }
 

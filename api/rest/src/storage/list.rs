@@ -84,7 +84,7 @@ impl Storage {
     /// One page of the objects of a kind, of one namespace or of all.
     pub(crate) async fn list(
         &self,
-        resource: &'static Resource,
+        resource: &Resource,
         namespace: Option<&str>,
         options: &ListOptions,
     ) -> Result<Page, Failure> {
@@ -148,7 +148,7 @@ impl Storage {
 
     fn list_one(
         &self,
-        resource: &'static Resource,
+        resource: &Resource,
         namespace: Option<&str>,
         name: &str,
         start: &Start,
@@ -177,7 +177,7 @@ impl Storage {
 
     async fn scan(
         &self,
-        resource: &'static Resource,
+        resource: &Resource,
         prefix: &str,
         start: Start,
         options: &ListOptions,

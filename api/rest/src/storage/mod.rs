@@ -109,7 +109,7 @@ pub(crate) fn metadata_text<'a>(object: &'a Value, field: &str) -> &'a str {
 }
 
 /// The kind `Namespace` of the table.
-pub(crate) fn namespaces() -> Result<&'static Resource, Failure> {
+pub(crate) fn namespaces() -> Result<&'static Arc<Resource>, Failure> {
     resource::find("", "v1", "namespaces")
         .ok_or_else(|| ApiError::internal("the table of kinds lacks namespaces").into())
 }

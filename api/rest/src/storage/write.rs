@@ -35,7 +35,7 @@ const MAX_GENERATED_NAMES: u32 = 8;
 /// Which object a write is about.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
-    pub(crate) resource: &'static Resource,
+    pub(crate) resource: &'a Resource,
     pub(crate) namespace: Option<&'a str>,
     pub(crate) name: &'a str,
     pub(crate) subresource: Option<&'a str>,
@@ -142,7 +142,7 @@ impl Storage {
     /// Creates an object; its name may be generated.
     pub(crate) async fn create(
         &self,
-        resource: &'static Resource,
+        resource: &Resource,
         namespace: Option<&str>,
         object: &Value,
         writer: &Writer<'_>,
@@ -200,7 +200,7 @@ impl Storage {
     /// plugins look for in there is not missing before the namespace is.
     async fn mutate_new(
         &self,
-        resource: &'static Resource,
+        resource: &Resource,
         namespace: Option<&str>,
         mut object: Value,
         writer: &Writer<'_>,

@@ -7,6 +7,7 @@
 
 mod access;
 mod discovery;
+mod kinds;
 mod lists;
 mod namespaces;
 mod receipts;

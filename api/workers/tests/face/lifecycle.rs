@@ -243,7 +243,7 @@ async fn the_node_object_is_one_that_the_api_would_have_stored() {
     world.register("w1", "seal-1").await;
     let nodes = nautilus_machinery::resource::find("", "v1", "nodes").expect("served");
     let node = world.node("w1").expect("a node");
-    let conformed = nautilus_machinery::fields::conform(nodes.schema, &node).expect("conforms");
+    let conformed = nautilus_machinery::fields::conform(&nodes.schema, &node).expect("conforms");
     assert_eq!(conformed, node);
     let mut rewritten = node.clone();
     let context = Context {
@@ -256,7 +256,7 @@ async fn the_node_object_is_one_that_the_api_would_have_stored() {
     };
     let change = before_update(nodes, None, &node, &mut rewritten, &context).expect("valid");
     assert_eq!(change, Change::Unchanged);
-    nautilus_machinery::codec::encode_protobuf(nodes.schema, &node).expect("has a protobuf form");
+    nautilus_machinery::codec::encode_protobuf(&nodes.schema, &node).expect("has a protobuf form");
     world.beat("w1", "seal-1", json!({})).await;
     world.settle().await;
     let items = [world.node("w1").expect("a node")];

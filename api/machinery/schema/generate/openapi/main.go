@@ -5,7 +5,7 @@
 // writes openapi-v2.json: a sample document with the bytes that the reference's
 // own conversion makes of it, and the definitions of the types served as the
 // reference's document (api/openapi-spec/swagger.json of its release) states
-// them, without descriptions and notes on unions.
+// them, without descriptions.
 //
 //	cargo run --release -p nautilus-machinery --example openapi_v2 -- FOLDER
 //	go run ./openapi check FOLDER
@@ -75,9 +75,13 @@ func golden(swagger, folder string) {
 	var out strings.Builder
 	fmt.Fprintf(&out, "{\"sample\": %s,\n\"protobuf\": %q,\n\"definitions\": {", compact(sample),
 		base64.StdEncoding.EncodeToString(must(proto.Marshal(document))))
+	groups := map[string]bool{}
+	for _, kind := range kinds() {
+		groups[kind.Group+"/"+kind.Version] = true
+	}
 	separator := ""
 	for _, name := range served(reference.Definitions) {
-		body := must(json.Marshal(plain(reference.Definitions[name])))
+		body := must(json.Marshal(plain(reference.Definitions[name], groups)))
 		fmt.Fprintf(&out, "%s\n%q: %s", separator, name, body)
 		separator = ","
 	}
@@ -97,13 +101,21 @@ func compact(text string) string {
 
 // The names of the kinds served and of all they refer to, in order.
 func served(definitions map[string]map[string]any) []string {
-	const core, meta = "io.k8s.api.core.v1.", "io.k8s.apimachinery.pkg.apis.meta.v1."
-	pending := []string{meta + "DeleteOptions", meta + "Status", meta + "WatchEvent", meta + "Patch", core + "Binding"}
-	for _, kind := range []string{
-		core + "Namespace", core + "Pod", core + "Node", core + "ConfigMap", core + "Secret", core + "Service",
-		core + "ServiceAccount", core + "Event", "io.k8s.api.events.v1.Event", "io.k8s.api.coordination.v1.Lease",
-	} {
-		pending = append(pending, kind, kind+"List")
+	const meta = "io.k8s.apimachinery.pkg.apis.meta.v1."
+	pending := []string{meta + "DeleteOptions", meta + "Status", meta + "WatchEvent", meta + "Patch"}
+	for _, kind := range kinds() {
+		pending = append(pending, kind.Schema)
+		for _, verb := range kind.Verbs {
+			if verb == "list" {
+				pending = append(pending, kind.Schema+"List")
+			}
+		}
+		for _, sub := range kind.Subresources {
+			// Options of connections are no bodies.
+			if name := sub[5].(string); !strings.HasSuffix(name, "Options") {
+				pending = append(pending, name)
+			}
+		}
 	}
 	done := map[string]bool{}
 	for len(pending) > 0 {
@@ -127,6 +139,21 @@ func served(definitions map[string]map[string]any) []string {
 	return names
 }
 
+type kind struct {
+	Group, Version, Schema string
+	Verbs                  []string
+	Subresources           [][]any
+}
+
+// The kinds served, from the table of kinds.
+func kinds() []kind {
+	var table struct{ Kinds []kind }
+	if err := json.Unmarshal(must(os.ReadFile("../kinds-v1.37.json")), &table); err != nil {
+		fail("%v", err)
+	}
+	return table.Kinds
+}
+
 func references(value any) []string {
 	var found []string
 	switch value := value.(type) {
@@ -145,29 +172,28 @@ func references(value any) []string {
 	return found
 }
 
-// The value without descriptions (but with properties of that name) and without
-// notes on unions, which no client reads; of kinds, those of groups served.
-func plain(value any) any {
+// The value without descriptions (but with properties of that name); of kinds,
+// those of groups served.
+func plain(value any, groups map[string]bool) any {
 	switch value := value.(type) {
 	case map[string]any:
 		kept := map[string]any{}
 		for key, inner := range value {
-			if _, text := inner.(string); text && key == "description" || key == "x-kubernetes-unions" {
+			if _, text := inner.(string); text && key == "description" {
 				continue
 			}
-			kept[key] = plain(inner)
+			kept[key] = plain(inner, groups)
 		}
 		return kept
 	case []any:
 		kept := []any{}
 		for _, inner := range value {
 			if kind, ok := inner.(map[string]any); ok && kind["kind"] != nil {
-				group := fmt.Sprint(kind["group"], "/", kind["version"])
-				if group != "/v1" && group != "events.k8s.io/v1" && group != "coordination.k8s.io/v1" {
+				if !groups[fmt.Sprint(kind["group"], "/", kind["version"])] {
 					continue
 				}
 			}
-			kept = append(kept, plain(inner))
+			kept = append(kept, plain(inner, groups))
 		}
 		return kept
 	}

@@ -1,0 +1,150 @@
+//! The kinds this node serves: the built-in ones, and those made at run time.
+//!
+//! Invariants
+//! - A request sees one generation of kinds from its first look to its last.
+//! - A built-in kind is never hidden by one made at run time.
+//! - Documents about the API are made of one generation, and made once for it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use bytes::Bytes;
+use nautilus_machinery::discovery;
+use nautilus_machinery::resource::{self, Index, Resource};
+use parking_lot::Mutex;
+use serde_json::Value;
+
+/// One generation of kinds, and the documents made of it.
+pub(crate) struct Served {
+    /// Built-in kinds first, then the others in the order they were given.
+    pub(crate) kinds: Index,
+    /// Counts the changes; 0: the built-in kinds alone.
+    #[allow(dead_code, reason = "until kinds are made at run time")]
+    pub(crate) generation: u64,
+    /// By name; only documents that exist are kept, so their number is bounded by the
+    /// kinds'.
+    documents: Mutex<BTreeMap<String, Document>>,
+}
+
+/// A document and the entity tag of its bytes.
+#[derive(Clone)]
+pub(crate) struct Document {
+    pub(crate) content: Bytes,
+    pub(crate) tag: String,
+}
+
+impl Document {
+    pub(crate) fn new(content: impl Into<Bytes>) -> Self {
+        let content = content.into();
+        Self {
+            tag: discovery::entity_tag(&content),
+            content,
+        }
+    }
+}
+
+impl Served {
+    fn new(kinds: Vec<Arc<Resource>>, generation: u64) -> Self {
+        Self {
+            kinds: Index::new(kinds),
+            generation,
+            documents: Mutex::default(),
+        }
+    }
+
+    /// The document of that name, made once; `None` if there is none.
+    pub(crate) fn document(
+        &self,
+        name: &str,
+        make: impl FnOnce(&Index) -> Option<Value>,
+    ) -> Option<Document> {
+        if let Some(document) = self.documents.lock().get(name) {
+            return Some(document.clone());
+        }
+        let document = Document::new(make(&self.kinds)?.to_string());
+        let mut documents = self.documents.lock();
+        documents.insert(name.to_owned(), document.clone());
+        Some(document)
+    }
+}
+
+/// See the module.
+pub(crate) struct Registry {
+    served: ArcSwap<Served>,
+    /// Held while a generation is replaced.
+    #[allow(dead_code, reason = "until kinds are made at run time")]
+    replacing: Mutex<()>,
+}
+
+#[allow(dead_code, reason = "until kinds are made at run time")]
+impl Registry {
+    /// The built-in kinds.
+    pub(crate) fn new() -> Self {
+        Self {
+            served: ArcSwap::from_pointee(Served::new(resource::all().to_vec(), 0)),
+            replacing: Mutex::new(()),
+        }
+    }
+
+    /// The present generation, for as long as one request or document needs it.
+    pub(crate) fn served(&self) -> Guard<Arc<Served>> {
+        self.served.load()
+    }
+
+    /// The kind at that group, version and plural name.
+    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.served().kinds.find(group, version, plural).cloned()
+    }
+
+    /// Replaces the kinds made at run time by these.
+    pub(crate) fn set_dynamic(&self, dynamic: Vec<Arc<Resource>>) {
+        let _one_at_a_time = self.replacing.lock();
+        let generation = self.served().generation + 1;
+        let kinds = resource::all().iter().cloned().chain(dynamic).collect();
+        self.served.store(Arc::new(Served::new(kinds, generation)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn widgets(group: &str, plural: &str) -> Arc<Resource> {
+        Arc::new(Resource {
+            group: group.into(),
+            version: "v1".into(),
+            kind: "Widget".into(),
+            plural: plural.into(),
+            singular: "widget".into(),
+            verbs: vec!["get".into(), "list".into()],
+            ..Resource::default()
+        })
+    }
+
+    #[test]
+    fn a_kind_made_at_run_time_is_found_and_discovered_until_it_is_taken_away() {
+        let registry = Registry::new();
+        let list = |served: &Served| {
+            served.document("apis/example.org/v1", |kinds| {
+                discovery::api_resource_list(kinds, "example.org", "v1")
+            })
+        };
+        assert!(list(&registry.served()).is_none());
+        registry.set_dynamic(vec![widgets("example.org", "widgets")]);
+        assert!(registry.find("example.org", "v1", "widgets").is_some());
+        let text = list(&registry.served()).expect("discovered").content;
+        assert!(String::from_utf8_lossy(&text).contains("\"kind\":\"Widget\""));
+        registry.set_dynamic(Vec::new());
+        assert!(registry.find("example.org", "v1", "widgets").is_none());
+        assert!(list(&registry.served()).is_none());
+        assert_eq!(registry.served().generation, 2);
+    }
+
+    #[test]
+    fn a_built_in_kind_is_not_hidden() {
+        let registry = Registry::new();
+        registry.set_dynamic(vec![widgets("", "pods")]);
+        assert_eq!(registry.find("", "v1", "pods").expect("served").kind, "Pod");
+    }
+}
