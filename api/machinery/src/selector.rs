@@ -101,9 +101,12 @@ impl LabelSelector {
     /// Whether the object's labels satisfy every requirement.
     pub fn matches(&self, object: &Value) -> bool {
         let labels = &object["metadata"]["labels"];
-        self.requirements
-            .iter()
-            .all(|r| r.matches(labels.get(&r.key).and_then(Value::as_str)))
+        self.matches_labels(|name| labels.get(name).and_then(Value::as_str))
+    }
+
+    /// Whether labels satisfy every requirement; `label` gives one's value by its name.
+    pub fn matches_labels<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.requirements.iter().all(|r| r.matches(label(&r.key)))
     }
 }
 
@@ -404,6 +407,12 @@ impl FieldSelector {
         self.terms
             .iter()
             .all(|term| (field_text(object, &term.field) == term.value) == term.equal)
+    }
+
+    /// Each term: the field's label, whether it must be equal, and to what.
+    pub fn terms(&self) -> impl Iterator<Item = (&str, bool, &str)> {
+        let terms = self.terms.iter();
+        terms.map(|term| (term.field.label.as_str(), term.equal, term.value.as_str()))
     }
 
     /// The one name selected, where the selector demands one.

@@ -110,6 +110,7 @@ pub struct RestContext {
     pub(crate) access: Arc<Access>,
     /// The kinds served.
     pub(crate) registry: Arc<Registry>,
+    pub(crate) caches: crate::cache::Caches,
     /// What every write passes.
     pub(crate) admission: Arc<Admission>,
 }
@@ -127,6 +128,7 @@ impl RestContext {
         let requests = Arc::new(Semaphore::new(limits.max_in_flight));
         let watches = Arc::new(Semaphore::new(limits.max_watches));
         let access = Access::start(&kv, &shutdown);
+        let caches = crate::cache::Caches::new(kv.clone(), shutdown.clone());
         let admission = Admission::start(kv.clone(), &shutdown);
         Arc::new(Self {
             kv,
@@ -142,6 +144,7 @@ impl RestContext {
             documents: crate::documents::Documents::default(),
             access,
             registry: Arc::new(Registry::new()),
+            caches,
             admission,
         })
     }

@@ -15,6 +15,7 @@ mod access;
 mod admission;
 pub mod authority;
 mod body;
+mod cache;
 mod context;
 mod controllers;
 mod documents;

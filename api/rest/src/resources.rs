@@ -24,8 +24,8 @@ use crate::options::{ListOptions, Query, WriteOptions, parse_dry_run, parse_vers
 use crate::patching::Patch;
 use crate::respond::{self, Form};
 use crate::route::{ResourceRequest, Verb};
-use crate::storage::{Deleted, Storage, Target, Writer, metadata_text};
-use crate::watch::Session;
+use crate::storage::{Deleted, Listed, Storage, Target, Writer, metadata_text};
+use crate::watch::{Ground, Session};
 use crate::{ids, special, stream};
 
 /// The OpenAPI name of `DeleteOptions`.
@@ -124,18 +124,29 @@ impl Call {
 
     async fn get(&self, uri: &Uri, form: Form) -> Result<Response, Failure> {
         let version = parse_version(Query::of(uri).text("resourceVersion"))?;
-        let object = self.storage().get(&self.target(), version).await?;
+        let target = self.target();
+        if form.is_plain() && matches!(target.subresource, None | Some("status")) {
+            let caches = &self.context.caches;
+            if let Some(text) = self.storage().get_json(caches, &target, version).await? {
+                return Ok(respond::json(StatusCode::OK, text));
+            }
+        }
+        let object = self.storage().get(&target, version).await?;
         respond::object(form, StatusCode::OK, &self.asked.resource, object)
     }
 
     async fn list(&self, uri: &Uri, form: Form) -> Result<Response, Failure> {
         let resource = &self.asked.resource;
         let options = ListOptions::parse(uri, resource, false)?;
-        let page = self
-            .storage()
-            .list(resource, self.asked.namespace.as_deref(), &options)
-            .await?;
-        respond::list(form, resource, page)
+        let (caches, namespace) = (&self.context.caches, self.asked.namespace.as_deref());
+        let storage = self.storage();
+        match storage
+            .list_cached(caches, resource, namespace, &options)
+            .await?
+        {
+            Listed::Entries(page) => respond::entries(form, resource, page),
+            Listed::Objects(page) => respond::list(form, resource, page),
+        }
     }
 
     async fn watch(mut self, request: Request, form: Form) -> Result<Response, Failure> {
@@ -149,7 +160,8 @@ impl Call {
             .take()
             .ok_or_else(|| ApiError::internal("a watch was served without its permit"))?;
         let namespace = self.asked.namespace.as_deref();
-        let session = Session::open(&self.context, resource, namespace, options, permit).await?;
+        let ground = Ground::from(&*self.context);
+        let session = Session::open(ground, &resource, namespace, &options, permit).await?;
         stream::answer(request, session, form).await
     }
 

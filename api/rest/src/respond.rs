@@ -1,5 +1,7 @@
 //! Answers: an object, list or `Status` in the form agreed on.
 
+mod json_list;
+
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
@@ -12,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::negotiate::{Agreed, Format, Rendering};
-use crate::storage::Page;
+use crate::storage::{EntryPage, Page};
+use json_list::JsonList;
 
 /// The OpenAPI name of `Status`.
 pub(crate) const STATUS_SCHEMA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
@@ -23,10 +26,17 @@ const YAML_TYPE: &str = "application/yaml";
 const MAX_WARNING_CHARS: usize = 256;
 
 /// How objects of one request are rendered.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Form {
     pub(crate) agreed: Agreed,
     pub(crate) include: IncludeObject,
+}
+
+impl Form {
+    /// Whether it is the objects' own JSON, which is at hand.
+    pub(crate) fn is_plain(self) -> bool {
+        self.agreed == Agreed::JSON
+    }
 }
 
 /// One object.
@@ -102,6 +112,34 @@ pub(crate) fn list(form: Form, resource: &Resource, page: Page) -> Result<Respon
         ),
     };
     encoded(form.agreed.format, StatusCode::OK, schema, &value)
+}
+
+/// The JSON of one object, as it is at hand.
+pub(crate) fn json(code: StatusCode, text: Vec<u8>) -> Response {
+    bytes(code, JSON_TYPE, text)
+}
+
+/// A page of a list, from entries of the cache.
+pub(crate) fn entries(
+    form: Form,
+    resource: &Resource,
+    page: EntryPage,
+) -> Result<Response, Failure> {
+    if form.is_plain() {
+        let body = JsonList::new(resource, page).into_body();
+        return Ok(bytes(StatusCode::OK, JSON_TYPE, body));
+    }
+    let objects = page
+        .entries
+        .iter()
+        .map(|entry| entry.object(entry.revision()));
+    let page = Page {
+        items: objects.collect::<Result<_, _>>()?,
+        revision: page.revision,
+        continue_token: page.continue_token,
+        remaining: page.remaining,
+    };
+    list(form, resource, page)
 }
 
 /// A successful `Status`.

@@ -16,12 +16,15 @@ use crate::failure::Failure;
 use crate::ids;
 use crate::negotiate::{Format, Rendering};
 use crate::respond::{self, Form, JSON_TYPE, PROTOBUF_TYPE, STATUS_SCHEMA};
-use crate::watch::{Session, WireEvent};
+use crate::watch::{Session, Told, WireEvent};
 
 /// The annotation of the bookmark that closes the initial events.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 /// Bytes of a message a watching client may send us over a WebSocket.
 const MAX_CLIENT_MESSAGE_BYTES: usize = 4 * 1024;
+
+/// What a JSON frame holds besides the object, in bytes.
+const JSON_FRAME_BYTES: usize = 40;
 
 /// Writes a session's events in one form.
 struct Encoder {
@@ -42,41 +45,74 @@ impl Encoder {
         self.form.agreed.format == Format::Protobuf
     }
 
-    fn encode(&mut self, session: &Session, event: WireEvent) -> Result<Vec<u8>, ApiError> {
-        let (kind, object, schema) = match event {
-            WireEvent::Added(object) => ("ADDED", self.render(session, object), ""),
-            WireEvent::Modified(object) => ("MODIFIED", self.render(session, object), ""),
-            WireEvent::Deleted(object) => ("DELETED", self.render(session, object), ""),
+    fn encode(&mut self, session: &Session, event: WireEvent) -> Result<Bytes, ApiError> {
+        match event {
+            WireEvent::Object(told) => self.encode_object(session, &told),
             WireEvent::Bookmark {
                 revision,
                 initial_events_end,
             } => {
                 let object = bookmark(session, revision, initial_events_end);
-                ("BOOKMARK", self.render_bookmark(session, object), "")
+                let object = self.render_bookmark(session, object);
+                self.frame("BOOKMARK", &session.resource.schema, &object)
             }
-            WireEvent::Error(error) => ("ERROR", error.to_status(), STATUS_SCHEMA),
-        };
+            WireEvent::Error(error) => self.frame("ERROR", STATUS_SCHEMA, &error.to_status()),
+        }
+    }
+
+    /// The frame that other watchers may have had made, or one of this watcher's own.
+    fn encode_object(&mut self, session: &Session, told: &Told) -> Result<Bytes, ApiError> {
+        let with_columns = matches!(self.form.agreed.rendering, Rendering::Table(_))
+            && std::mem::take(&mut self.columns_due);
+        let form = self.form;
+        match &told.change {
+            Some(change) if !with_columns => {
+                change.frame(told.happened, form, || self.frame_of(session, told, false))
+            }
+            _ => self.frame_of(session, told, with_columns),
+        }
+    }
+
+    fn frame_of(
+        &self,
+        session: &Session,
+        told: &Told,
+        with_columns: bool,
+    ) -> Result<Bytes, ApiError> {
+        let kind = told.happened.as_str();
+        if self.form.is_plain() {
+            let mut line = Vec::with_capacity(told.entry.json_len() + JSON_FRAME_BYTES);
+            line.extend_from_slice(br#"{"type":""#);
+            line.extend_from_slice(kind.as_bytes());
+            line.extend_from_slice(br#"","object":"#);
+            told.entry.write_json(told.revision, &mut line);
+            line.extend_from_slice(b"}\n");
+            return Ok(line.into());
+        }
+        let object = told
+            .entry
+            .object(told.revision)
+            .map_err(|failure| failure.error)?;
+        let object = self.render(session, object, with_columns);
+        self.frame(kind, &session.resource.schema, &object)
+    }
+
+    fn frame(&self, kind: &str, schema: &str, object: &Value) -> Result<Bytes, ApiError> {
         if self.is_protobuf() {
-            let schema = if schema.is_empty() {
-                session.resource.schema.as_str()
-            } else {
-                schema
-            };
-            return codec::encode_watch_event(kind, schema, &object);
+            return codec::encode_watch_event(kind, schema, object).map(Bytes::from);
         }
         let mut line = serde_json::to_vec(&json!({ "type": kind, "object": object }))
             .map_err(|error| ApiError::internal(error.to_string()))?;
         line.push(b'\n');
-        Ok(line)
+        Ok(line.into())
     }
 
-    fn render(&mut self, session: &Session, object: Value) -> Value {
+    fn render(&self, session: &Session, object: Value, with_columns: bool) -> Value {
         match self.form.agreed.rendering {
             Rendering::Whole => object,
             Rendering::Table(version) => {
                 let version_meta = &object["metadata"]["resourceVersion"];
                 let meta = json!({ "resourceVersion": version_meta });
-                let with_columns = std::mem::take(&mut self.columns_due);
                 let include = self.form.include;
                 let now = ids::now_unix_s();
                 let items = [object];
@@ -178,9 +214,12 @@ async fn next_chunk(
     encoder: &mut Encoder,
 ) -> Option<Result<Bytes, std::convert::Infallible>> {
     let events = session.next().await?;
+    let alone = events.len() == 1;
     let mut chunk = Vec::new();
     for event in events {
         match encoder.encode(session, event) {
+            // Shared with others as it is.
+            Ok(frame) if alone => return Some(Ok(frame)),
             Ok(frame) => chunk.extend_from_slice(&frame),
             Err(error) => {
                 tracing::error!(%error, "a watch event could not be written");
@@ -220,8 +259,8 @@ async fn speak(mut socket: WebSocket, mut session: Session, mut encoder: Encoder
                 return;
             };
             let message = match encoder.is_protobuf() {
-                true => Message::Binary(frame.into()),
-                false => match String::from_utf8(frame) {
+                true => Message::Binary(frame),
+                false => match std::str::from_utf8(&frame) {
                     Ok(text) => Message::Text(text.trim_end().into()),
                     Err(_) => return,
                 },

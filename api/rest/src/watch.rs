@@ -1,4 +1,7 @@
-//! Watches: from events of keys to events of objects.
+//! Watches: a client's place at a kind's cache, and what it is told.
+//!
+//! A watch from a version that the cache has forgotten is served from the store's history
+//! until it is level with the cache, then from there.
 //!
 //! Invariants
 //! - resourceVersions are revisions, the same on every node: a client that resumes
@@ -7,35 +10,45 @@
 //! - With selectors, an object that enters the selection is ADDED and one that leaves
 //!   it is DELETED, whatever happened to it.
 //! - A bookmark's version is never ahead of what was sent.
+//! - A client that does not read fast enough loses its watch, cleanly: it has everything
+//!   up to the last version it saw, and resumes from there.
+
+mod history;
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use nautilus_machine::{Event, EventKind, KeyValue, Revision, WatchError, WatchRequest, Watcher};
+use metrics::SharedString;
+use nautilus_machine::{Kv, Revision, WatchError};
 use nautilus_machinery::resource::Resource;
 use nautilus_machinery::status::ApiError;
-use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use metrics::SharedString;
-
-use crate::context::RestContext;
-use crate::failure::{Failure, expired_watch};
+use crate::cache::{
+    Caches, Change, Collection, Delivery, Entry, Happened, Selection, Snapshot, Subscription,
+};
+use crate::context::{RequestLimits, RestContext};
+use crate::failure::Failure;
 use crate::ids;
 use crate::options::{ListOptions, Version};
-use crate::storage::{Storage, versioned_object, watch_range, with_version};
+use crate::storage::{Storage, watch_range};
+use history::History;
 
 /// Initial events encoded in one go.
 const INITIAL_BATCH: usize = 256;
+/// Objects looked at for them in one go.
+const INITIAL_SCAN: usize = 4_096;
 
 /// One event on its way to the client.
 pub(crate) enum WireEvent {
-    Added(Value),
-    Modified(Value),
-    Deleted(Value),
+    /// Something happened to an object.
+    Object(Told),
     /// Everything up to this revision was sent.
     Bookmark {
         revision: Revision,
@@ -45,22 +58,83 @@ pub(crate) enum WireEvent {
     Error(ApiError),
 }
 
+/// What is told of an object.
+pub(crate) struct Told {
+    pub(crate) happened: Happened,
+    /// The version that is shown.
+    pub(crate) entry: Arc<Entry>,
+    /// The version it is shown at.
+    pub(crate) revision: Revision,
+    /// Where other watchers' frames of it are.
+    pub(crate) change: Option<Arc<Change>>,
+}
+
+/// What a watch stands on.
+pub(crate) struct Ground<'a> {
+    pub(crate) kv: &'a Arc<dyn Kv>,
+    pub(crate) caches: &'a Caches,
+    pub(crate) limits: &'a RequestLimits,
+    pub(crate) shutdown: &'a CancellationToken,
+}
+
+impl<'a> From<&'a RestContext> for Ground<'a> {
+    fn from(context: &'a RestContext) -> Self {
+        Self {
+            kv: &context.kv,
+            caches: &context.caches,
+            limits: &context.limits,
+            shutdown: &context.shutdown,
+        }
+    }
+}
+
 /// A running watch of one client.
 pub(crate) struct Session {
     pub(crate) resource: Arc<Resource>,
-    options: ListOptions,
-    watcher: Option<Box<dyn Watcher>>,
-    initial: VecDeque<KeyValue>,
+    selection: Arc<Selection>,
+    collection: Arc<Collection>,
+    source: Source,
+    initial: Option<Initial>,
     /// The bookmark that closes the initial events is still to be sent.
     initial_bookmark: bool,
     /// Everything up to here was sent or does not concern the client.
-    start: Revision,
+    sent: Revision,
     bookmarks: Option<Interval>,
-    deadline: Instant,
-    shutdown: CancellationToken,
-    failed: Option<ApiError>,
+    deadline: Pin<Box<Sleep>>,
+    shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
     _gauge: WatchGauge,
     _permit: OwnedSemaphorePermit,
+}
+
+/// Where changes come from.
+enum Source {
+    Live(Subscription),
+    /// Behind the cache's memory, or beside a cache that is none.
+    Behind(Box<History>),
+    /// To be told, and then over.
+    Failed(ApiError),
+    Over,
+}
+
+/// The state that a watch begins with.
+struct Initial {
+    objects: Box<dyn Iterator<Item = Arc<Entry>> + Send>,
+}
+
+impl Initial {
+    fn of(snapshot: &Snapshot, selection: &Selection, resource: &Resource) -> Self {
+        if let Some(key) = selection.only(resource) {
+            let only = snapshot.tree.get(&key).cloned();
+            return Self {
+                objects: Box::new(only.into_iter()),
+            };
+        }
+        let prefix = selection.prefix();
+        let cursor = snapshot.tree.cursor(&prefix);
+        Self {
+            objects: Box::new(cursor.take_while(move |entry| entry.is_within(&prefix))),
+        }
+    }
 }
 
 /// Counts running watches.
@@ -85,215 +159,226 @@ impl Drop for WatchGauge {
 impl Session {
     /// Opens a watch where the options say.
     pub(crate) async fn open(
-        context: &Arc<RestContext>,
-        resource: Arc<Resource>,
+        ground: Ground<'_>,
+        resource: &Arc<Resource>,
         namespace: Option<&str>,
-        options: ListOptions,
+        options: &ListOptions,
         permit: OwnedSemaphorePermit,
     ) -> Result<Self, Failure> {
-        let storage = Storage::new(context.kv.clone());
-        let origin = Origin::of(&options);
-        match origin.at_least {
-            Version::Newest => {
-                storage.barrier().await?;
+        let storage = Storage::new(ground.kv.clone());
+        let origin = Origin::of(options);
+        let at_least = match origin.at_least {
+            Version::Newest => storage.barrier().await?,
+            Version::Any => 0,
+            Version::At(revision) => {
+                storage.reach(revision).await?;
+                revision
             }
-            Version::Any => {}
-            Version::At(revision) => storage.reach(revision).await?,
-        }
-        let range = watch_range(&resource, namespace, options.fields.exact_name());
-        let (initial, start) = match (origin.initial, origin.at_least) {
-            (true, _) => storage.rows(range.clone()).await?,
-            (false, Version::At(revision)) => (Vec::new(), revision),
-            (false, _) => (Vec::new(), context.kv.revision()),
         };
-        let request = WatchRequest {
-            range,
-            from: Some(start + 1),
-            previous: true,
+        let selection = Selection::new(resource, namespace, &options.labels, &options.fields);
+        let selection = Arc::new(selection);
+        let collection = ground.caches.of(resource);
+        let cached = collection.reach(at_least).await;
+        let range = watch_range(resource, namespace, options.fields.exact_name());
+        let history = |after| History::open(ground.kv.as_ref(), resource, range.clone(), after);
+        let (source, initial, sent) = if origin.initial {
+            let live = cached.then(|| collection.subscribe(&selection)).flatten();
+            let (snapshot, source) = match live {
+                Some((snapshot, subscription)) => (snapshot, Source::Live(subscription)),
+                None => {
+                    let snapshot = history::snapshot(&storage, resource, range.clone()).await?;
+                    let source = history(snapshot.revision)?;
+                    (snapshot, source)
+                }
+            };
+            let initial = Initial::of(&snapshot, &selection, resource);
+            (source, Some(initial), snapshot.revision)
+        } else {
+            let after = match origin.at_least {
+                Version::At(revision) => revision,
+                Version::Newest | Version::Any => ground.kv.revision(),
+            };
+            let live = collection.subscribe_after(after, &selection);
+            let source = live.map_or_else(|| history(after), |live| Ok(Source::Live(live)))?;
+            (source, None, after)
         };
-        let (watcher, failed) = match context.kv.watch(request) {
-            Ok(watcher) => (Some(watcher), None),
-            Err(WatchError::Compacted { compacted }) => (None, Some(expired_watch(compacted))),
-            Err(error) => return Err(error.into()),
-        };
-        let limits = &context.limits;
+        let limits = ground.limits;
+        let timeout = options.timeout;
+        let timeout = timeout.unwrap_or_else(|| default_timeout(limits.min_watch_timeout));
         Ok(Self {
-            _gauge: WatchGauge::new(&resource),
-            resource,
+            resource: resource.clone(),
+            selection,
+            collection,
+            source,
+            initial,
             initial_bookmark: origin.closing_bookmark,
+            sent,
             bookmarks: options
                 .allow_bookmarks
                 .then(|| interval(limits.bookmark_interval)),
-            deadline: Instant::now()
-                + options
-                    .timeout
-                    .unwrap_or_else(|| default_timeout(limits.min_watch_timeout)),
-            options,
-            watcher,
-            initial: initial.into(),
-            start,
-            shutdown: context.shutdown.clone(),
-            failed,
+            deadline: Box::pin(tokio::time::sleep(timeout)),
+            shutdown: Box::pin(ground.shutdown.clone().cancelled_owned()),
+            _gauge: WatchGauge::new(resource),
             _permit: permit,
         })
     }
 
     /// The next events, at least one; `None` when the watch is over.
     pub(crate) async fn next(&mut self) -> Option<Vec<WireEvent>> {
-        if let Some(error) = self.failed.take() {
-            self.watcher = None;
-            return Some(vec![WireEvent::Error(error)]);
-        }
-        self.watcher.as_ref()?;
-        while !self.initial.is_empty() {
-            let events = self.initial_events();
-            if !events.is_empty() {
-                return Some(events);
-            }
-        }
-        if std::mem::take(&mut self.initial_bookmark) {
-            let revision = self.start;
-            return Some(vec![WireEvent::Bookmark {
-                revision,
-                initial_events_end: true,
-            }]);
-        }
-        self.live_events().await
+        poll_fn(|context| self.poll_next(context)).await
     }
 
     /// Ends the watch: the next call of [`Session::next`] returns `None`.
     pub(crate) fn stop(&mut self) {
-        self.watcher = None;
-        self.failed = None;
+        self.source = Source::Over;
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<WireEvent>>> {
+        loop {
+            match std::mem::replace(&mut self.source, Source::Over) {
+                Source::Over => return Poll::Ready(None),
+                Source::Failed(error) => return Poll::Ready(Some(vec![WireEvent::Error(error)])),
+                source @ (Source::Live(_) | Source::Behind(_)) => self.source = source,
+            }
+            // However much there is to say.
+            if self.deadline.is_elapsed() {
+                return self.poll_clock(context);
+            }
+            if self.initial.is_some() {
+                let events = self.initial_events();
+                if !events.is_empty() {
+                    return Poll::Ready(Some(events));
+                }
+                if self.initial.is_some() {
+                    // Nothing selected so far, and more to look at: others first.
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+            if std::mem::take(&mut self.initial_bookmark) {
+                let bookmark = WireEvent::Bookmark {
+                    revision: self.sent,
+                    initial_events_end: true,
+                };
+                return Poll::Ready(Some(vec![bookmark]));
+            }
+            if let Poll::Ready(events) = self.poll_source(context) {
+                if events.is_empty() {
+                    continue;
+                }
+                return Poll::Ready(Some(events));
+            }
+            return self.poll_clock(context);
+        }
     }
 
     fn initial_events(&mut self) -> Vec<WireEvent> {
-        let batch = self.initial.len().min(INITIAL_BATCH);
-        let rows: Vec<KeyValue> = self.initial.drain(..batch).collect();
-        let mut events = Vec::with_capacity(batch);
-        for row in &rows {
-            match versioned_object(&self.resource, row) {
-                Ok(object) if self.selects(&object) => events.push(WireEvent::Added(object)),
-                Ok(_) => {}
-                Err(failure) => self.failed = Some(failure.error),
+        let mut events = Vec::new();
+        let Some(initial) = &mut self.initial else {
+            return events;
+        };
+        for _ in 0..INITIAL_SCAN {
+            let Some(entry) = initial.objects.next() else {
+                self.initial = None;
+                return events;
+            };
+            if self.selection.selects(&entry) {
+                events.push(WireEvent::Object(Told {
+                    happened: Happened::Added,
+                    revision: entry.revision(),
+                    entry,
+                    change: None,
+                }));
+                if events.len() >= INITIAL_BATCH {
+                    return events;
+                }
             }
         }
         events
     }
 
-    async fn live_events(&mut self) -> Option<Vec<WireEvent>> {
-        loop {
-            let watcher = self.watcher.as_mut()?;
-            let step = tokio::select! {
-                biased;
-                () = self.shutdown.cancelled() => Step::End,
-                () = tokio::time::sleep_until(self.deadline) => Step::End,
-                events = watcher.next() => Step::Events(events),
-                () = tick(&mut self.bookmarks) => Step::Bookmark,
-            };
-            match step {
-                Step::Events(Ok(events)) => {
-                    let wire = self.translate(&events);
-                    if !wire.is_empty() {
-                        return Some(wire);
+    /// What has happened; nothing, if only the source has changed.
+    fn poll_source(&mut self, context: &mut Context<'_>) -> Poll<Vec<WireEvent>> {
+        let deliveries = match &mut self.source {
+            Source::Live(subscription) => match subscription.poll_next(context) {
+                Poll::Ready(Some(deliveries)) => deliveries,
+                Poll::Ready(None) => {
+                    self.source = Source::Over;
+                    return Poll::Ready(Vec::new());
+                }
+                Poll::Pending => return Poll::Pending,
+            },
+            Source::Behind(history) => match history.poll_next(context, &self.selection) {
+                Poll::Ready(Ok(deliveries)) => {
+                    self.sent = self.sent.max(history.through());
+                    // Level with what the cache remembers? It goes on from there.
+                    if let Some(live) = self.collection.subscribe_after(self.sent, &self.selection)
+                    {
+                        self.source = Source::Live(live);
                     }
+                    deliveries
                 }
-                Step::Events(Err(error)) => return self.end_with(error),
-                Step::Bookmark => return Some(vec![self.bookmark()]),
-                Step::End => {
-                    // A last bookmark, so that the client resumes close to here.
-                    let last = self.bookmarks.is_some().then(|| vec![self.bookmark()]);
-                    self.watcher = None;
-                    return last;
+                Poll::Ready(Err(error)) => {
+                    self.source = match error {
+                        // The client resumes after the last version it saw.
+                        WatchError::Closed => Source::Over,
+                        other => Source::Failed(Failure::from(other).error),
+                    };
+                    return Poll::Ready(Vec::new());
                 }
+                Poll::Pending => return Poll::Pending,
+            },
+            Source::Failed(_) | Source::Over => return Poll::Ready(Vec::new()),
+        };
+        Poll::Ready(self.told(deliveries))
+    }
+
+    fn told(&mut self, deliveries: VecDeque<Delivery>) -> Vec<WireEvent> {
+        let mut events = Vec::with_capacity(deliveries.len());
+        for (happened, change) in deliveries {
+            self.sent = self.sent.max(change.revision());
+            if let Some(entry) = change.shown(happened) {
+                events.push(WireEvent::Object(Told {
+                    happened,
+                    entry: entry.clone(),
+                    revision: change.revision(),
+                    change: Some(change),
+                }));
             }
-            if let Some(error) = self.failed.take() {
-                self.watcher = None;
-                return Some(vec![WireEvent::Error(error)]);
-            }
+        }
+        events
+    }
+
+    fn poll_clock(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<WireEvent>>> {
+        let over = self.shutdown.as_mut().poll(context).is_ready()
+            || self.deadline.as_mut().poll(context).is_ready();
+        if over {
+            // A last bookmark, so that the client resumes close to here.
+            let last = self.bookmarks.is_some().then(|| vec![self.bookmark()]);
+            self.source = Source::Over;
+            return Poll::Ready(last);
+        }
+        let due = self
+            .bookmarks
+            .as_mut()
+            .map(|interval| interval.poll_tick(context));
+        match due {
+            Some(Poll::Ready(_)) => Poll::Ready(Some(vec![self.bookmark()])),
+            _ => Poll::Pending,
         }
     }
 
-    fn end_with(&mut self, error: WatchError) -> Option<Vec<WireEvent>> {
-        self.watcher = None;
-        match error {
-            // The client resumes after the last version it saw.
-            WatchError::Closed => None,
-            other => Some(vec![WireEvent::Error(Failure::from(other).error)]),
+    fn bookmark(&mut self) -> WireEvent {
+        if let Source::Live(subscription) = &self.source
+            && let Some(level) = subscription.level()
+        {
+            self.sent = self.sent.max(level);
         }
-    }
-
-    fn bookmark(&self) -> WireEvent {
-        let progress = self
-            .watcher
-            .as_ref()
-            .map_or(0, |watcher| watcher.progress());
         WireEvent::Bookmark {
-            revision: progress.max(self.start),
+            revision: self.sent,
             initial_events_end: false,
         }
     }
-
-    fn translate(&mut self, events: &[Event]) -> Vec<WireEvent> {
-        let mut wire = Vec::with_capacity(events.len());
-        for event in events {
-            match self.translate_one(event) {
-                Ok(Some(event)) => wire.push(event),
-                Ok(None) => {}
-                Err(error) => {
-                    self.failed = Some(error);
-                    break;
-                }
-            }
-        }
-        wire
-    }
-
-    fn translate_one(&self, event: &Event) -> Result<Option<WireEvent>, ApiError> {
-        let parse =
-            |row: &KeyValue| versioned_object(&self.resource, row).map_err(|failure| failure.error);
-        let before = event.prev.as_ref().map(parse).transpose()?;
-        let selected_before = before.as_ref().is_some_and(|object| self.selects(object));
-        // What left the selection is shown as it last was in it, at the version of
-        // the change that took it out.
-        let left = |before: Option<Value>| {
-            before.map(|object| WireEvent::Deleted(with_version(object, event.revision())))
-        };
-        match event.kind {
-            EventKind::Delete if before.is_none() => Err(expired_watch(event.revision())),
-            EventKind::Delete if selected_before => Ok(left(before)),
-            EventKind::Delete => Ok(None),
-            EventKind::Put => {
-                let lost_history = before.is_none() && event.kv.version > 1;
-                if lost_history && !self.selects_everything() {
-                    return Err(expired_watch(event.revision()));
-                }
-                let now = parse(&event.kv)?;
-                Ok(
-                    match (self.selects(&now), selected_before || lost_history) {
-                        (true, true) => Some(WireEvent::Modified(now)),
-                        (true, false) => Some(WireEvent::Added(now)),
-                        (false, true) => left(before),
-                        (false, false) => None,
-                    },
-                )
-            }
-        }
-    }
-
-    fn selects_everything(&self) -> bool {
-        self.options.labels.is_empty() && self.options.fields.is_empty()
-    }
-
-    fn selects(&self, object: &Value) -> bool {
-        self.options.labels.matches(object) && self.options.fields.matches(object)
-    }
-}
-
-enum Step {
-    Events(Result<Vec<Event>, WatchError>),
-    Bookmark,
-    End,
 }
 
 /// Where a watch begins, by the documented table of resourceVersion semantics.
@@ -325,15 +410,6 @@ fn interval(period: Duration) -> Interval {
     let mut interval = tokio::time::interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
-}
-
-async fn tick(interval: &mut Option<Interval>) {
-    match interval {
-        Some(interval) => {
-            interval.tick().await;
-        }
-        None => std::future::pending().await,
-    }
 }
 
 /// Between `least` and twice that, so that clients do not come back all at once.

@@ -32,7 +32,7 @@ pub(crate) struct Page {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Token {
+pub(super) struct Token {
     /// The form's name.
     v: String,
     /// The list's revision; -1: the newest.
@@ -44,7 +44,7 @@ struct Token {
 const TOKEN_FORM: &str = "nautilus/v1";
 
 impl Token {
-    fn encode(revision: Option<Revision>, start: &str) -> String {
+    pub(super) fn encode(revision: Option<Revision>, start: &str) -> String {
         let rv = revision
             .and_then(|revision| i64::try_from(revision).ok())
             .unwrap_or(-1);
@@ -72,10 +72,13 @@ impl Token {
 }
 
 /// Where a list starts reading.
-struct Start {
-    revision: Option<Revision>,
+pub(super) struct Start {
+    /// The list shows this very revision; unset: one that is not older than `at_least`.
+    pub(super) revision: Option<Revision>,
+    /// This node's store has reached it.
+    pub(super) at_least: Revision,
     /// Relative to the prefix.
-    key: String,
+    pub(super) key: String,
     /// Whether `revision` came from a token.
     resumed: bool,
 }
@@ -88,8 +91,19 @@ impl Storage {
         namespace: Option<&str>,
         options: &ListOptions,
     ) -> Result<Page, Failure> {
-        let prefix = prefix(resource, namespace);
         let start = self.start(options).await?;
+        self.list_from(start, resource, namespace, options).await
+    }
+
+    /// The same, from where it starts.
+    pub(super) async fn list_from(
+        &self,
+        start: Start,
+        resource: &Resource,
+        namespace: Option<&str>,
+        options: &ListOptions,
+    ) -> Result<Page, Failure> {
+        let prefix = prefix(resource, namespace);
         let by_name = options
             .fields
             .exact_name()
@@ -100,7 +114,7 @@ impl Storage {
         self.scan(resource, &prefix, start, options).await
     }
 
-    async fn start(&self, options: &ListOptions) -> Result<Start, Failure> {
+    pub(super) async fn start(&self, options: &ListOptions) -> Result<Start, Failure> {
         if let Some(text) = &options.continue_token {
             if matches!(options.version, Version::At(_)) {
                 return Err(ApiError::bad_request(
@@ -110,29 +124,29 @@ impl Storage {
             }
             let token = Token::decode(text)?;
             let revision = Revision::try_from(token.rv).ok();
-            match revision {
-                Some(revision) => self.reach(revision).await?,
-                None => {
-                    self.barrier().await?;
+            let at_least = match revision {
+                Some(revision) => {
+                    self.reach(revision).await?;
+                    revision
                 }
-            }
+                None => self.barrier().await?,
+            };
             return Ok(Start {
                 revision,
+                at_least,
                 key: token.start,
                 resumed: true,
             });
         }
-        let fresh = |revision| Start {
+        let fresh = |revision, at_least| Start {
             revision,
+            at_least,
             key: String::new(),
             resumed: false,
         };
         match options.version {
-            Version::Newest => {
-                self.barrier().await?;
-                Ok(fresh(None))
-            }
-            Version::Any => Ok(fresh(None)),
+            Version::Newest => Ok(fresh(None, self.barrier().await?)),
+            Version::Any => Ok(fresh(None, 0)),
             Version::At(revision) => {
                 self.reach(revision).await?;
                 let exact = match options.version_match {
@@ -141,7 +155,7 @@ impl Storage {
                     // Documented: with a limit an unset match means this very revision.
                     VersionMatch::Unset => options.limit.is_some(),
                 };
-                Ok(fresh(exact.then_some(revision)))
+                Ok(fresh(exact.then_some(revision), revision))
             }
         }
     }

@@ -11,6 +11,7 @@
 //!   answered: a client never learns from an error that a leader was lost.
 //! - What is read to refuse a write was read behind a read barrier.
 
+mod cached;
 mod commit;
 mod companions;
 mod list;
@@ -29,6 +30,7 @@ use crate::access::Access;
 use crate::admission::Admission;
 use crate::failure::Failure;
 
+pub(crate) use cached::{EntryPage, Listed};
 pub(crate) use companions::Companions;
 pub(crate) use list::{Page, watch_range};
 pub(crate) use write::{Deleted, Target, Updated, Writer, stored_bytes};

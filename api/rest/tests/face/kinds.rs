@@ -119,6 +119,8 @@ async fn every_kind_is_created_and_read_as_protobuf() {
         let expected = codec::encode_protobuf(&resource.schema, &created).unwrap();
         assert_eq!(again, expected, "{path}");
         // Limits and quotas would count for those that follow.
-        world.delete(&format!("{path}/{name}?gracePeriodSeconds=0")).await;
+        world
+            .delete(&format!("{path}/{name}?gracePeriodSeconds=0"))
+            .await;
     }
 }
