@@ -10,6 +10,7 @@
 
 pub mod attributes;
 pub mod defaults;
+pub mod fairness;
 pub mod limits;
 pub mod pod_security;
 pub mod pods;
