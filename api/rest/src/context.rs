@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Access;
 use crate::admission::Admission;
 use crate::authority::Authority;
+use crate::fairness::FlowControl;
 use crate::receipts::SignedRoot;
 use crate::registry::Registry;
 
@@ -63,8 +64,13 @@ const MAX_HEALTH_CHECKS: usize = 256;
 pub struct RequestLimits {
     /// Bytes of a request's body; the reference allows 3 MiB.
     pub max_body_bytes: usize,
-    /// Requests served at once, watches apart.
-    pub max_in_flight: usize,
+    /// Reading requests served at once, watches apart. The sum with the next is what
+    /// priority levels share (`--max-requests-inflight` of the reference).
+    pub max_requests_inflight: usize,
+    /// Changing requests served at once (`--max-mutating-requests-inflight`).
+    pub max_mutating_requests_inflight: usize,
+    /// How long a request waits for its turn.
+    pub max_wait: Duration,
     /// Watches served at once.
     pub max_watches: usize,
     /// A request that is no watch ends after this time.
@@ -81,7 +87,9 @@ impl Default for RequestLimits {
     fn default() -> Self {
         Self {
             max_body_bytes: 3 * 1024 * 1024,
-            max_in_flight: 1_024,
+            max_requests_inflight: 400,
+            max_mutating_requests_inflight: 200,
+            max_wait: Duration::from_secs(15),
             max_watches: 16_384,
             request_timeout: Duration::from_secs(60),
             bookmark_interval: Duration::from_secs(60),
@@ -99,7 +107,8 @@ pub struct RestContext {
     pub(crate) node: NodeFacts,
     pub(crate) limits: RequestLimits,
     pub(crate) shutdown: CancellationToken,
-    pub(crate) requests: Arc<Semaphore>,
+    /// Whose turn it is.
+    pub(crate) flow_control: Arc<FlowControl>,
     pub(crate) watches: Arc<Semaphore>,
     /// Health checks have places of their own, so that load does not look like death.
     pub(crate) health_checks: Arc<Semaphore>,
@@ -125,7 +134,9 @@ impl RestContext {
         limits: RequestLimits,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
-        let requests = Arc::new(Semaphore::new(limits.max_in_flight));
+        let seats = limits.max_requests_inflight + limits.max_mutating_requests_inflight;
+        let seats = u64::try_from(seats).unwrap_or(u64::MAX);
+        let flow_control = FlowControl::start(&kv, seats, limits.max_wait, &shutdown);
         let watches = Arc::new(Semaphore::new(limits.max_watches));
         let access = Access::start(&kv, &shutdown);
         let caches = crate::cache::Caches::new(kv.clone(), shutdown.clone());
@@ -137,7 +148,7 @@ impl RestContext {
             node,
             limits,
             shutdown,
-            requests,
+            flow_control,
             watches,
             health_checks: Arc::new(Semaphore::new(MAX_HEALTH_CHECKS)),
             last_barrier: Mutex::new(None),

@@ -20,6 +20,7 @@ mod context;
 mod controllers;
 mod documents;
 mod failure;
+mod fairness;
 mod health;
 mod ids;
 #[allow(dead_code, reason = "deciders with few objects read by snapshots")]

@@ -18,6 +18,7 @@ use tracing::{Instrument as _, Span, field};
 
 use crate::context::RestContext;
 use crate::failure::Failure;
+use crate::fairness::{Marks, Seats};
 use crate::negotiate::{Format, negotiate};
 use crate::resources::Call;
 use crate::route::{self, Route};
@@ -201,7 +202,8 @@ async fn dispatch(
     request: Request,
 ) -> Response {
     let format = negotiate(request.headers(), false).map_or(Format::Json, |agreed| agreed.format);
-    match admit_and_handle(&context, request).await {
+    let mut marks = None;
+    let mut response = match admit_and_handle(&context, request, &mut marks).await {
         Ok(response) => response,
         Err(failure) => {
             if failure.error.code() >= 500 {
@@ -209,19 +211,26 @@ async fn dispatch(
             }
             respond::failure(format, &failure)
         }
+    };
+    if let Some(marks) = marks {
+        marks.put_on(&mut response);
     }
+    response
 }
 
 /// What a request holds while it is served.
 struct Admitted {
-    request: Option<OwnedSemaphorePermit>,
+    /// Of a health check.
+    check: Option<OwnedSemaphorePermit>,
     watch: Option<OwnedSemaphorePermit>,
+    seats: Option<Seats>,
     limit: Option<Duration>,
 }
 
 async fn admit_and_handle(
     context: &Arc<RestContext>,
     request: Request,
+    marks: &mut Option<Marks>,
 ) -> Result<Response, Failure> {
     let route = match request.extensions().get::<RouteOf>() {
         Some(route) => route.0.clone(),
@@ -238,7 +247,14 @@ async fn admit_and_handle(
     let asked = access::attributes(request.method(), request.uri(), &route)?;
     let wanted = access::wanted(request.headers())?;
     let user = access::admit(&context.access, user, &asked, wanted, &route).await?;
-    let admitted = admit(context, &route, request.uri())?;
+    let mut admitted = admit(context, &route, request.uri())?;
+    // What streams for long and is no watch holds no seat, as the reference has it.
+    if admitted.limit.is_some() || asked.verb == "watch" {
+        let marks = marks.insert(context.flow_control.classify(&user, &asked)?);
+        let query = route::query_pairs(request.uri());
+        let seats = context.flow_control.enter(marks, &asked, &query).await?;
+        admitted.seats = Some(seats);
+    }
     let limit = admitted.limit;
     let handling = handle(context.clone(), route, user, request, admitted);
     match limit {
@@ -249,29 +265,28 @@ async fn admit_and_handle(
     }
 }
 
-/// Takes a place among the requests, the watches or the health checks, without waiting.
+/// Takes a place among the watches or the health checks, without waiting.
 fn admit(context: &RestContext, route: &Route, uri: &Uri) -> Result<Admitted, Failure> {
     let watching = route.is_long_running(uri);
     let places = match route {
-        Route::Health { .. } => &context.health_checks,
-        _ if watching => &context.watches,
-        _ => &context.requests,
+        Route::Health { .. } => Some(&context.health_checks),
+        _ if watching => Some(&context.watches),
+        _ => None,
     };
     let permit = places
-        .clone()
-        .try_acquire_owned()
+        .map(|places| places.clone().try_acquire_owned())
+        .transpose()
         .map_err(|_| ApiError::too_many_requests("too many requests, please try again later", 1))?;
-    Ok(match watching {
-        true => Admitted {
-            request: None,
-            watch: Some(permit),
-            limit: None,
-        },
-        false => Admitted {
-            request: Some(permit),
-            watch: None,
-            limit: Some(context.limits.request_timeout),
-        },
+    let (check, watch) = if watching {
+        (None, permit)
+    } else {
+        (permit, None)
+    };
+    Ok(Admitted {
+        check,
+        watch,
+        seats: None,
+        limit: (!watching).then_some(context.limits.request_timeout),
     })
 }
 
@@ -283,8 +298,9 @@ async fn handle(
     admitted: Admitted,
 ) -> Result<Response, Failure> {
     let Admitted {
-        request: _held,
+        check: _check,
         watch,
+        seats: _seats,
         ..
     } = admitted;
     let head_only = *request.method() == Method::HEAD;

@@ -7,6 +7,7 @@
 
 mod access;
 mod discovery;
+mod fairness;
 mod kinds;
 mod lists;
 mod namespaces;
