@@ -11,6 +11,7 @@
 //! - Depth, size and counts are bounded by named constants.
 //! - JSON to protobuf and back is the identity on conforming objects.
 
+pub mod allocation;
 pub mod codec;
 pub mod convert;
 pub mod discovery;

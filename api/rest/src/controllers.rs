@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::BootstrapRoles;
 use crate::failure::Failure;
+use crate::service_ranges;
 use crate::storage::{
     Deleted, Storage, Target, Writer, metadata_text, namespaces, versioned_object,
 };
@@ -89,9 +90,12 @@ pub async fn ensure_defaults(
         let object = json!({
             "kind": "Namespace", "apiVersion": "v1", "metadata": { "name": name },
         });
-        ensure(&storage, "namespaces", None, name, &object).await?;
+        ensure(&storage, ("", "namespaces"), None, name, &object).await?;
         ensure_account(&storage, name).await?;
     }
+    let ranges = ("networking.k8s.io", "servicecidrs");
+    let range = service_ranges::default_object();
+    ensure(&storage, ranges, None, service_ranges::DEFAULT_NAME, &range).await?;
     let service = json!({
         "kind": "Service",
         "apiVersion": "v1",
@@ -108,7 +112,8 @@ pub async fn ensure_defaults(
             ],
         },
     });
-    ensure(&storage, "services", Some("default"), API_SERVICE, &service).await?;
+    let services = ("", "services");
+    ensure(&storage, services, Some("default"), API_SERVICE, &service).await?;
     bootstrap_roles(&storage)
         .ensure()
         .await
@@ -135,7 +140,7 @@ async fn ensure_account(storage: &Storage, namespace: &str) -> Result<(), Contro
     });
     ensure(
         storage,
-        "serviceaccounts",
+        ("", "serviceaccounts"),
         Some(namespace),
         DEFAULT_ACCOUNT,
         &object,
@@ -143,15 +148,15 @@ async fn ensure_account(storage: &Storage, namespace: &str) -> Result<(), Contro
     .await
 }
 
-/// Creates an object of the core group unless it is there.
+/// Creates an object of a group and plural, version `v1`, unless it is there.
 async fn ensure(
     storage: &Storage,
-    plural: &str,
+    (group, plural): (&str, &str),
     namespace: Option<&str>,
     name: &str,
     object: &Value,
 ) -> Result<(), ControllerError> {
-    let Some(resource) = resource::find("", "v1", plural) else {
+    let Some(resource) = resource::find(group, "v1", plural) else {
         return Ok(());
     };
     let what = || format!("{plural} {name:?} could not be made");
@@ -182,6 +187,7 @@ pub async fn run_controllers(kv: Arc<dyn Kv>, api_port: u16, shutdown: Cancellat
                 changed = next_term(&mut changes, Some(term)) => changed,
                 () = lead(&kv, term, api_port) => None,
                 () = keep_roles(&kv, term) => None,
+                () = look_after_ranges(&kv, term) => None,
             }
         } else {
             tokio::select! {
@@ -205,6 +211,11 @@ async fn next_term(
             return Some(leadership);
         }
     }
+}
+
+async fn look_after_ranges(kv: &Arc<dyn Kv>, term: u64) {
+    let storage = storage_of(kv.clone(), Some(term));
+    service_ranges::run(&storage, writer()).await;
 }
 
 /// One term's work. Ends only by being dropped.

@@ -38,6 +38,7 @@ mod respond;
 mod route;
 mod router;
 mod serve;
+mod service_ranges;
 mod special;
 mod storage;
 mod stream;

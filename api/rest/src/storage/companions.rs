@@ -30,9 +30,10 @@ impl Storage {
     pub(super) async fn companions(
         &self,
         asked: &Attributes<'_>,
-        object: Option<&mut Value>,
+        mut object: Option<&mut Value>,
     ) -> Result<Companions, Failure> {
         let mut companions = Companions::default();
+        self.allocate(asked, object.as_deref_mut(), &mut companions)?;
         if let (Some(admission), Some(object)) = (&self.admission, object) {
             admission.charge(asked, object, &mut companions).await?;
         }

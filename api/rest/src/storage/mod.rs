@@ -11,6 +11,7 @@
 //!   answered: a client never learns from an error that a leader was lost.
 //! - What is read to refuse a write was read behind a read barrier.
 
+mod allocation;
 mod cached;
 mod commit;
 mod companions;

@@ -236,10 +236,17 @@ impl Storage {
         let key = target.key();
         let uid = metadata_text(&object, "uid").to_owned();
         let asked = attributes(attributes::Operation::Create, target, writer, None);
-        for _ in 0..MAX_ATTEMPTS {
+        for attempt in 0..MAX_ATTEMPTS {
             let open = self.open_namespace(target).await?;
             let mut object = object.clone();
-            let mut companions = self.companions(&asked, Some(&mut object)).await?;
+            let mut companions = match self.companions(&asked, Some(&mut object)).await {
+                // This node may lag: what it knows as taken may be free again.
+                Err(failure) if may_be_stale(attempt, writer, &failure) => {
+                    self.barrier().await?;
+                    continue;
+                }
+                companions => companions?,
+            };
             if writer.dry_run {
                 self.barrier().await?;
                 let taken = self.read_row(&key)?.is_some();

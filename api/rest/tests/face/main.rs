@@ -12,6 +12,7 @@ mod kinds;
 mod lists;
 mod namespaces;
 mod receipts;
+mod services;
 mod watches;
 mod world;
 mod writes;
