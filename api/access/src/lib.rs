@@ -12,6 +12,7 @@ pub mod attributes;
 pub mod impersonation;
 pub mod rbac;
 pub mod review;
+pub mod token;
 
 pub use attributes::Attributes;
 

@@ -195,6 +195,22 @@ impl Call {
         )
     }
 
+    /// Gives a token of a service account.
+    pub(crate) async fn create_token(&self, request: Request, form: Form) -> Result<Response, Failure> {
+        let options = write_options(request.uri(), request.headers())?;
+        let warnings = Warnings::default();
+        let asked = self.read_object(request, &options, &warnings).await?;
+        let namespace = self.asked.namespace.as_deref().unwrap_or_default();
+        let name = self.asked.name.as_deref().unwrap_or_default();
+        let accounts = &self.context.access.accounts;
+        let (answer, warning) = accounts.token_request(namespace, name, &asked).await?;
+        if let Some(warning) = warning {
+            warnings.add(warning);
+        }
+        let resource = &self.asked.resource;
+        finish(form, StatusCode::CREATED, resource, answer, &warnings)
+    }
+
     async fn read_object(
         &self,
         request: Request,

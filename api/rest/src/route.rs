@@ -122,6 +122,10 @@ pub(crate) enum Route {
     OpenApiIndex,
     /// `/openapi/v3/` and this path.
     OpenApiDocument(String),
+    /// `/.well-known/openid-configuration`.
+    OpenIdConfiguration,
+    /// `/openid/v1/jwks`.
+    OpenIdKeys,
     Credentials,
     Certificates,
     Leader,
@@ -186,6 +190,8 @@ impl Route {
             Self::OpenApiV2 => "/openapi/v2",
             Self::OpenApiIndex => "/openapi/v3",
             Self::OpenApiDocument(_) => "/openapi/v3/{path}",
+            Self::OpenIdConfiguration => "/.well-known/openid-configuration",
+            Self::OpenIdKeys => "/openid/v1/jwks",
             Self::Credentials => "/nautilus/v1/credentials",
             Self::Certificates => "/nautilus/v1/certificates",
             Self::Leader => "/nautilus/v1/leader",
@@ -248,6 +254,8 @@ pub(crate) fn parse(kinds: &Index, method: &Method, uri: &Uri) -> Route {
         ["metrics"] => reading(Route::Metrics),
         ["api"] => reading(Route::Groups { named: false }),
         ["apis"] => reading(Route::Groups { named: true }),
+        [".well-known", "openid-configuration"] => reading(Route::OpenIdConfiguration),
+        ["openid", "v1", "jwks"] => reading(Route::OpenIdKeys),
         ["openapi", "v2"] => reading(Route::OpenApiV2),
         ["openapi", "v3"] => reading(Route::OpenApiIndex),
         ["openapi", "v3", rest @ ..] => reading(Route::OpenApiDocument(rest.join("/"))),

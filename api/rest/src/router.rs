@@ -75,7 +75,10 @@ async fn around(
     let started = Instant::now();
     let mut response = {
         let _counted = InFlight::new(verb);
-        next.run(request).instrument(span.clone()).await
+        match authenticate(&context, &mut request).await {
+            Ok(()) => next.run(request).instrument(span.clone()).await,
+            Err(refused) => refused,
+        }
     };
     let status = response.status().as_u16();
     span.record("http.response.status_code", i64::from(status));
@@ -94,6 +97,28 @@ async fn around(
     }
     add_headers(&context, &mut response, &audit_id);
     response
+}
+
+/// Puts the user of the request's own credential in the place of its connection's.
+async fn authenticate(context: &RestContext, request: &mut Request) -> Result<(), Response> {
+    let user = request
+        .extensions()
+        .get::<User>()
+        .cloned()
+        .unwrap_or_else(User::anonymous);
+    let judged = context.access.user_of(user, request.headers()).await;
+    match judged {
+        Ok(user) => {
+            request.extensions_mut().insert(user);
+            Ok(())
+        }
+        Err(reason) => {
+            tracing::info!(%reason, "a token does not count");
+            let agreed = negotiate(request.headers(), false);
+            let format = agreed.map_or(Format::Json, |agreed| agreed.format);
+            Err(respond::failure(format, &ApiError::unauthorized().into()))
+        }
+    }
 }
 
 fn describe_metrics() {
@@ -330,6 +355,11 @@ async fn handle(
                 .document(&path, request.headers(), request.uri())
                 .await
         }
+        Route::OpenIdConfiguration => {
+            let address = &context.node.api_address;
+            context.access.accounts.configuration(address)
+        }
+        Route::OpenIdKeys => context.access.accounts.public_keys().await,
         Route::Credentials => own::credentials(&context, request).await,
         Route::Certificates => own::certificates(&context, request).await,
         Route::Leader => own::leader(&context, &request, watch),

@@ -6,6 +6,8 @@
 //! - A resource request is judged by the very names that its route was found by.
 //! - Nobody but a master uses the quorum's own routes, however wide a rule is.
 
+pub(crate) mod accounts;
+mod authenticate;
 mod bootstrap;
 mod reviews;
 mod roles;
@@ -28,6 +30,7 @@ use crate::route::{self, ResourceRequest, Route, Verb};
 
 pub(crate) use bootstrap::Roles as BootstrapRoles;
 pub(crate) use reviews::serve as serve_review;
+use accounts::Accounts;
 use roles::Roles;
 
 /// How long a request waits at most for the rules to be read after a start.
@@ -36,6 +39,8 @@ const SYNC_PATIENCE: Duration = Duration::from_secs(5);
 /// What this node decides by.
 pub(crate) struct Access {
     roles: Arc<Roles>,
+    /// Service accounts' tokens.
+    pub(crate) accounts: Accounts,
 }
 
 impl Access {
@@ -43,6 +48,7 @@ impl Access {
     pub(crate) fn start(kv: &Arc<dyn Kv>, shutdown: &CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             roles: Roles::start(kv, shutdown),
+            accounts: Accounts::new(kv.clone()),
         })
     }
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use nautilus_access::review::{self, Asked};
 use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::Resource;
+use nautilus_machinery::status::ApiError;
 use serde_json::Value;
 
+use super::Access;
 use crate::context::RestContext;
 use crate::failure::Failure;
 use crate::ids;
@@ -39,7 +41,20 @@ pub(crate) async fn serve(
             user,
             &ids::now_rfc3339(),
         )),
+        ("authentication.k8s.io", "TokenReview") => review_token(access, object).await,
         _ => return None,
     };
     Some(answer.map_err(Failure::from))
+}
+
+async fn review_token(access: &Access, object: &Value) -> Result<Value, ApiError> {
+    let (token, wanted) = review::token_asked(object)?;
+    let judged = access.authenticate(token, &wanted).await;
+    Ok(review::token_answer(
+        object,
+        judged
+            .as_ref()
+            .map(|found| (&found.user, found.audiences.as_slice()))
+            .map_err(String::as_str),
+    ))
 }

@@ -1,0 +1,56 @@
+//! Who asks, by what the request itself carries: a bearer token.
+//!
+//! Invariants
+//! - A connection's client certificate comes first: a request on it is its user's.
+//! - A request with a token that does not count is answered with 401; it never goes on
+//!   as anonymous.
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use nautilus_machinery::identity::User;
+
+use super::Access;
+use super::accounts::{Authenticated, MAX_TOKEN_BYTES};
+
+/// What is said of a token that nobody knows.
+const INVALID: &str = "invalid bearer token";
+
+impl Access {
+    /// The user of a request whose connection says `user`; `Err` for a token that does
+    /// not count.
+    pub(crate) async fn user_of(&self, user: User, headers: &HeaderMap) -> Result<User, String> {
+        if user.is_authenticated() {
+            return Ok(user);
+        }
+        let Some(token) = bearer(headers) else {
+            return Ok(user);
+        };
+        self.authenticate(token, &[])
+            .await
+            .map(|authenticated| authenticated.user)
+    }
+
+    /// Judges a token for the wanted audiences (empty: the API server's own).
+    pub(super) async fn authenticate(
+        &self,
+        token: &str,
+        wanted: &[String],
+    ) -> Result<Authenticated, String> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(INVALID.to_owned());
+        }
+        match self.accounts.authenticate(token, wanted).await {
+            Some(Ok(authenticated)) => Ok(authenticated),
+            Some(Err(why)) => Err(format!("[{INVALID}, {why}]")),
+            None => Err(INVALID.to_owned()),
+        }
+    }
+}
+
+/// RFC 6750: the token of an `Authorization` header of that scheme.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.trim().split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
