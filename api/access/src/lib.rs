@@ -9,7 +9,9 @@
 //! - A decision reads only what is indexed under the asker's name and groups.
 
 pub mod attributes;
+pub mod certificates;
 pub mod impersonation;
+pub mod node;
 pub mod rbac;
 pub mod review;
 pub mod token;

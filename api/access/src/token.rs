@@ -179,7 +179,10 @@ pub fn grant(asked: &TokenAsked<'_>, lookup: Lookup<'_>) -> Result<Granted, ApiE
         account, request, ..
     } = *asked;
     let (namespace, name) = (text(account, "namespace"), text(account, "name"));
-    for (field, own, what) in [("name", name, "name"), ("namespace", namespace, "namespace")] {
+    for (field, own, what) in [
+        ("name", name, "name"),
+        ("namespace", namespace, "namespace"),
+    ] {
         let given = text(request, field);
         if !given.is_empty() && given != own {
             let mut errors = Errors::new();
@@ -209,7 +212,9 @@ pub fn grant(asked: &TokenAsked<'_>, lookup: Lookup<'_>) -> Result<Granted, ApiE
     if audiences.is_empty() {
         audiences.push(asked.issuer.to_owned());
     }
-    let mut lifetime = request["spec"]["expirationSeconds"].as_i64().unwrap_or(3_600);
+    let mut lifetime = request["spec"]["expirationSeconds"]
+        .as_i64()
+        .unwrap_or(3_600);
     check_spec(request, lifetime)?;
     let mut bound = Bound {
         namespace: namespace.to_owned(),
@@ -312,10 +317,11 @@ fn bind(
 ) -> Result<(), ApiError> {
     let field = |name: &str| reference[name].as_str().unwrap_or_default();
     let (kind, name) = (field("kind"), field("name"));
-    let group = field("apiVersion").split_once('/').map_or("", |(group, _)| group);
+    let group = field("apiVersion")
+        .split_once('/')
+        .map_or("", |(group, _)| group);
     let find = |plural: &str, namespace: &str, name: &str| {
-        lookup(plural, namespace, name)?
-            .ok_or_else(|| ApiError::not_found_on("", plural, name))
+        lookup(plural, namespace, name)?.ok_or_else(|| ApiError::not_found_on("", plural, name))
     };
     let object = match (group, kind) {
         ("", "Pod") => {
@@ -327,7 +333,10 @@ fn bind(
                     quote(account)
                 )));
             }
-            if let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) {
+            if let Some(node) = pod["spec"]["nodeName"]
+                .as_str()
+                .filter(|node| !node.is_empty())
+            {
                 bound.node = Some(match lookup("nodes", "", node)? {
                     Some(node) => Reference::to(&node),
                     None => Reference {
@@ -391,7 +400,11 @@ pub fn legacy_claims(account: &Value, secret: &Value) -> Claims {
 /// Which audiences of a token count for who asks (`wanted`, empty: the API server's).
 pub fn audiences(claims: &Claims, issuer: &str, wanted: &[String]) -> Result<Vec<String>, String> {
     let own = [issuer.to_owned()];
-    let given: &[String] = if claims.aud.is_empty() { &own } else { &claims.aud };
+    let given: &[String] = if claims.aud.is_empty() {
+        &own
+    } else {
+        &claims.aud
+    };
     let wanted = if wanted.is_empty() { &own } else { wanted };
     let common: Vec<String> = given
         .iter()
@@ -453,14 +466,18 @@ pub fn user(
         return Err(Refused::Claims("service account token has expired".into()));
     }
     if after(claims.nbf, now + LEEWAY_S) {
-        return Err(Refused::Claims("service account token is not valid yet".into()));
+        return Err(Refused::Claims(
+            "service account token is not valid yet".into(),
+        ));
     }
     if after(claims.iat, now + LEEWAY_S) {
         let why = "service account token is issued in the future";
         return Err(Refused::Claims(why.into()));
     }
     let Some(bound) = &claims.bound else {
-        return Err(Refused::Claims("service account token names no account".into()));
+        return Err(Refused::Claims(
+            "service account token names no account".into(),
+        ));
     };
     let deleted = |object: &Value| {
         let at = object["metadata"]["deletionTimestamp"].as_str();
@@ -479,11 +496,18 @@ pub fn user(
         )));
     }
     if deleted(&account) {
-        return Err(gone(format!("service account {namespace}/{name} has been deleted")));
+        return Err(gone(format!(
+            "service account {namespace}/{name} has been deleted"
+        )));
     }
     let of_node_alone = bound.node.as_ref().filter(|_| bound.pod.is_none());
     for (what, plural, namespace, reference) in [
-        ("secret", "secrets", namespace.as_str(), bound.secret.as_ref()),
+        (
+            "secret",
+            "secrets",
+            namespace.as_str(),
+            bound.secret.as_ref(),
+        ),
         ("pod", "pods", namespace.as_str(), bound.pod.as_ref()),
         ("node", "nodes", "", of_node_alone),
     ] {
@@ -660,7 +684,10 @@ mod tests {
         assert_eq!(early, "service account token is not valid yet");
         let other = |plural: &str, _: &str, name: &str| Ok(Some(object(plural, name, "new")));
         let why = judge(NOW, &other).expect_err("another account");
-        assert_eq!(why, "service account UID (new) does not match claim (sa-uid)");
+        assert_eq!(
+            why,
+            "service account UID (new) does not match claim (sa-uid)"
+        );
     }
 
     #[test]
@@ -675,7 +702,12 @@ mod tests {
         let gone = ask(&json!({ "boundObjectRef": reference })).expect_err("gone");
         assert_eq!(gone.message(), "pods \"gone\" not found");
         let reference = json!({ "apiVersion": "v1", "kind": "Pod", "name": "web", "uid": "x" });
-        assert_eq!(ask(&json!({ "boundObjectRef": reference })).expect_err("uid").code(), 409);
+        assert_eq!(
+            ask(&json!({ "boundObjectRef": reference }))
+                .expect_err("uid")
+                .code(),
+            409
+        );
     }
 
     #[test]

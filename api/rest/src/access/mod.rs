@@ -28,9 +28,9 @@ use tokio_util::sync::CancellationToken;
 use crate::failure::Failure;
 use crate::route::{self, ResourceRequest, Route, Verb};
 
+use accounts::Accounts;
 pub(crate) use bootstrap::Roles as BootstrapRoles;
 pub(crate) use reviews::serve as serve_review;
-use accounts::Accounts;
 use roles::Roles;
 
 /// How long a request waits at most for the rules to be read after a start.

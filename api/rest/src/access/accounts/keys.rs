@@ -208,7 +208,11 @@ fn row(
     };
     append(now, fresh)?;
     let mut followed_at = now;
-    for key in present.iter().flat_map(|keys| &keys.keys).take(MAX_KEYS - 1) {
+    for key in present
+        .iter()
+        .flat_map(|keys| &keys.keys)
+        .take(MAX_KEYS - 1)
+    {
         // It signed until its successor did; what it signed counts so long after.
         if followed_at + PUBLISHED_FOR_S + MAX_EXPIRATION_S > now {
             append(key.created, &key.pair)?;
@@ -244,10 +248,22 @@ mod tests {
         let first = SigningKeys::read(&kv, None).expect("read").expect("keys");
         let old = first.signer(0).expect("a key").id.clone();
         let signature = first.signer(0).expect("a key").sign(b"x").expect("signed");
-        ensure(&kv, KEY_LIFETIME_S - 1, None).await.expect("nothing is due");
-        assert_eq!(SigningKeys::read(&kv, Some(&first)).unwrap().unwrap().revision, first.revision);
-        ensure(&kv, KEY_LIFETIME_S, None).await.expect("a second key");
-        let both = SigningKeys::read(&kv, Some(&first)).expect("read").expect("keys");
+        ensure(&kv, KEY_LIFETIME_S - 1, None)
+            .await
+            .expect("nothing is due");
+        assert_eq!(
+            SigningKeys::read(&kv, Some(&first))
+                .unwrap()
+                .unwrap()
+                .revision,
+            first.revision
+        );
+        ensure(&kv, KEY_LIFETIME_S, None)
+            .await
+            .expect("a second key");
+        let both = SigningKeys::read(&kv, Some(&first))
+            .expect("read")
+            .expect("keys");
         assert_eq!(both.public_set()["keys"].as_array().map(Vec::len), Some(2));
         assert_eq!(both.signer(KEY_LIFETIME_S).expect("a key").id, old);
         let later = KEY_LIFETIME_S + PUBLISHED_FOR_S;
@@ -257,7 +273,9 @@ mod tests {
         assert!(!both.verify(Some(&old), b"y", &signature));
         // Four quarters and a bit later nothing that it signed counts any more.
         for quarter in 2..=6 {
-            ensure(&kv, KEY_LIFETIME_S * quarter, None).await.expect("one more");
+            ensure(&kv, KEY_LIFETIME_S * quarter, None)
+                .await
+                .expect("one more");
         }
         let keys = SigningKeys::read(&kv, None).expect("read").expect("keys");
         assert!(!keys.verify(None, b"x", &signature));

@@ -126,8 +126,8 @@ impl Accounts {
             .signer(ids::now_unix_s())
             .ok_or_else(|| ApiError::internal("there is no signing key"))?;
         let header = json!({ "alg": "RS256", "kid": key.id });
-        let claims = serde_json::to_string(claims)
-            .map_err(|error| ApiError::internal(error.to_string()))?;
+        let claims =
+            serde_json::to_string(claims).map_err(|error| ApiError::internal(error.to_string()))?;
         let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
         let mut token = format!("{}.{}", part(&header.to_string()), part(&claims));
         let signature = key.sign(token.as_bytes())?;
@@ -155,7 +155,8 @@ impl Accounts {
             now: ids::now_unix_s(),
             jti: &jti,
         };
-        let lookup = |plural: &str, namespace: &str, name: &str| self.lookup(plural, namespace, name);
+        let lookup =
+            |plural: &str, namespace: &str, name: &str| self.lookup(plural, namespace, name);
         let granted = token::grant(&asked, &lookup)?;
         let mut answer = granted.answer;
         answer["status"]["token"] = self.sign(&granted.claims).await?.into();
@@ -200,7 +201,8 @@ impl Accounts {
     }
 
     fn judge(&self, claims: &Claims, token: &str) -> Result<User, Refused> {
-        let lookup = |plural: &str, namespace: &str, name: &str| self.lookup(plural, namespace, name);
+        let lookup =
+            |plural: &str, namespace: &str, name: &str| self.lookup(plural, namespace, name);
         let same = |held: &str| {
             STANDARD.decode(held).is_ok_and(|held| {
                 constant_time::verify_slices_are_equal(&held, token.as_bytes()).is_ok()
@@ -232,7 +234,9 @@ impl Accounts {
             return Err("invalid signature".to_owned());
         }
         let claims = Arc::new(claims);
-        self.verified.lock().put(keys.revision, name, claims.clone());
+        self.verified
+            .lock()
+            .put(keys.revision, name, claims.clone());
         Ok(claims)
     }
 
@@ -259,8 +263,8 @@ impl Accounts {
 fn public(media: &'static str, document: &Value) -> Result<Response, Failure> {
     let mut response = respond::bytes(StatusCode::OK, media, document.to_string());
     let kept = format!("public, max-age={}", keys::PUBLISHED_FOR_S);
-    let kept = HeaderValue::from_str(&kept)
-        .map_err(|error| ApiError::internal(error.to_string()))?;
+    let kept =
+        HeaderValue::from_str(&kept).map_err(|error| ApiError::internal(error.to_string()))?;
     response.headers_mut().insert(CACHE_CONTROL, kept);
     Ok(response)
 }
