@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::BootstrapRoles;
+use crate::access::accounts::Accounts;
 use crate::failure::Failure;
 use crate::service_ranges;
 use crate::storage::{
@@ -39,6 +40,8 @@ const DEFAULT_ACCOUNT: &str = "default";
 const IDLE_PAUSE: Duration = Duration::from_secs(30);
 /// The same while a namespace is being emptied or a pass failed.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at the age of signing keys.
+const KEYS_PAUSE: Duration = Duration::from_secs(3_600);
 /// The user in whose name the leader writes.
 const CONTROLLER_USER: &str = "system:nautilus-controller";
 
@@ -113,8 +116,13 @@ pub async fn ensure_defaults(
         },
     });
     let services = ("", "services");
-    ensure(&storage, services, Some("default"), API_SERVICE, &service).await?;
-    bootstrap_roles(&storage)
+    ensure(&storage, services, Some("default"), API_SERVICE, &service).await
+}
+
+/// Makes the roles and bindings that every cluster has. Idempotent; fenced as
+/// [`ensure_defaults`].
+pub async fn ensure_roles(kv: Arc<dyn Kv>, term: Option<u64>) -> Result<(), ControllerError> {
+    bootstrap_roles(&storage_of(kv, term))
         .ensure()
         .await
         .map_err(|failure| ControllerError::new("roles could not be made", &failure))
@@ -186,8 +194,8 @@ pub async fn run_controllers(kv: Arc<dyn Kv>, api_port: u16, shutdown: Cancellat
                 () = shutdown.cancelled() => return,
                 changed = next_term(&mut changes, Some(term)) => changed,
                 () = lead(&kv, term, api_port) => None,
-                () = keep_roles(&kv, term) => None,
                 () = look_after_ranges(&kv, term) => None,
+                () = keep_access(&kv, term) => None,
             }
         } else {
             tokio::select! {
@@ -251,11 +259,16 @@ async fn lead(kv: &Arc<dyn Kv>, term: u64, api_port: u16) {
     }
 }
 
-/// One term's work on roles. Ends only by being dropped.
-async fn keep_roles(kv: &Arc<dyn Kv>, term: u64) {
+/// One term's work on roles and on the keys of service accounts. Ends only by being
+/// dropped.
+async fn keep_access(kv: &Arc<dyn Kv>, term: u64) {
     let storage = storage_of(kv.clone(), Some(term));
     loop {
-        if let Err(failure) = bootstrap_roles(&storage).keep().await {
+        if let Err(failure) = Accounts::keep_keys(&storage, term).await {
+            tracing::warn!(error = %failure.error, "signing keys could not be kept");
+        }
+        let roles = bootstrap_roles(&storage);
+        if let Ok(Err(failure)) = tokio::time::timeout(KEYS_PAUSE, roles.keep()).await {
             tracing::warn!(error = %failure.error, "roles could not be kept");
         }
         tokio::time::sleep(BUSY_PAUSE).await;

@@ -51,7 +51,7 @@ pub use context::{
     CredentialReportData, EvidenceDigest, EvidenceSource, MetricsText, NodeFacts, RequestLimits,
     RestContext, RootSigner,
 };
-pub use controllers::{ControllerError, ensure_defaults, run_controllers};
+pub use controllers::{ControllerError, ensure_defaults, ensure_roles, run_controllers};
 pub use master_event::{MasterEvent, record_master_event};
 pub use operators::{Operator, OperatorError, pin_operators};
 pub use router::{

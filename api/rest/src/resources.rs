@@ -196,7 +196,11 @@ impl Call {
     }
 
     /// Gives a token of a service account.
-    pub(crate) async fn create_token(&self, request: Request, form: Form) -> Result<Response, Failure> {
+    pub(crate) async fn create_token(
+        &self,
+        request: Request,
+        form: Form,
+    ) -> Result<Response, Failure> {
         let options = write_options(request.uri(), request.headers())?;
         let warnings = Warnings::default();
         let asked = self.read_object(request, &options, &warnings).await?;
@@ -207,8 +211,10 @@ impl Call {
         if let Some(warning) = warning {
             warnings.add(warning);
         }
-        let resource = &self.asked.resource;
-        finish(form, StatusCode::CREATED, resource, answer, &warnings)
+        let schema = self.body_schema();
+        let mut response = respond::of_schema(form, StatusCode::CREATED, schema, &answer)?;
+        respond::warn(&mut response, &warnings.take());
+        Ok(response)
     }
 
     async fn read_object(

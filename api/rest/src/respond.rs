@@ -62,6 +62,16 @@ pub(crate) fn object(
     encoded(form.agreed.format, status, schema, &value)
 }
 
+/// The body of a subresource that is of a kind of its own; `schema` is its type.
+pub(crate) fn of_schema(
+    form: Form,
+    status: StatusCode,
+    schema: &str,
+    value: &Value,
+) -> Result<Response, Failure> {
+    encoded(form.agreed.format, status, schema, value)
+}
+
 /// A page of a list.
 pub(crate) fn list(form: Form, resource: &Resource, page: Page) -> Result<Response, Failure> {
     let mut meta = json!({ "resourceVersion": page.revision.to_string() });

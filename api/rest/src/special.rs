@@ -19,6 +19,8 @@ use crate::route::ResourceRequest;
 pub(crate) enum Special {
     /// A pod is bound to a node.
     Bind,
+    /// A token of a service account is asked for.
+    Token,
     /// In the table, but not served.
     Unserved,
 }
@@ -33,6 +35,7 @@ pub(crate) fn of(asked: &ResourceRequest) -> Option<Special> {
         subresource,
     ) {
         ("", "bindings", "") | ("", "pods", "binding") => Some(Special::Bind),
+        ("", "serviceaccounts", "token") => Some(Special::Token),
         ("", "pods", "log") => Some(Special::Unserved),
         // A body of another kind is not the object itself.
         _ => resource
@@ -51,6 +54,7 @@ pub(crate) async fn serve(
 ) -> Result<Response, Failure> {
     match special {
         Special::Bind => call.bind(request, form).await,
+        Special::Token => call.create_token(request, form).await,
         Special::Unserved => Err(ApiError::method_not_allowed().into()),
     }
 }

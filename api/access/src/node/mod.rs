@@ -4,6 +4,7 @@
 
 mod authorizer;
 mod graph;
+mod labels;
 mod references;
 mod restriction;
 

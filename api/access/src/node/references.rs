@@ -139,3 +139,95 @@ pub(super) fn of_volume(volume: &Value) -> Option<(Place, Vec<Place>)> {
 
 /// Namespace and name.
 pub(super) type Place = (String, String);
+
+/// Volumes of a mirror pod that need no API object; what else there is, is refused.
+const HARMLESS_VOLUMES: [&str; 22] = [
+    "awsElasticBlockStore",
+    "azureDisk",
+    "cephfs",
+    "cinder",
+    "downwardAPI",
+    "emptyDir",
+    "fc",
+    "flexVolume",
+    "flocker",
+    "gcePersistentDisk",
+    "gitRepo",
+    "hostPath",
+    "image",
+    "iscsi",
+    "nfs",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "quobyte",
+    "rbd",
+    "scaleIO",
+    "storageos",
+    "vsphereVolume",
+];
+
+/// The kind of an API object that a pod needs, if it needs one.
+pub(super) fn referenced(pod: &Value) -> Option<&'static str> {
+    let found = of_pod(pod);
+    let has = |kind: Kind| found.iter().any(|(own, _)| *own == kind);
+    for (kind, plural) in [
+        (Kind::Account, "serviceaccounts"),
+        (Kind::Secret, "secrets"),
+        (Kind::ConfigMap, "configmaps"),
+    ] {
+        if has(kind) {
+            return Some(plural);
+        }
+    }
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    if !list(&pod["spec"]["resourceClaims"]).is_empty() {
+        return Some("resourceclaims");
+    }
+    let volumes = list(&pod["spec"]["volumes"]);
+    volumes.iter().find_map(|volume| {
+        let set = |name: &str| volume.get(name).is_some_and(|source| !source.is_null());
+        for (source, plural) in [
+            ("configMap", "configmaps (via configmap volumes)"),
+            ("secret", "secrets (via secret volumes)"),
+            ("csi", "csidrivers (via CSI volumes)"),
+            ("glusterfs", "endpoints (via glusterFS volumes)"),
+            ("persistentVolumeClaim", "persistentvolumeclaims"),
+            (
+                "ephemeral",
+                "persistentvolumeclaims (via ephemeral volumes)",
+            ),
+            ("azureFile", "secrets (via azureFile volumes)"),
+        ] {
+            if set(source) {
+                return Some(plural);
+            }
+        }
+        if set("projected") {
+            let sources = list(&volume["projected"]["sources"]);
+            return sources.iter().find_map(projected);
+        }
+        let known = HARMLESS_VOLUMES.iter().any(|name| set(name));
+        (!known).then_some("unknown volume types")
+    })
+}
+
+fn projected(source: &Value) -> Option<&'static str> {
+    for (name, plural) in [
+        ("configMap", "configmaps (via projected volumes)"),
+        ("secret", "secrets (via projected volumes)"),
+        (
+            "serviceAccountToken",
+            "serviceaccounts (via projected volumes)",
+        ),
+        ("clusterTrustBundle", "clustertrustbundles"),
+        ("podCertificate", "podcertificates"),
+    ] {
+        if source.get(name).is_some_and(|source| !source.is_null()) {
+            return Some(plural);
+        }
+    }
+    source
+        .get("downwardAPI")
+        .is_none()
+        .then_some("unknown projected volume sources")
+}

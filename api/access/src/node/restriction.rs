@@ -1,15 +1,14 @@
 //! What a node may write: its own objects, its mirror pods, the status of its pods,
 //! and tokens for them.
 
-use std::collections::BTreeSet;
-
 use nautilus_machinery::identity::User;
 use nautilus_machinery::status::{ApiError, quote};
 use serde_json::Value;
 
 use super::graph::MIRROR_ANNOTATION;
+use super::labels::forbidden_labels;
 use super::name_of;
-use super::references::{self, Kind};
+use super::references::referenced;
 use crate::attributes::Attributes;
 use crate::certificates::Request;
 
@@ -41,50 +40,6 @@ pub struct Written<'a> {
 
 /// Finds an object by group, plural, namespace (empty for none) and name.
 pub type Finder<'a> = &'a dyn Fn(&str, &str, &str, &str) -> Result<Option<Value>, ApiError>;
-
-/// The prefix of labels that only administrators set.
-const RESTRICTED_LABELS: &str = "node-restriction.kubernetes.io";
-/// Labels of Kubernetes that a kubelet sets.
-const KUBELET_LABELS: [&str; 11] = [
-    "kubernetes.io/hostname",
-    "topology.kubernetes.io/zone",
-    "topology.kubernetes.io/region",
-    "failure-domain.beta.kubernetes.io/zone",
-    "failure-domain.beta.kubernetes.io/region",
-    "beta.kubernetes.io/instance-type",
-    "node.kubernetes.io/instance-type",
-    "kubernetes.io/os",
-    "kubernetes.io/arch",
-    "beta.kubernetes.io/os",
-    "beta.kubernetes.io/arch",
-];
-/// Whole domains of such labels.
-const KUBELET_DOMAINS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
-/// Volumes of a mirror pod that need no API object; what else there is, is refused.
-const HARMLESS_VOLUMES: [&str; 22] = [
-    "awsElasticBlockStore",
-    "azureDisk",
-    "cephfs",
-    "cinder",
-    "downwardAPI",
-    "emptyDir",
-    "fc",
-    "flexVolume",
-    "flocker",
-    "gcePersistentDisk",
-    "gitRepo",
-    "hostPath",
-    "image",
-    "iscsi",
-    "nfs",
-    "photonPersistentDisk",
-    "portworxVolume",
-    "quobyte",
-    "rbd",
-    "scaleIO",
-    "storageos",
-    "vsphereVolume",
-];
 
 /// Refuses what a node may not write; lets other users pass. The error is a missing
 /// object, or (as a plain 403 without a subject) the reason for a refusal.
@@ -554,97 +509,4 @@ impl Rule<'_> {
             self.node
         ))
     }
-}
-
-/// Labels that differ and that a kubelet does not set.
-fn forbidden_labels(new: &Value, old: &Value) -> Vec<String> {
-    let (new, old) = (&new["metadata"]["labels"], &old["metadata"]["labels"]);
-    let keys = |labels: &Value| -> Vec<String> {
-        let map = labels.as_object();
-        map.map_or_else(Vec::new, |map| map.keys().cloned().collect())
-    };
-    let all: BTreeSet<String> = keys(new).into_iter().chain(keys(old)).collect();
-    all.into_iter()
-        .filter(|key| new.get(key) != old.get(key))
-        .filter(|key| is_forbidden(key))
-        .collect()
-}
-
-fn is_forbidden(label: &str) -> bool {
-    let domain = label.split_once('/').map_or("", |(domain, _)| domain);
-    let within = |of: &str| {
-        domain == of
-            || domain
-                .strip_suffix(of)
-                .is_some_and(|prefix| prefix.ends_with('.'))
-    };
-    let kubelets =
-        KUBELET_LABELS.contains(&label) || KUBELET_DOMAINS.iter().any(|domain| within(domain));
-    within(RESTRICTED_LABELS) || ((within("kubernetes.io") || within("k8s.io")) && !kubelets)
-}
-
-/// The kind of an API object that a pod needs, if it needs one.
-fn referenced(pod: &Value) -> Option<&'static str> {
-    let found = references::of_pod(pod);
-    let has = |kind: Kind| found.iter().any(|(own, _)| *own == kind);
-    for (kind, plural) in [
-        (Kind::Account, "serviceaccounts"),
-        (Kind::Secret, "secrets"),
-        (Kind::ConfigMap, "configmaps"),
-    ] {
-        if has(kind) {
-            return Some(plural);
-        }
-    }
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    if !list(&pod["spec"]["resourceClaims"]).is_empty() {
-        return Some("resourceclaims");
-    }
-    let volumes = list(&pod["spec"]["volumes"]);
-    volumes.iter().find_map(|volume| {
-        let set = |name: &str| volume.get(name).is_some_and(|source| !source.is_null());
-        for (source, plural) in [
-            ("configMap", "configmaps (via configmap volumes)"),
-            ("secret", "secrets (via secret volumes)"),
-            ("csi", "csidrivers (via CSI volumes)"),
-            ("glusterfs", "endpoints (via glusterFS volumes)"),
-            ("persistentVolumeClaim", "persistentvolumeclaims"),
-            (
-                "ephemeral",
-                "persistentvolumeclaims (via ephemeral volumes)",
-            ),
-            ("azureFile", "secrets (via azureFile volumes)"),
-        ] {
-            if set(source) {
-                return Some(plural);
-            }
-        }
-        if set("projected") {
-            let sources = list(&volume["projected"]["sources"]);
-            return sources.iter().find_map(projected);
-        }
-        let known = HARMLESS_VOLUMES.iter().any(|name| set(name));
-        (!known).then_some("unknown volume types")
-    })
-}
-
-fn projected(source: &Value) -> Option<&'static str> {
-    for (name, plural) in [
-        ("configMap", "configmaps (via projected volumes)"),
-        ("secret", "secrets (via projected volumes)"),
-        (
-            "serviceAccountToken",
-            "serviceaccounts (via projected volumes)",
-        ),
-        ("clusterTrustBundle", "clustertrustbundles"),
-        ("podCertificate", "podcertificates"),
-    ] {
-        if source.get(name).is_some_and(|source| !source.is_null()) {
-            return Some(plural);
-        }
-    }
-    source
-        .get("downwardAPI")
-        .is_none()
-        .then_some("unknown projected volume sources")
 }

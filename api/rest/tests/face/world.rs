@@ -139,16 +139,10 @@ impl World {
         nautilus_rest::ensure_defaults(kv.clone(), None, 6443)
             .await
             .unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
-        let face = router(context.clone()).layer(axum::Extension(user));
-        let serving = serve_plain_loopback(
-            listener,
-            face,
-            ConnectionLimits::default(),
-            shutdown.clone(),
-        );
-        tokio::spawn(serving);
+        if !user.is_master() {
+            nautilus_rest::ensure_roles(kv.clone(), None).await.unwrap();
+        }
+        let base = serve_as(&context, &shutdown, user).await;
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
             kv,
@@ -158,6 +152,11 @@ impl World {
             client,
             base,
         }
+    }
+
+    /// One more face on the same quorum, whose caller is `user`; gives its base.
+    pub(crate) async fn serve_as(&self, user: User) -> String {
+        serve_as(&self.context, &self.shutdown, user).await
     }
 
     pub(crate) async fn send(
@@ -253,6 +252,19 @@ impl World {
             .await
             .unwrap();
     }
+}
+
+async fn serve_as(context: &Arc<RestContext>, shutdown: &CancellationToken, user: User) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let face = router(context.clone()).layer(axum::Extension(user));
+    tokio::spawn(serve_plain_loopback(
+        listener,
+        face,
+        ConnectionLimits::default(),
+        shutdown.clone(),
+    ));
+    base
 }
 
 impl Drop for World {
