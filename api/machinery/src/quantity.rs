@@ -112,6 +112,11 @@ impl Quantity {
         self.nanounits % NANO == 0
     }
 
+    /// Its value, in nanounits.
+    pub fn nanounits(&self) -> i128 {
+        self.nanounits
+    }
+
     /// A whole number, as objects are counted.
     pub fn of_count(count: u64) -> Self {
         Self {
