@@ -154,6 +154,16 @@ impl Quantity {
         nanounits / 1e9
     }
 
+    /// Whether it is a whole number of another, in whole units; of none if that is below one.
+    pub fn is_multiple_of(&self, other: &Self) -> bool {
+        other.nanounits >= NANO && other.is_integer() && self.units_up() % other.units_up() == 0
+    }
+
+    /// Whole units, rounded up.
+    pub fn units_up(&self) -> i128 {
+        self.nanounits.div_euclid(NANO) + i128::from(self.nanounits.rem_euclid(NANO) != 0)
+    }
+
     /// Rounded up to the thousandth, as resource lists are.
     #[must_use]
     pub fn rounded_up_to_milli(self) -> Self {

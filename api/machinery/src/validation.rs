@@ -3,8 +3,12 @@
 //!
 //! Source: `k8s.io/apimachinery` `util/validation` and `util/validation/field`.
 
+mod at;
+pub mod common;
+
 use serde_json::Value;
 
+pub use self::at::{At, Check};
 use crate::status::{Cause, quote};
 
 /// Longest DNS label, in bytes.
@@ -36,6 +40,11 @@ impl Errors {
         self.causes.is_empty()
     }
 
+    /// How many were found.
+    pub fn len(&self) -> usize {
+        self.causes.len()
+    }
+
     fn push(&mut self, path: &str, reason: &str, head: String, detail: &str) {
         let message = if detail.is_empty() {
             head
@@ -62,6 +71,12 @@ impl Errors {
     /// The value breaks a rule.
     pub fn invalid(&mut self, path: &str, value: &Value, detail: &str) {
         let head = format!("Invalid value: {}", render(value));
+        self.push(path, "FieldValueInvalid", head, detail);
+    }
+
+    /// What is shown in that form breaks a rule.
+    pub fn invalid_shown(&mut self, path: &str, shown: &str, detail: &str) {
+        let head = format!("Invalid value: {shown}");
         self.push(path, "FieldValueInvalid", head, detail);
     }
 
@@ -93,6 +108,12 @@ impl Errors {
             format!("Not found: {}", quote(value)),
             "",
         );
+    }
+
+    /// The value refers to nothing, and why.
+    pub fn not_found_because(&mut self, path: &str, value: &str, detail: &str) {
+        let head = format!("Not found: {}", quote(value));
+        self.push(path, "FieldValueNotFound", head, detail);
     }
 
     /// The value may not be set here.
@@ -127,11 +148,29 @@ impl Errors {
     }
 }
 
+/// As Go writes the value: JSON, with what HTML would take for markup escaped.
 fn render(value: &Value) -> String {
     match value {
         Value::String(text) => quote(text),
+        Value::Array(_) | Value::Object(_) => escape_markup(&value.to_string()),
         other => other.to_string(),
     }
+}
+
+/// JSON as Go writes it.
+pub(crate) fn escape_markup(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '<' => escaped.push_str("\\u003c"),
+            '>' => escaped.push_str("\\u003e"),
+            '&' => escaped.push_str("\\u0026"),
+            '\u{2028}' => escaped.push_str("\\u2028"),
+            '\u{2029}' => escaped.push_str("\\u2029"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
 }
 
 const LABEL_CHARACTERS: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric \
@@ -341,10 +380,14 @@ pub fn config_key(text: &str) -> Vec<String> {
 /// What is wrong with `text` as the name of an environment variable.
 pub fn env_name(text: &str) -> Vec<String> {
     let known = |byte: u8| (0x20..0x7f).contains(&byte) && byte != b'=';
-    if text.is_empty() || !text.bytes().all(known) {
-        return vec![ENV_NAME_CHARACTERS.to_owned()];
+    let mut wrong = Vec::new();
+    if text.is_empty() {
+        wrong.push("environment variable name must be non-empty".to_owned());
     }
-    Vec::new()
+    if !text.bytes().all(known) {
+        wrong.push(ENV_NAME_CHARACTERS.to_owned());
+    }
+    wrong
 }
 
 /// What is wrong with `text` as the name of a port.
@@ -353,10 +396,8 @@ pub fn port_name(text: &str) -> Vec<String> {
     if text.len() > 15 {
         wrong.push(longer_than(15));
     }
-    if !text
-        .bytes()
-        .all(|byte| is_lower_alphanumeric(byte) || byte == b'-')
-    {
+    let known = |byte: u8| is_lower_alphanumeric(byte) || byte == b'-';
+    if text.is_empty() || !text.bytes().all(known) {
         wrong.push(
             "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
         );

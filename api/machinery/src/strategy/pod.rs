@@ -1,46 +1,38 @@
-//! Pods: defaults, quality of service, grace, binding.
+//! Pods: what is set at creation and kept at updates, quality of service, grace,
+//! binding. What a pod must look like stands in the files of this folder.
 //!
-//! Source: `pkg/apis/core/v1/defaults.go`, `pkg/registry/core/pod` and the stock
-//! admission plugins (Priority, DefaultTolerationSeconds, ServiceAccount) of
-//! v1.37. The ServiceAccount plugin's token volume is not added: no token can be
-//! issued yet.
+//! Source: `pkg/registry/core/pod` of v1.37.
+
+mod affinity;
+mod change;
+mod container;
+pub(crate) mod defaults;
+mod field;
+mod probe;
+mod security;
+pub(crate) mod source;
+pub(crate) mod spec;
+mod status;
+mod volume;
+pub(crate) mod warnings;
 
 use serde_json::{Map, Value, json};
 
+pub(crate) use self::affinity::{EFFECTS, node_selector};
+pub(crate) use self::change::{validate_update, validate_subresource};
 use super::Context;
+use super::resources;
+use super::warnings::Warnings;
 use crate::fields;
 use crate::quantity::Quantity;
 use crate::resource::{self, Resource};
 use crate::status::ApiError;
-use crate::validation::Errors;
+use crate::validation::{At, Errors};
 
-/// Seconds a pod tolerates a node that is not ready or not reachable.
-const TOLERATION_SECONDS: i64 = 300;
-/// `0644`, the mode of files in volumes.
-const FILE_MODE: i64 = 0o644;
-
-const CONTAINER_LISTS: &[&str] = &["containers", "initContainers", "ephemeralContainers"];
+const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 pub(super) fn prepare_create(pod: &mut Value, _context: &Context<'_>) {
-    let spec = &mut pod["spec"];
-    if let Some(spec) = spec.as_object_mut() {
-        let own = |key: &str| {
-            spec.get(key)
-                .and_then(Value::as_str)
-                .filter(|t| !t.is_empty())
-                .map(str::to_owned)
-        };
-        let account = own("serviceAccountName").or_else(|| own("serviceAccount"));
-        spec.insert(
-            "serviceAccountName".into(),
-            json!(account.as_deref().unwrap_or("default")),
-        );
-        set_default(spec, "priority", json!(0));
-        set_default(spec, "preemptionPolicy", json!("PreemptLowerPriority"));
-        add_tolerations(spec);
-    }
-    let qos = quality_of_service(pod);
-    let mut status = json!({"phase": "Pending", "qosClass": qos});
+    let mut status = json!({"phase": "Pending"});
     if pod["spec"]["schedulingGates"]
         .as_array()
         .is_some_and(|gates| !gates.is_empty())
@@ -50,335 +42,271 @@ pub(super) fn prepare_create(pod: &mut Value, _context: &Context<'_>) {
             "message": "Scheduling is blocked due to non-empty scheduling gates",
         }]);
     }
+    let labels = pod["metadata"]["labels"].clone();
+    if let Some(spec) = pod.get_mut("spec") {
+        add_label_keys(spec, &labels);
+    }
+    app_armor_fields(pod);
+    pod_level_resources(pod);
+    status["qosClass"] = json!(quality_of_service(pod));
     pod["status"] = status;
 }
 
-fn add_tolerations(spec: &mut Map<String, Value>) {
-    let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
-    if tolerations.is_null() {
-        *tolerations = json!([]);
-    }
-    let Some(list) = tolerations.as_array_mut() else {
-        return;
+/// Selectors that take values from the pod's own labels take them now.
+fn add_label_keys(spec: &mut Value, labels: &Value) {
+    let each = |list: Option<&mut Value>, visit: &mut dyn FnMut(&mut Value)| {
+        let list = list.and_then(Value::as_array_mut);
+        list.into_iter().flatten().for_each(visit);
     };
-    for key in [
-        "node.kubernetes.io/not-ready",
-        "node.kubernetes.io/unreachable",
-    ] {
-        let tolerated = list.iter().any(|toleration| {
-            let text = |name: &str| toleration[name].as_str().unwrap_or_default();
-            (text("key") == key || text("key").is_empty())
-                && matches!(text("effect"), "NoExecute" | "")
+    for name in ["podAffinity", "podAntiAffinity"] {
+        let Some(own) = spec.get_mut("affinity").and_then(|own| own.get_mut(name)) else {
+            continue;
+        };
+        let list = own.get_mut("requiredDuringSchedulingIgnoredDuringExecution");
+        each(list, &mut |term| select_own_labels(term, labels));
+        let list = own.get_mut("preferredDuringSchedulingIgnoredDuringExecution");
+        each(list, &mut |weighted| {
+            if let Some(term) = weighted.get_mut("podAffinityTerm") {
+                select_own_labels(term, labels);
+            }
         });
-        if !tolerated {
-            list.push(json!({
-                "key": key, "operator": "Exists", "effect": "NoExecute",
-                "tolerationSeconds": TOLERATION_SECONDS,
-            }));
+    }
+    let list = spec.get_mut("topologySpreadConstraints");
+    each(list, &mut |constraint| select_own_labels(constraint, labels));
+}
+
+fn select_own_labels(term: &mut Value, labels: &Value) {
+    if term.get("labelSelector").is_none_or(Value::is_null) {
+        return;
+    }
+    for (list, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+        let keys: Vec<String> = term[list]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|key| key.as_str().map(str::to_owned))
+            .collect();
+        for key in keys {
+            if let Some(value) = labels.get(&key).and_then(Value::as_str) {
+                let requirement = json!({"key": key, "operator": operator, "values": [value]});
+                let expressions = &mut term["labelSelector"]["matchExpressions"];
+                match expressions.as_array_mut() {
+                    Some(list) => list.push(requirement),
+                    None => *expressions = json!([requirement]),
+                }
+            }
         }
     }
+}
+
+/// The profile that an annotation names, in the form of the field.
+fn app_armor_profile(annotation: &str) -> Option<Value> {
+    match annotation {
+        "unconfined" => Some(json!({"type": "Unconfined"})),
+        "runtime/default" => Some(json!({"type": "RuntimeDefault"})),
+        other => {
+            let profile = other.strip_prefix("localhost/")?;
+            let good = !profile.is_empty() && profile.trim() == profile;
+            good.then(|| json!({"type": "Localhost", "localhostProfile": profile}))
+        }
+    }
+}
+
+/// What annotations say of AppArmor is said by the fields too.
+fn app_armor_fields(pod: &mut Value) {
+    let own = pod["metadata"]["annotations"].as_object();
+    let annotated: Vec<(String, Option<Value>)> = own
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| {
+            let name = key.strip_prefix(APP_ARMOR)?;
+            Some((name.to_owned(), app_armor_profile(value.as_str()?)))
+        })
+        .collect();
+    if annotated.is_empty() || pod["spec"]["os"]["name"] == "windows" {
+        return;
+    }
+    let whole = pod["spec"]["securityContext"]["appArmorProfile"].clone();
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+            let found = annotated
+                .iter()
+                .find(|(name, _)| container["name"] == name.as_str());
+            if let Some((_, Some(profile))) = found
+                && container["securityContext"]["appArmorProfile"].is_null()
+                && profile != &whole
+            {
+                container["securityContext"]["appArmorProfile"] = profile.clone();
+            }
+        }
+    }
+}
+
+/// What a pod as a whole is given where it names some resources and not others.
+fn pod_level_resources(pod: &mut Value) {
+    let own = &pod["spec"]["resources"];
+    let list = |name: &str| own[name].as_object().cloned().unwrap_or_default();
+    let (mut limits, mut requests) = (list("limits"), list("requests"));
+    if limits.is_empty() && requests.is_empty() {
+        return;
+    }
+    let root = At::root(pod);
+    let spec = root.get("spec");
+    let supported = |name: &str| matches!(name, "cpu" | "memory") || resources::is_huge_page(name);
+    for (name, sum) in resources::aggregate(&spec, "limits") {
+        if resources::is_huge_page(&name) && !requests.contains_key(&name) {
+            limits.entry(name).or_insert(json!(sum.canonical()));
+        }
+    }
+    for (name, sum) in resources::aggregate(&spec, "requests") {
+        if supported(&name) && resources::is_overcommitted(&name) {
+            requests.entry(name).or_insert(json!(sum.canonical()));
+        }
+    }
+    for (name, limit) in limits.iter().filter(|(name, _)| supported(name)) {
+        requests.entry(name.clone()).or_insert(limit.clone());
+    }
+    pod["spec"]["resources"]["limits"] = Value::Object(limits);
+    pod["spec"]["resources"]["requests"] = Value::Object(requests);
 }
 
 pub(super) fn prepare_update(subresource: Option<&str>, old: &Value, pod: &mut Value) {
     match subresource {
-        Some("status") => {
-            let map = &mut pod["metadata"];
-            if let Some(metadata) = map.as_object_mut() {
-                match old["metadata"].get("ownerReferences") {
-                    Some(owners) => metadata.insert("ownerReferences".into(), owners.clone()),
-                    None => metadata.remove("ownerReferences"),
-                };
-            }
-            if pod["status"]["qosClass"]
-                .as_str()
-                .unwrap_or_default()
-                .is_empty()
-            {
-                pod["status"]["qosClass"] = old["status"]["qosClass"].clone();
-            }
-        }
+        Some("status") => prepare_status(old, pod),
         Some("ephemeralcontainers") => {
             let added = pod["spec"]["ephemeralContainers"].clone();
-            let version = pod["metadata"]["resourceVersion"].clone();
-            *pod = old.clone();
+            keep_all_but_spec(old, pod);
+            pod["spec"] = old["spec"].clone();
             pod["spec"]["ephemeralContainers"] = added;
-            pod["metadata"]["resourceVersion"] = version;
         }
+        Some("resize") => prepare_resize(old, pod),
         _ => {
-            let kept = old["spec"]["ephemeralContainers"].clone();
-            pod["spec"]["ephemeralContainers"] = kept;
-        }
-    }
-}
-
-fn set_default(map: &mut Map<String, Value>, key: &str, value: Value) {
-    let absent = map.get(key).is_none_or(|own| own.is_null() || own == "");
-    if absent {
-        map.insert(key.to_owned(), value);
-    }
-}
-
-fn set_nonzero(map: &mut Map<String, Value>, key: &str, value: i64) {
-    if map.get(key).and_then(Value::as_i64).unwrap_or(0) == 0 {
-        map.insert(key.to_owned(), json!(value));
-    }
-}
-
-pub(super) fn default(pod: &mut Value) {
-    let Some(spec) = pod["spec"].as_object_mut() else {
-        return;
-    };
-    default_spec(spec);
-    let host_network = spec.get("hostNetwork") == Some(&json!(true));
-    for name in CONTAINER_LISTS {
-        for container in list_mut(spec, name) {
-            default_container(container, host_network && *name != "ephemeralContainers");
-        }
-    }
-    for volume in list_mut(spec, "volumes") {
-        default_volume(volume);
-    }
-    default_pod_ips(&mut pod["status"]);
-}
-
-fn list_mut<'a>(
-    map: &'a mut Map<String, Value>,
-    name: &str,
-) -> impl Iterator<Item = &'a mut Map<String, Value>> {
-    map.get_mut(name)
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_object_mut)
-}
-
-fn default_spec(spec: &mut Map<String, Value>) {
-    let account = spec.get("serviceAccountName").cloned().unwrap_or_default();
-    if account.as_str().unwrap_or_default().is_empty() {
-        let old_name = spec.get("serviceAccount").cloned().unwrap_or_default();
-        spec.insert("serviceAccountName".into(), old_name);
-    }
-    let account = spec.get("serviceAccountName").cloned().unwrap_or_default();
-    spec.insert("serviceAccount".into(), account);
-    set_default(spec, "dnsPolicy", json!("ClusterFirst"));
-    set_default(spec, "restartPolicy", json!("Always"));
-    set_default(spec, "securityContext", json!({}));
-    set_default(spec, "terminationGracePeriodSeconds", json!(30));
-    if spec
-        .get("terminationGracePeriodSeconds")
-        .and_then(Value::as_i64)
-        .is_some_and(|s| s < 0)
-    {
-        spec.insert("terminationGracePeriodSeconds".into(), json!(1));
-    }
-    set_default(spec, "schedulerName", json!("default-scheduler"));
-    set_default(spec, "enableServiceLinks", json!(true));
-}
-
-fn default_container(container: &mut Map<String, Value>, host_network: bool) {
-    let image = container
-        .get("image")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let policy = if pulls_always(image) {
-        "Always"
-    } else {
-        "IfNotPresent"
-    };
-    set_default(container, "imagePullPolicy", json!(policy));
-    set_default(
-        container,
-        "terminationMessagePath",
-        json!("/dev/termination-log"),
-    );
-    set_default(container, "terminationMessagePolicy", json!("File"));
-    for port in list_mut(container, "ports") {
-        set_default(port, "protocol", json!("TCP"));
-        if host_network {
-            let own = port
-                .get("containerPort")
-                .and_then(Value::as_i64)
-                .unwrap_or(0);
-            set_nonzero(port, "hostPort", own);
-        }
-    }
-    for variable in list_mut(container, "env") {
-        if let Some(from) = variable.get_mut("valueFrom").and_then(Value::as_object_mut) {
-            default_field_ref(from);
-        }
-    }
-    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if let Some(probe) = container.get_mut(name).and_then(Value::as_object_mut) {
-            default_probe(probe);
-        }
-    }
-    if let Some(lifecycle) = container
-        .get_mut("lifecycle")
-        .and_then(Value::as_object_mut)
-    {
-        for name in ["postStart", "preStop"] {
-            if let Some(handler) = lifecycle.get_mut(name).and_then(Value::as_object_mut) {
-                default_http_get(handler);
+            if pod["spec"]["resources"].is_null() && !old["spec"]["resources"].is_null() {
+                pod["spec"]["resources"] = old["spec"]["resources"].clone();
             }
         }
     }
-    if let Some(resources) = container
-        .get_mut("resources")
-        .and_then(Value::as_object_mut)
-    {
-        default_resources(resources);
-    }
 }
 
-fn default_probe(probe: &mut Map<String, Value>) {
-    for (name, value) in [
-        ("timeoutSeconds", 1),
-        ("periodSeconds", 10),
-        ("successThreshold", 1),
-        ("failureThreshold", 3),
-    ] {
-        set_nonzero(probe, name, value);
-    }
-    default_http_get(probe);
-    if let Some(grpc) = probe.get_mut("grpc").and_then(Value::as_object_mut) {
-        set_default(grpc, "service", json!(""));
-    }
+fn keep_all_but_spec(old: &Value, pod: &mut Value) {
+    let version = pod["metadata"]["resourceVersion"].clone();
+    pod["metadata"] = old["metadata"].clone();
+    pod["metadata"]["resourceVersion"] = version;
+    pod["status"] = old["status"].clone();
 }
 
-fn default_http_get(handler: &mut Map<String, Value>) {
-    if let Some(get) = handler.get_mut("httpGet").and_then(Value::as_object_mut) {
-        set_default(get, "path", json!("/"));
-        set_default(get, "scheme", json!("HTTP"));
-    }
-}
-
-fn default_field_ref(owner: &mut Map<String, Value>) {
-    if let Some(field) = owner.get_mut("fieldRef").and_then(Value::as_object_mut) {
-        set_default(field, "apiVersion", json!("v1"));
-    }
-}
-
-/// Requests default to limits; both are rounded up to the thousandth.
-fn default_resources(resources: &mut Map<String, Value>) {
-    for name in ["limits", "requests"] {
-        let map = resources.get_mut(name).and_then(Value::as_object_mut);
-        for value in map.into_iter().flat_map(Map::values_mut) {
-            let text = value.as_str().unwrap_or_default();
-            if let Ok(quantity) = Quantity::parse(text) {
-                *value = json!(quantity.rounded_up_to_milli().canonical());
-            }
-        }
-    }
-    let limits = resources
-        .get("limits")
-        .and_then(Value::as_object)
-        .cloned()
-        .unwrap_or_default();
-    if limits.is_empty() {
-        return;
-    }
-    let requests = resources.entry("requests").or_insert_with(|| json!({}));
-    if requests.is_null() {
-        *requests = json!({});
-    }
-    for (name, value) in limits {
-        if let Some(requests) = requests.as_object_mut() {
-            requests.entry(name).or_insert(value);
-        }
-    }
-}
-
-fn default_volume(volume: &mut Map<String, Value>) {
-    if volume
-        .iter()
-        .all(|(name, value)| name == "name" || value.is_null())
-    {
-        volume.insert("emptyDir".into(), json!({}));
-    }
-    for name in ["secret", "configMap", "downwardAPI", "projected"] {
-        if let Some(source) = volume.get_mut(name).and_then(Value::as_object_mut) {
-            set_default(source, "defaultMode", json!(FILE_MODE));
-            default_volume_source(source);
-        }
-    }
-    if let Some(path) = volume.get_mut("hostPath").and_then(Value::as_object_mut) {
-        set_default(path, "type", json!(""));
-    }
-    if let Some(image) = volume.get_mut("image").and_then(Value::as_object_mut) {
-        let reference = image
-            .get("reference")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        let policy = if pulls_always(reference) {
-            "Always"
-        } else {
-            "IfNotPresent"
+fn prepare_status(old: &Value, pod: &mut Value) {
+    if let Some(metadata) = pod["metadata"].as_object_mut() {
+        match old["metadata"].get("ownerReferences") {
+            Some(owners) => metadata.insert("ownerReferences".into(), owners.clone()),
+            None => metadata.remove("ownerReferences"),
         };
-        set_default(image, "pullPolicy", json!(policy));
     }
-    if let Some(claim) = volume
-        .get_mut("ephemeral")
-        .and_then(|e| e.get_mut("volumeClaimTemplate"))
-        && let Some(spec) = claim.get_mut("spec").and_then(Value::as_object_mut)
-    {
-        set_default(spec, "volumeMode", json!("Filesystem"));
+    let (before, status) = (&old["status"], &mut pod["status"]);
+    if status["qosClass"].as_str().unwrap_or_default().is_empty() {
+        status["qosClass"] = before["qosClass"].clone();
+    }
+    for key in ["resourceClaimStatuses", "extendedResourceClaimStatus"] {
+        if status[key].is_null() && !before[key].is_null() {
+            status[key] = before[key].clone();
+        }
+    }
+    if status["observedGeneration"].as_i64().unwrap_or(0) == 0 {
+        status["observedGeneration"] = before["observedGeneration"].clone();
+    }
+    let known: Vec<&Value> = before["conditions"].as_array().into_iter().flatten().collect();
+    for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+        let own = known.iter().find(|own| own["type"] == condition["type"]);
+        if let Some(own) = own
+            && condition["observedGeneration"].as_i64().unwrap_or(0) == 0
+            && !own["observedGeneration"].is_null()
+        {
+            condition["observedGeneration"] = own["observedGeneration"].clone();
+        }
     }
 }
 
-fn default_volume_source(source: &mut Map<String, Value>) {
-    for item in list_mut(source, "items") {
-        default_field_ref(item);
+/// A resize changes the resources of containers and of the pod, and nothing else.
+fn prepare_resize(old: &Value, pod: &mut Value) {
+    let same_length = |list: &str| {
+        let length = |value: &Value| value["spec"][list].as_array().map_or(0, Vec::len);
+        length(old) == length(pod)
+    };
+    if !same_length("containers") || !same_length("initContainers") {
+        return;
     }
-    for part in list_mut(source, "sources") {
-        if let Some(token) = part
-            .get_mut("serviceAccountToken")
-            .and_then(Value::as_object_mut)
-        {
-            set_default(token, "expirationSeconds", json!(3600));
+    let wanted = pod["spec"].take();
+    keep_all_but_spec(old, pod);
+    pod["spec"] = old["spec"].clone();
+    pod["spec"]["resources"] = match &wanted["resources"] {
+        Value::Null => old["spec"]["resources"].clone(),
+        own => own.clone(),
+    };
+    for list in ["containers", "initContainers"] {
+        let new = wanted[list].as_array().map_or(&[][..], Vec::as_slice);
+        let Some(kept) = pod["spec"][list].as_array_mut() else {
+            continue;
+        };
+        if kept.iter().zip(new).any(|(kept, new)| kept["name"] != new["name"]) {
+            *kept = new.to_vec();
+            continue;
         }
-        if let Some(downward) = part.get_mut("downwardAPI").and_then(Value::as_object_mut) {
-            for item in list_mut(downward, "items") {
-                default_field_ref(item);
+        for (kept, new) in kept.iter_mut().zip(new) {
+            kept["resources"] = new["resources"].clone();
+            kept["resizePolicy"] = new["resizePolicy"].clone();
+        }
+    }
+    pod_level_resources(pod);
+}
+
+pub(super) fn warn(old: &Value, pod: &At<'_>, warnings: &mut Warnings) {
+    if old.is_null() {
+        warnings::on_create(pod, warnings);
+    }
+}
+
+pub(super) fn validate(pod: &At<'_>, errors: &mut Errors) {
+    let (metadata, spec) = (pod.get("metadata"), pod.get("spec"));
+    spec::pod_annotations(&metadata.get("annotations"), spec.value, errors);
+    spec::spec(&spec, spec::Owner::Pod(metadata.value), errors);
+    if spec.str("serviceAccountName").is_empty() {
+        for volume in spec.get("volumes").items() {
+            let sources = volume.get("projected.sources");
+            for source in sources.items() {
+                let detail = "must not be specified when serviceAccountName is not set";
+                source.get("serviceAccountToken").absent(errors, detail);
             }
         }
     }
-}
-
-fn default_pod_ips(status: &mut Value) {
-    let one = status["podIP"].as_str().unwrap_or_default().to_owned();
-    let first = status["podIPs"][0]["ip"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
-    let Some(status) = status.as_object_mut() else {
-        return;
-    };
-    match (one.is_empty(), first.is_empty()) {
-        (false, _) if one != first => {
-            status.insert("podIPs".into(), json!([{"ip": one}]));
+    spec.get("terminationGracePeriodSeconds").not_negative(errors);
+    for list in ["containers", "initContainers"] {
+        for own in spec.get(list).items() {
+            container::image_only_for_pods(&own, errors);
         }
-        (true, false) => {
-            status.insert("podIP".into(), json!(first));
-        }
-        _ => {}
     }
 }
 
-/// Whether the tag is `latest`, stated or not; a digest is no tag.
-fn pulls_always(image: &str) -> bool {
-    if image.contains('@') {
-        return false;
+pub(super) fn validate_create(pod: &At<'_>, errors: &mut Errors) {
+    let (metadata, spec) = (pod.get("metadata"), pod.get("spec"));
+    let ephemeral = spec.get("ephemeralContainers");
+    if !ephemeral.is_empty() {
+        ephemeral.forbidden(errors, "cannot be set on create");
     }
-    let name = image.rsplit('/').next().unwrap_or(image);
-    match name.split_once(':') {
-        Some((_, tag)) => tag == "latest",
-        None => !image.is_empty(),
+    if !spec.str("nodeName").is_empty() && !spec.get("schedulingGates").is_empty() {
+        let detail = "cannot be set until all schedulingGates have been cleared";
+        spec.get("nodeName").forbidden(errors, detail);
     }
+    spec::annotations_agree(&metadata.get("annotations"), &spec, errors);
 }
 
 /// `Guaranteed`, `Burstable` or `BestEffort`.
 pub fn quality_of_service(pod: &Value) -> &'static str {
     let (mut any, mut guaranteed) = (false, true);
+    let own = &pod["spec"]["resources"];
+    let filled = |name: &str| own[name].as_object().is_some_and(|list| !list.is_empty());
+    if filled("limits") || filled("requests") {
+        return quality_of(own);
+    }
     let containers = ["containers", "initContainers"]
         .iter()
         .flat_map(|name| pod["spec"][*name].as_array().into_iter().flatten());
@@ -397,6 +325,27 @@ pub fn quality_of_service(pod: &Value) -> &'static str {
         }
     }
     match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+/// The quality of a pod that asks for resources as a whole.
+fn quality_of(resources: &Value) -> &'static str {
+    let amount = |list: &str, name: &str| {
+        let quantity = Quantity::parse(resources[list][name].as_str()?).ok();
+        quantity.filter(|quantity| !quantity.is_zero())
+    };
+    let names = ["cpu", "memory"];
+    let any = names.iter().any(|name| {
+        amount("limits", name).is_some() || amount("requests", name).is_some()
+    });
+    let same = |name: &&str| {
+        let limit = amount("limits", name);
+        limit.is_some() && amount("requests", name) == limit
+    };
+    match (any, names.iter().all(same)) {
         (false, _) => "BestEffort",
         (true, true) => "Guaranteed",
         (true, false) => "Burstable",
@@ -512,20 +461,3 @@ fn set_condition(status: &mut Value, condition: &Value) {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_latest_tag_is_pulled_always() {
-        for (image, always) in [
-            ("nginx", true),
-            ("nginx:latest", true),
-            ("nginx:1", false),
-            ("localhost:5000/nginx", true),
-            ("nginx@sha256:00", false),
-        ] {
-            assert_eq!(pulls_always(image), always, "{image}");
-        }
-    }
-}

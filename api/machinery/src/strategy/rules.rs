@@ -3,11 +3,12 @@
 
 use serde_json::Value;
 
-use super::{Context, pod, pod_validation, service, small};
+use super::warnings::Warnings;
+use super::{Context, pod, service, small};
 use crate::resource::Resource;
 use crate::status::ApiError;
 use crate::table::cells;
-use crate::validation::Errors;
+use crate::validation::{At, Errors};
 
 /// What a kind does at each step of an object's life.
 #[derive(Debug)]
@@ -24,12 +25,17 @@ pub struct Rules {
     pub prepare_create: fn(&mut Value, &Context<'_>),
     /// Keeps what a client may not change through this way in.
     pub prepare_update: fn(Option<&str>, &Value, &mut Value),
-    /// Checks an object.
-    pub validate: fn(&Value, &mut Errors),
+    /// Checks an object, new or changed; not a change through a subresource.
+    pub validate: fn(&At<'_>, &mut Errors),
     /// Checks what only a new object may not have.
-    pub validate_create: fn(&Value, &mut Errors),
-    /// Checks a change, old and new.
-    pub validate_update: fn(&Value, &Value, &mut Errors),
+    pub validate_create: fn(&At<'_>, &mut Errors),
+    /// Checks a change of the object itself, old and new.
+    pub validate_update: fn(&At<'_>, &At<'_>, &mut Errors),
+    /// Checks a change through that subresource, old and new.
+    pub validate_subresource: fn(&str, &At<'_>, &At<'_>, &mut Errors),
+    /// Tells what is accepted and better written otherwise: of the object as it was,
+    /// null if it is new, and as it is to be.
+    pub warn: fn(&Value, &At<'_>, &mut Warnings),
     /// Refuses a deletion.
     pub may_delete: fn(&Resource, &Value) -> Result<(), ApiError>,
     /// Seconds of grace, of the object and what was asked; `None`: the kind knows none.
@@ -51,6 +57,8 @@ pub const PLAIN: Rules = Rules {
     validate: |_, _| {},
     validate_create: |_, _| {},
     validate_update: |_, _, _| {},
+    validate_subresource: |_, _, _, _| {},
+    warn: |_, _, _| {},
     may_delete: |_, _| Ok(()),
     grace_seconds: |_, _| None,
     mark_deleted: |_| {},
@@ -169,12 +177,14 @@ pub static NODE: Rules = Rules {
 pub static POD: Rules = Rules {
     has_status: true,
     counts_generation: true,
-    default: pod::default,
+    default: pod::defaults::pod,
     prepare_create: pod::prepare_create,
     prepare_update: pod::prepare_update,
-    validate: pod_validation::validate,
-    validate_create: pod_validation::validate_create,
-    validate_update: pod_validation::validate_update,
+    validate: pod::validate,
+    validate_create: pod::validate_create,
+    validate_update: pod::validate_update,
+    validate_subresource: pod::validate_subresource,
+    warn: pod::warn,
     grace_seconds: pod::grace_seconds,
     cells: cells::pod,
     ..PLAIN
