@@ -8,20 +8,28 @@
 //! Invariants: what a function returns conforms to its type; an update never
 //! changes uid, creation time, name or namespace.
 
+mod claim;
+mod defaults;
+mod difference;
+mod internal;
 pub mod metadata;
+mod node;
 pub mod pod;
-pub mod pod_validation;
+mod resources;
 pub mod rules;
-pub mod service;
-pub mod small;
+mod service;
+mod signers;
+mod small;
+pub mod warnings;
 
 use serde_json::{Value, json};
 
+use self::warnings::Warnings;
 use crate::fields;
 use crate::resource::Resource;
 use crate::status::ApiError;
 use crate::timestamp;
-use crate::validation::Errors;
+use crate::validation::{At, Errors};
 
 /// What a rule may know of the request.
 #[derive(Debug, Clone, Copy)]
@@ -140,16 +148,18 @@ pub fn before_create(
     object: &mut Value,
     context: &Context<'_>,
 ) -> Result<(), ApiError> {
+    let rules = resource.rules;
     let mut new = fields::conform(&resource.schema, object)?;
-    metadata::prepare_create(resource, &mut new, context)?;
-    (resource.rules.prepare_create)(&mut new, context);
     fields::apply_defaults(&resource.schema, &mut new);
-    (resource.rules.default)(&mut new);
+    (rules.default)(&mut new);
+    metadata::prepare_create(resource, &mut new, context)?;
+    (rules.prepare_create)(&mut new, context);
     let new = fields::conform(&resource.schema, &new)?;
     let mut errors = Errors::new();
     metadata::validate(resource, &new, &mut errors);
-    (resource.rules.validate)(&new, &mut errors);
-    (resource.rules.validate_create)(&new, &mut errors);
+    let at = At::root(&new);
+    (rules.validate)(&at, &mut errors);
+    (rules.validate_create)(&at, &mut errors);
     refuse_invalid(resource, &new, errors)?;
     *object = new;
     Ok(())
@@ -164,14 +174,15 @@ pub fn before_update(
     new: &mut Value,
     context: &Context<'_>,
 ) -> Result<Change, ApiError> {
+    let rules = resource.rules;
     let mut next = fields::conform(&resource.schema, new)?;
+    fields::apply_defaults(&resource.schema, &mut next);
+    (rules.default)(&mut next);
     metadata::prepare_update(resource, old, &mut next, context)?;
     split(resource, subresource, old, &mut next);
-    (resource.rules.prepare_update)(subresource, old, &mut next);
-    fields::apply_defaults(&resource.schema, &mut next);
-    (resource.rules.default)(&mut next);
+    (rules.prepare_update)(subresource, old, &mut next);
     let mut next = fields::conform(&resource.schema, &next)?;
-    if resource.rules.counts_generation && old["spec"] != next["spec"] {
+    if rules.counts_generation && changes_generation(rules.generation_of, old, &next) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         next["metadata"]["generation"] = json!(generation + 1);
         next = fields::conform(&resource.schema, &next)?;
@@ -179,9 +190,13 @@ pub fn before_update(
     let mut errors = Errors::new();
     metadata::validate(resource, &next, &mut errors);
     metadata::validate_update(old, &next, &mut errors);
-    (resource.rules.validate)(&next, &mut errors);
-    if subresource.is_none() {
-        (resource.rules.validate_update)(old, &next, &mut errors);
+    let (before, after) = (At::root(old), At::root(&next));
+    match subresource {
+        None => {
+            (rules.validate)(&after, &mut errors);
+            (rules.validate_update)(&before, &after, &mut errors);
+        }
+        Some(name) => (rules.validate_subresource)(name, &before, &after, &mut errors),
     }
     refuse_invalid(resource, &next, errors)?;
     *new = next;
@@ -195,12 +210,28 @@ pub fn before_update(
     })
 }
 
+fn changes_generation(of: &[&str], old: &Value, new: &Value) -> bool {
+    of.iter().any(|path| old.pointer(path) != new.pointer(path))
+}
+
+/// What a client is told about an object that is accepted, as it is to be; `old`: as it
+/// was, null if it is new.
+pub fn warnings(resource: &Resource, old: &Value, new: &Value) -> Vec<String> {
+    let mut warnings = Warnings::new();
+    (resource.rules.warn)(old, &At::root(new), &mut warnings);
+    warnings.into_texts()
+}
+
 fn refuse_invalid(resource: &Resource, object: &Value, errors: Errors) -> Result<(), ApiError> {
     if errors.is_empty() {
         return Ok(());
     }
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    Err(ApiError::invalid(resource, name, errors.into_causes()))
+    Err(ApiError::invalid(
+        resource,
+        name,
+        errors.into_distinct_causes(),
+    ))
 }
 
 /// Spec and status each have their own way in.

@@ -6,6 +6,8 @@
 mod at;
 pub mod common;
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 pub use self::at::{At, Check};
@@ -33,6 +35,17 @@ impl Errors {
     /// All that were found.
     pub fn into_causes(self) -> Vec<Cause> {
         self.causes
+    }
+
+    /// All that were found, each once.
+    pub fn into_distinct_causes(self) -> Vec<Cause> {
+        let mut seen = BTreeSet::new();
+        let mut distinct = self.causes;
+        distinct.retain(|cause| {
+            let own = (&cause.field, &cause.reason, &cause.message);
+            seen.insert(format!("{own:?}"))
+        });
+        distinct
     }
 
     /// Whether nothing was found.
@@ -98,6 +111,12 @@ impl Errors {
     pub fn duplicate(&mut self, path: &str, value: &Value) {
         let head = format!("Duplicate value: {}", render(value));
         self.push(path, "FieldValueDuplicate", head, "");
+    }
+
+    /// What is shown in that form stands twice in a list.
+    pub fn duplicate_shown(&mut self, path: &str, shown: &str, detail: &str) {
+        let head = format!("Duplicate value: {shown}");
+        self.push(path, "FieldValueDuplicate", head, detail);
     }
 
     /// The value refers to nothing.

@@ -28,7 +28,13 @@ pub fn show(type_name: &str, value: &Value) -> String {
 pub fn show_list(type_name: &str, value: &Value) -> String {
     let mut text = String::new();
     let element = Shape::Message(type_name.to_owned());
-    shape(&Shape::List(Box::new(element)), true, value, &mut text, MAX_DEPTH);
+    shape(
+        &Shape::List(Box::new(element)),
+        true,
+        value,
+        &mut text,
+        MAX_DEPTH,
+    );
     text
 }
 
@@ -57,6 +63,10 @@ fn fields(found: &Type, value: &Value, text: &mut String, depth: usize) {
             }
             continue;
         }
+        if field.name == "metadata" {
+            embedded(value.get("metadata").unwrap_or(&Value::Null), text);
+            continue;
+        }
         if !text.ends_with('{') {
             text.push(',');
         }
@@ -64,6 +74,17 @@ fn fields(found: &Type, value: &Value, text: &mut String, depth: usize) {
         let _ = write!(text, "\"{}\":", go_name(&field.name));
         let own = value.get(&field.name).unwrap_or(&Value::Null);
         shape(&field.shape, is_pointer(field), own, text, depth - 1);
+    }
+}
+
+/// Metadata is embedded, in the form it always has.
+fn embedded(metadata: &Value, text: &mut String) {
+    for (key, own) in metadata.as_object().into_iter().flatten() {
+        if !text.ends_with('{') {
+            text.push(',');
+        }
+        // Writing to a string does not fail.
+        let _ = write!(text, "\"{key}\":{}", escape_markup(&own.to_string()));
     }
 }
 

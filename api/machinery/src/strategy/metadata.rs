@@ -217,7 +217,15 @@ pub(super) fn validate(resource: &Resource, object: &Value, errors: &mut Errors)
                 "name is neither a standard finalizer name nor is it fully qualified",
             );
         }
-        errors.each(&path, finalizer, wrong);
+        errors.each("metadata.finalizers", finalizer, wrong);
+    }
+    let both = ["orphan", "foregroundDeletion"];
+    let list = metadata["finalizers"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    if both.iter().all(|name| list.iter().any(|own| own == name)) {
+        let detail = "finalizer orphan and foregroundDeletion cannot be both set";
+        errors.invalid("metadata.finalizers", &json!(list), detail);
     }
     validate_owners(metadata, errors);
 }
@@ -226,29 +234,37 @@ fn validate_owners(metadata: &Value, errors: &mut Errors) {
     let owners = metadata["ownerReferences"]
         .as_array()
         .map_or(&[][..], Vec::as_slice);
+    let mut controller: Option<String> = None;
     for (at, owner) in owners.iter().enumerate() {
         let path = format!("metadata.ownerReferences[{at}]");
+        let text = |key: &str| owner[key].as_str().unwrap_or_default();
+        let version = text("apiVersion");
+        let bad_version = version.matches('/').count() > 1 || version.ends_with('/');
+        if !version.is_empty() && bad_version {
+            let detail = "must be <group>/<version> or <version>";
+            errors.invalid_text(&format!("{path}.apiVersion"), version, detail);
+        }
         for key in ["apiVersion", "kind", "name", "uid"] {
-            if owner[key].as_str().unwrap_or_default().is_empty() {
+            if text(key).is_empty() {
                 errors.required(&format!("{path}.{key}"), "must not be empty");
             }
         }
-    }
-    let controllers: Vec<&Value> = owners.iter().filter(|o| o["controller"] == true).collect();
-    if controllers.len() > 1 {
-        let names: Vec<&str> = controllers
-            .iter()
-            .take(2)
-            .map(|o| o["name"].as_str().unwrap_or_default())
-            .collect();
-        errors.invalid(
-            "metadata.ownerReferences",
-            &json!(owners),
-            &format!(
-                "Only one reference can have Controller set to true. Found \"true\" in references for {}",
-                names.join(" and ")
-            ),
-        );
+        if version == "v1" && text("kind") == "Event" {
+            let detail = "/v1, Kind=Event is disallowed from being an owner";
+            errors.invalid(&path, owner, detail);
+        }
+        if owner["controller"] == true {
+            let own = format!("{}/{}", text("kind"), text("name"));
+            if let Some(first) = &controller {
+                let detail = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in \
+                     references for {first} and {own}"
+                );
+                errors.invalid("metadata.ownerReferences", &json!(owners), &detail);
+            } else {
+                controller = Some(own);
+            }
+        }
     }
 }
 

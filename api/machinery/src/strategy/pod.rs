@@ -16,10 +16,10 @@ mod status;
 mod volume;
 pub(crate) mod warnings;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-pub(crate) use self::affinity::{EFFECTS, node_selector};
-pub(crate) use self::change::{validate_update, validate_subresource};
+pub(crate) use self::affinity::EFFECTS;
+pub(crate) use self::change::{validate_subresource, validate_update};
 use super::Context;
 use super::resources;
 use super::warnings::Warnings;
@@ -31,7 +31,7 @@ use crate::validation::{At, Errors};
 
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
-pub(super) fn prepare_create(pod: &mut Value, _context: &Context<'_>) {
+pub(super) fn prepare_create(pod: &mut Value, context: &Context<'_>) {
     let mut status = json!({"phase": "Pending"});
     if pod["spec"]["schedulingGates"]
         .as_array()
@@ -39,6 +39,7 @@ pub(super) fn prepare_create(pod: &mut Value, _context: &Context<'_>) {
     {
         status["conditions"] = json!([{
             "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "lastTransitionTime": context.now,
             "message": "Scheduling is blocked due to non-empty scheduling gates",
         }]);
     }
@@ -72,7 +73,9 @@ fn add_label_keys(spec: &mut Value, labels: &Value) {
         });
     }
     let list = spec.get_mut("topologySpreadConstraints");
-    each(list, &mut |constraint| select_own_labels(constraint, labels));
+    each(list, &mut |constraint| {
+        select_own_labels(constraint, labels)
+    });
 }
 
 fn select_own_labels(term: &mut Value, labels: &Value) {
@@ -214,7 +217,11 @@ fn prepare_status(old: &Value, pod: &mut Value) {
     if status["observedGeneration"].as_i64().unwrap_or(0) == 0 {
         status["observedGeneration"] = before["observedGeneration"].clone();
     }
-    let known: Vec<&Value> = before["conditions"].as_array().into_iter().flatten().collect();
+    let known: Vec<&Value> = before["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .collect();
     for condition in status["conditions"].as_array_mut().into_iter().flatten() {
         let own = known.iter().find(|own| own["type"] == condition["type"]);
         if let Some(own) = own
@@ -247,7 +254,11 @@ fn prepare_resize(old: &Value, pod: &mut Value) {
         let Some(kept) = pod["spec"][list].as_array_mut() else {
             continue;
         };
-        if kept.iter().zip(new).any(|(kept, new)| kept["name"] != new["name"]) {
+        if kept
+            .iter()
+            .zip(new)
+            .any(|(kept, new)| kept["name"] != new["name"])
+        {
             *kept = new.to_vec();
             continue;
         }
@@ -278,7 +289,8 @@ pub(super) fn validate(pod: &At<'_>, errors: &mut Errors) {
             }
         }
     }
-    spec.get("terminationGracePeriodSeconds").not_negative(errors);
+    spec.get("terminationGracePeriodSeconds")
+        .not_negative(errors);
     for list in ["containers", "initContainers"] {
         for own in spec.get(list).items() {
             container::image_only_for_pods(&own, errors);
@@ -338,9 +350,9 @@ fn quality_of(resources: &Value) -> &'static str {
         quantity.filter(|quantity| !quantity.is_zero())
     };
     let names = ["cpu", "memory"];
-    let any = names.iter().any(|name| {
-        amount("limits", name).is_some() || amount("requests", name).is_some()
-    });
+    let any = names
+        .iter()
+        .any(|name| amount("limits", name).is_some() || amount("requests", name).is_some());
     let same = |name: &&str| {
         let limit = amount("limits", name);
         limit.is_some() && amount("requests", name) == limit
@@ -460,4 +472,3 @@ fn set_condition(status: &mut Value, condition: &Value) {
         None => list.push(condition.clone()),
     }
 }
-

@@ -106,7 +106,8 @@ pub fn container_resource_name(at: &At<'_>, name: &str, errors: &mut Errors) {
 
 /// Checks the name of a resource that a pod as a whole uses.
 fn pod_resource_name(at: &At<'_>, name: &str, errors: &mut Errors) {
-    if resource_name(at, name, errors) && !["cpu", "memory"].contains(&name) && !is_huge_page(name) {
+    if resource_name(at, name, errors) && !["cpu", "memory"].contains(&name) && !is_huge_page(name)
+    {
         errors.not_supported(&at.path(), name, &["cpu", "hugepages-", "memory"]);
     }
 }
@@ -287,7 +288,10 @@ pub fn aggregate(spec: &At<'_>, list: &str) -> Vec<(String, Quantity)> {
 }
 
 fn amounts<'a>(container: &'a Value, list: &str) -> impl Iterator<Item = (&'a str, Quantity)> {
-    let map = container["resources"][list].as_object().into_iter().flatten();
+    let map = container["resources"][list]
+        .as_object()
+        .into_iter()
+        .flatten();
     map.filter_map(|(name, value)| Some((name.as_str(), Quantity::parse(value.as_str()?).ok()?)))
 }
 
@@ -348,7 +352,10 @@ pub fn pod_level(spec: &At<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
             };
             let place = containers.item(index);
             let place = place.key(name);
-            let detail = format!("must be less than or equal to pod limits of {}", pod.canonical());
+            let detail = format!(
+                "must be less than or equal to pod limits of {}",
+                pod.canonical()
+            );
             place
                 .get("limits")
                 .invalid_as(errors, limit.canonical(), &detail);

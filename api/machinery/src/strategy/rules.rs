@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::warnings::Warnings;
-use super::{Context, pod, service, small};
+use super::{Context, node, pod, service, small};
 use crate::resource::Resource;
 use crate::status::ApiError;
 use crate::table::cells;
@@ -17,6 +17,8 @@ pub struct Rules {
     pub has_status: bool,
     /// Whether a change of `spec` raises `metadata.generation`.
     pub counts_generation: bool,
+    /// The places, as JSON pointers, whose change raises it.
+    pub generation_of: &'static [&'static str],
     /// Whether a deletion that has to wait states its grace.
     pub marks_grace: bool,
     /// Fills in what the client left open.
@@ -50,6 +52,7 @@ pub struct Rules {
 pub const PLAIN: Rules = Rules {
     has_status: false,
     counts_generation: false,
+    generation_of: &["/spec"],
     marks_grace: true,
     default: |_| {},
     prepare_create: |_, _| {},
@@ -154,6 +157,8 @@ pub static SECRET: Rules = Rules {
 pub static NAMESPACE: Rules = Rules {
     has_status: true,
     marks_grace: false,
+    validate: small::validate_namespace,
+    validate_subresource: small::validate_namespace_subresource,
     default: small::default_namespace,
     prepare_create: small::prepare_namespace,
     prepare_update: small::keep_namespace,
@@ -166,9 +171,12 @@ pub static NAMESPACE: Rules = Rules {
 /// Nodes.
 pub static NODE: Rules = Rules {
     has_status: true,
-    default: small::default_node,
-    validate: small::validate_node,
-    validate_update: small::validate_node_update,
+    default: node::default,
+    prepare_update: node::prepare_update,
+    validate: node::validate,
+    validate_update: node::validate_update,
+    validate_subresource: node::validate_subresource,
+    warn: node::warn,
     cells: cells::node,
     ..PLAIN
 };
@@ -198,6 +206,8 @@ pub static SERVICE: Rules = Rules {
     prepare_update: service::prepare_update,
     validate: service::validate,
     validate_update: service::validate_update,
+    validate_subresource: service::validate_subresource,
+    warn: service::warn,
     cells: cells::service,
     ..PLAIN
 };
@@ -219,6 +229,8 @@ pub static EVENT: Rules = Rules {
 /// Events of `events.k8s.io`.
 pub static EVENTS_EVENT: Rules = Rules {
     validate: small::validate_events_event,
+    validate_create: small::validate_events_event_create,
+    validate_update: small::validate_events_event_update,
     cells: cells::events_event,
     ..PLAIN
 };

@@ -1,5 +1,4 @@
-//! The kinds with few rules: config maps, secrets, namespaces, nodes, leases,
-//! events.
+//! The kinds with few rules: config maps, secrets, namespaces, leases, events.
 //!
 //! Source: `pkg/apis/{core,coordination}/validation` and `pkg/registry/core` of
 //! v1.37.
@@ -10,7 +9,7 @@ use super::Context;
 use crate::codec::{base64_bytes, base64_text};
 use crate::resource::Resource;
 use crate::status::ApiError;
-use crate::validation::{self, Errors};
+use crate::validation::{self, At, Errors};
 
 /// Most bytes of data in a config map or secret.
 pub const MAX_DATA_BYTES: usize = 1024 * 1024;
@@ -32,44 +31,43 @@ fn decoded_len(base64: &str) -> usize {
     base64_bytes(base64).map_or(0, |bytes| bytes.len())
 }
 
-pub(super) fn validate_config_map(object: &Value, errors: &mut Errors) {
+pub(super) fn validate_config_map(at: &At<'_>, errors: &mut Errors) {
     let mut size_bytes = 0;
-    for (key, value) in entries(object, "data") {
-        errors.each(&format!("data[{key}]"), key, validation::config_key(key));
-        if !object["binaryData"][key].is_null() {
-            let detail = "duplicate of key present in binaryData";
-            errors.invalid_text(&format!("data[{key}]"), key, detail);
+    let (data, binary) = (at.get("data"), at.get("binaryData"));
+    for (key, entry) in data.entries() {
+        for message in validation::config_key(key) {
+            entry.invalid_as(errors, key, &message);
         }
-        size_bytes += value.len();
+        if binary.has(key) {
+            entry.invalid_as(errors, key, "duplicate of key present in binaryData");
+        }
+        size_bytes += entry.len();
     }
-    for (key, value) in entries(object, "binaryData") {
-        errors.each(
-            &format!("binaryData[{key}]"),
-            key,
-            validation::config_key(key),
-        );
-        size_bytes += decoded_len(value);
+    for (key, entry) in binary.entries() {
+        for message in validation::config_key(key) {
+            entry.invalid_as(errors, key, &message);
+        }
+        size_bytes += decoded_len(entry.text());
     }
     if size_bytes > MAX_DATA_BYTES {
         errors.too_long("[]", MAX_DATA_BYTES);
     }
 }
 
-pub(super) fn validate_config_map_update(old: &Value, new: &Value, errors: &mut Errors) {
+pub(super) fn validate_config_map_update(old: &At<'_>, new: &At<'_>, errors: &mut Errors) {
     immutable(old, new, &["data", "binaryData"], errors);
 }
 
-fn immutable(old: &Value, new: &Value, keys: &[&str], errors: &mut Errors) {
-    if old["immutable"] != true {
+fn immutable(old: &At<'_>, new: &At<'_>, keys: &[&str], errors: &mut Errors) {
+    if !old.flag("immutable") {
         return;
     }
-    if new["immutable"] != true {
-        errors.forbidden("immutable", IMMUTABLE);
+    if !new.flag("immutable") {
+        new.get("immutable").forbidden(errors, IMMUTABLE);
     }
     for key in keys {
-        let (before, after) = (&old[*key], &new[*key]);
-        if before != after {
-            errors.forbidden(key, IMMUTABLE);
+        if old.get(key).value != new.get(key).value {
+            new.get(key).forbidden(errors, IMMUTABLE);
         }
     }
 }
@@ -89,36 +87,36 @@ pub(super) fn default_secret(secret: &mut Value) {
     }
 }
 
-pub(super) fn validate_secret(secret: &Value, errors: &mut Errors) {
+pub(super) fn validate_secret(at: &At<'_>, errors: &mut Errors) {
+    let data = at.get("data");
     let mut size_bytes = 0;
-    for (key, value) in entries(secret, "data") {
-        errors.each(&format!("data[{key}]"), key, validation::config_key(key));
-        size_bytes += decoded_len(value);
+    for (key, entry) in data.entries() {
+        for message in validation::config_key(key) {
+            entry.invalid_as(errors, key, &message);
+        }
+        size_bytes += decoded_len(entry.text());
     }
     if size_bytes > MAX_DATA_BYTES {
-        errors.too_long("data", MAX_DATA_BYTES);
+        data.too_long(errors, MAX_DATA_BYTES);
     }
-    let missing = |key: &str| secret["data"][key].is_null();
     let mut require = |keys: &[&str]| {
-        for key in keys.iter().filter(|key| missing(key)) {
-            errors.required(&format!("data[{key}]"), "");
+        for key in keys.iter().filter(|key| !data.has(key)) {
+            data.key(key).required(errors, "");
         }
     };
-    match text(secret, "type") {
+    match at.str("type") {
         "kubernetes.io/dockercfg" => require(&[".dockercfg"]),
         "kubernetes.io/dockerconfigjson" => require(&[".dockerconfigjson"]),
-        "kubernetes.io/basic-auth" if missing("username") && missing("password") => {
+        "kubernetes.io/basic-auth" if !data.has("username") && !data.has("password") => {
             require(&["username", "password"]);
         }
-        "kubernetes.io/ssh-auth" if text(&secret["data"], "ssh-privatekey").is_empty() => {
-            errors.required("data[ssh-privatekey]", "");
+        "kubernetes.io/ssh-auth" if data.str("ssh-privatekey").is_empty() => {
+            data.key("ssh-privatekey").required(errors, "");
         }
         "kubernetes.io/tls" => require(&["tls.crt", "tls.key"]),
         "kubernetes.io/service-account-token" => {
-            let key = "kubernetes.io/service-account.name";
-            if text(&secret["metadata"]["annotations"], key).is_empty() {
-                errors.required(&format!("metadata.annotations[{key}]"), "");
-            }
+            let notes = at.get("metadata.annotations");
+            notes.key("kubernetes.io/service-account.name").need(errors);
         }
         _ => {}
     }
@@ -126,20 +124,47 @@ pub(super) fn validate_secret(secret: &Value, errors: &mut Errors) {
         ("kubernetes.io/dockercfg", ".dockercfg"),
         ("kubernetes.io/dockerconfigjson", ".dockerconfigjson"),
     ] {
-        let content = base64_bytes(text(&secret["data"], key)).unwrap_or_default();
-        if text(secret, "type") == kind && !missing(key) {
-            let parsed = serde_json::from_slice::<serde_json::Map<String, Value>>(&content);
-            if let Err(error) = parsed {
-                let path = format!("data[{key}]");
-                errors.invalid_text(&path, "<secret contents redacted>", &error.to_string());
-            }
+        if at.str("type") != kind || !data.has(key) {
+            continue;
+        }
+        let content = base64_bytes(data.str(key)).unwrap_or_default();
+        if let Some(what) = not_a_json_object(&content) {
+            data.key(key)
+                .invalid_as(errors, "<secret contents redacted>", &what);
         }
     }
 }
 
-pub(super) fn validate_secret_update(old: &Value, new: &Value, errors: &mut Errors) {
-    if old["type"] != new["type"] {
-        errors.invalid("type", &new["type"], "field is immutable");
+/// As Go's decoder says it, for the ways people get it wrong.
+fn not_a_json_object(content: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(content);
+    match serde_json::from_slice::<Value>(content) {
+        Ok(Value::Object(_) | Value::Null) => None,
+        Ok(other) => {
+            let what = match other {
+                Value::String(_) => "string",
+                Value::Array(_) => "array",
+                Value::Bool(_) => "bool",
+                _ => "number",
+            };
+            Some(format!(
+                "json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
+            ))
+        }
+        Err(error) if error.is_eof() => Some("unexpected end of JSON input".to_owned()),
+        Err(_) => {
+            let first = text.trim_start().chars().next().unwrap_or(' ');
+            Some(format!(
+                "invalid character '{first}' looking for beginning of value"
+            ))
+        }
+    }
+}
+
+pub(super) fn validate_secret_update(old: &At<'_>, new: &At<'_>, errors: &mut Errors) {
+    let kind = new.get("type");
+    if old.str("type") != kind.text() {
+        kind.invalid_text(errors, "field is immutable");
     }
     immutable(old, new, &["data"], errors);
 }
@@ -189,172 +214,198 @@ pub(super) fn mark_namespace_deleted(namespace: &mut Value) {
     namespace["status"]["phase"] = json!("Terminating");
 }
 
-/// Addresses of pods in both forms, and what can be allocated.
-pub(super) fn default_node(node: &mut Value) {
-    if node["status"]["allocatable"].is_null() && !node["status"]["capacity"].is_null() {
-        node["status"]["allocatable"] = node["status"]["capacity"].clone();
-    }
-    let (one, first) = (
-        text(&node["spec"], "podCIDR").to_owned(),
-        node["spec"]["podCIDRs"][0]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned(),
-    );
-    if one.is_empty() && !first.is_empty() {
-        node["spec"]["podCIDR"] = json!(first);
-    } else if !one.is_empty() && first.is_empty() {
-        node["spec"]["podCIDRs"] = json!([one]);
+pub(super) fn validate_namespace(at: &At<'_>, errors: &mut Errors) {
+    let list = at.get("spec.finalizers");
+    for own in list.items() {
+        namespace_finalizer(&list, own.text(), errors);
     }
 }
 
-pub(super) fn validate_node(node: &Value, errors: &mut Errors) {
-    let mut seen = std::collections::BTreeSet::new();
-    for (at, taint) in node["spec"]["taints"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .enumerate()
-    {
-        let path = format!("spec.taints[{at}]");
-        let (key, value, effect) = (
-            text(taint, "key"),
-            text(taint, "value"),
-            text(taint, "effect"),
-        );
-        errors.each(&format!("{path}.key"), key, validation::qualified_name(key));
-        errors.each(
-            &format!("{path}.value"),
-            value,
-            validation::label_value(value),
-        );
-        let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
-        if effect.is_empty() {
-            errors.required(&format!("{path}.effect"), "");
-        } else if !effects.contains(&effect) {
-            errors.not_supported(&format!("{path}.effect"), effect, &effects);
+fn namespace_finalizer(at: &At<'_>, name: &str, errors: &mut Errors) {
+    for message in validation::qualified_name(name) {
+        at.invalid_as(errors, name, &message);
+    }
+    let standard = ["kubernetes", "orphan", "foregroundDeletion"];
+    if !name.contains('/') && !standard.contains(&name) {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        at.invalid_as(errors, name, detail);
+    }
+}
+
+pub(super) fn validate_namespace_subresource(
+    subresource: &str,
+    _: &At<'_>,
+    new: &At<'_>,
+    errors: &mut Errors,
+) {
+    if subresource == "finalize" {
+        for own in new.get("spec.finalizers").items() {
+            namespace_finalizer(&own, own.text(), errors);
         }
-        if !seen.insert((key, effect)) {
-            errors.duplicate(&path, taint);
-        }
+        return;
+    }
+    let phase = new.get("status.phase").named("status.Phase");
+    let (only, when) = match new.get("metadata").has("deletionTimestamp") {
+        false => ("Active", "empty"),
+        true => ("Terminating", "not empty"),
+    };
+    if phase.text() != only {
+        let detail = format!("may only be '{only}' if `deletionTimestamp` is {when}");
+        phase.invalid_text(errors, &detail);
     }
 }
 
-pub(super) fn validate_node_update(old: &Value, new: &Value, errors: &mut Errors) {
-    let (before, after) = (
-        text(&old["spec"], "providerID"),
-        text(&new["spec"], "providerID"),
-    );
-    if !before.is_empty() && before != after {
-        errors.forbidden(
-            "spec.providerID",
-            "node updates may not change providerID except from \"\" to valid",
-        );
+pub(super) fn validate_lease(at: &At<'_>, errors: &mut Errors) {
+    let spec = at.get("spec");
+    let seconds = spec.get("leaseDurationSeconds");
+    if seconds.int().is_some_and(|seconds| seconds <= 0) {
+        seconds.invalid(errors, "must be greater than 0");
     }
-    let (before, after) = (text(&old["spec"], "podCIDR"), text(&new["spec"], "podCIDR"));
-    if !before.is_empty() && before != after {
-        errors.forbidden(
-            "spec.podCIDRs",
-            "node updates may not change podCIDR except from \"\" to valid",
-        );
+    spec.get("leaseTransitions").not_negative(errors);
+    let strategy = spec.get("strategy");
+    if strategy.is_set() {
+        validate_lease_strategy(&strategy.get("strategy").with(strategy.value), errors);
     }
-}
-
-pub(super) fn validate_lease(lease: &Value, errors: &mut Errors) {
-    let spec = &lease["spec"];
-    if let Some(seconds) = spec["leaseDurationSeconds"]
-        .as_i64()
-        .filter(|seconds| *seconds <= 0)
-    {
-        errors.invalid(
-            "spec.leaseDurationSeconds",
-            &json!(seconds),
-            "must be greater than 0",
-        );
-    }
-    if let Some(count) = spec["leaseTransitions"].as_i64().filter(|count| *count < 0) {
-        let detail = "must be greater than or equal to 0";
-        errors.invalid("spec.leaseTransitions", &json!(count), detail);
-    }
-    let (preferred, strategy) = (text(spec, "preferredHolder"), text(spec, "strategy"));
+    let preferred = spec.get("preferredHolder");
     if !preferred.is_empty() && strategy.is_empty() {
-        let detail = "may only be specified if `strategy` is defined";
-        errors.forbidden("spec.preferredHolder", detail);
+        preferred.forbidden(errors, "may only be specified if `strategy` is defined");
+    }
+}
+
+fn validate_lease_strategy(at: &At<'_>, errors: &mut Errors) {
+    let text = at.text();
+    match text.split_once('/') {
+        Some(_) => {
+            for message in validation::qualified_name(text) {
+                at.invalid_text(errors, &message);
+            }
+        }
+        None if text == "OldestEmulationVersion" => {}
+        None => at.unsupported(errors, &["OldestEmulationVersion"]),
     }
 }
 
 /// The fields of an event under their names in its group.
 struct EventNames {
-    about: &'static str,
     controller: &'static str,
+    about: &'static str,
     message: &'static str,
 }
 
-pub(super) fn validate_event(event: &Value, errors: &mut Errors) {
-    let names = EventNames {
-        about: "involvedObject",
-        controller: "reportingComponent",
-        message: "message",
-    };
-    validate_any_event(event, &names, errors);
+const CORE_EVENT: EventNames = EventNames {
+    controller: "reportingComponent",
+    about: "involvedObject",
+    message: "message",
+};
+const EVENT: EventNames = EventNames {
+    controller: "reportingController",
+    about: "regarding",
+    message: "note",
+};
+
+pub(super) fn validate_event(at: &At<'_>, errors: &mut Errors) {
+    validate_any_event(at, &CORE_EVENT, errors);
 }
 
-pub(super) fn validate_events_event(event: &Value, errors: &mut Errors) {
-    let names = EventNames {
-        about: "regarding",
-        controller: "reportingController",
-        message: "note",
-    };
-    validate_any_event(event, &names, errors);
-    if event["eventTime"].is_null() {
-        errors.required("eventTime", "");
-    }
-    let kind = text(event, "type");
+pub(super) fn validate_events_event(at: &At<'_>, errors: &mut Errors) {
+    validate_any_event(at, &EVENT, errors);
+}
+
+pub(super) fn validate_events_event_create(at: &At<'_>, errors: &mut Errors) {
+    validate_series(at, errors);
+    at.get("eventTime").need(errors);
+    let kind = at.str("type");
     if !["Normal", "Warning"].contains(&kind) {
-        errors.invalid_text("type", "", &format!("has invalid value: {kind}"));
+        let detail = format!("has invalid value: {kind}");
+        at.get("type").invalid_as(errors, "", &detail);
+    }
+    for (field, shown) in [
+        ("deprecatedFirstTimestamp", "firstTimestamp"),
+        ("deprecatedLastTimestamp", "lastTimestamp"),
+        ("deprecatedCount", "count"),
+    ] {
+        let own = at.get(field).named(shown);
+        if own.is_set() && own.int() != Some(0) {
+            own.invalid_as(errors, "", "needs to be unset");
+        }
+    }
+    let source = at.get("deprecatedSource").named("source");
+    if !source.str("component").is_empty() || !source.str("host").is_empty() {
+        source.invalid_as(errors, "", "needs to be unset");
     }
 }
 
-fn validate_any_event(event: &Value, names: &EventNames, errors: &mut Errors) {
-    let namespace = text(&event["metadata"], "namespace");
-    let about = text(&event[names.about], "namespace");
-    let path = "involvedObject.namespace";
-    let detail = "does not match event.namespace";
-    if event["eventTime"].is_null() {
-        let agrees = if about.is_empty() {
-            ["", "default"].contains(&namespace)
-        } else {
-            about == namespace
-        };
-        if !agrees {
-            errors.invalid_text(path, about, detail);
-        }
+fn validate_series(at: &At<'_>, errors: &mut Errors) {
+    let series = at.get("series");
+    if series.is_null() {
         return;
     }
-    if about.is_empty() && !["default", "kube-system"].contains(&namespace) {
-        errors.invalid_text(path, about, detail);
+    if series.get("count").int().unwrap_or(0) < 2 {
+        series
+            .get("count")
+            .invalid_as(errors, "", "should be at least 2");
     }
-    let controller = text(event, names.controller);
-    errors.each(
-        names.controller,
-        controller,
-        validation::qualified_name(controller),
-    );
-    for (key, max) in [
-        (names.controller, usize::MAX),
-        ("reportingInstance", 128),
-        ("action", 128),
-        ("reason", 128),
+    series.get("lastObservedTime").need(errors);
+}
+
+pub(super) fn validate_events_event_update(old: &At<'_>, new: &At<'_>, errors: &mut Errors) {
+    if old.get("series").value != new.get("series").value {
+        validate_series(new, errors);
+    }
+    for (field, shown) in [
+        ("regarding", "involvedObject"),
+        ("reason", "reason"),
+        ("note", "message"),
+        ("deprecatedSource", "source"),
+        ("deprecatedFirstTimestamp", "firstTimestamp"),
+        ("deprecatedLastTimestamp", "lastTimestamp"),
+        ("deprecatedCount", "count"),
+        ("reason", "reason"),
+        ("type", "type"),
+        ("eventTime", "eventTime"),
+        ("action", "action"),
+        ("related", "related"),
+        ("reportingController", "reportingController"),
+        ("reportingInstance", "reportingInstance"),
     ] {
-        let value = text(event, key);
-        if value.is_empty() {
-            errors.required(key, "");
-        }
-        if value.len() > max {
-            errors.invalid_text(key, "", &format!("can have at most {max} characters"));
+        let own = new.get(field).named(shown);
+        if own.value != old.get(field).value {
+            own.invalid(errors, "field is immutable");
         }
     }
-    if text(event, names.message).len() > 1024 {
-        errors.invalid_text("message", "", "can have at most 1024 characters");
+}
+
+fn validate_any_event(at: &At<'_>, names: &EventNames, errors: &mut Errors) {
+    let namespace = at.value["metadata"]["namespace"]
+        .as_str()
+        .unwrap_or_default();
+    let about = at.value[names.about]["namespace"]
+        .as_str()
+        .unwrap_or_default();
+    let agrees = match (at.has("eventTime"), about.is_empty()) {
+        (false, true) => ["", "default"].contains(&namespace),
+        (false, false) => about == namespace,
+        (true, empty) => !empty || ["default", "kube-system"].contains(&namespace),
+    };
+    if !agrees {
+        let place = at.get("involvedObject.namespace");
+        place.invalid_as(errors, about, "does not match event.namespace");
+    }
+    if !at.has("eventTime") {
+        return;
+    }
+    let controller = at.get(names.controller);
+    controller.need(errors);
+    controller.check(errors, validation::qualified_name);
+    for key in ["reportingInstance", "action", "reason"] {
+        let own = at.get(key);
+        own.need(errors);
+        if own.len() > 128 {
+            own.invalid_as(errors, "", "can have at most 128 characters");
+        }
+    }
+    if at.str(names.message).len() > 1024 {
+        let own = at.get("message");
+        own.invalid_as(errors, "", "can have at most 1024 characters");
     }
 }

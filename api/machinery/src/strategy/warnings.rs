@@ -112,9 +112,7 @@ pub fn deprecated_node_label(key: &str) -> Option<&'static str> {
         "scheduler.alpha.kubernetes.io/preferAvoidPods" => {
             "deprecated since v1.22; use Taints and Tolerations instead"
         }
-        "node-role.kubernetes.io/master" => {
-            "use \"node-role.kubernetes.io/control-plane\" instead"
-        }
+        "node-role.kubernetes.io/master" => "use \"node-role.kubernetes.io/control-plane\" instead",
         _ => return None,
     })
 }

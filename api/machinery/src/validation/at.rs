@@ -92,7 +92,7 @@ impl<'a> At<'a> {
     }
 
     /// The elements of a list.
-    pub fn items(&'a self) -> impl ExactSizeIterator<Item = At<'a>> {
+    pub fn items(&'a self) -> impl ExactSizeIterator<Item = At<'a>> + DoubleEndedIterator {
         let list = self.value.as_array().map_or(&[][..], Vec::as_slice);
         let each = list.iter().enumerate();
         each.map(|(index, value)| self.below(value, Step::Item(index)))

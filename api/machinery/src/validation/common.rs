@@ -308,8 +308,7 @@ pub fn dns_subdomain_with_underscore(text: &str) -> Vec<String> {
         let message = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
                        characters, '_', '-' or '.', and must start and end with an alphanumeric \
                        character";
-        let pattern =
-            "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*";
+        let pattern = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*";
         wrong.push(shape(message, pattern, &["example.com"]));
     }
     wrong

@@ -89,8 +89,7 @@ fn selector_term(at: &At<'_>, check_values: bool, errors: &mut Errors) {
         let values = requirement.get("values");
         match requirement.str("operator") {
             "In" | "NotIn" if values.len() != 1 => {
-                let detail =
-                    "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
+                let detail = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
                 values.required(errors, detail);
             }
             "In" | "NotIn" => {}
@@ -198,7 +197,9 @@ pub fn topology_spread(at: &At<'_>, errors: &mut Errors) {
             }
         }
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
-            constraint.get(policy).may_one_of(errors, &["Honor", "Ignore"]);
+            constraint
+                .get(policy)
+                .may_one_of(errors, &["Honor", "Ignore"]);
         }
         label_keys(&constraint, errors);
         label_selector(&constraint.get("labelSelector"), errors);

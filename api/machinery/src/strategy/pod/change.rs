@@ -35,11 +35,19 @@ pub(crate) fn validate_update(old: &At<'_>, new: &At<'_>, errors: &mut Errors) {
             super::container::image_only_for_pods(&container, errors);
         }
     }
-    if !deadline(&old.get("activeDeadlineSeconds"), &new.get("activeDeadlineSeconds"), errors) {
+    if !deadline(
+        &old.get("activeDeadlineSeconds"),
+        &new.get("activeDeadlineSeconds"),
+        errors,
+    ) {
         return;
     }
     added_tolerations(&old.get("tolerations"), &new.get("tolerations"), errors);
-    fewer_gates(&old.get("schedulingGates"), &new.get("schedulingGates"), errors);
+    fewer_gates(
+        &old.get("schedulingGates"),
+        &new.get("schedulingGates"),
+        errors,
+    );
     if old.value != new.value {
         let munged = without_updatable(&old, &new, errors);
         if &munged != old.value {
@@ -175,7 +183,10 @@ fn node_selector_of_gated(old: &At<'_>, new: &At<'_>, errors: &mut Errors) {
 fn node_affinity_of_gated(old: &At<'_>, new: &At<'_>, errors: &mut Errors) {
     const TERMS: &str = "requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
     const TERM: &str = "io.k8s.api.core.v1.NodeSelectorTerm";
-    let (before, after) = (old.get("affinity.nodeAffinity"), new.get("affinity.nodeAffinity"));
+    let (before, after) = (
+        old.get("affinity.nodeAffinity"),
+        new.get("affinity.nodeAffinity"),
+    );
     if before.value == after.value {
         return;
     }

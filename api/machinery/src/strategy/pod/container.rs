@@ -76,7 +76,12 @@ pub fn init_containers(at: &At<'_>, spec: &At<'_>, world: &World<'_>, errors: &m
             probe::lifecycle(&container.get("lifecycle"), world.grace, errors);
             probe::probes(&container, errors);
         } else {
-            for name in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
+            for name in [
+                "lifecycle",
+                "livenessProbe",
+                "readinessProbe",
+                "startupProbe",
+            ] {
                 let detail = "may not be set for init containers without restartPolicy=Always";
                 container.get(name).absent(errors, detail);
             }
@@ -193,11 +198,7 @@ fn ports(at: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn host_ports<'a>(
-    at: &At<'_>,
-    containers: impl Iterator<Item = At<'a>>,
-    errors: &mut Errors,
-) {
+fn host_ports<'a>(at: &At<'_>, containers: impl Iterator<Item = At<'a>>, errors: &mut Errors) {
     let mut taken = BTreeSet::new();
     for (index, container) in containers.enumerate() {
         for (inner, port) in container.get("ports").items().enumerate() {
@@ -235,7 +236,10 @@ fn mounts(container: &At<'_>, world: &World<'_>, errors: &mut Errors) {
         if !points.insert(mount.str("mountPath")) {
             point.invalid_text(errors, "must be unique");
         }
-        if devices.items().any(|device| device.str("name") == name.text()) {
+        if devices
+            .items()
+            .any(|device| device.str("name") == name.text())
+        {
             name.invalid_text(errors, "must not already exist in volumeDevices");
         }
         if devices

@@ -1,7 +1,9 @@
 //! What a pod or a template of pods is taken to say where it says nothing.
 //!
-//! Source: `pkg/apis/core/v1/defaults.go` and its generated callers, v1.37. Constant
-//! defaults of single fields stand in the table of facts.
+//! Fields of features that the release has turned off are dropped here, as it does.
+//!
+//! Source: `pkg/apis/core/v1/defaults.go` and its generated callers, `DropDisabledPodFields`
+//! of v1.37. Constant defaults of single fields stand in the table of facts.
 
 use serde_json::{Map, Value, json};
 
@@ -69,6 +71,9 @@ fn pod_spec(spec: &mut Map<String, Value>) {
     set_default(spec, "securityContext", json!({}));
     set_default(spec, "terminationGracePeriodSeconds", json!(30));
     set_default(spec, "schedulerName", json!("default-scheduler"));
+    for name in ["schedulingGroup", "evictionResponders"] {
+        spec.remove(name);
+    }
     for name in CONTAINER_LISTS {
         for own in list_mut(spec, name) {
             container(own);
@@ -104,15 +109,28 @@ fn container(container: &mut Map<String, Value>) {
         }
     }
     if let Some(lifecycle) = object_mut(container, "lifecycle") {
+        lifecycle.remove("stopSignal");
         for name in ["postStart", "preStop"] {
             if let Some(handler) = object_mut(lifecycle, name) {
                 http_get(handler);
             }
         }
     }
+    if is_empty(container.get("lifecycle")) {
+        container.remove("lifecycle");
+    }
+    for mount in list_mut(container, "volumeMounts") {
+        mount.remove("bindMountOptions");
+    }
     if let Some(resources) = object_mut(container, "resources") {
         round_lists(resources);
     }
+}
+
+fn is_empty(value: Option<&Value>) -> bool {
+    value
+        .and_then(Value::as_object)
+        .is_some_and(|map| map.values().all(Value::is_null))
 }
 
 fn probe(probe: &mut Map<String, Value>) {
@@ -126,12 +144,14 @@ fn probe(probe: &mut Map<String, Value>) {
     }
     http_get(probe);
     if let Some(grpc) = object_mut(probe, "grpc") {
+        grpc.remove("mode");
         set_default(grpc, "service", json!(""));
     }
 }
 
 fn http_get(handler: &mut Map<String, Value>) {
     if let Some(get) = object_mut(handler, "httpGet") {
+        get.remove("protocol");
         set_default(get, "path", json!("/"));
         set_default(get, "scheme", json!("HTTP"));
     }
@@ -197,9 +217,16 @@ fn volume(volume: &mut Map<String, Value>) {
     }
     for name in ["secret", "configMap", "downwardAPI", "projected"] {
         if let Some(source) = object_mut(volume, name) {
+            source.remove("defaultUser");
             set_default(source, "defaultMode", json!(FILE_MODE));
             projected(source);
         }
+    }
+    if let Some(source) = object_mut(volume, "emptyDir") {
+        source.remove("mode");
+    }
+    if let Some(disk) = object_mut(volume, "azureDisk") {
+        azure_disk(disk);
     }
     if let Some(path) = object_mut(volume, "hostPath") {
         set_default(path, "type", json!(""));
@@ -217,18 +244,38 @@ fn volume(volume: &mut Map<String, Value>) {
     }
 }
 
-fn projected(source: &mut Map<String, Value>) {
+/// A disk of Azure: shared, and cached both ways.
+pub(crate) fn azure_disk(disk: &mut Map<String, Value>) {
+    set_default(disk, "cachingMode", json!("ReadWrite"));
+    set_default(disk, "kind", json!("Shared"));
+}
+
+fn items(source: &mut Map<String, Value>) {
     for item in list_mut(source, "items") {
+        item.remove("user");
         field_ref(item);
     }
+}
+
+fn projected(source: &mut Map<String, Value>) {
+    items(source);
     for part in list_mut(source, "sources") {
+        for name in ["secret", "configMap", "downwardAPI"] {
+            if let Some(own) = object_mut(part, name) {
+                items(own);
+            }
+        }
+        for name in [
+            "serviceAccountToken",
+            "clusterTrustBundle",
+            "podCertificate",
+        ] {
+            if let Some(own) = object_mut(part, name) {
+                own.remove("user");
+            }
+        }
         if let Some(token) = object_mut(part, "serviceAccountToken") {
             set_default(token, "expirationSeconds", json!(3600));
-        }
-        if let Some(downward) = object_mut(part, "downwardAPI") {
-            for item in list_mut(downward, "items") {
-                field_ref(item);
-            }
         }
     }
 }
@@ -279,9 +326,8 @@ fn pull_policy(image: &str) -> &'static str {
         Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => path,
         _ => name,
     };
-    let known = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-/".contains(&byte)
-    };
+    let known =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-/".contains(&byte);
     let good = !path.is_empty() && path.bytes().all(known);
     if good && tag == "latest" {
         "Always"

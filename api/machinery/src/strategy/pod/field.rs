@@ -4,7 +4,9 @@
 //! Source: `ValidateEnv` and its neighbours of `pkg/apis/core/validation`, v1.37.
 
 use crate::validation::common::no_backsteps;
-use crate::validation::{At, Errors, config_key, dns_label, dns_subdomain, env_name, qualified_name};
+use crate::validation::{
+    At, Errors, config_key, dns_label, dns_subdomain, env_name, qualified_name,
+};
 
 /// What a volume may show of its pod.
 pub const VOLUME_FIELDS: &[&str] = &[
@@ -122,7 +124,8 @@ pub fn variable_sources(at: &At<'_>, errors: &mut Errors) {
                 let name = own.get("name");
                 if name.need(errors) {
                     // The name may end as a prefix may.
-                    for message in crate::validation::NameRule::DnsSubdomain.check(name.text(), true)
+                    for message in
+                        crate::validation::NameRule::DnsSubdomain.check(name.text(), true)
                     {
                         name.invalid_text(errors, &message);
                     }

@@ -49,7 +49,12 @@ pub fn lifecycle(at: &At<'_>, grace: Option<i64>, errors: &mut Errors) {
     for name in ["postStart", "preStop"] {
         let hook = at.get(name);
         if hook.is_set() {
-            handler(&hook, &["exec", "httpGet", "tcpSocket", "sleep"], grace, errors);
+            handler(
+                &hook,
+                &["exec", "httpGet", "tcpSocket", "sleep"],
+                grace,
+                errors,
+            );
         }
     }
 }

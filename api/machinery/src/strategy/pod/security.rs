@@ -64,7 +64,9 @@ fn is_sysctl(name: &str) -> bool {
     let segment = |segment: &str| {
         let bytes = segment.as_bytes();
         matches!((bytes.first(), bytes.last()), (Some(first), Some(last)) if edge(*first) && edge(*last))
-            && bytes.iter().all(|byte| edge(*byte) || matches!(byte, b'-' | b'_'))
+            && bytes
+                .iter()
+                .all(|byte| edge(*byte) || matches!(byte, b'-' | b'_'))
     };
     name.len() <= SYSCTL_MAX_BYTES && name.split(['.', '/']).all(segment)
 }
@@ -242,7 +244,9 @@ fn windows_user(name: &str) -> Vec<&'static str> {
     if !user.is_empty() && user.bytes().all(|byte| matches!(byte, b'.' | b' ')) {
         wrong.push("runAsUserName's User cannot contain only periods or spaces");
     }
-    if user.contains(['"', '/', '\\', ':', ';', '|', '=', ',', '+', '*', '?', '<', '>', '@', '[', ']']) {
+    if user.contains([
+        '"', '/', '\\', ':', ';', '|', '=', ',', '+', '*', '?', '<', '>', '@', '[', ']',
+    ]) {
         wrong.push(
             "runAsUserName's User cannot contain the following characters: \"/\\:;|=,+*?<>@[]",
         );

@@ -32,7 +32,11 @@ const MAX_SEARCH_BYTES: usize = 2048;
 /// Checks a template of pods.
 pub fn template(at: &At<'_>, errors: &mut Errors) {
     let metadata = at.get("metadata");
-    labels(errors, &metadata.get("labels").path(), metadata.value.get("labels"));
+    labels(
+        errors,
+        &metadata.get("labels").path(),
+        metadata.value.get("labels"),
+    );
     let own = metadata.get("annotations");
     annotations(errors, &own.path(), metadata.value.get("annotations"));
     let spec_at = at.get("spec");
@@ -81,7 +85,11 @@ pub fn spec(at: &At<'_>, of: Owner<'_>, errors: &mut Errors) {
     at.get("restartPolicy").choice(errors, &policies);
     let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     at.get("dnsPolicy").choice(errors, &policies);
-    labels(errors, &at.get("nodeSelector").path(), at.value.get("nodeSelector"));
+    labels(
+        errors,
+        &at.get("nodeSelector").path(),
+        at.value.get("nodeSelector"),
+    );
     security::pod(at, errors);
     let shared = at.get("shareProcessNamespace");
     if shared.is_true() && at.flag("hostPID") {
@@ -264,7 +272,9 @@ fn scheduling_gates(at: &At<'_>, errors: &mut Errors) {
 
 fn host_process(at: &At<'_>, errors: &mut Errors) {
     let flag = |at: &At<'_>| {
-        let value = at.value.pointer("/securityContext/windowsOptions/hostProcess");
+        let value = at
+            .value
+            .pointer("/securityContext/windowsOptions/hostProcess");
         value.and_then(Value::as_bool)
     };
     let pod = flag(at);

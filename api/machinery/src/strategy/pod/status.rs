@@ -19,7 +19,11 @@ pub fn validate(old: &At<'_>, new: &At<'_>, errors: &mut Errors) {
     let node = after.get("nominatedNodeName");
     if node.text() != before.str("nominatedNodeName") && !node.is_empty() {
         node.check(errors, dns_subdomain);
-        if !old.value["spec"]["nodeName"].as_str().unwrap_or_default().is_empty() {
+        if !old.value["spec"]["nodeName"]
+            .as_str()
+            .unwrap_or_default()
+            .is_empty()
+        {
             let detail = "may not be set on pods that are already bound to a node";
             node.forbidden(errors, detail);
         }
@@ -35,7 +39,13 @@ pub fn validate(old: &At<'_>, new: &At<'_>, errors: &mut Errors) {
         ("ephemeralContainerStatuses", None),
     ] {
         let spec = &old.value["spec"];
-        transitions(&before.get(list), &after.get(list), spec, containers, errors);
+        transitions(
+            &before.get(list),
+            &after.get(list),
+            spec,
+            containers,
+            errors,
+        );
     }
     claim_statuses(new, &after.get("resourceClaimStatuses"), errors);
     addresses(&before, &after, errors);
@@ -66,7 +76,11 @@ fn conditions(at: &At<'_>, errors: &mut Errors) {
 
 /// Whether a container that ended with that code is started again.
 fn restarts(container: &Value, spec: &Value, exit_code: i64) -> bool {
-    for rule in container["restartPolicyRules"].as_array().into_iter().flatten() {
+    for rule in container["restartPolicyRules"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
         let codes = &rule["exitCodes"];
         let listed = codes["values"]
             .as_array()
@@ -90,7 +104,12 @@ fn all_restart(spec: &Value) -> bool {
     ["containers", "initContainers"]
         .iter()
         .flat_map(|list| spec[*list].as_array().into_iter().flatten())
-        .flat_map(|container| container["restartPolicyRules"].as_array().into_iter().flatten())
+        .flat_map(|container| {
+            container["restartPolicyRules"]
+                .as_array()
+                .into_iter()
+                .flatten()
+        })
         .any(|rule| rule["action"] == "RestartAllContainers")
 }
 

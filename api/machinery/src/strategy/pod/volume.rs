@@ -11,7 +11,9 @@ use super::source::{self, Owner, needed};
 use crate::strategy::claim;
 use crate::strategy::signers;
 use crate::validation::common::{self, MAX_ID, label_selector, projected_path};
-use crate::validation::{At, Errors, annotations, dns_label, dns_subdomain, labels, qualified_name};
+use crate::validation::{
+    At, Errors, annotations, dns_label, dns_subdomain, labels, qualified_name,
+};
 
 /// The volumes that were found good, by name.
 pub type Volumes<'a> = BTreeMap<&'a str, &'a Value>;
@@ -47,7 +49,10 @@ const fn plain(field: &'static str, check: Check) -> Source {
 const SOURCES: &[Source] = &[
     plain("emptyDir", |at, _, errors| {
         let limit = at.get("sizeLimit");
-        if limit.quantity().is_some_and(|quantity| quantity.is_negative()) {
+        if limit
+            .quantity()
+            .is_some_and(|quantity| quantity.is_negative())
+        {
             limit.forbidden(errors, "SizeLimit field must be a valid resource quantity");
         }
     }),
@@ -321,29 +326,34 @@ fn token(owner: &At<'_>, at: &At<'_>, errors: &mut Errors) {
         ),
         Some(_) => {}
     }
-    let path = owner.get("path").with(at.value.get("path").unwrap_or(&Value::Null));
+    let path = owner
+        .get("path")
+        .with(at.value.get("path").unwrap_or(&Value::Null));
     if path.need(errors) {
         projected_path(&path, errors);
     }
 }
 
-fn trust_bundle(
-    owner: &At<'_>,
-    at: &At<'_>,
-    paths: &mut BTreeSet<String>,
-    errors: &mut Errors,
-) {
+fn trust_bundle(owner: &At<'_>, at: &At<'_>, paths: &mut BTreeSet<String>, errors: &mut Errors) {
     if at.is_null() {
         return;
     }
-    let (name, signer, selector) = (at.get("name"), at.get("signerName"), at.get("labelSelector"));
+    let (name, signer, selector) = (
+        at.get("name"),
+        at.get("signerName"),
+        at.get("labelSelector"),
+    );
     match (name.is_set(), signer.is_set()) {
         (true, true) => {
             let shown = crate::strategy::internal::show(
                 "io.k8s.api.core.v1.ClusterTrustBundleProjection",
                 at.value,
             );
-            at.invalid_shown(errors, &shown, "only one of name and signerName may be used");
+            at.invalid_shown(
+                errors,
+                &shown,
+                "only one of name and signerName may be used",
+            );
         }
         (true, false) => {
             if name.is_empty() {
@@ -378,12 +388,7 @@ fn trust_bundle(
 const MAX_CERTIFICATE_SECONDS: i64 = 91 * 86400;
 const MAX_KUBERNETES_CERTIFICATE_SECONDS: i64 = 86400;
 
-fn pod_certificate(
-    owner: &At<'_>,
-    at: &At<'_>,
-    paths: &mut BTreeSet<String>,
-    errors: &mut Errors,
-) {
+fn pod_certificate(owner: &At<'_>, at: &At<'_>, paths: &mut BTreeSet<String>, errors: &mut Errors) {
     if at.is_null() {
         return;
     }
@@ -452,7 +457,11 @@ fn ephemeral(at: &At<'_>, _: &Volume<'_>, errors: &mut Errors) {
     let metadata = template.get("metadata");
     let empty = Map::new();
     let own = metadata.value.as_object().unwrap_or(&empty);
-    annotations(errors, &metadata.get("annotations").path(), own.get("annotations"));
+    annotations(
+        errors,
+        &metadata.get("annotations").path(),
+        own.get("annotations"),
+    );
     labels(errors, &metadata.get("labels").path(), own.get("labels"));
     for (key, value) in own {
         let allowed = ["annotations", "labels"].contains(&key.as_str());

@@ -38,13 +38,41 @@ const OLD_VOLUMES: &[(&str, &str, &str)] = &[
         "gitRepo",
         "deprecated in v1.11, and disabled by default in v1.33+",
     ),
-    ("scaleIO", "scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
-    ("flocker", "flocker", "deprecated in v1.22, non-functional in v1.25+"),
-    ("storageos", "storageOS", "deprecated in v1.22, non-functional in v1.25+"),
-    ("quobyte", "quobyte", "deprecated in v1.22, non-functional in v1.25+"),
-    ("glusterfs", "glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
-    ("cephfs", "cephfs", "deprecated in v1.28, non-functional in v1.31+"),
-    ("rbd", "rbd", "deprecated in v1.28, non-functional in v1.31+"),
+    (
+        "scaleIO",
+        "scaleIO",
+        "deprecated in v1.16, non-functional in v1.22+",
+    ),
+    (
+        "flocker",
+        "flocker",
+        "deprecated in v1.22, non-functional in v1.25+",
+    ),
+    (
+        "storageos",
+        "storageOS",
+        "deprecated in v1.22, non-functional in v1.25+",
+    ),
+    (
+        "quobyte",
+        "quobyte",
+        "deprecated in v1.22, non-functional in v1.25+",
+    ),
+    (
+        "glusterfs",
+        "glusterfs",
+        "deprecated in v1.25, non-functional in v1.26+",
+    ),
+    (
+        "cephfs",
+        "cephfs",
+        "deprecated in v1.28, non-functional in v1.31+",
+    ),
+    (
+        "rbd",
+        "rbd",
+        "deprecated in v1.28, non-functional in v1.31+",
+    ),
 ];
 
 /// Of a new pod.
@@ -78,7 +106,10 @@ pub(crate) fn template(at: &At<'_>, warnings: &mut Warnings) {
     twice(&spec.get("hostAliases"), "ip", warnings);
     let secrets = spec.get("imagePullSecrets");
     twice(&secrets, "name", warnings);
-    for secret in secrets.items().filter(|secret| secret.str("name").is_empty()) {
+    for secret in secrets
+        .items()
+        .filter(|secret| secret.str("name").is_empty())
+    {
         warnings.add(&secret.get("name"), "invalid empty name \"\"");
     }
     fraction_of_byte(&spec.get("overhead"), warnings);
@@ -199,7 +230,11 @@ fn volumes(at: &At<'_>, warnings: &mut Warnings) {
 fn projected(name: &str, sources: &At<'_>, warnings: &mut Warnings) {
     let mut paths = Vec::new();
     for source in sources.items() {
-        if source.value.as_object().is_none_or(serde_json::Map::is_empty) {
+        if source
+            .value
+            .as_object()
+            .is_none_or(serde_json::Map::is_empty)
+        {
             let why = format!("volume \"{name}\" (Projected) has no sources provided");
             warnings.push(why);
             continue;
@@ -221,7 +256,10 @@ fn projected(name: &str, sources: &At<'_>, warnings: &mut Warnings) {
         }
         let token = source.get("serviceAccountToken");
         if token.is_set() {
-            own.push((token.str("path").to_owned(), "ServiceAccountToken".to_owned()));
+            own.push((
+                token.str("path").to_owned(),
+                "ServiceAccountToken".to_owned(),
+            ));
         }
         let bundle = source.get("clusterTrustBundle");
         if bundle.is_set() {
@@ -264,9 +302,8 @@ fn overlaps(
     };
     let begins = |long: &str, short: &str| format!("{long}/").starts_with(&format!("{short}/"));
     for (other, of) in paths.iter() {
-        let over = !path.is_empty()
-            && !other.is_empty()
-            && (begins(other, path) || begins(path, other));
+        let over =
+            !path.is_empty() && !other.is_empty() && (begins(other, path) || begins(path, other));
         if over {
             warnings.push(format!(
                 "volume \"{volume}\" ({kind}): overlapping paths: {} with {}",
@@ -387,7 +424,11 @@ fn ports(spec: &At<'_>, warnings: &mut Warnings) {
             seen.push(port);
         }
     });
-    for (at, port) in seen.iter().enumerate().filter(|(_, port)| !port.name.is_empty()) {
+    for (at, port) in seen
+        .iter()
+        .enumerate()
+        .filter(|(_, port)| !port.name.is_empty())
+    {
         if let Some(other) = seen[..at].iter().find(|other| other.name == port.name) {
             warnings.push(format!(
                 "{}: duplicate port name \"{}\" with {}, services and probes that select ports by \
