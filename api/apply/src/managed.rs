@@ -331,28 +331,6 @@ pub fn check(list: Option<&Value>) -> Result<(), String> {
     Managed::decode_strictly(list.cloned()).map(|_| ())
 }
 
-/// Whether two lists differ in times alone, and so say the same.
-pub fn same_but_for_times(left: Option<&Value>, right: Option<&Value>) -> bool {
-    let entries =
-        |list: Option<&Value>| -> usize { list.and_then(Value::as_array).map_or(0, Vec::len) };
-    if entries(left) != entries(right) {
-        return false;
-    }
-    let (Some(Value::Array(left)), Some(Value::Array(right))) = (left, right) else {
-        return true;
-    };
-    left.iter().zip(right).all(|(left, right)| {
-        let (Value::Object(left), Value::Object(right)) = (left, right) else {
-            return left == right;
-        };
-        let timeless = |map: &Map<String, Value>| map.len() - usize::from(map.contains_key("time"));
-        timeless(left) == timeless(right)
-            && left
-                .iter()
-                .all(|(name, value)| name == "time" || right.get(name) == Some(value))
-    })
-}
-
 /// Whether a client asks to forget who owns what: an empty list, or one empty entry.
 pub fn asks_to_reset(list: Option<&Value>) -> bool {
     match list {

@@ -46,6 +46,9 @@ pub trait Versions {
     fn convert<'a>(&self, object: &'a Value, api_version: &str) -> Option<Cow<'a, Value>>;
     /// What is reset on this way in, in a version.
     fn reset(&self, api_version: &str) -> &Reset;
+    /// The kind's empty object in the request's version, with the fields that are
+    /// always written.
+    fn empty(&self) -> Value;
 }
 
 /// One write's view of field management.
@@ -319,7 +322,7 @@ impl FieldManager<'_> {
             .map_err(|why| failed(format!("failed to decode managed fields: {why}")))?;
         let live = without_entries(live);
         if managed.is_empty() {
-            let empty = self.empty_object();
+            let empty = self.versions.empty();
             managed = self
                 .take_over(&empty, &live, managed, BEFORE_FIRST_APPLY)
                 .map_err(|why| {
@@ -434,10 +437,6 @@ impl FieldManager<'_> {
             .into_iter()
             .filter(|conflict| !own.has(&conflict.path));
         Err(ApplyError::Conflicts(rest.collect()))
-    }
-
-    fn empty_object(&self) -> Value {
-        serde_json::json!({"apiVersion": self.api_version, "kind": self.kind, "metadata": {}})
     }
 
     /// `namespace/name; group/version, Kind=Kind`.

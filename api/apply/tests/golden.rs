@@ -40,6 +40,10 @@ impl Versions for Kind {
     fn reset(&self, _api_version: &str) -> &Reset {
         &self.reset
     }
+
+    fn empty(&self) -> Value {
+        json!({"metadata": {}})
+    }
 }
 
 fn api_version(group: &str, version: &str) -> String {

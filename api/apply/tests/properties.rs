@@ -27,6 +27,10 @@ impl Versions for Widget {
     fn reset(&self, _api_version: &str) -> &Reset {
         &Reset::Nothing
     }
+
+    fn empty(&self) -> Value {
+        empty()
+    }
 }
 
 fn widget() -> Widget {

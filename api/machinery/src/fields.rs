@@ -170,7 +170,10 @@ pub(crate) fn conform_message(
             None | Some(Value::Null) => zero(field),
             Some(value) => {
                 path.push(field.name.clone());
-                let value = conform_shape(&field.shape, value, found, path)?;
+                let value = match resets_owners(field, value) {
+                    true => json!([{}]),
+                    false => conform_shape(&field.shape, value, found, path)?,
+                };
                 path.pop();
                 Some(value)
             }
@@ -182,6 +185,12 @@ pub(crate) fn conform_message(
         }
     }
     Ok(output)
+}
+
+/// An empty list of owners asks to forget them, and so must not be left out like other
+/// empty lists. One empty entry says the same.
+fn resets_owners(field: &Field, value: &Value) -> bool {
+    field.name == "managedFields" && value.as_array().is_some_and(Vec::is_empty)
 }
 
 pub(crate) fn message_of(shape: &Shape) -> Option<&'static Type> {

@@ -3,7 +3,7 @@
 //!
 //! Pure: time, uid and random letters come in the [`Context`]. The revision is
 //! none of its business: `metadata.resourceVersion` is left as the caller set
-//! it. `managedFields` are not kept in this release of ours: they are dropped.
+//! it, as are `metadata.managedFields`.
 //!
 //! Invariants: what a function returns conforms to its type; an update never
 //! changes uid, creation time, name or namespace.
@@ -134,12 +134,20 @@ impl DeleteOptions {
 
 /// Fills in the defaults of an object as it came in, before anything is prepared or
 /// checked: what mutating admission sees. Idempotent.
+///
+/// [`default_in_place`] is the same without the last normalization.
 pub fn default_decoded(resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
     let mut new = fields::conform(&resource.schema, object)?;
     fields::apply_defaults(&resource.schema, &mut new);
     (resource.rules.default)(&mut new);
     *object = fields::conform(&resource.schema, &new)?;
     Ok(())
+}
+
+/// Fills in the defaults of a conforming object: what its fields' owners are told by.
+pub fn default_in_place(resource: &Resource, object: &mut Value) {
+    fields::apply_defaults(&resource.schema, object);
+    (resource.rules.default)(object);
 }
 
 /// Makes an object of a request's body ready to be stored for the first time.
@@ -149,6 +157,7 @@ pub fn before_create(
     context: &Context<'_>,
 ) -> Result<(), ApiError> {
     let rules = resource.rules;
+    let owners = metadata::take_owners(object);
     let mut new = fields::conform(&resource.schema, object)?;
     fields::apply_defaults(&resource.schema, &mut new);
     (rules.default)(&mut new);
@@ -162,6 +171,7 @@ pub fn before_create(
     (rules.validate_create)(&at, &mut errors);
     refuse_invalid(resource, &new, errors)?;
     *object = new;
+    metadata::put_owners(object, owners);
     Ok(())
 }
 
@@ -175,6 +185,7 @@ pub fn before_update(
     context: &Context<'_>,
 ) -> Result<Change, ApiError> {
     let rules = resource.rules;
+    let owners = metadata::take_owners(new);
     let mut next = fields::conform(&resource.schema, new)?;
     fields::apply_defaults(&resource.schema, &mut next);
     (rules.default)(&mut next);
@@ -200,13 +211,12 @@ pub fn before_update(
     }
     refuse_invalid(resource, &next, errors)?;
     *new = next;
-    if is_released(new) {
-        return Ok(Change::Remove);
-    }
-    Ok(if same(resource, old, new) {
-        Change::Unchanged
-    } else {
-        Change::Write
+    let unchanged = metadata::same_owners(old, owners.as_ref()) && same(resource, old, new);
+    metadata::put_owners(new, owners);
+    Ok(match is_released(new) {
+        true => Change::Remove,
+        false if unchanged => Change::Unchanged,
+        false => Change::Write,
     })
 }
 
@@ -254,17 +264,24 @@ fn split(resource: &Resource, subresource: Option<&str>, old: &Value, next: &mut
     }
 }
 
-/// Whether both would be stored as the same object.
+/// Whether both would be stored as the same object, their owners apart. `new` conforms;
+/// `old` did when it was stored.
 fn same(resource: &Resource, old: &Value, new: &Value) -> bool {
-    let bare = |value: &Value| {
-        let mut value = fields::conform(&resource.schema, value).unwrap_or_else(|_| value.clone());
-        if let Some(metadata) = value["metadata"].as_object_mut() {
-            metadata.remove("resourceVersion");
-            metadata.remove("managedFields");
-        }
-        value
+    alike(old, new)
+        || fields::conform(&resource.schema, old).is_ok_and(|conforming| alike(&conforming, new))
+}
+
+fn alike(old: &Value, new: &Value) -> bool {
+    let (Some(olds), Some(news)) = (old.as_object(), new.as_object()) else {
+        return old == new;
     };
-    bare(old) == bare(new)
+    olds.len() == news.len()
+        && olds
+            .iter()
+            .all(|(name, old)| match (name.as_str(), news.get(name)) {
+                ("metadata", Some(new)) => metadata::alike(old, new),
+                (_, new) => new == Some(old),
+            })
 }
 
 fn is_empty_list(value: &Value) -> bool {

@@ -13,6 +13,7 @@
 
 mod access;
 mod admission;
+mod apply;
 pub mod authority;
 mod body;
 mod cache;

@@ -146,8 +146,13 @@ impl ListOptions {
 #[derive(Debug, Clone)]
 pub(crate) struct WriteOptions {
     pub(crate) dry_run: bool,
+    /// As asked for, or of the user agent.
     pub(crate) field_manager: String,
     pub(crate) field_validation: FieldValidation,
+    /// Whether an apply takes what others own.
+    pub(crate) force: Option<bool>,
+    /// Whether the request itself names its manager.
+    names_manager: bool,
 }
 
 impl WriteOptions {
@@ -156,31 +161,80 @@ impl WriteOptions {
         let query = Query::of(uri);
         let field_validation =
             FieldValidation::parse(query.text("fieldValidation").unwrap_or_default())?;
-        let field_manager = match query.text("fieldManager") {
-            Some(manager) if manager.len() <= MAX_MANAGER_BYTES => manager.to_owned(),
-            Some(_) => {
-                return Err(invalid_option(
-                    "PatchOptions",
-                    "fieldManager",
-                    "FieldValueTooLong",
-                    &format!("Too long: may not be more than {MAX_MANAGER_BYTES} bytes"),
-                ));
-            }
-            None => user_agent
-                .split('/')
-                .next()
-                .unwrap_or_default()
-                .chars()
-                .take(MAX_MANAGER_BYTES)
-                .collect(),
+        let asked = query.text("fieldManager");
+        let field_manager = match asked {
+            Some(manager) => check_manager(manager)?,
+            None => manager_of(user_agent),
         };
         let dry_runs: Vec<&str> = query.all("dryRun").collect();
         Ok(Self {
             dry_run: parse_dry_run(&dry_runs)?,
             field_manager,
             field_validation,
+            force: query.text("force").map(truth),
+            names_manager: asked.is_some(),
         })
     }
+
+    /// What an apply must say, and no other patch may.
+    pub(crate) fn check_patch(&self, is_apply: bool) -> Result<(), ApiError> {
+        let wrong =
+            |field, reason, message| Err(invalid_option("PatchOptions", field, reason, message));
+        match (is_apply, self.names_manager, self.force) {
+            (true, false, _) => wrong(
+                "fieldManager",
+                "FieldValueRequired",
+                "Required value: is required for apply patch",
+            ),
+            (false, _, Some(_)) => wrong(
+                "force",
+                "FieldValueForbidden",
+                "Forbidden: may not be specified for non-apply patch",
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_manager(manager: &str) -> Result<String, ApiError> {
+    let wrong = |reason, message: &str| {
+        Err(invalid_option(
+            "PatchOptions",
+            "fieldManager",
+            reason,
+            message,
+        ))
+    };
+    if manager.len() > MAX_MANAGER_BYTES {
+        let message = format!("Too long: may not be more than {MAX_MANAGER_BYTES} bytes");
+        return wrong("FieldValueTooLong", &message);
+    }
+    match manager
+        .char_indices()
+        .find(|(_, letter)| letter.is_control())
+    {
+        None => Ok(manager.to_owned()),
+        Some((at, letter)) => wrong(
+            "FieldValueInvalid",
+            &format!(
+                "Invalid value: {manager:?}: invalid character U+{:04X} (at position {at})",
+                u32::from(letter)
+            ),
+        ),
+    }
+}
+
+/// The program's name of a user agent: what can be printed of it before the first slash.
+fn manager_of(user_agent: &str) -> String {
+    let mut manager = String::new();
+    let name = user_agent.split('/').next().unwrap_or_default();
+    for letter in name.chars().filter(|letter| !letter.is_control()) {
+        if manager.len() + letter.len_utf8() > MAX_MANAGER_BYTES {
+            break;
+        }
+        manager.push(letter);
+    }
+    manager
 }
 
 /// `dryRun`: nothing, or `All`.

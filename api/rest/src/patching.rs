@@ -9,10 +9,11 @@ use serde_json::Value;
 use crate::body::Warnings;
 
 /// Media types of patches served.
-const PATCH_TYPES: [&str; 3] = [
+const PATCH_TYPES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
 ];
 
 /// The kind of patch a media type names.

@@ -88,13 +88,13 @@ impl Call {
         self.asked.resource.subresource(name)
     }
 
-    fn storage(&self) -> Storage {
+    pub(crate) fn storage(&self) -> Storage {
         Storage::new(self.context.kv.clone())
             .admitted(self.context.admission.clone())
             .guarded(self.context.access.clone())
     }
 
-    fn target(&self) -> Target<'_> {
+    pub(crate) fn target(&self) -> Target<'_> {
         Target {
             resource: &self.asked.resource,
             namespace: self.asked.namespace.as_deref(),
@@ -103,7 +103,11 @@ impl Call {
         }
     }
 
-    fn writer<'a>(&'a self, options: &'a WriteOptions, warnings: &'a Warnings) -> Writer<'a> {
+    pub(crate) fn writer<'a>(
+        &'a self,
+        options: &'a WriteOptions,
+        warnings: &'a Warnings,
+    ) -> Writer<'a> {
         Writer {
             user: &self.user,
             field_manager: &options.field_manager,
@@ -237,7 +241,7 @@ impl Call {
         )?)
     }
 
-    fn fill_namespace(&self, object: &mut Value) -> Result<(), Failure> {
+    pub(crate) fn fill_namespace(&self, object: &mut Value) -> Result<(), Failure> {
         let Some(namespace) = &self.asked.namespace else {
             return Ok(());
         };
@@ -292,6 +296,11 @@ impl Call {
         let media = body::content_type(&parts.headers);
         let limit = self.context.limits.max_body_bytes;
         let content = body::read(&parts.headers, content, limit).await?;
+        let is_apply = crate::apply::MEDIA_TYPES.contains(&media.as_str());
+        options.check_patch(is_apply)?;
+        if is_apply {
+            return self.apply(&content, &options, form).await;
+        }
         let patch = Patch::read(&media, content)?;
         let warnings = Warnings::default();
         let writer = self.writer(&options, &warnings);
@@ -479,7 +488,7 @@ fn include(uri: &Uri, agreed: Agreed) -> Result<IncludeObject, ApiError> {
     }
 }
 
-fn finish(
+pub(crate) fn finish(
     form: Form,
     code: StatusCode,
     resource: &Resource,

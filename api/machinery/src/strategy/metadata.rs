@@ -3,7 +3,7 @@
 //! Invariant: system fields (uid, times, generation) are set here and nowhere
 //! else taken from a client.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Context, DeleteOptions};
 use crate::resource::Resource;
@@ -18,7 +18,6 @@ const SYSTEM_FIELDS: &[&str] = &[
     "deletionTimestamp",
     "deletionGracePeriodSeconds",
     "selfLink",
-    "managedFields",
     "generation",
 ];
 
@@ -123,15 +122,75 @@ pub(super) fn prepare_update(
         .chain(["namespace", "uid", "creationTimestamp"])
     {
         match old["metadata"].get(key) {
-            Some(value) if key != "managedFields" => {
+            Some(value) => {
                 metadata.insert(key.to_owned(), value.clone());
             }
-            _ => {
+            None => {
                 metadata.remove(key);
             }
         }
     }
     Ok(())
+}
+
+/// Takes the owners of fields out, so that what is done with the object does not have to
+/// carry them. `None`: there are none, or the client asks to forget them.
+pub(super) fn take_owners(object: &mut Value) -> Option<Value> {
+    let metadata = object.get_mut("metadata")?.as_object_mut()?;
+    let owners = metadata.shift_remove("managedFields")?;
+    let is_empty = |entry: &Value| entry.as_object().is_none_or(Map::is_empty);
+    let some = owners
+        .as_array()
+        .is_some_and(|entries| !entries.iter().all(is_empty));
+    some.then_some(owners)
+}
+
+/// Puts the owners back, where an object has them: last.
+pub(super) fn put_owners(object: &mut Value, owners: Option<Value>) {
+    let metadata = object.get_mut("metadata").and_then(Value::as_object_mut);
+    if let (Some(metadata), Some(owners)) = (metadata, owners) {
+        metadata.insert("managedFields".to_owned(), owners);
+    }
+}
+
+/// Whether the owners of `old` are these, whenever they wrote.
+pub(super) fn same_owners(old: &Value, owners: Option<&Value>) -> bool {
+    let entries = |list: Option<&Value>| list.and_then(Value::as_array).map_or(0, Vec::len);
+    let old = old["metadata"].get("managedFields");
+    let (Some(Value::Array(olds)), Some(Value::Array(news))) = (old, owners) else {
+        return entries(old) == entries(owners);
+    };
+    let fields = |entry: &Value| {
+        let map = entry.as_object();
+        map.map_or(0, |map| map.len() - usize::from(map.contains_key("time")))
+    };
+    olds.len() == news.len()
+        && olds.iter().zip(news).all(|(old, new)| {
+            fields(old) == fields(new)
+                && old
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .all(|(name, value)| name == "time" || new.get(name) == Some(value))
+        })
+}
+
+/// Whether both say the same but for version and owners.
+pub(super) fn alike(old: &Value, new: &Value) -> bool {
+    let own = |metadata: &Value| {
+        let names = ["resourceVersion", "managedFields"];
+        let fields = metadata.as_object().map_or(0, Map::len);
+        fields
+            - names
+                .iter()
+                .filter(|name| metadata.get(**name).is_some())
+                .count()
+    };
+    own(old) == own(new)
+        && old.as_object().into_iter().flatten().all(|(name, value)| {
+            matches!(name.as_str(), "resourceVersion" | "managedFields")
+                || new.get(name) == Some(value)
+        })
 }
 
 fn uid_mismatch(asked: &str, stored: &str) -> String {

@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 
 use crate::access::Access;
 use crate::admission::Admission;
+use crate::apply::Ownership;
 use crate::failure::Failure;
 
 pub(crate) use cached::{EntryPage, Listed};
@@ -46,6 +47,7 @@ pub(crate) struct Storage {
     admission: Option<Arc<Admission>>,
     /// Who may give which rights away; controllers give none.
     access: Option<Arc<Access>>,
+    ownership: Ownership,
 }
 
 /// One version of one object, as stored.
@@ -124,6 +126,15 @@ impl Storage {
             guard_term: None,
             admission: None,
             access: None,
+            ownership: Ownership::default(),
+        }
+    }
+
+    /// The same store, whose writes come from applies.
+    pub(crate) fn applied(self) -> Self {
+        Self {
+            ownership: Ownership::Applied,
+            ..self
         }
     }
 
@@ -150,6 +161,7 @@ impl Storage {
             guard_term: Some(term),
             admission: self.admission.clone(),
             access: self.access.clone(),
+            ownership: self.ownership,
         }
     }
 

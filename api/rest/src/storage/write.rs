@@ -1,8 +1,8 @@
 //! Creates, updates and deletes: read, let admission and the strategy decide, swap, and
 //! again if somebody else was first.
 //!
-//! Order, as the reference has it: mutating admission on the defaulted object, the
-//! strategy (preparation, defaults, validation), validating admission, quotas with the
+//! Order, as the reference has it: ownership of fields and mutating admission on the
+//! defaulted object, the strategy (preparation, defaults, validation), validating admission, quotas with the
 //! write itself.
 //!
 //! The first attempt reads this node's state as it is. Whatever it would refuse, and
@@ -23,6 +23,7 @@ use serde_json::Value;
 use super::commit::{Evidence, Swap};
 use super::companions::Companions;
 use super::{Row, Storage, metadata_text, namespaces, take_version, with_version};
+use crate::apply::{self, Ownership};
 use crate::body::Warnings;
 use crate::failure::Failure;
 use crate::ids;
@@ -155,9 +156,18 @@ impl Storage {
             )
             .into());
         }
-        let object = self
-            .mutate_new(resource, namespace, object.clone(), writer)
-            .await?;
+        let mut object = object.clone();
+        if self.ownership == Ownership::ByChange {
+            let target = Target {
+                resource,
+                namespace,
+                name: "",
+                subresource: None,
+            };
+            strategy::default_in_place(resource, &mut object);
+            apply::track(&target, writer.field_manager, None, &mut object);
+        }
+        let object = self.mutate_new(resource, namespace, object, writer).await?;
         if let Some(access) = &self.access {
             let target = Target {
                 resource,
@@ -333,6 +343,10 @@ impl Storage {
         }
         if !version.is_empty() && version != row.revision.to_string() {
             return Err(ApiError::conflict(target.resource, target.name).into());
+        }
+        if self.ownership == Ownership::ByChange {
+            strategy::default_in_place(target.resource, &mut wanted);
+            apply::track(target, writer.field_manager, Some(&current), &mut wanted);
         }
         let asked = attributes(
             attributes::Operation::Update,

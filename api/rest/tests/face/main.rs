@@ -7,6 +7,7 @@
 
 mod access;
 mod accounts;
+mod apply;
 mod discovery;
 mod fairness;
 mod kinds;

@@ -339,15 +339,6 @@ async fn a_strict_patch_names_the_unknown_field() {
 }
 
 #[tokio::test]
-async fn server_side_apply_is_refused_with_the_patches_served() {
-    let world = World::start().await;
-    let media = "application/apply-patch+yaml";
-    let path = format!("{MAPS}/settings");
-    let answer = world.send(Method::PATCH, &path, media, "{}").await;
-    assert_eq!(answer.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
-}
-
-#[tokio::test]
 async fn a_lease_is_made_by_an_update_and_never_written_over_unseen() {
     let world = World::start().await;
     let path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/beat";

@@ -1,0 +1,94 @@
+//! What each way in does not write, as the strategies of the release served have it.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use nautilus_apply::reset::Reset;
+use nautilus_machinery::resource::Resource;
+
+static NOTHING: Reset = Reset::Nothing;
+
+/// What most kinds with a status reset through the object itself.
+static STATUS: LazyLock<Reset> = LazyLock::new(|| Reset::fields(&["status"]));
+
+/// What most reset through their status.
+static SPEC: LazyLock<Reset> = LazyLock::new(|| Reset::fields(&["spec"]));
+
+/// What those reset whose status takes nothing but itself.
+static SPEC_AND_METADATA: LazyLock<Reset> = LazyLock::new(|| Reset::fields(&["spec", "metadata"]));
+
+/// Kinds whose status keeps the object's metadata to itself.
+const METADATA_IS_KEPT: &[&str] = &[
+    "apiservices.apiregistration.k8s.io",
+    "csinodes.storage.k8s.io",
+    "evictionrequests.lifecycle.k8s.io",
+    "flowschemas.flowcontrol.apiserver.k8s.io",
+    "podcertificaterequests.certificates.k8s.io",
+    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
+    "devicetaintrules.resource.k8s.io",
+    "resourceclaims.resource.k8s.io",
+    "servicecidrs.networking.k8s.io",
+    "storageversionmigrations.storagemigration.k8s.io",
+    "storageversions.internal.apiserver.k8s.io",
+    "validatingadmissionpolicies.admissionregistration.k8s.io",
+    "volumeattachments.storage.k8s.io",
+];
+
+/// The ways in that reset something else: `<kind>/<subresource>`.
+static OTHERS: LazyLock<BTreeMap<&str, Reset>> = LazyLock::new(|| {
+    BTreeMap::from([
+        (
+            "certificatesigningrequests.certificates.k8s.io/",
+            Reset::fields(&["spec", "status"]),
+        ),
+        (
+            "certificatesigningrequests.certificates.k8s.io/status",
+            Reset::fields(&["spec", "status.conditions"]),
+        ),
+        (
+            "certificatesigningrequests.certificates.k8s.io/approval",
+            Reset::fields(&["spec", "status.certificate"]),
+        ),
+        (
+            "deployments.apps/status",
+            Reset::fields(&["spec", "metadata.labels"]),
+        ),
+        ("namespaces/finalize", Reset::fields(&["status"])),
+        (
+            "pods/status",
+            Reset::fields(&[
+                "spec",
+                "metadata.deletionTimestamp",
+                "metadata.ownerReferences",
+            ]),
+        ),
+        (
+            "pods/ephemeralcontainers",
+            Reset::all_but(&["spec.ephemeralContainers"]),
+        ),
+        (
+            "pods/resize",
+            Reset::all_but(&[
+                "spec.containers.*.resources",
+                "spec.containers.*.resizePolicy",
+                "spec.initContainers.*.resources",
+                "spec.initContainers.*.resizePolicy",
+            ]),
+        ),
+    ])
+});
+
+/// What is reset when `resource` is written, itself or through a subresource.
+pub(super) fn of(resource: &Resource, subresource: Option<&str>) -> &'static Reset {
+    let kind = resource.qualified();
+    let key = format!("{kind}/{}", subresource.unwrap_or_default());
+    if let Some(reset) = OTHERS.get(key.as_str()) {
+        return reset;
+    }
+    match subresource {
+        None if resource.subresource("status").is_some() => &STATUS,
+        Some("status") if METADATA_IS_KEPT.contains(&kind.as_str()) => &SPEC_AND_METADATA,
+        Some("status") => &SPEC,
+        _ => &NOTHING,
+    }
+}

@@ -1,0 +1,104 @@
+//! Serves apply requests.
+
+use axum::response::Response;
+use http::StatusCode;
+use nautilus_machinery::status::ApiError;
+use serde_json::Value;
+
+use super::Configuration;
+use crate::body::Warnings;
+use crate::failure::Failure;
+use crate::options::WriteOptions;
+use crate::resources::{Call, finish};
+use crate::respond::Form;
+use crate::storage::{metadata_text, take_version};
+
+/// Turns of an apply between an object that is missing and one that others make.
+const MAX_APPLY_ATTEMPTS: u32 = 8;
+
+impl Call {
+    /// Server-side apply: to the object that stands, or to make it.
+    pub(crate) async fn apply(
+        &self,
+        content: &[u8],
+        options: &WriteOptions,
+        form: Form,
+    ) -> Result<Response, Failure> {
+        let config = Configuration::read(content)?;
+        let warnings = Warnings::default();
+        let writer = self.writer(options, &warnings);
+        let target = self.target();
+        let storage = self.storage().applied();
+        let made = |current: Option<&Value>| config.apply(&target, options, current, &warnings);
+        for _ in 0..MAX_APPLY_ATTEMPTS {
+            let updated = storage
+                .update(&target, &writer, |current| Ok(made(Some(current))?))
+                .await;
+            match updated {
+                Err(failure) if failure.error.code() == 404 && target.subresource.is_none() => {}
+                updated => {
+                    let stored = updated?.into_object();
+                    return finish(form, StatusCode::OK, target.resource, stored, &warnings);
+                }
+            }
+            self.may_create()?;
+            let mut object = made(None)?;
+            config.refuse_uid(&target)?;
+            self.fill_namespace(&mut object)?;
+            self.check_name(&object)?;
+            take_version(&mut object);
+            let created = storage
+                .create(target.resource, target.namespace, &object, &writer)
+                .await;
+            match created {
+                // Somebody else made it meanwhile.
+                Err(failure) if failure.error.reason() == "AlreadyExists" => {}
+                created => {
+                    return finish(
+                        form,
+                        StatusCode::CREATED,
+                        target.resource,
+                        created?,
+                        &warnings,
+                    );
+                }
+            }
+        }
+        Err(ApiError::conflict(target.resource, target.name).into())
+    }
+
+    /// Whether the user may also make the object that the request would change.
+    fn may_create(&self) -> Result<(), Failure> {
+        let resource = &self.asked.resource;
+        let asked = nautilus_access::Attributes {
+            verb: "create".to_owned(),
+            is_resource: true,
+            group: resource.group.to_owned(),
+            version: resource.version.to_owned(),
+            resource: resource.plural.to_owned(),
+            namespace: self.asked.namespace.clone().unwrap_or_default(),
+            name: self.asked.name.clone().unwrap_or_default(),
+            ..nautilus_access::Attributes::default()
+        };
+        match self.context.access.authorize(&self.user, &asked) {
+            nautilus_access::Decision::Allow(_) => Ok(()),
+            nautilus_access::Decision::NoOpinion(reason) => {
+                Err(asked.forbidden(&self.user, &reason).into())
+            }
+        }
+    }
+
+    fn check_name(&self, object: &Value) -> Result<(), Failure> {
+        let (own, asked) = (
+            metadata_text(object, "name"),
+            self.asked.name.as_deref().unwrap_or_default(),
+        );
+        if own == asked {
+            return Ok(());
+        }
+        Err(ApiError::bad_request(format!(
+            "the name of the object ({own}) does not match the name on the URL ({asked})"
+        ))
+        .into())
+    }
+}
