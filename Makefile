@@ -79,6 +79,12 @@ bench-etcd: setup peers ## Beside etcd, the same load in turn (about 25 minutes;
 	@NAUTILUS_NULL_CIPHER_BIN=$(CARGO_TARGET_DIR)/nautilus-null-cipher \
 		$(CARGO_TARGET_DIR)/release/nautilus-bench-etcd --output tests/bench $(BENCH)
 
+# Rows and pairs: `make bench-apiserver BENCH="--only get_per_s --pairs 1"`.
+.PHONY: bench-apiserver
+bench-apiserver: setup peers ## Beside kube-apiserver, the same load in turn (about 20 minutes; BENCH= for options)
+	@cargo build --release --workspace --bin nautilus --bin nautilus-bench-apiserver
+	@$(CARGO_TARGET_DIR)/release/nautilus-bench-apiserver --output tests/bench $(BENCH)
+
 .PHONY: peers
 peers: ## Build etcd and its tools, and kube-apiserver, from their Go modules
 	@.ci/setup test

@@ -13,7 +13,7 @@ const CONNECTIONS_MAX: usize = 2;
 const FAILURES_MAX: u64 = 100;
 
 /// What the clients ask.
-pub(crate) trait Work: 'static {
+pub trait Work: 'static {
     /// Writes `client`'s next request and says of which method; `None`: it has no more.
     fn next(&mut self, client: usize, request: &mut Vec<u8>) -> Option<&'static str>;
 
@@ -23,7 +23,7 @@ pub(crate) trait Work: 'static {
 
 /// How long it runs.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Span {
+pub enum Span {
     /// Until the work says that there is no more.
     All,
     /// For a time, not counting what comes before it.
@@ -37,23 +37,23 @@ pub(crate) enum Span {
 
 /// What a measurement found.
 #[derive(Debug, Clone)]
-pub(crate) struct Measured {
+pub struct Measured {
     /// Answered calls within the measured time.
-    pub(crate) calls: u64,
+    pub calls: u64,
     /// The measured time.
-    pub(crate) elapsed: Duration,
+    pub elapsed: Duration,
     /// Of each call, in microseconds, ascending.
-    pub(crate) latencies_us: Vec<u32>,
+    pub latencies_us: Vec<u32>,
 }
 
 impl Measured {
     /// Calls a second.
-    pub(crate) fn per_second(&self) -> f64 {
+    pub fn per_second(&self) -> f64 {
         rate(self.calls, self.elapsed)
     }
 
     /// The latency below which `share` of the calls were, in milliseconds.
-    pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
+    pub fn quantile_ms(&self, share: f64) -> f64 {
         let last = self.latencies_us.len().saturating_sub(1);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let at = (to_f64(last as u64) * share).round() as usize;
@@ -64,7 +64,7 @@ impl Measured {
 }
 
 /// `count` a second.
-pub(crate) fn rate(count: u64, elapsed: Duration) -> f64 {
+pub fn rate(count: u64, elapsed: Duration) -> f64 {
     to_f64(count) / elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn rate(count: u64, elapsed: Duration) -> f64 {
     clippy::cast_precision_loss,
     reason = "counts of a bench are far below 2^53"
 )]
-pub(crate) fn to_f64(count: u64) -> f64 {
+pub fn to_f64(count: u64) -> f64 {
     count as f64
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn to_f64(count: u64) -> f64 {
 ///
 /// # Errors
 /// When a connection fails or too many calls do.
-pub(crate) async fn run<W: Work>(
+pub async fn run<W: Work>(
     endpoints: &[Endpoint],
     clients: usize,
     span: Span,
@@ -103,10 +103,7 @@ pub(crate) async fn run<W: Work>(
 ///
 /// # Errors
 /// When a member does not answer.
-pub(crate) async fn connect(
-    endpoints: &[Endpoint],
-    clients: usize,
-) -> anyhow::Result<Vec<Connection>> {
+pub async fn connect(endpoints: &[Endpoint], clients: usize) -> anyhow::Result<Vec<Connection>> {
     let count = clients.min(endpoints.len() * CONNECTIONS_MAX);
     let mut connections = Vec::with_capacity(count);
     for endpoint in endpoints.iter().cycle().take(count) {
@@ -191,6 +188,7 @@ impl<W: Work> Driver for ClosedLoop<W> {
         let client = usize::try_from(token).expect("a client's number");
         match what {
             What::Message(answer) => self.work.answered(client, answer),
+            What::Piece { .. } => {}
             What::Ended { answered } => {
                 let now = Instant::now();
                 self.under_way -= 1;

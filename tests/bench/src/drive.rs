@@ -27,17 +27,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a member serves clients, and how to get in.
 #[derive(Clone)]
-pub(crate) struct Endpoint {
+pub struct Endpoint {
     /// Its port on the loopback address.
-    pub(crate) port: u16,
+    pub port: u16,
     /// The client's certificate and whom it trusts.
-    pub(crate) tls: Arc<ClientConfig>,
+    pub tls: Arc<ClientConfig>,
     /// The name in the server's certificate.
-    pub(crate) server_name: ServerName<'static>,
+    pub server_name: ServerName<'static>,
 }
 
 /// A connection on which nothing was said yet.
-pub(crate) struct Connection {
+pub struct Connection {
     stream: TlsStream<TcpStream>,
     session: Session,
 }
@@ -47,7 +47,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// When the member does not answer or refuses.
-    pub(crate) async fn connect(&self) -> anyhow::Result<Connection> {
+    pub async fn connect(&self) -> anyhow::Result<Connection> {
         let connecting = async {
             let tcp = TcpStream::connect(("127.0.0.1", self.port)).await?;
             tcp.set_nodelay(true)?;
@@ -65,7 +65,7 @@ impl Endpoint {
 }
 
 /// Decides what is said on the connections of a measurement.
-pub(crate) trait Driver: 'static {
+pub trait Driver: 'static {
     /// Says the first words on connection `at`.
     fn start(&mut self, at: usize, session: &mut Session);
 
@@ -84,9 +84,18 @@ pub(crate) trait Driver: 'static {
 
 /// [`Happened`] with the message at hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum What<'a> {
+pub enum What<'a> {
     /// A message came.
     Message(&'a [u8]),
+    /// A piece of a plain answer came.
+    Piece {
+        /// How it begins.
+        head: &'a [u8],
+        /// Bytes of it.
+        bytes: usize,
+        /// Line ends in it.
+        lines: usize,
+    },
     /// The call is over, with or without a message.
     Ended {
         /// Whether a message came.
@@ -98,7 +107,7 @@ pub(crate) enum What<'a> {
 ///
 /// # Errors
 /// When a connection ends before, or nothing comes of it within `patience`.
-pub(crate) async fn drive<D: Driver>(
+pub async fn drive<D: Driver>(
     connections: Vec<Connection>,
     driver: D,
     patience: Duration,
@@ -182,6 +191,16 @@ fn tell<D: Driver>(driver: &mut D, at: usize, session: &mut Session) {
     for (token, happened) in events.list.drain(..) {
         let what = match happened {
             Happened::Message { start, end } => What::Message(&events.messages[start..end]),
+            Happened::Piece {
+                start,
+                end,
+                bytes,
+                lines,
+            } => What::Piece {
+                head: &events.messages[start..end],
+                bytes,
+                lines,
+            },
             Happened::Ended { answered } => What::Ended { answered },
         };
         driver.happened(at, session, token, what);
@@ -194,7 +213,7 @@ fn tell<D: Driver>(driver: &mut D, at: usize, session: &mut Session) {
 ///
 /// # Errors
 /// When the member cannot be reached or refuses.
-pub(crate) async fn ask(
+pub async fn ask(
     endpoint: &Endpoint,
     path: &'static str,
     message: Vec<u8>,
@@ -213,6 +232,7 @@ pub(crate) async fn ask(
         fn happened(&mut self, _at: usize, _session: &mut Session, _token: u64, what: What<'_>) {
             match what {
                 What::Message(message) => self.answer = Some(message.to_vec()),
+                What::Piece { .. } => {}
                 What::Ended { .. } => self.ended = true,
             }
         }

@@ -4,24 +4,24 @@ use std::time::Duration;
 
 /// Sizes and times of a run.
 #[derive(Debug, Clone)]
-pub(crate) struct Effort {
+pub struct Effort {
     /// Before each measured time.
-    pub(crate) warmup: Duration,
+    pub warmup: Duration,
     /// Measured.
-    pub(crate) measured: Duration,
+    pub measured: Duration,
     /// Sizes at which growth is looked at, ascending.
-    pub(crate) growth: Vec<u64>,
+    pub growth: Vec<u64>,
     /// The sizes at which starting is timed, and the rows' names.
-    pub(crate) start: [(u64, &'static str); 2],
+    pub start: [(u64, &'static str); 2],
     /// Bytes of the data that is saved and restored.
-    pub(crate) snapshot_bytes: u64,
+    pub snapshot_bytes: u64,
     /// Leaders killed in each pair.
-    pub(crate) kills: usize,
+    pub kills: usize,
 }
 
 impl Effort {
     /// The comparison that is published; growth up to `growth_max` keys.
-    pub(crate) fn full(growth_max: u64) -> Self {
+    pub fn full(growth_max: u64) -> Self {
         let sizes = [10_000, 100_000, 1_000_000, 5_000_000];
         Self {
             warmup: Duration::from_millis(700),
@@ -40,7 +40,7 @@ impl Effort {
     }
 
     /// Seconds in all: shows that everything works, not how fast.
-    pub(crate) fn quick() -> Self {
+    pub fn quick() -> Self {
         Self {
             warmup: Duration::from_millis(50),
             measured: Duration::from_millis(200),
@@ -52,7 +52,7 @@ impl Effort {
     }
 
     /// A number that differs between runs, to begin lease ids with.
-    pub(crate) fn seed(&self) -> u64 {
+    pub fn seed(&self) -> u64 {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.map_or(1, |now| now.as_secs() << 20)
     }

@@ -29,7 +29,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
 
 /// Three members and their folder.
-pub(crate) struct Etcd {
+pub struct Etcd {
     programs: PathBuf,
     folder: PathBuf,
     certificates: PathBuf,
@@ -44,7 +44,7 @@ impl Etcd {
     ///
     /// # Errors
     /// When the folder can't be written or no ports are free.
-    pub(crate) fn prepare(programs: &Path, folder: &Path) -> anyhow::Result<Self> {
+    pub fn prepare(programs: &Path, folder: &Path) -> anyhow::Result<Self> {
         let certificates = folder.join("certificates");
         fs::create_dir_all(&certificates)?;
         let tls = make_certificates(&certificates)?;
@@ -57,6 +57,11 @@ impl Etcd {
             ports: ports.chunks(2).map(|pair| (pair[0], pair[1])).collect(),
             members: (0..MEMBERS).map(|_| None).collect(),
         })
+    }
+
+    /// Where the certificates are.
+    pub fn certificates(&self) -> &Path {
+        &self.certificates
     }
 
     fn initial_cluster(&self) -> String {
@@ -240,7 +245,7 @@ impl Drop for Etcd {
 ///
 /// # Errors
 /// With what it printed.
-pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+pub fn run(command: &mut Command) -> anyhow::Result<()> {
     let output = command
         .stdin(Stdio::null())
         .output()
@@ -298,6 +303,10 @@ fn make_certificates(folder: &Path) -> anyhow::Result<ClientConfig> {
 
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name.push(DnType::CommonName, "root");
+    // What a kube-apiserver over these members takes for an administrator.
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "system:masters");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let key = KeyPair::generate()?;
     let client = params.signed_by(&key, &issuer)?;

@@ -45,6 +45,7 @@ impl Driver for Probing {
 
     fn happened(&mut self, at: usize, _session: &mut Session, token: u64, what: What<'_>) {
         match what {
+            What::Piece { .. } => {}
             What::Message(_) => {
                 let now = Instant::now();
                 if self.killed.is_some() {
@@ -94,7 +95,7 @@ impl Driver for Probing {
 ///
 /// # Errors
 /// When there is no leader to kill, or none comes after it.
-pub(crate) async fn gap_ms(side: &mut dyn Side) -> anyhow::Result<f64> {
+pub async fn gap_ms(side: &mut dyn Side) -> anyhow::Result<f64> {
     let victim = leader(side).await?;
     let pid = *side
         .processes()

@@ -27,7 +27,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 const MEMORY_KEYS_MAX: u64 = 1_000_000;
 
 /// What is looked at by size, with its unit: what an operation costs, and memory.
-pub(crate) const BY_SIZE: [(&str, &str); 5] = [
+pub const BY_SIZE: [(&str, &str); 5] = [
     ("put", "us"),
     ("get", "us"),
     ("range_of_100", "us"),
@@ -37,7 +37,7 @@ pub(crate) const BY_SIZE: [(&str, &str); 5] = [
 const MEMORY: (&str, &str) = ("memory_per_key", "B");
 
 /// The name under which it is kept.
-pub(crate) fn row_at((what, unit): (&str, &str), keys: u64) -> String {
+pub fn row_at((what, unit): (&str, &str), keys: u64) -> String {
     format!("growth_{what}_{unit}_at_{keys}")
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn row_at((what, unit): (&str, &str), keys: u64) -> String {
 ///
 /// # Errors
 /// When something cannot be measured.
-pub(crate) async fn measure(
+pub async fn measure(
     side: &mut dyn Side,
     effort: &Effort,
     numbers: &mut Numbers,

@@ -1,4 +1,4 @@
-//! The client's side of HTTP/2 with gRPC framing (RFC 9113, gRPC over HTTP/2), without I/O.
+//! The client's side of HTTP/2 (RFC 9113), with gRPC framing or without, and without I/O.
 //!
 //! It is as small as a load generator's must be: it shares the processors with the servers
 //! it measures, so whatever it spends is missing there. Header blocks are written from a
@@ -25,6 +25,8 @@ const MESSAGE_HEADER: usize = 5;
 const RECEIVE_WINDOW: u32 = 1 << 30;
 /// Consumed bytes after which the peer is told that it may send more.
 const REPLENISH: u32 = 1 << 28;
+/// What is kept of a piece of a plain answer, in bytes.
+const PIECE_HEAD: usize = 512;
 /// The protocol's initial window.
 const INITIAL_WINDOW: i64 = 65_535;
 /// The first index of the dynamic table (RFC 7541, 2.3.3).
@@ -45,13 +47,24 @@ const PADDED: u8 = 8;
 
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Happened {
+pub enum Happened {
     /// A message came: its place in [`Events::messages`].
     Message {
         /// Where it begins.
         start: usize,
         /// Where it ends.
         end: usize,
+    },
+    /// A piece of a plain answer came: its beginning is in [`Events::messages`].
+    Piece {
+        /// Where it begins.
+        start: usize,
+        /// Where what is kept of it ends.
+        end: usize,
+        /// Bytes of it.
+        bytes: usize,
+        /// Line ends in it.
+        lines: usize,
     },
     /// The call is over.
     Ended {
@@ -62,15 +75,29 @@ pub(crate) enum Happened {
 
 /// What happened since the last look.
 #[derive(Default)]
-pub(crate) struct Events {
+pub struct Events {
     /// The caller's number of the call, and what happened to it, in order.
-    pub(crate) list: Vec<(u64, Happened)>,
+    pub list: Vec<(u64, Happened)>,
     /// The messages' bytes.
-    pub(crate) messages: Vec<u8>,
+    pub messages: Vec<u8>,
+}
+
+/// A request without gRPC's framing.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Its method.
+    pub method: &'static str,
+    /// Path and query.
+    pub path: &'a str,
+    /// The body's type; of no account without a body.
+    pub content_type: &'static str,
+    /// The body; empty for none.
+    pub body: &'a [u8],
 }
 
 struct Stream {
     token: u64,
+    plain: bool,
     send_window: i64,
     consumed: u32,
     partial: Vec<u8>,
@@ -85,11 +112,11 @@ struct Waiting {
 }
 
 /// One connection's state.
-pub(crate) struct Session {
+pub struct Session {
     /// To be written to the peer, and emptied by who writes.
-    pub(crate) output: Vec<u8>,
+    pub output: Vec<u8>,
     /// What happened; emptied by who reads.
-    pub(crate) events: Events,
+    pub events: Events,
     authority: String,
     paths: Vec<(&'static str, usize)>,
     table_entries: usize,
@@ -105,7 +132,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// A connection to `authority`, its preface ready to be sent.
-    pub(crate) fn new(authority: &str) -> Self {
+    pub fn new(authority: &str) -> Self {
         let mut output = PREFACE.to_vec();
         // No push; room per stream.
         let mut settings = Vec::new();
@@ -139,7 +166,7 @@ impl Session {
     }
 
     /// Begins a call of `path`; what happens to it is told under `token`.
-    pub(crate) fn open(&mut self, token: u64, path: &'static str) -> u32 {
+    pub fn open(&mut self, token: u64, path: &'static str) -> u32 {
         let id = self.next_stream;
         self.next_stream += 2;
         let mut block = vec![0x83, 0x87];
@@ -150,6 +177,7 @@ impl Session {
             id,
             Stream {
                 token,
+                plain: false,
                 send_window: self.stream_window,
                 consumed: 0,
                 partial: Vec::new(),
@@ -160,7 +188,7 @@ impl Session {
     }
 
     /// Sends one message of a call; the last one closes our side of it.
-    pub(crate) fn send(&mut self, stream: u32, message: &[u8], last: bool) {
+    pub fn send(&mut self, stream: u32, message: &[u8], last: bool) {
         let mut prefix = [0; MESSAGE_HEADER];
         let length = u32::try_from(message.len()).expect("a message under 4 GiB");
         prefix[1..].copy_from_slice(&length.to_be_bytes());
@@ -189,13 +217,58 @@ impl Session {
     }
 
     /// A call with one message.
-    pub(crate) fn call(&mut self, token: u64, path: &'static str, message: &[u8]) {
+    pub fn call(&mut self, token: u64, path: &'static str, message: &[u8]) {
         let stream = self.open(token, path);
         self.send(stream, message, true);
     }
 
+    /// A request without gRPC's framing; its answer is told in pieces.
+    pub fn request(&mut self, token: u64, request: &Request<'_>) -> u32 {
+        let id = self.next_stream;
+        self.next_stream += 2;
+        let mut block = Vec::with_capacity(192);
+        match request.method {
+            "GET" => block.push(0x82),
+            "POST" => block.push(0x83),
+            other => literal(&mut block, 2, other),
+        }
+        block.push(0x87);
+        literal(&mut block, 1, &self.authority);
+        literal(&mut block, 4, request.path);
+        literal(&mut block, 19, "application/json");
+        if !request.body.is_empty() {
+            literal(&mut block, 31, request.content_type);
+        }
+        let flags = if request.body.is_empty() {
+            END_HEADERS | END_STREAM
+        } else {
+            END_HEADERS
+        };
+        frame(&mut self.output, HEADERS, flags, id, &block);
+        self.streams.insert(
+            id,
+            Stream {
+                token,
+                plain: true,
+                send_window: self.stream_window,
+                consumed: 0,
+                partial: Vec::new(),
+                answered: false,
+            },
+        );
+        if !request.body.is_empty() {
+            self.waiting.push(Waiting {
+                stream: id,
+                bytes: request.body.to_vec(),
+                end: true,
+            });
+            self.send_waiting();
+        }
+        id
+    }
+
     /// Ends a call that the caller wants no more.
-    pub(crate) fn cancel(&mut self, stream: u32) {
+    pub fn cancel(&mut self, stream: u32) {
         if self.streams.remove(&stream).is_some() {
             const CANCEL: u32 = 8;
             frame(
@@ -212,7 +285,7 @@ impl Session {
     ///
     /// # Errors
     /// When the peer closes the connection or breaks the protocol.
-    pub(crate) fn receive(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+    pub fn receive(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         if self.input.is_empty() {
             let used = self.frames(bytes)?;
             self.input.extend_from_slice(&bytes[used..]);
@@ -320,7 +393,11 @@ impl Session {
             let amount = std::mem::take(&mut stream.consumed).to_be_bytes();
             frame(&mut self.output, WINDOW_UPDATE, 0, id, &amount);
         }
-        if stream.partial.is_empty() {
+        if stream.plain {
+            if !payload.is_empty() {
+                piece(stream, payload, &mut self.events);
+            }
+        } else if stream.partial.is_empty() {
             let used = messages(stream, payload, &mut self.events);
             stream.partial.extend_from_slice(&payload[used..]);
         } else {
@@ -449,6 +526,45 @@ fn messages(stream: &mut Stream, bytes: &[u8], events: &mut Events) -> usize {
     used
 }
 
+/// Notes a piece of a plain answer.
+fn piece(stream: &mut Stream, bytes: &[u8], events: &mut Events) {
+    let start = events.messages.len();
+    let head = &bytes[..bytes.len().min(PIECE_HEAD)];
+    events.messages.extend_from_slice(head);
+    let happened = Happened::Piece {
+        start,
+        end: events.messages.len(),
+        bytes: bytes.len(),
+        lines: bytes.iter().filter(|byte| **byte == b'\n').count(),
+    };
+    events.list.push((stream.token, happened));
+    stream.answered = true;
+}
+
+/// A header that no table keeps, its name by its place in the static one (RFC 7541, 6.2.2).
+fn literal(block: &mut Vec<u8>, name: usize, value: &str) {
+    number(block, 4, 0, name);
+    number(block, 7, 0, value.len());
+    block.extend_from_slice(value.as_bytes());
+}
+
+/// A number in the lowest `bits` of a byte and, where it is larger, in those that follow
+/// (RFC 7541, 5.1).
+fn number(block: &mut Vec<u8>, bits: u32, first: u8, value: usize) {
+    let most = (1_usize << bits) - 1;
+    if value < most {
+        block.push(first | u8::try_from(value).expect("below 128"));
+        return;
+    }
+    block.push(first | u8::try_from(most).expect("below 128"));
+    let mut rest = value - most;
+    while rest >= 128 {
+        block.push(u8::try_from(rest % 128).expect("below 128") | 0x80);
+        rest /= 128;
+    }
+    block.push(u8::try_from(rest).expect("below 128"));
+}
+
 /// A string literal without Huffman coding (RFC 7541, 5.2).
 fn text(block: &mut Vec<u8>, text: &str) {
     assert!(text.len() < 127, "a header of more than 126 bytes");
@@ -511,6 +627,41 @@ mod tests {
             ]
         );
         assert!(session.streams.is_empty());
+    }
+
+    #[test]
+    fn a_plain_answer_is_told_in_pieces() {
+        let mut session = Session::new("here");
+        let request = Request {
+            method: "PATCH",
+            path: &format!("/{}", "a".repeat(300)),
+            content_type: "application/json",
+            body: b"{}",
+        };
+        session.request(3, &request);
+        let mut answer = Vec::new();
+        frame(&mut answer, HEADERS, END_HEADERS, 1, &[0x88]);
+        frame(&mut answer, DATA, 0, 1, &[b'\n'; 600]);
+        frame(&mut answer, DATA, END_STREAM, 1, b"");
+        session.receive(&answer).expect("well formed");
+        let piece = Happened::Piece {
+            start: 0,
+            end: PIECE_HEAD,
+            bytes: 600,
+            lines: 600,
+        };
+        assert_eq!(
+            session.events.list,
+            [(3, piece), (3, Happened::Ended { answered: true })]
+        );
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_standards_examples() {
+        let mut block = Vec::new();
+        number(&mut block, 5, 0, 10);
+        number(&mut block, 5, 0, 1337);
+        assert_eq!(block, [0b01010, 0b11111, 0b1001_1010, 0b0000_1010]);
     }
 
     #[test]

@@ -9,16 +9,16 @@ const POOL_BYTES: usize = 1 << 20;
 
 /// xorshift64*: quick, and good enough to choose keys.
 #[derive(Debug, Clone)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
     /// From a seed other than zero.
-    pub(crate) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self(seed.max(1))
     }
 
     /// The next number.
-    pub(crate) fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -26,21 +26,21 @@ impl Random {
     }
 
     /// A number below `bound`.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.draw() % bound.max(1)
     }
 }
 
 /// Values of one size.
 #[derive(Debug, Clone)]
-pub(crate) struct Values {
+pub struct Values {
     pool: Vec<u8>,
     bytes: usize,
 }
 
 impl Values {
     /// Values of `bytes` bytes, at most half the pool.
-    pub(crate) fn new(bytes: usize) -> Self {
+    pub fn new(bytes: usize) -> Self {
         let mut random = Random::new(0x6e61_7574_696c_7573);
         let words = (0..POOL_BYTES / 8).flat_map(|_| random.next().to_le_bytes());
         let pool = words.collect();
@@ -49,7 +49,7 @@ impl Values {
     }
 
     /// One of them.
-    pub(crate) fn pick(&self, random: &mut Random) -> &[u8] {
+    pub fn pick(&self, random: &mut Random) -> &[u8] {
         let span = u64::try_from(POOL_BYTES - self.bytes).expect("a small number");
         let start = usize::try_from(random.below(span)).expect("a small number");
         &self.pool[start..start + self.bytes]
@@ -57,7 +57,7 @@ impl Values {
 }
 
 /// The key number `at`: 18 bytes, in the order of the numbers.
-pub(crate) fn key(at: u64) -> [u8; 18] {
+pub fn key(at: u64) -> [u8; 18] {
     let mut key = *b"bench/000000000000";
     let mut rest = at;
     for digit in key[6..].iter_mut().rev() {
@@ -68,10 +68,10 @@ pub(crate) fn key(at: u64) -> [u8; 18] {
 }
 
 /// The end of all keys of [`key`].
-pub(crate) const KEYS_END: &[u8] = b"bench0";
+pub const KEYS_END: &[u8] = b"bench0";
 
 /// Puts of random keys among `keys`.
-pub(crate) struct Puts {
+pub struct Puts {
     random: Random,
     values: Values,
     keys: u64,
@@ -79,7 +79,7 @@ pub(crate) struct Puts {
 
 impl Puts {
     /// Values of `bytes` bytes under `keys` keys.
-    pub(crate) fn new(bytes: usize, keys: u64) -> Self {
+    pub fn new(bytes: usize, keys: u64) -> Self {
         Self {
             random: Random::new(7),
             values: Values::new(bytes),
@@ -97,7 +97,7 @@ impl Work for Puts {
 }
 
 /// Puts of the keys from `from` to `to`, each once, several in a transaction.
-pub(crate) struct Fill {
+pub struct Fill {
     random: Random,
     values: Values,
     next: u64,
@@ -107,7 +107,7 @@ pub(crate) struct Fill {
 
 impl Fill {
     /// Values of `bytes` bytes.
-    pub(crate) fn new(bytes: usize, from: u64, to: u64) -> Self {
+    pub fn new(bytes: usize, from: u64, to: u64) -> Self {
         // Below the smallest window of a stream, and below etcd's 128 operations.
         let together = (40_000 / (bytes as u64 + 64)).clamp(1, 100);
         Self {
@@ -140,14 +140,14 @@ impl Work for Fill {
 }
 
 /// Linearizable reads of random keys among `keys`.
-pub(crate) struct Gets {
+pub struct Gets {
     random: Random,
     keys: u64,
 }
 
 impl Gets {
     /// Of keys that are there.
-    pub(crate) fn new(keys: u64) -> Self {
+    pub fn new(keys: u64) -> Self {
         Self {
             random: Random::new(13),
             keys,
@@ -163,14 +163,14 @@ impl Work for Gets {
 }
 
 /// Nine reads to one put.
-pub(crate) struct Mixed {
+pub struct Mixed {
     gets: Gets,
     puts: Puts,
 }
 
 impl Mixed {
     /// Of `keys` keys with values of `bytes` bytes.
-    pub(crate) fn new(bytes: usize, keys: u64) -> Self {
+    pub fn new(bytes: usize, keys: u64) -> Self {
         Self {
             gets: Gets::new(keys),
             puts: Puts::new(bytes, keys),
@@ -189,17 +189,17 @@ impl Work for Mixed {
 }
 
 /// Reads of a hundred keys from a random one on.
-pub(crate) struct Ranges {
+pub struct Ranges {
     random: Random,
     keys: u64,
 }
 
 impl Ranges {
     /// Keys of a range.
-    pub(crate) const LENGTH: u64 = 100;
+    pub const LENGTH: u64 = 100;
 
     /// Of `keys` keys that are there.
-    pub(crate) fn new(keys: u64) -> Self {
+    pub fn new(keys: u64) -> Self {
         Self {
             random: Random::new(17),
             keys,
@@ -218,7 +218,7 @@ impl Work for Ranges {
 }
 
 /// Counts of all keys.
-pub(crate) struct Counts;
+pub struct Counts;
 
 impl Work for Counts {
     fn next(&mut self, _client: usize, request: &mut Vec<u8>) -> Option<&'static str> {
@@ -229,21 +229,21 @@ impl Work for Counts {
 
 /// Compare-and-swap of few keys by many clients: whoever loses has read the winner's
 /// revision and may win the next time.
-pub(crate) struct Contended {
+pub struct Contended {
     random: Random,
     values: Values,
     known: Vec<[u64; Contended::KEYS]>,
     chosen: Vec<usize>,
     /// Transactions that swapped.
-    pub(crate) swapped: u64,
+    pub swapped: u64,
 }
 
 impl Contended {
     /// Keys that all fight for.
-    pub(crate) const KEYS: usize = 8;
+    pub const KEYS: usize = 8;
 
     /// For `clients` clients.
-    pub(crate) fn new(bytes: usize, clients: usize) -> Self {
+    pub fn new(bytes: usize, clients: usize) -> Self {
         Self {
             random: Random::new(19),
             values: Values::new(bytes),

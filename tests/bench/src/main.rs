@@ -4,36 +4,20 @@
 //! measured one after the other, in turn; a ratio is formed within a pair, and the median
 //! of the pairs' ratios is what counts.
 
-mod closed_loop;
-mod drive;
-mod effort;
-mod etcd;
-mod failover;
-mod growth;
-mod http2;
-mod keys;
-mod message;
-mod ours;
-mod plan;
-mod plot;
-mod processes;
-mod report;
-mod serve;
-mod side;
-mod snapshot;
-mod streams;
-
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 
-use crate::effort::Effort;
-use crate::etcd::Etcd;
-use crate::ours::Ours;
-use crate::plan::{ENCRYPTION, FAILOVER, GROWTH, Numbers, Row, SERVE, SNAPSHOT, Wanted, median};
-use crate::report::{Pair, Report, sizes};
-use crate::side::{Side, serving};
+use nautilus_bench_etcd::effort::Effort;
+use nautilus_bench_etcd::etcd::Etcd;
+use nautilus_bench_etcd::ours::Ours;
+use nautilus_bench_etcd::plan::{
+    ENCRYPTION, FAILOVER, GROWTH, Numbers, Row, SERVE, SNAPSHOT, Wanted, median,
+};
+use nautilus_bench_etcd::report::{Pair, Report, sizes};
+use nautilus_bench_etcd::side::{Side, serving};
+use nautilus_bench_etcd::{failover, growth, progress, serve, snapshot};
 
 /// The row that the null cipher is compared by.
 const CIPHER_ROW: &str = "put_256b_c64_per_s";
@@ -87,11 +71,6 @@ enum Sides {
 enum Which {
     Ours,
     Peer,
-}
-
-/// A line for who waits.
-fn progress(line: &str) {
-    eprintln!("{line}");
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -4,26 +4,26 @@
 //! field without being built. Field numbers are those of etcd's `rpc.proto` and `kv.proto`.
 
 /// Methods.
-pub(crate) mod path {
+pub mod path {
     /// `Range`.
-    pub(crate) const RANGE: &str = "/etcdserverpb.KV/Range";
+    pub const RANGE: &str = "/etcdserverpb.KV/Range";
     /// `Put`.
-    pub(crate) const PUT: &str = "/etcdserverpb.KV/Put";
+    pub const PUT: &str = "/etcdserverpb.KV/Put";
     /// `Txn`.
-    pub(crate) const TXN: &str = "/etcdserverpb.KV/Txn";
+    pub const TXN: &str = "/etcdserverpb.KV/Txn";
     /// `Watch`.
-    pub(crate) const WATCH: &str = "/etcdserverpb.Watch/Watch";
+    pub const WATCH: &str = "/etcdserverpb.Watch/Watch";
     /// `LeaseGrant`.
-    pub(crate) const LEASE_GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
+    pub const LEASE_GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
     /// `LeaseKeepAlive`.
-    pub(crate) const LEASE_KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
+    pub const LEASE_KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
     /// `Status`.
-    pub(crate) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
+    pub const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 }
 
 /// A field's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Value<'a> {
+pub enum Value<'a> {
     /// Varints.
     Number(u64),
     /// Strings, bytes and messages.
@@ -31,7 +31,7 @@ pub(crate) enum Value<'a> {
 }
 
 /// The fields of a message; ends at the first that is not well formed.
-pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
+pub struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Fields<'a> {
     type Item = (u64, Value<'a>);
@@ -68,7 +68,7 @@ impl Fields<'_> {
 }
 
 /// The last number in field `tag`, zero when there is none.
-pub(crate) fn number(message: &[u8], tag: u64) -> u64 {
+pub fn number(message: &[u8], tag: u64) -> u64 {
     Fields(message)
         .filter_map(|field| match field {
             (at, Value::Number(number)) if at == tag => Some(number),
@@ -79,7 +79,7 @@ pub(crate) fn number(message: &[u8], tag: u64) -> u64 {
 }
 
 /// The first bytes in field `tag`, empty when there are none.
-pub(crate) fn bytes(message: &[u8], tag: u64) -> &[u8] {
+pub fn bytes(message: &[u8], tag: u64) -> &[u8] {
     Fields(message)
         .find_map(|field| match field {
             (at, Value::Bytes(bytes)) if at == tag => Some(bytes),
@@ -89,13 +89,13 @@ pub(crate) fn bytes(message: &[u8], tag: u64) -> &[u8] {
 }
 
 /// How often field `tag` occurs.
-pub(crate) fn occurrences(message: &[u8], tag: u64) -> u64 {
+pub fn occurrences(message: &[u8], tag: u64) -> u64 {
     let count = Fields(message).filter(|(at, _)| *at == tag).count();
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// The revision in an answer's header.
-pub(crate) fn header_revision(answer: &[u8]) -> u64 {
+pub fn header_revision(answer: &[u8]) -> u64 {
     number(bytes(answer, 1), 3)
 }
 
@@ -125,37 +125,37 @@ fn put_message(out: &mut Vec<u8>, tag: u64, fill: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// `PutRequest`.
-pub(crate) fn put(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+pub fn put(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     put_bytes(out, 1, key);
     put_bytes(out, 2, value);
 }
 
 /// `RangeRequest` of one key, linearizable.
-pub(crate) fn get(out: &mut Vec<u8>, key: &[u8]) {
+pub fn get(out: &mut Vec<u8>, key: &[u8]) {
     put_bytes(out, 1, key);
 }
 
 /// `RangeRequest` of at most `limit` keys of `[from, to)`.
-pub(crate) fn range(out: &mut Vec<u8>, from: &[u8], to: &[u8], limit: u64) {
+pub fn range(out: &mut Vec<u8>, from: &[u8], to: &[u8], limit: u64) {
     put_bytes(out, 1, from);
     put_bytes(out, 2, to);
     put_number(out, 3, limit);
 }
 
 /// `RangeRequest` that only counts `[from, to)`.
-pub(crate) fn count(out: &mut Vec<u8>, from: &[u8], to: &[u8]) {
+pub fn count(out: &mut Vec<u8>, from: &[u8], to: &[u8]) {
     put_bytes(out, 1, from);
     put_bytes(out, 2, to);
     put_number(out, 9, 1);
 }
 
 /// The count in a `RangeResponse`.
-pub(crate) fn range_count(answer: &[u8]) -> u64 {
+pub fn range_count(answer: &[u8]) -> u64 {
     number(answer, 4)
 }
 
 /// `TxnRequest` that puts all of `pairs`.
-pub(crate) fn put_many<'a>(out: &mut Vec<u8>, pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
+pub fn put_many<'a>(out: &mut Vec<u8>, pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
     for (key, value) in pairs {
         put_message(out, 2, |operation| {
             put_message(operation, 2, |request| put(request, key, value));
@@ -164,7 +164,7 @@ pub(crate) fn put_many<'a>(out: &mut Vec<u8>, pairs: impl Iterator<Item = (&'a [
 }
 
 /// `TxnRequest`: if `key`'s modification revision is still `revision` put, else read it.
-pub(crate) fn put_if_unchanged(out: &mut Vec<u8>, key: &[u8], revision: u64, value: &[u8]) {
+pub fn put_if_unchanged(out: &mut Vec<u8>, key: &[u8], revision: u64, value: &[u8]) {
     const MOD: u64 = 2;
     put_message(out, 1, |compare| {
         put_number(compare, 2, MOD);
@@ -180,7 +180,7 @@ pub(crate) fn put_if_unchanged(out: &mut Vec<u8>, key: &[u8], revision: u64, val
 }
 
 /// The revision of the key after [`put_if_unchanged`], and whether it was put.
-pub(crate) fn put_if_unchanged_answer(answer: &[u8]) -> (u64, bool) {
+pub fn put_if_unchanged_answer(answer: &[u8]) -> (u64, bool) {
     if number(answer, 2) == 1 {
         return (header_revision(answer), true);
     }
@@ -190,38 +190,38 @@ pub(crate) fn put_if_unchanged_answer(answer: &[u8]) -> (u64, bool) {
 }
 
 /// `WatchRequest` that creates a watch of one key.
-pub(crate) fn watch(out: &mut Vec<u8>, key: &[u8]) {
+pub fn watch(out: &mut Vec<u8>, key: &[u8]) {
     put_message(out, 1, |create| put_bytes(create, 1, key));
 }
 
 /// Whether a `WatchResponse` says that a watch was created.
-pub(crate) fn watch_created(answer: &[u8]) -> bool {
+pub fn watch_created(answer: &[u8]) -> bool {
     number(answer, 3) == 1
 }
 
 /// Whether a `WatchResponse` says that a watch has ended.
-pub(crate) fn watch_canceled(answer: &[u8]) -> bool {
+pub fn watch_canceled(answer: &[u8]) -> bool {
     number(answer, 4) == 1
 }
 
 /// The events of a `WatchResponse`.
-pub(crate) fn watch_events(answer: &[u8]) -> u64 {
+pub fn watch_events(answer: &[u8]) -> u64 {
     occurrences(answer, 11)
 }
 
 /// `LeaseGrantRequest`.
-pub(crate) fn lease_grant(out: &mut Vec<u8>, id: u64, ttl_s: u64) {
+pub fn lease_grant(out: &mut Vec<u8>, id: u64, ttl_s: u64) {
     put_number(out, 1, ttl_s);
     put_number(out, 2, id);
 }
 
 /// `LeaseKeepAliveRequest`.
-pub(crate) fn lease_keep_alive(out: &mut Vec<u8>, id: u64) {
+pub fn lease_keep_alive(out: &mut Vec<u8>, id: u64) {
     put_number(out, 1, id);
 }
 
 /// The member that answered `Status`, and the leader it knows (zero: none).
-pub(crate) fn status_answer(answer: &[u8]) -> (u64, u64) {
+pub fn status_answer(answer: &[u8]) -> (u64, u64) {
     (number(bytes(answer, 1), 2), number(answer, 4))
 }
 

@@ -36,6 +36,7 @@ struct Quorum {
 struct Node {
     id: u64,
     etcd_port: u16,
+    api_port: u16,
 }
 
 /// A node's process.
@@ -47,19 +48,20 @@ enum Process {
 }
 
 /// A quorum and its folder.
-pub(crate) struct Ours {
+pub struct Ours {
     binary: PathBuf,
     folder: PathBuf,
     /// What opens the snapshots.
     identity: PathBuf,
     endpoints: Vec<Endpoint>,
+    api_ports: Vec<u16>,
     nodes: Vec<u64>,
     processes: Vec<Option<Process>>,
 }
 
 impl Ours {
     /// A quorum that will live in `folder`, run by `binary`.
-    pub(crate) fn prepare(binary: &Path, folder: &Path) -> anyhow::Result<Self> {
+    pub fn prepare(binary: &Path, folder: &Path) -> anyhow::Result<Self> {
         let identity = folder.join("backup.key");
         let folder = folder.join("quorum");
         ensure!(binary.is_file(), "{} is missing", binary.display());
@@ -68,9 +70,20 @@ impl Ours {
             folder,
             identity,
             endpoints: Vec::new(),
+            api_ports: Vec::new(),
             nodes: Vec::new(),
             processes: Vec::new(),
         })
+    }
+
+    /// Where `nautilus up` has made it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The ports of the nodes' Kubernetes API.
+    pub fn api_ports(&self) -> &[u16] {
+        &self.api_ports
     }
 
     fn cli(&self, arguments: &[&str]) -> Command {
@@ -98,6 +111,7 @@ impl Ours {
                 server_name: ServerName::IpAddress(Ipv4Addr::LOCALHOST.into()),
             })
             .collect();
+        self.api_ports = quorum.nodes.iter().map(|node| node.api_port).collect();
         self.nodes = quorum.nodes.iter().map(|node| node.id).collect();
         self.processes = self
             .nodes

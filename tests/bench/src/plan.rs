@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What is aimed at, in terms of ours by the peer's.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Aim {
+pub enum Aim {
     /// At least so many times the peer's.
     AtLeast(f64),
     /// At most so many times the peer's.
@@ -19,13 +19,13 @@ pub(crate) enum Aim {
 
 /// A row's name, unit and aim.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Row {
+pub struct Row {
     /// Its name in the JSON.
-    pub(crate) what: &'static str,
+    pub what: &'static str,
     /// Its unit.
-    pub(crate) unit: &'static str,
+    pub unit: &'static str,
     /// What is aimed at.
-    pub(crate) aim: Aim,
+    pub aim: Aim,
 }
 
 const fn row(what: &'static str, unit: &'static str, aim: Aim) -> Row {
@@ -33,7 +33,7 @@ const fn row(what: &'static str, unit: &'static str, aim: Aim) -> Row {
 }
 
 /// Rows of [`crate::serve`].
-pub(crate) const SERVE: &[Row] = &[
+pub const SERVE: &[Row] = &[
     row("put_sequential_ms_p50", "ms", Aim::AtMost(1.0)),
     row("put_sequential_ms_p99", "ms", Aim::AtMost(1.0)),
     row("put_256b_c1_per_s", "puts/s", Aim::AtLeast(1.0)),
@@ -63,25 +63,24 @@ pub(crate) const SERVE: &[Row] = &[
     row("lease_keepalive_per_s", "renewals/s", Aim::More),
 ];
 /// Rows of [`crate::failover`].
-pub(crate) const FAILOVER: &[Row] = &[row("failover_gap_ms", "ms", Aim::AtMost(0.25))];
+pub const FAILOVER: &[Row] = &[row("failover_gap_ms", "ms", Aim::AtMost(0.25))];
 /// Rows of [`crate::growth`].
-pub(crate) const GROWTH: &[Row] = &[
+pub const GROWTH: &[Row] = &[
     row("start_100k_keys_s", "s", Aim::Less),
     row("start_1m_keys_s", "s", Aim::Less),
     row("bytes_per_key_resident", "B", Aim::AtMost(0.5)),
     row("bytes_per_key_anonymous", "B", Aim::Less),
 ];
 /// Rows of [`crate::snapshot`].
-pub(crate) const SNAPSHOT: &[Row] = &[
+pub const SNAPSHOT: &[Row] = &[
     row("snapshot_1gib_s", "s", Aim::Less),
     row("restore_1gib_s", "s", Aim::Less),
 ];
 /// The row of the null cipher.
-pub(crate) const ENCRYPTION: &[Row] =
-    &[row("encryption_cost_share", "share", Aim::OursAtMost(0.05))];
+pub const ENCRYPTION: &[Row] = &[row("encryption_cost_share", "share", Aim::OursAtMost(0.05))];
 
 /// Every row with a fixed name, in the order of the report.
-pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
+pub fn rows() -> impl Iterator<Item = &'static Row> {
     [SERVE, GROWTH, SNAPSHOT, FAILOVER, ENCRYPTION]
         .into_iter()
         .flatten()
@@ -89,14 +88,14 @@ pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
 
 /// The rows that were asked for.
 #[derive(Debug, Clone)]
-pub(crate) struct Wanted(Option<BTreeSet<String>>);
+pub struct Wanted(Option<BTreeSet<String>>);
 
 impl Wanted {
     /// Those of `only`, all when it is empty.
     ///
     /// # Errors
     /// When a name is none of a row; `growth` means all of them.
-    pub(crate) fn new(only: &[String]) -> anyhow::Result<Self> {
+    pub fn new(only: &[String]) -> anyhow::Result<Self> {
         if only.is_empty() {
             return Ok(Self(None));
         }
@@ -107,8 +106,23 @@ impl Wanted {
         Ok(Self(Some(only.iter().cloned().collect())))
     }
 
+    /// Those of `only` among `rows`, all when it is empty.
+    ///
+    /// # Errors
+    /// When a name is none of a row.
+    pub fn among(only: &[String], rows: &[Row]) -> anyhow::Result<Self> {
+        if only.is_empty() {
+            return Ok(Self(None));
+        }
+        for name in only {
+            let known = rows.iter().any(|row| row.what == name);
+            anyhow::ensure!(known, "there is no row {name}");
+        }
+        Ok(Self(Some(only.iter().cloned().collect())))
+    }
+
     /// Whether one of `names` is wanted.
-    pub(crate) fn any(&self, names: &[&str]) -> bool {
+    pub fn any(&self, names: &[&str]) -> bool {
         let Self(Some(wanted)) = self else {
             return true;
         };
@@ -116,24 +130,24 @@ impl Wanted {
     }
 
     /// Whether one of `rows` is wanted.
-    pub(crate) fn any_of(&self, rows: &[Row]) -> bool {
+    pub fn any_of(&self, rows: &[Row]) -> bool {
         rows.iter().any(|row| self.any(&[row.what]))
     }
 }
 
 /// The numbers of one side in one pair.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Numbers(pub(crate) BTreeMap<String, f64>);
+pub struct Numbers(pub BTreeMap<String, f64>);
 
 impl Numbers {
     /// Notes a number.
-    pub(crate) fn add(&mut self, what: &str, number: f64) {
+    pub fn add(&mut self, what: &str, number: f64) {
         self.0.insert(what.to_owned(), number);
     }
 }
 
 /// The middle one; the mean of the two in the middle.
-pub(crate) fn median(numbers: &[f64]) -> Option<f64> {
+pub fn median(numbers: &[f64]) -> Option<f64> {
     let mut sorted = numbers.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

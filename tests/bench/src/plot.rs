@@ -10,25 +10,25 @@ const MARGIN: (f64, f64, f64, f64) = (58.0, 30.0, 14.0, 34.0);
 const COLUMNS: usize = 2;
 
 /// Points joined by a line.
-pub(crate) struct Line {
+pub struct Line {
     /// Its name in the legend.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// Its colour.
-    pub(crate) color: &'static str,
+    pub color: &'static str,
     /// Positive numbers, ascending by the first.
-    pub(crate) points: Vec<(f64, f64)>,
+    pub points: Vec<(f64, f64)>,
 }
 
 /// One chart.
-pub(crate) struct Panel {
+pub struct Panel {
     /// Above it.
-    pub(crate) title: String,
+    pub title: String,
     /// Its lines.
-    pub(crate) lines: Vec<Line>,
+    pub lines: Vec<Line>,
 }
 
 /// The panels in one picture.
-pub(crate) fn draw(panels: &[Panel]) -> String {
+pub fn draw(panels: &[Panel]) -> String {
     let rows = panels.len().div_ceil(COLUMNS);
     let width = PANEL.0 * small(COLUMNS);
     let height = PANEL.1 * small(rows);

@@ -9,18 +9,18 @@ const TICKS_PER_S: f64 = 100.0;
 
 /// Resident memory of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Resident {
+pub struct Resident {
     /// All of it, mapped files included.
-    pub(crate) whole_bytes: u64,
+    pub whole_bytes: u64,
     /// Without mapped files.
-    pub(crate) anonymous_bytes: u64,
+    pub anonymous_bytes: u64,
 }
 
 /// Resident memory of all of `processes` together.
 ///
 /// # Errors
 /// When one is gone.
-pub(crate) fn resident(processes: &[u32]) -> anyhow::Result<Resident> {
+pub fn resident(processes: &[u32]) -> anyhow::Result<Resident> {
     let mut sum = Resident::default();
     for pid in processes {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
@@ -38,7 +38,7 @@ fn kib(status: &str, name: &str) -> u64 {
 }
 
 /// Measures processor time of the servers and of the generator.
-pub(crate) struct Meter {
+pub struct Meter {
     servers: Vec<u32>,
     began: Instant,
     servers_s: f64,
@@ -47,7 +47,7 @@ pub(crate) struct Meter {
 
 impl Meter {
     /// From now on.
-    pub(crate) fn start(servers: &[u32]) -> Self {
+    pub fn start(servers: &[u32]) -> Self {
         Self {
             servers: servers.to_vec(),
             began: Instant::now(),
@@ -58,7 +58,7 @@ impl Meter {
 
     /// Processors taken since, and the servers' time for each of `rate` operations a second,
     /// for people.
-    pub(crate) fn text(&self, rate: f64) -> String {
+    pub fn text(&self, rate: f64) -> String {
         let elapsed_s = self.began.elapsed().as_secs_f64();
         let servers: f64 = self.servers.iter().map(|pid| processor_s(*pid)).sum();
         let generator = processor_s(std::process::id());

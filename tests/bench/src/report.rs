@@ -17,16 +17,20 @@ const NOTES: &str = "limits.md";
 
 /// One pair's numbers of both sides; a side that was not run has none.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Pair {
+pub struct Pair {
     /// Ours.
-    pub(crate) ours: Numbers,
+    pub ours: Numbers,
     /// The peer's.
-    pub(crate) peer: Numbers,
+    pub peer: Numbers,
 }
+
+/// Opens the section of the other comparison in `RESULTS.md`, which stays when this one's
+/// is written anew.
+pub const HEADING_API: &str = "# nautilus beside kube-apiserver";
 
 /// The form of every bench.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub struct Report {
     bench: &'static str,
     machine: Machine,
     commit: String,
@@ -54,25 +58,53 @@ struct Row {
 
 impl Report {
     /// From the pairs' numbers; `data` is where the data lay.
-    pub(crate) fn new(pairs: &[Pair], growth: &[u64], data: &Path) -> Self {
-        let fixed = plan::rows().map(|row| Row::new(row.what, row.unit, Some(row.aim), pairs));
+    pub fn new(pairs: &[Pair], growth: &[u64], data: &Path) -> Self {
+        let mut report = Self::of("etcd", plan::rows(), pairs, data);
         let costs = growth.iter().flat_map(|keys| {
             BY_SIZE.map(|what| Row::new(&row_at(what, *keys), what.1, None, pairs))
         });
-        let measured = |row: &Row| row.ours.is_some() || row.peer.is_some();
+        report.rows.extend(costs.filter(Row::is_measured));
+        report
+    }
+
+    /// Of `rows`, from the pairs' numbers.
+    pub fn of<'a>(
+        bench: &'static str,
+        rows: impl Iterator<Item = &'a plan::Row>,
+        pairs: &[Pair],
+        data: &Path,
+    ) -> Self {
+        let rows = rows.map(|row| Row::new(row.what, row.unit, Some(row.aim), pairs));
         Self {
-            bench: "etcd",
+            bench,
             machine: Machine::read(data),
             commit: commit(),
-            rows: fixed.chain(costs).filter(measured).collect(),
+            rows: rows.filter(Row::is_measured).collect(),
         }
+    }
+
+    /// The machine, for people.
+    pub fn machine_text(&self) -> String {
+        let machine = &self.machine;
+        format!(
+            "{} cores, {:.0} GiB, Linux {}, {}",
+            machine.cores,
+            crate::closed_loop::to_f64(machine.memory) / f64::from(1 << 30),
+            machine.kernel,
+            machine.disk,
+        )
+    }
+
+    /// The commit that was measured.
+    pub fn commit(&self) -> &str {
+        &self.commit
     }
 
     /// The JSON.
     ///
     /// # Errors
     /// Never in practice: the form is plain.
-    pub(crate) fn to_json(&self) -> anyhow::Result<String> {
+    pub fn to_json(&self) -> anyhow::Result<String> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
@@ -80,7 +112,7 @@ impl Report {
     ///
     /// # Errors
     /// When the folder can't be written.
-    pub(crate) fn write(&self, folder: &Path, peer: &str) -> anyhow::Result<()> {
+    pub fn write(&self, folder: &Path, peer: &str) -> anyhow::Result<()> {
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
             std::fs::write(&path, text).with_context(|| path.display().to_string())
@@ -91,40 +123,26 @@ impl Report {
             write("growth.svg", plot)?;
         }
         let notes = std::fs::read_to_string(folder.join(NOTES)).unwrap_or_default();
-        write(
-            "RESULTS.md",
-            &self.to_markdown(peer, plot.is_some(), &notes),
-        )
+        let mut text = self.to_markdown(peer, plot.is_some(), &notes);
+        let before = std::fs::read_to_string(folder.join("RESULTS.md")).unwrap_or_default();
+        if let Some((_, section)) = before.split_once(HEADING_API) {
+            let _ = write!(text, "\n{HEADING_API}{section}");
+        }
+        write("RESULTS.md", &text)
     }
 
     fn to_markdown(&self, peer: &str, plotted: bool, notes: &str) -> String {
-        let machine = &self.machine;
         let mut text = format!(
             "# nautilus beside etcd\n\n\
              Made by `make bench-etcd`; do not edit. Three members each, mutual TLS, on one machine, the same \
              client and disk, one after the other in turn. Each number is the median of the pairs, and the \
              ratio (ours by the peer's) the median of the pairs' ratios. The members and the client share the \
              machine's processors.\n\n\
-             {} cores, {:.0} GiB, Linux {}, {}; {peer}; commit {}.\n\n\
-             | row | unit | nautilus | etcd | ratio | aim | |\n|---|---|---:|---:|---:|---|---|\n",
-            machine.cores,
-            crate::closed_loop::to_f64(machine.memory) / f64::from(1 << 30),
-            machine.kernel,
-            machine.disk,
-            self.commit
+             {}; {peer}; commit {}.\n\n{}",
+            self.machine_text(),
+            self.commit,
+            table(self, "etcd"),
         );
-        for row in self.rows.iter().filter(|row| row.aim.is_some()) {
-            let (aim, verdict) = row.verdict();
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} | {} | {} | {aim} | {verdict} |",
-                row.what,
-                row.unit,
-                shown(row.ours),
-                shown(row.peer),
-                shown(row.ratio)
-            );
-        }
         if plotted {
             text += "\n## Growth\n\nCost of an operation by the number of keys, 256 B values: put, get and a range \
                      of 100 keys by 64 clients, and one client that counts all keys; and a member's memory for each key.\n\n\
@@ -192,7 +210,7 @@ impl Report {
     }
 
     /// The aims that are missed, for the end of a run.
-    pub(crate) fn missed(&self) -> Vec<String> {
+    pub fn missed(&self) -> Vec<String> {
         let missed = self.rows.iter().filter(|row| row.verdict().1 == "missed");
         missed.map(|row| row.what.clone()).collect()
     }
@@ -218,6 +236,10 @@ impl Row {
             ratio: median(&ratios).map(rounded),
             aim,
         }
+    }
+
+    fn is_measured(&self) -> bool {
+        self.ours.is_some() || self.peer.is_some()
     }
 
     /// The aim in words, and whether it is met.
@@ -295,6 +317,26 @@ fn commit() -> String {
     }
 }
 
+/// The rows that have an aim, beside `peer`, as a table.
+pub fn table(report: &Report, peer: &str) -> String {
+    let mut text = format!(
+        "| row | unit | nautilus | {peer} | ratio | aim | |\n|---|---|---:|---:|---:|---|---|\n"
+    );
+    for row in report.rows.iter().filter(|row| row.aim.is_some()) {
+        let (aim, verdict) = row.verdict();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {aim} | {verdict} |",
+            row.what,
+            row.unit,
+            shown(row.ours),
+            shown(row.peer),
+            shown(row.ratio)
+        );
+    }
+    text
+}
+
 /// To four digits that tell something.
 fn rounded(number: f64) -> f64 {
     if number == 0.0 || !number.is_finite() {
@@ -313,7 +355,7 @@ fn shown(number: Option<f64>) -> String {
 }
 
 /// Every size at which a cost of `pairs` was measured.
-pub(crate) fn sizes(pairs: &[Pair]) -> Vec<u64> {
+pub fn sizes(pairs: &[Pair]) -> Vec<u64> {
     let all: BTreeMap<_, _> = pairs
         .iter()
         .flat_map(|pair| pair.ours.0.iter().chain(&pair.peer.0))

@@ -35,7 +35,7 @@ const LEASES: u64 = 1000;
 const LEASE_TTL_S: u64 = 600;
 
 /// A cluster under measurement.
-pub(crate) struct Bench<'a> {
+pub struct Bench<'a> {
     side: &'a dyn Side,
     effort: &'a Effort,
     wanted: &'a Wanted,
@@ -47,7 +47,7 @@ pub(crate) struct Bench<'a> {
 ///
 /// # Errors
 /// When a row cannot be measured.
-pub(crate) async fn measure(
+pub async fn measure(
     side: &dyn Side,
     effort: &Effort,
     wanted: &Wanted,
@@ -289,7 +289,7 @@ impl Work for Grants {
 ///
 /// # Errors
 /// When it fails.
-pub(crate) async fn per_second<W: Work>(
+pub async fn per_second<W: Work>(
     side: &dyn Side,
     effort: &Effort,
     clients: usize,

@@ -16,7 +16,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
 
 /// One of the two.
-pub(crate) trait Side {
+pub trait Side {
     /// Its name in messages.
     fn name(&self) -> &'static str;
 
@@ -62,7 +62,7 @@ pub(crate) trait Side {
 ///
 /// # Errors
 /// When one does not in time.
-pub(crate) async fn serving(side: &dyn Side) -> anyhow::Result<()> {
+pub async fn serving(side: &dyn Side) -> anyhow::Result<()> {
     let deadline = Instant::now() + SERVING_TIMEOUT;
     for endpoint in side.endpoints() {
         loop {
@@ -86,7 +86,7 @@ pub(crate) async fn serving(side: &dyn Side) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When none does in time.
-pub(crate) async fn leader(side: &dyn Side) -> anyhow::Result<usize> {
+pub async fn leader(side: &dyn Side) -> anyhow::Result<usize> {
     let deadline = Instant::now() + SERVING_TIMEOUT;
     loop {
         for (at, endpoint) in side.endpoints().iter().enumerate() {

@@ -27,7 +27,7 @@ const FILL_PATIENCE: Duration = Duration::from_secs(600);
 ///
 /// # Errors
 /// When something cannot be measured.
-pub(crate) async fn measure(
+pub async fn measure(
     side: &mut dyn Side,
     effort: &Effort,
     folder: &Path,

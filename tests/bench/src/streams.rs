@@ -15,11 +15,11 @@ const WRITER: u64 = u64::MAX;
 
 /// How long, and how much of it is measured.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Window {
+pub struct Window {
     /// Not measured.
-    pub(crate) warmup: Duration,
+    pub warmup: Duration,
     /// Measured.
-    pub(crate) measured: Duration,
+    pub measured: Duration,
 }
 
 impl Window {
@@ -34,22 +34,22 @@ impl Window {
 
 /// Who watches what.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct FanOut {
+pub struct FanOut {
     /// Watches in all.
-    pub(crate) watches: usize,
+    pub watches: usize,
     /// Watches that share a stream.
-    pub(crate) per_stream: usize,
+    pub per_stream: usize,
     /// Keys, each watched by equally many.
-    pub(crate) keys: usize,
+    pub keys: usize,
     /// Puts whose events have not all been delivered, at most.
-    pub(crate) puts_under_way: u64,
+    pub puts_under_way: u64,
     /// Bytes of a value.
-    pub(crate) value_bytes: usize,
+    pub value_bytes: usize,
 }
 
 /// Watches on all connections but the last, and a writer on the last that goes on as fast
 /// as its events are delivered.
-pub(crate) struct Watching {
+pub struct Watching {
     plan: FanOut,
     window: Window,
     watching_connections: usize,
@@ -67,7 +67,7 @@ pub(crate) struct Watching {
 
 impl Watching {
     /// For `connections`, the last of which writes.
-    pub(crate) fn new(plan: FanOut, window: Window, connections: &[Connection]) -> Self {
+    pub fn new(plan: FanOut, window: Window, connections: &[Connection]) -> Self {
         Self {
             plan,
             window,
@@ -89,7 +89,7 @@ impl Watching {
     ///
     /// # Errors
     /// When a watch or a put was refused.
-    pub(crate) fn events_per_second(&self) -> anyhow::Result<f64> {
+    pub fn events_per_second(&self) -> anyhow::Result<f64> {
         ensure!(
             self.refused == 0,
             "{} watches or puts were refused",
@@ -169,7 +169,7 @@ impl Driver for Watching {
     fn happened(&mut self, at: usize, session: &mut Session, token: u64, what: What<'_>) {
         match what {
             What::Message(answer) if token != WRITER => self.watched(answer),
-            What::Message(_) => {}
+            What::Message(_) | What::Piece { .. } => {}
             What::Ended { answered } => {
                 if token != WRITER || !answered {
                     self.refused += 1;
@@ -197,7 +197,7 @@ impl Driver for Watching {
 }
 
 /// Streams of keep-alives, each with one under way.
-pub(crate) struct KeepingAlive {
+pub struct KeepingAlive {
     leases: Vec<u64>,
     streams: usize,
     connections: usize,
@@ -213,12 +213,7 @@ pub(crate) struct KeepingAlive {
 
 impl KeepingAlive {
     /// `streams` streams over `connections` connections, renewing `leases` in turn.
-    pub(crate) fn new(
-        leases: Vec<u64>,
-        streams: usize,
-        connections: usize,
-        window: Window,
-    ) -> Self {
+    pub fn new(leases: Vec<u64>, streams: usize, connections: usize, window: Window) -> Self {
         Self {
             next: (0..streams).collect(),
             open: vec![0; streams],
@@ -238,7 +233,7 @@ impl KeepingAlive {
     ///
     /// # Errors
     /// When a lease was not known.
-    pub(crate) fn per_second(&self) -> anyhow::Result<f64> {
+    pub fn per_second(&self) -> anyhow::Result<f64> {
         ensure!(self.refused == 0, "{} renewals were refused", self.refused);
         Ok(rate(self.counted, self.window.measured))
     }
@@ -265,6 +260,7 @@ impl Driver for KeepingAlive {
         let since = self.since.elapsed();
         self.over |= self.window.is_over(since);
         match what {
+            What::Piece { .. } => {}
             What::Message(answer) => {
                 if message::number(answer, TTL) == 0 {
                     self.refused += 1;
