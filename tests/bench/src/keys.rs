@@ -42,7 +42,7 @@ impl Values {
     /// Values of `bytes` bytes, at most half the pool.
     pub fn new(bytes: usize) -> Self {
         let mut random = Random::new(0x6e61_7574_696c_7573);
-        let words = (0..POOL_BYTES / 8).flat_map(|_| random.next().to_le_bytes());
+        let words = (0..POOL_BYTES / 8).flat_map(|_| random.draw().to_le_bytes());
         let pool = words.collect();
         assert!(bytes <= POOL_BYTES / 2, "a value of {bytes} bytes");
         Self { pool, bytes }
