@@ -60,6 +60,9 @@ pub struct Resource {
     /// Whether an update may leave out `metadata.resourceVersion` and so write over
     /// whatever is there.
     pub unconditional_update: bool,
+    /// How long an object lives after its last write, in seconds; `None`: until it is
+    /// deleted.
+    pub lifetime_seconds: Option<u32>,
     /// Which names are good.
     pub name_rule: NameRule,
     /// Defaults, validation, columns' values.
@@ -130,6 +133,7 @@ impl Default for Resource {
             stored_as: None,
             create_on_update: false,
             unconditional_update: true,
+            lifetime_seconds: None,
             name_rule: NameRule::DnsSubdomain,
             rules: &rules::PLAIN,
         }

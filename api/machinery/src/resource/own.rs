@@ -28,6 +28,8 @@ pub(super) fn complete(row: Row) -> Resource {
     let mut resource = Resource {
         create_on_update: creates_on_update(group, plural),
         unconditional_update: !needs_version(group, plural),
+        // The reference's default of `--event-ttl`.
+        lifetime_seconds: (plural == "events").then_some(3_600),
         name_rule: name_rule(group, plural),
         rules: rules::of(group, plural, has_status),
         ..Resource::default()

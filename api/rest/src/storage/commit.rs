@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nautilus_machine::{
-    Command, Compare, Operation, Outcome, Proposal, ProposeError, Revision, Txn,
+    Command, Compare, Operation, Outcome, Proposal, ProposeError, Refusal, Revision, Txn,
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -63,7 +63,7 @@ impl Storage {
         };
         let deadline = Instant::now() + COMMIT_PATIENCE;
         let mut pause = FIRST_PAUSE;
-        let mut uncertain = false;
+        let (mut uncertain, mut granted) = (false, false);
         loop {
             let error = match self.kv.propose(proposal.clone()).await {
                 Ok(applied) => match applied.outcome {
@@ -79,6 +79,12 @@ impl Storage {
                     Outcome::Txn {
                         succeeded: false, ..
                     } => return Ok(Swap::Lost),
+                    // The first object of its lease: the lease has to be granted.
+                    Outcome::Refused(Refusal::LeaseNotFound) if !granted => {
+                        granted = true;
+                        self.grant(&proposal.command).await?;
+                        continue;
+                    }
                     Outcome::Refused(refusal) => return Err(refused(&refusal)),
                     other => return Err(unknown_outcome(&format!("{other:?}"))),
                 },

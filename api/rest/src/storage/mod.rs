@@ -15,6 +15,7 @@ mod allocation;
 mod cached;
 mod commit;
 mod companions;
+mod lifetime;
 mod list;
 mod write;
 

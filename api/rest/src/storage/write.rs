@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use super::commit::{Evidence, Swap};
 use super::companions::Companions;
+use super::lifetime;
 use super::{Row, Storage, metadata_text, namespaces, take_version, with_version};
 use crate::apply::{self, Ownership};
 use crate::body::Warnings;
@@ -268,7 +269,7 @@ impl Storage {
             }
             let absent = Compare::mod_revision(key.clone(), 0);
             let bytes = stored_bytes(target.resource, object.clone())?;
-            let put = Operation::Put(Put::new(key.clone(), bytes));
+            let put = put(target.resource, &key, bytes);
             let evidence = Evidence::Uid(&uid);
             match self.swap(&key, absent, put, companions, evidence).await? {
                 Swap::Done(revision) => return Ok(Some(with_version(object, revision))),
@@ -541,7 +542,7 @@ impl Storage {
         let key = target.key();
         let bytes = stored_bytes(target.resource, object)?;
         let compare = Compare::mod_revision(key.clone(), revision);
-        let put = Operation::Put(Put::new(key.clone(), bytes.clone()));
+        let put = put(target.resource, &key, bytes.clone());
         let evidence = Evidence::Bytes(&bytes);
         self.swap(&key, compare, put, companions, evidence).await
     }
@@ -562,6 +563,14 @@ impl Storage {
         self.swap(key, compare, delete, companions, Evidence::Gone)
             .await
     }
+}
+
+/// The write of an object, with the lease of its kind's lifetime.
+fn put(resource: &Resource, key: &str, bytes: Bytes) -> Operation {
+    Operation::Put(Put {
+        lease: resource.lifetime_seconds.map(lifetime::lease),
+        ..Put::new(key.to_owned(), bytes)
+    })
 }
 
 pub(crate) fn stored_bytes(resource: &Resource, object: Value) -> Result<Bytes, Failure> {

@@ -11,6 +11,7 @@ mod apply;
 mod discovery;
 mod fairness;
 mod kinds;
+mod lifetimes;
 mod lists;
 mod namespaces;
 mod receipts;

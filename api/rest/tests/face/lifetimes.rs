@@ -1,0 +1,34 @@
+//! Objects that go by themselves.
+
+use nautilus_machine::types::KeyRange;
+use nautilus_machine::{Command, Kv as _, Proposal, RangeRequest};
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::world::World;
+
+const EVENTS: &str = "/api/v1/namespaces/default/events";
+
+#[tokio::test]
+async fn an_event_ends_with_its_lease_and_a_change_renews_it() {
+    let world = World::start().await;
+    let event = json!({
+        "metadata": { "name": "e" }, "reason": "Seen", "count": 1,
+        "involvedObject": { "kind": "Pod", "namespace": "default", "name": "p" },
+    });
+    let (status, made) = world.call(Method::POST, EVENTS, &event).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let path = format!("{EVENTS}/e");
+    let patch = json!({ "count": 2 }).to_string();
+    let media = "application/merge-patch+json";
+    let answer = world.send(Method::PATCH, &path, media, patch).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+
+    let range = KeyRange::single("/nautilus/registry/events/default/e");
+    let answer = world.kv.range(&RangeRequest::newest(range)).unwrap();
+    let lease = answer.kvs[0].lease.expect("an event is leased");
+    let expire = Command::ExpireLeases { ids: vec![lease] };
+    world.kv.propose(Proposal::new(expire)).await.unwrap();
+    let (status, _) = world.get(&path).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}
