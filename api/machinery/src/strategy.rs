@@ -15,6 +15,7 @@ mod internal;
 pub mod metadata;
 mod node;
 pub mod pod;
+mod propagation;
 mod resources;
 pub mod rules;
 mod service;
@@ -93,7 +94,10 @@ impl DeleteOptions {
             grace_period_seconds: value["gracePeriodSeconds"].as_i64(),
             uid: text(&value["preconditions"]["uid"]),
             resource_version: text(&value["preconditions"]["resourceVersion"]),
-            propagation_policy: text(&value["propagationPolicy"]),
+            propagation_policy: text(&value["propagationPolicy"]).or_else(|| {
+                let orphan = value["orphanDependents"].as_bool()?;
+                Some(if orphan { "Orphan" } else { "Background" }.to_owned())
+            }),
             dry_run: value["dryRun"]
                 .as_array()
                 .is_some_and(|list| !list.is_empty()),
@@ -104,9 +108,9 @@ impl DeleteOptions {
 
     fn check(&self, value: &Value) -> Result<(), ApiError> {
         let mut errors = Errors::new();
-        if let Some(policy) = &self.propagation_policy {
+        if let Some(policy) = value["propagationPolicy"].as_str() {
             let known = ["Foreground", "Background", "Orphan", "nil"];
-            if policy == "nil" || !known.contains(&policy.as_str()) {
+            if policy == "nil" || !known.contains(&policy) {
                 errors.not_supported("propagationPolicy", policy, &known);
             }
             if !value["orphanDependents"].is_null() {
@@ -306,17 +310,18 @@ pub fn before_delete(
 ) -> Result<Deletion, ApiError> {
     metadata::check_preconditions(resource, old, options)?;
     (resource.rules.may_delete)(resource, old)?;
-    let metadata = &old["metadata"];
+    let next = propagation::with_finalizers(resource, old, options);
+    let metadata = &next["metadata"];
     let held =
         !is_empty_list(&metadata["finalizers"]) || !is_empty_list(&old["spec"]["finalizers"]);
     let grace = (resource.rules.grace_seconds)(old, options.grace_period_seconds);
     if !metadata["deletionTimestamp"].is_null() {
-        return Ok(delete_again(resource, old, grace, held, options));
+        return Ok(delete_again(resource, old, &next, grace, held, options));
     }
     if grace.unwrap_or(0) == 0 && !held {
         return Ok(Deletion::Remove);
     }
-    let mut marked = old.clone();
+    let mut marked = next.clone().into_owned();
     let seconds = grace.unwrap_or(0);
     marked["metadata"]["deletionTimestamp"] = json!(later(context.now, seconds));
     if resource.rules.marks_grace {
@@ -331,10 +336,12 @@ pub fn before_delete(
     Ok(Deletion::Mark(fields::conform(&resource.schema, &marked)?))
 }
 
-/// A second deletion may shorten the grace, and removes what nothing holds.
+/// A second deletion may shorten the grace, may change what becomes of dependents (in
+/// `next`) while no grace runs, and removes what nothing holds.
 fn delete_again(
     resource: &Resource,
     old: &Value,
+    next: &Value,
     grace: Option<i64>,
     held: bool,
     options: &DeleteOptions,
@@ -350,7 +357,10 @@ fn delete_again(
         return Deletion::Remove;
     }
     if asked >= present {
-        return Deletion::AlreadyMarked;
+        return match present == 0 && old != next {
+            true => Deletion::Mark(next.clone()),
+            false => Deletion::AlreadyMarked,
+        };
     }
     let mut marked = old.clone();
     let deadline = metadata["deletionTimestamp"].as_str().unwrap_or_default();

@@ -22,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::BootstrapRoles;
 use crate::access::accounts::Accounts;
+use crate::context::RestContext;
 use crate::failure::Failure;
+use crate::leading;
 use crate::service_ranges;
 use crate::storage::{
     Deleted, Storage, Target, Writer, metadata_text, namespaces, versioned_object,
@@ -184,7 +186,12 @@ async fn ensure(
 
 /// Runs the leader's tasks whenever this node leads, until `shutdown`. Every node
 /// runs this.
-pub async fn run_controllers(kv: Arc<dyn Kv>, api_port: u16, shutdown: CancellationToken) {
+pub async fn run_controllers(
+    context: Arc<RestContext>,
+    api_port: u16,
+    shutdown: CancellationToken,
+) {
+    let kv = context.kv.clone();
     let mut changes = kv.leadership_changes();
     let mut leadership = kv.leadership();
     loop {
@@ -193,7 +200,8 @@ pub async fn run_controllers(kv: Arc<dyn Kv>, api_port: u16, shutdown: Cancellat
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = next_term(&mut changes, Some(term)) => changed,
-                () = lead(&kv, term, api_port) => None,
+                () = lead(&context, term, api_port) => None,
+                () = leading::run(leader_storage(&context, term), context.registry.clone()) => None,
                 () = look_after_ranges(&kv, term) => None,
                 () = keep_access(&kv, term) => None,
             }
@@ -226,9 +234,17 @@ async fn look_after_ranges(kv: &Arc<dyn Kv>, term: u64) {
     service_ranges::run(&storage, writer()).await;
 }
 
+/// The store as the leader's tasks use it: in their term only, through admission.
+fn leader_storage(context: &RestContext, term: u64) -> Storage {
+    Storage::new(context.kv.clone())
+        .fenced(term)
+        .admitted(context.admission.clone())
+}
+
 /// One term's work. Ends only by being dropped.
-async fn lead(kv: &Arc<dyn Kv>, term: u64, api_port: u16) {
-    let storage = storage_of(kv.clone(), Some(term));
+async fn lead(context: &RestContext, term: u64, api_port: u16) {
+    let kv = &context.kv;
+    let storage = leader_storage(context, term);
     let mut made_defaults = false;
     let mut watcher: Option<Box<dyn Watcher>> = None;
     loop {

@@ -25,6 +25,7 @@ mod fairness;
 mod health;
 mod ids;
 #[allow(dead_code, reason = "deciders with few objects read by snapshots")]
+mod leading;
 mod lister;
 mod master_event;
 mod negotiate;

@@ -106,7 +106,7 @@ pub(super) async fn serve(
         .merge(keys_router(Arc::clone(&rotation)))
         .merge(recovery_router(Arc::clone(&kv)))
         .merge(endorsements::router(Arc::clone(&kv)));
-    let router = router_with(context, others);
+    let router = router_with(Arc::clone(&context), others);
     let tracker = TaskTracker::new();
     let keeper = super::policy::keeper(node, config, &kv, vec![Arc::clone(&rotation) as _]);
     tracker.spawn(keeper.run(stopped.clone()));
@@ -133,7 +133,7 @@ pub(super) async fn serve(
     )?;
     tracker.spawn(keeper.run(stopped.clone()));
     tracker.spawn(run_controllers(
-        Arc::clone(&kv),
+        context,
         config.api.listen.port(),
         stopped.clone(),
     ));

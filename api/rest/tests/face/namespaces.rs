@@ -58,7 +58,7 @@ async fn a_deleted_namespace_takes_its_objects_along() {
     assert_eq!(events.next_named().await.0, "ADDED");
     let stop = CancellationToken::new();
     let running = tokio::spawn(nautilus_rest::run_controllers(
-        world.kv.clone(),
+        world.context.clone(),
         6443,
         stop.clone(),
     ));
@@ -74,7 +74,7 @@ async fn every_namespace_gets_its_default_account() {
     let world = World::start().await;
     let stop = CancellationToken::new();
     let running = tokio::spawn(nautilus_rest::run_controllers(
-        world.kv.clone(),
+        world.context.clone(),
         6443,
         stop.clone(),
     ));
@@ -107,7 +107,7 @@ async fn a_new_leader_empties_what_the_old_one_left() {
     world.kv.lead(2, false);
     let stop = CancellationToken::new();
     let running = tokio::spawn(nautilus_rest::run_controllers(
-        world.kv.clone(),
+        world.context.clone(),
         6443,
         stop.clone(),
     ));

@@ -1,0 +1,165 @@
+//! What the leader's node does for admission: objects that every cluster has, usage of
+//! quotas counted anew, dependents of what is gone, finalizers of what nobody uses.
+//!
+//! Invariants
+//! - Every write is fenced by the leader's term, and passes admission as its own user.
+//! - State is rebuilt from the store at the start of a term; a lost watch is a new start.
+//! - A task that fails goes on later; it never stops another.
+
+mod bootstrap;
+mod garbage;
+mod protection;
+mod quotas;
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use nautilus_machine::types::{KeyRange, OBJECTS_PREFIX};
+use nautilus_machine::{Event, EventKind, Revision, WatchRequest};
+use nautilus_machinery::identity::User;
+use nautilus_machinery::resource::Resource;
+
+use crate::failure::Failure;
+use crate::registry::Registry;
+use crate::storage::{Storage, Writer};
+
+/// Pause after a failure before it is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// One term's work. Ends only by being dropped.
+pub(crate) async fn run(storage: Storage, registry: Arc<Registry>) {
+    let quotas = quotas::Quotas::new(storage.clone(), registry.clone());
+    let garbage = garbage::Garbage::new(storage.clone(), registry.clone());
+    let protection = protection::Protection::new(storage.clone());
+    let parts: [&dyn Part; 3] = [&quotas, &garbage, &protection];
+    tokio::join!(
+        bootstrap::keep(&storage),
+        follow(&storage, &parts),
+        quotas.run(),
+        garbage.run(),
+        protection.run(),
+    );
+}
+
+/// What looks at every change of an object.
+trait Part: Send + Sync {
+    /// Everything is read anew from here.
+    fn reset(&self);
+    /// An object that is there, from the beginning or by a change.
+    fn put(&self, change: &Change<'_>);
+    /// An object that is gone.
+    fn gone(&self, key: &str);
+}
+
+/// An object as it stands now.
+struct Change<'a> {
+    key: &'a str,
+    value: &'a [u8],
+    /// Whether it was made by this change, or found at the start.
+    fresh: bool,
+}
+
+impl Change<'_> {
+    /// Whether the stored text holds these words: a cheap way to pass over most objects
+    /// without reading them.
+    fn mentions(&self, words: &str) -> bool {
+        let (text, words) = (self.value, words.as_bytes());
+        text.windows(words.len()).any(|window| window == words)
+    }
+
+    fn object(&self) -> Option<serde_json::Value> {
+        serde_json::from_slice(self.value).ok()
+    }
+}
+
+/// Reads everything once and then every change, for all parts.
+async fn follow(storage: &Storage, parts: &[&dyn Part]) {
+    loop {
+        if let Err(failure) = follow_once(storage, parts).await {
+            tracing::debug!(error = %failure.error, "objects are read anew");
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+async fn follow_once(storage: &Storage, parts: &[&dyn Part]) -> Result<(), Failure> {
+    storage.barrier().await?;
+    let range = KeyRange::prefix(OBJECTS_PREFIX.to_vec());
+    let from: Revision = storage.kv.revision() + 1;
+    let mut watcher = storage.kv.watch(WatchRequest {
+        range: range.clone(),
+        from: Some(from),
+        previous: false,
+    })?;
+    parts.iter().for_each(|part| part.reset());
+    let (rows, _) = storage.rows(range).await?;
+    for row in &rows {
+        tell(parts, &row.key, Some(&row.value), true);
+    }
+    drop(rows);
+    loop {
+        for Event { kind, kv, .. } in watcher.next().await? {
+            let value = (kind == EventKind::Put).then_some(&*kv.value);
+            tell(parts, &kv.key, value, kv.version == 1);
+        }
+    }
+}
+
+fn tell(parts: &[&dyn Part], key: &[u8], value: Option<&[u8]>, fresh: bool) {
+    let Ok(key) = std::str::from_utf8(key) else {
+        return;
+    };
+    for part in parts {
+        match value {
+            Some(value) => part.put(&Change { key, value, fresh }),
+            None => part.gone(key),
+        }
+    }
+}
+
+/// The parts of an object's key: its kind's prefix, its namespace (of a kind that has
+/// namespaces) and its name.
+fn place<'k>(
+    registry: &Registry,
+    key: &'k str,
+) -> Option<(Arc<Resource>, Option<&'k str>, &'k str)> {
+    let rest = key.strip_prefix(std::str::from_utf8(OBJECTS_PREFIX).ok()?)?;
+    let served = registry.served();
+    let parts: Vec<&str> = rest.split('/').collect();
+    let stored = |group: &str, plural: &str, namespaced: bool| {
+        served
+            .kinds
+            .all()
+            .iter()
+            .find(|kind| {
+                kind.stored_as.is_none()
+                    && kind.group == group
+                    && kind.plural == plural
+                    && kind.namespaced == namespaced
+            })
+            .cloned()
+    };
+    Some(match parts.as_slice() {
+        [plural, name] => (stored("", plural, false)?, None, *name),
+        [first, second, name] => match stored("", first, true) {
+            Some(kind) => (kind, Some(*second), *name),
+            None => (stored(first, second, false)?, None, *name),
+        },
+        [group, plural, namespace, name] => (stored(group, plural, true)?, Some(*namespace), *name),
+        _ => return None,
+    })
+}
+
+/// A part's own user, who may do everything and is named in what it changes.
+struct Name(LazyLock<User>);
+
+impl Name {
+    fn writer(&self) -> Writer<'_> {
+        Writer {
+            user: &self.0,
+            field_manager: "nautilus",
+            dry_run: false,
+            warnings: None,
+        }
+    }
+}
