@@ -30,6 +30,10 @@ use crate::storage::{Storage, versioned_object};
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// A kind's objects at one revision, by namespace (empty for none) and name.
+#[allow(
+    dead_code,
+    reason = "deciders of other crates' rules read by name and place"
+)]
 pub(crate) struct Snapshot<T> {
     /// The revision of the state.
     pub(crate) revision: Revision,
@@ -38,6 +42,10 @@ pub(crate) struct Snapshot<T> {
     pub(crate) objects: BTreeMap<(String, String), Arc<T>>,
 }
 
+#[allow(
+    dead_code,
+    reason = "deciders of other crates' rules read by name and place"
+)]
 impl<T> Snapshot<T> {
     /// The object of that namespace (empty for none) and name.
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<&Arc<T>> {
@@ -133,6 +141,10 @@ pub(crate) struct Lister<T> {
     changed: watch::Sender<Revision>,
 }
 
+#[allow(
+    dead_code,
+    reason = "deciders of other crates' rules read by name and place"
+)]
 impl<T: Send + Sync + 'static> Lister<T> {
     /// Follows a kind until `shutdown`.
     pub(crate) fn start(

@@ -48,6 +48,7 @@ async fn ensure_all(storage: &Storage) -> Result<(), Failure> {
             "kind": "PriorityClass",
             "metadata": {"name": name},
             "value": value,
+            "preemptionPolicy": "PreemptLowerPriority",
             "description": description,
         });
         ensure(storage, "priorityclasses", name, &object, Ensure::Once).await?;

@@ -7,6 +7,7 @@
 
 mod access;
 mod accounts;
+mod admission;
 mod apply;
 mod discovery;
 mod fairness;
