@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nautilus_machinery::identity::{MASTERS_GROUP, User};
 use nautilus_machinery::status::quote;
+use nautilus_machinery::timestamp;
 use serde_json::{Value, json};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -224,6 +225,26 @@ fn client_usages(usages: &[&str]) -> Result<(), String> {
         return Ok(());
     }
     Err("missing required usage for client certificate: client auth".to_owned())
+}
+
+/// Seconds for which a request that was decided about is kept.
+const DECIDED_KEPT_S: i64 = 3_600;
+/// The same of one that nobody decided about.
+const PENDING_KEPT_S: i64 = 86_400;
+
+/// Whether a request has been of use long enough, at `now` (seconds).
+pub fn is_stale(object: &Value, now: i64) -> bool {
+    let older = |text: &Value, than: i64| {
+        let at = text.as_str().and_then(timestamp::parse);
+        at.is_some_and(|at| now - at.seconds > than)
+    };
+    let conditions = object["status"]["conditions"].as_array();
+    match conditions.map_or(&[][..], Vec::as_slice) {
+        [] => older(&object["metadata"]["creationTimestamp"], PENDING_KEPT_S),
+        decided => decided
+            .iter()
+            .any(|condition| older(&condition["lastUpdateTime"], DECIDED_KEPT_S)),
+    }
 }
 
 /// How long the certificate of a request shall be valid, in seconds.

@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use nautilus_access::certificates;
 use nautilus_machine::{
     Command, Compare, Kv, Operation, Outcome, Proposal, ProposeError, Put, RangeRequest, Txn,
     types::KeyRange,
@@ -180,6 +181,11 @@ impl Authority {
         Err(AuthorityError::Store(last))
     }
 
+    /// The authority as this node sees it, where there is one yet.
+    pub(crate) fn load(kv: &dyn Kv) -> Result<Option<Self>, AuthorityError> {
+        read_row(kv)?.map(|row| Self::from_row(&row)).transpose()
+    }
+
     /// An authority that stands in no store and lives as long as the process.
     pub fn ephemeral(cluster: &str) -> Result<Self, AuthorityError> {
         Self::from_row(&Self::generate_row(cluster)?)
@@ -293,6 +299,76 @@ impl Authority {
         let certificate = params.signed_by(&request.params.public_key, &self.issuer)?;
         Ok(certificate.der().clone())
     }
+
+    /// Issues what an approved `CertificateSigningRequest` asks for, as PEM: its
+    /// subject and names, for these usages and so long. The request must be signed by
+    /// its own key.
+    pub(crate) fn issue_requested(
+        &self,
+        request: &certificates::Request,
+        usages: &[String],
+        validity: Duration,
+    ) -> Result<String, AuthorityError> {
+        if request.organizations.len() > MAX_GROUPS {
+            return Err(AuthorityError::Request(format!(
+                "{} organizations, a certificate holds {MAX_GROUPS}",
+                request.organizations.len()
+            )));
+        }
+        let checked = CertificateSigningRequestParams::from_der(&request.der.as_slice().into())
+            .map_err(|error| AuthorityError::Request(error.to_string()))?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = common_name(&request.common_name, &request.organizations);
+        params.subject_alt_names = checked.params.subject_alt_names;
+        for usage in usages {
+            match usage_of(usage) {
+                Some(Usage::Key(usage)) if params.key_usages.contains(&usage) => {}
+                Some(Usage::Key(usage)) => params.key_usages.push(usage),
+                Some(Usage::Extended(usage)) => params.extended_key_usages.push(usage),
+                None => {
+                    let why = format!("the usage {usage:?} is not known");
+                    return Err(AuthorityError::Request(why));
+                }
+            }
+        }
+        set_validity(&mut params, validity)?;
+        let certificate = params.signed_by(&checked.public_key, &self.issuer)?;
+        Ok(der_to_pem("CERTIFICATE", certificate.der()))
+    }
+}
+
+enum Usage {
+    Key(KeyUsagePurpose),
+    Extended(ExtendedKeyUsagePurpose),
+}
+
+/// The names of `certificates.k8s.io` for what a certificate is for.
+fn usage_of(name: &str) -> Option<Usage> {
+    use ExtendedKeyUsagePurpose as Extended;
+    let key = match name {
+        "signing" | "digital signature" => KeyUsagePurpose::DigitalSignature,
+        "content commitment" => KeyUsagePurpose::ContentCommitment,
+        "key encipherment" => KeyUsagePurpose::KeyEncipherment,
+        "key agreement" => KeyUsagePurpose::KeyAgreement,
+        "data encipherment" => KeyUsagePurpose::DataEncipherment,
+        "crl sign" => KeyUsagePurpose::CrlSign,
+        "encipher only" => KeyUsagePurpose::EncipherOnly,
+        "decipher only" => KeyUsagePurpose::DecipherOnly,
+        other => {
+            return Some(Usage::Extended(match other {
+                "any" => Extended::Any,
+                "server auth" => Extended::ServerAuth,
+                "client auth" => Extended::ClientAuth,
+                "code signing" => Extended::CodeSigning,
+                "email protection" | "s/mime" => Extended::EmailProtection,
+                "timestamping" => Extended::TimeStamping,
+                "ocsp signing" => Extended::OcspSigning,
+                // `cert sign` among them: nobody gets an authority of their own.
+                _ => return None,
+            }));
+        }
+    };
+    Some(Usage::Key(key))
 }
 
 /// The row under [`AUTHORITY_KEY`]: the certificate's length (4 bytes, big endian), its

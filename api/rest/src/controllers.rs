@@ -20,9 +20,10 @@ use nautilus_machinery::strategy::DeleteOptions;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::BootstrapRoles;
 use crate::access::accounts::Accounts;
 use crate::context::RestContext;
+use crate::access::{Access, BootstrapRoles, Leader, Looked, ensure_root_ca};
+use crate::authority::Authority;
 use crate::failure::Failure;
 use crate::leading;
 use crate::service_ranges;
@@ -204,6 +205,7 @@ pub async fn run_controllers(
                 () = leading::run(leader_storage(&context, term), context.registry.clone()) => None,
                 () = look_after_ranges(&kv, term) => None,
                 () = keep_access(&kv, term) => None,
+                () = keep_credentials(&kv, term) => None,
             }
         } else {
             tokio::select! {
@@ -291,6 +293,36 @@ async fn keep_access(kv: &Arc<dyn Kv>, term: u64) {
     }
 }
 
+/// One term's work on credentials. Ends only by being dropped.
+async fn keep_credentials(kv: &Arc<dyn Kv>, term: u64) {
+    let storage = storage_of(kv.clone(), Some(term));
+    let stop = CancellationToken::new();
+    let _stopped = stop.clone().drop_guard();
+    let access = Access::start(kv, &stop);
+    loop {
+        match Authority::load(kv.as_ref()) {
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "nothing can be signed"),
+            Ok(Some(authority)) => {
+                let leader = Leader {
+                    storage: &storage,
+                    writer: writer(),
+                    access: &access,
+                    authority: &authority,
+                };
+                let ended = tokio::select! {
+                    ended = leader.keep(Looked::Requests) => ended,
+                    ended = leader.keep(Looked::Secrets) => ended,
+                };
+                if let Err(failure) = ended {
+                    tracing::warn!(error = %failure.error, "credentials could not be looked after");
+                }
+            }
+        }
+        tokio::time::sleep(BUSY_PAUSE).await;
+    }
+}
+
 /// Waits for a change of a namespace; false when the watch ended.
 async fn next_change(watcher: Option<&mut Box<dyn Watcher>>) -> bool {
     match watcher {
@@ -323,11 +355,19 @@ async fn sweep(storage: &Storage) -> Result<Pass, Failure> {
     let (rows, _) = storage
         .rows(KeyRange::prefix(resource.storage_prefix()))
         .await?;
+    let authority = Authority::load(storage.kv.as_ref())?;
     let mut pass = Pass::Settled;
     for row in &rows {
         let namespace = versioned_object(resource, row)?;
         let name = metadata_text(&namespace, "name");
         if namespace["metadata"]["deletionTimestamp"].is_null() {
+            if let Some(authority) = &authority
+                && let Err(failure) =
+                    ensure_root_ca(storage, &writer(), name, &authority.certificate_pem()).await
+            {
+                tracing::warn!(error = %failure.error, "a root certificate is missing");
+                pass = Pass::Unfinished;
+            }
             if let Err(error) = ensure_account(storage, name).await {
                 tracing::warn!(%error, "a default service account is missing");
                 pass = Pass::Unfinished;

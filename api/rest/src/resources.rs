@@ -210,7 +210,13 @@ impl Call {
         let asked = self.read_object(request, &options, &warnings).await?;
         let namespace = self.asked.namespace.as_deref().unwrap_or_default();
         let name = self.asked.name.as_deref().unwrap_or_default();
-        let accounts = &self.context.access.accounts;
+        let access = &self.context.access;
+        let operation = nautilus_admission::attributes::Operation::Create;
+        let writer = self.writer(&options, &warnings);
+        let judged = crate::storage::attributes(operation, &self.target(), &writer, None);
+        let mut asked = asked;
+        access.check_write(&judged, Some(&mut asked))?;
+        let accounts = &access.accounts;
         let (answer, warning) = accounts.token_request(namespace, name, &asked).await?;
         if let Some(warning) = warning {
             warnings.add(warning);

@@ -30,7 +30,7 @@ pub struct Graph {
 }
 
 /// What a pod gives its node.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PodNeeds {
     node: String,
     names: BTreeSet<(Kind, String)>,

@@ -9,27 +9,33 @@
 pub(crate) mod accounts;
 mod authenticate;
 mod bootstrap;
+mod leader;
+mod nodes;
 mod reviews;
 mod roles;
+mod writes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Uri};
 use nautilus_access::impersonation::{self, Wanted};
-use nautilus_access::rbac::{self, Guarded, Rule};
+use nautilus_access::node;
+use nautilus_access::rbac::Rule;
 use nautilus_access::{Attributes, Decision};
 use nautilus_machine::Kv;
 use nautilus_machinery::identity::User;
 use nautilus_machinery::status::ApiError;
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
 use crate::route::{self, ResourceRequest, Route, Verb};
+use crate::storage::Storage;
 
 use accounts::Accounts;
 pub(crate) use bootstrap::Roles as BootstrapRoles;
+pub(crate) use leader::{Kind as Looked, Leader, ensure_root_ca};
+use nodes::Nodes;
 pub(crate) use reviews::serve as serve_review;
 use roles::Roles;
 
@@ -39,6 +45,8 @@ const SYNC_PATIENCE: Duration = Duration::from_secs(5);
 /// What this node decides by.
 pub(crate) struct Access {
     roles: Arc<Roles>,
+    nodes: Arc<Nodes>,
+    storage: Storage,
     /// Service accounts' tokens.
     pub(crate) accounts: Accounts,
 }
@@ -48,6 +56,8 @@ impl Access {
     pub(crate) fn start(kv: &Arc<dyn Kv>, shutdown: &CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             roles: Roles::start(kv, shutdown),
+            nodes: Nodes::new(kv, shutdown),
+            storage: Storage::new(kv.clone()),
             accounts: Accounts::new(kv.clone()),
         })
     }
@@ -57,41 +67,42 @@ impl Access {
         if user.is_master() {
             return Decision::Allow(String::new());
         }
-        self.roles.policy().authorize(user, asked)
+        // The first that allows decides; a refusal tells the reasons of both.
+        let by_node = self.nodes.authorize(user, asked);
+        if by_node.is_allowed() {
+            return by_node;
+        }
+        match self.roles.policy().authorize(user, asked) {
+            Decision::NoOpinion(reason) if !by_node.reason().is_empty() => {
+                let reasons = [by_node.reason(), &reason];
+                let told: Vec<&str> = reasons.into_iter().filter(|one| !one.is_empty()).collect();
+                Decision::NoOpinion(told.join("\n"))
+            }
+            decision => decision,
+        }
     }
 
     /// Waits until the rules have been read once, for a bounded time.
-    pub(crate) async fn ready(&self) {
-        let _ = tokio::time::timeout(SYNC_PATIENCE, self.roles.synced()).await;
+    async fn ready(&self, user: &User) {
+        let read = async {
+            self.roles.synced().await;
+            self.nodes.synced(user).await;
+        };
+        let _ = tokio::time::timeout(SYNC_PATIENCE, read).await;
     }
 
     /// Every rule of `user` in `namespace`, whether there may be more, and why.
     fn rules_for(&self, user: &User, namespace: &str) -> (Vec<Rule>, bool, String) {
         let (rules, error) = self.roles.policy().rules_for(user, namespace);
-        (rules, false, error)
-    }
-
-    /// Refuses a role or binding that gives more than its writer has.
-    pub(crate) fn check_write(
-        &self,
-        asked: &nautilus_admission::attributes::Attributes<'_>,
-        object: &Value,
-    ) -> Result<(), ApiError> {
-        if *asked.resource.group != *rbac::GROUP || asked.user.is_master() {
-            return Ok(());
+        if node::name_of(user).is_none() {
+            return (rules, false, error);
         }
-        let guarded = Guarded {
-            plural: &asked.resource.plural,
-            namespace: asked.namespace.unwrap_or_default(),
-            request_name: if asked.old.is_some() { asked.name } else { "" },
+        let why = "node authorizer does not support user rule resolution";
+        let error = match error.as_str() {
+            "" => why.to_owned(),
+            error => format!("{why}\n{error}"),
         };
-        let allowed = |attributes: &Attributes| self.authorize(asked.user, attributes).is_allowed();
-        let policy = self.roles.policy();
-        let check = match &*asked.resource.plural {
-            "roles" | "clusterroles" => rbac::check_role,
-            _ => rbac::check_binding,
-        };
-        check(&policy, asked.user, guarded, object, asked.old, &allowed)
+        (rules, true, error)
     }
 }
 
@@ -150,7 +161,7 @@ pub(crate) async fn admit(
     route: &Route,
 ) -> Result<User, Failure> {
     if !user.is_master() {
-        access.ready().await;
+        access.ready(&user).await;
     }
     let user = match wanted {
         None => user,

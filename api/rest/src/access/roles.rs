@@ -56,7 +56,8 @@ impl Roles {
     }
 
     pub(super) fn policy(&self) -> RwLockReadGuard<'_, Policy> {
-        self.policy.read()
+        // A decision may be asked for while the rules are being read for another one.
+        self.policy.read_recursive()
     }
 
     /// Waits until every kind has been read once.

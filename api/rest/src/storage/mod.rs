@@ -36,6 +36,7 @@ use crate::failure::Failure;
 pub(crate) use cached::{EntryPage, Listed};
 pub(crate) use companions::Companions;
 pub(crate) use list::{Page, watch_range};
+pub(crate) use write::attributes;
 pub(crate) use write::{Deleted, Target, Updated, Writer, stored_bytes};
 
 /// The store as one request, or one controller of a term, uses it.

@@ -119,7 +119,7 @@ impl Facts {
 }
 
 /// The request as admission sees it.
-fn attributes<'a>(
+pub(crate) fn attributes<'a>(
     operation: attributes::Operation,
     target: &Target<'a>,
     writer: &Writer<'a>,
@@ -168,7 +168,7 @@ impl Storage {
             strategy::default_in_place(resource, &mut object);
             apply::track(&target, writer.field_manager, None, &mut object);
         }
-        let object = self.mutate_new(resource, namespace, object, writer).await?;
+        let mut object = self.mutate_new(resource, namespace, object, writer).await?;
         if let Some(access) = &self.access {
             let target = Target {
                 resource,
@@ -177,7 +177,7 @@ impl Storage {
                 subresource: None,
             };
             let asked = attributes(attributes::Operation::Create, &target, writer, None);
-            access.check_write(&asked, &object)?;
+            access.check_write(&asked, Some(&mut object))?;
         }
         for _ in 0..MAX_GENERATED_NAMES {
             let facts = Facts::new();
@@ -364,7 +364,7 @@ impl Storage {
                 .await?;
         }
         if let Some(access) = &self.access {
-            access.check_write(&asked, &wanted)?;
+            access.check_write(&asked, Some(&mut wanted))?;
         }
         let facts = Facts::new();
         let context = facts.context(target.namespace, writer);
@@ -490,6 +490,9 @@ impl Storage {
             writer,
             Some(&versioned),
         );
+        if let Some(access) = &self.access {
+            access.check_write(&asked, None)?;
+        }
         if let Some(admission) = &self.admission
             && deletion != Deletion::AlreadyMarked
         {

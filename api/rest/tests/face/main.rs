@@ -9,6 +9,7 @@ mod access;
 mod accounts;
 mod admission;
 mod apply;
+mod certificates;
 mod discovery;
 mod fairness;
 mod kinds;
