@@ -1,8 +1,11 @@
 //! Two forms of one object. Where a kind is stored as another
-//! ([`Resource::stored_as`](crate::resource::Resource)), fields are renamed on
-//! the way in and out; for every other kind both functions return their input.
+//! ([`Resource::stored_as`](crate::resource::Resource)), the object is rewritten on the
+//! way in and out; for every other kind both functions return their input.
 //!
-//! Only events have two forms: `v1` and `events.k8s.io/v1`.
+//! Two kinds have two forms: events (`v1` and `events.k8s.io/v1`) and autoscalers
+//! (`autoscaling/v2` and `v1`).
+
+pub mod autoscaler;
 
 use serde_json::{Map, Value};
 
@@ -21,32 +24,50 @@ const EVENT_FIELDS: &[(&str, &str)] = &[
 
 /// The form that is stored.
 pub fn to_stored(resource: &Resource, value: Value) -> Value {
-    if resource.stored_as.is_none() {
-        return value;
+    match form(resource) {
+        Form::Own => value,
+        Form::Autoscaler => autoscaler::to_v2(value),
+        Form::Event => rename(value, "v1", |name| {
+            EVENT_FIELDS
+                .iter()
+                .find(|(events, _)| *events == name)
+                .map(|(_, core)| *core)
+        }),
     }
-    rename(value, "v1", |name| {
-        EVENT_FIELDS
-            .iter()
-            .find(|(events, _)| *events == name)
-            .map(|(_, core)| *core)
-    })
 }
 
 /// The form that `resource` serves, from the one stored.
 pub fn from_stored(resource: &Resource, value: Value) -> Value {
-    if resource.stored_as.is_none() {
-        return value;
+    match form(resource) {
+        Form::Own => value,
+        Form::Autoscaler => autoscaler::to_v1(value),
+        Form::Event => {
+            let mut value = rename(value, "events.k8s.io/v1", |name| {
+                EVENT_FIELDS
+                    .iter()
+                    .find(|(_, core)| *core == name)
+                    .map(|(events, _)| *events)
+            });
+            if let Value::Object(map) = &mut value {
+                map.entry("eventTime").or_insert(Value::Null);
+            }
+            value
+        }
     }
-    let mut value = rename(value, "events.k8s.io/v1", |name| {
-        EVENT_FIELDS
-            .iter()
-            .find(|(_, core)| *core == name)
-            .map(|(events, _)| *events)
-    });
-    if let Value::Object(map) = &mut value {
-        map.entry("eventTime").or_insert(Value::Null);
+}
+
+enum Form {
+    Own,
+    Event,
+    Autoscaler,
+}
+
+fn form(resource: &Resource) -> Form {
+    match &resource.stored_as {
+        None => Form::Own,
+        Some((group, _)) if group == "autoscaling" => Form::Autoscaler,
+        Some(_) => Form::Event,
     }
-    value
 }
 
 fn rename(value: Value, version: &str, name_of: impl Fn(&str) -> Option<&'static str>) -> Value {

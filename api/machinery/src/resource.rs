@@ -15,10 +15,13 @@ mod own;
 use std::sync::{Arc, LazyLock};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 pub use self::index::Index;
+use crate::scale::ScalePaths;
 use crate::schema;
 use crate::strategy::rules::{self, Rules};
+use crate::table::cells;
 use crate::validation::NameRule;
 
 /// A kind, as clients address it. Whoever keeps one holds it in an [`Arc`].
@@ -65,6 +68,10 @@ pub struct Resource {
     pub lifetime_seconds: Option<u32>,
     /// Which names are good.
     pub name_rule: NameRule,
+    /// The values of the columns.
+    pub cells: Cells,
+    /// Where its scale stands, of kinds with that subresource.
+    pub scale: Option<ScalePaths>,
     /// Defaults, validation, columns' values.
     pub rules: &'static Rules,
 }
@@ -101,6 +108,30 @@ pub struct Column {
     pub described_by: String,
 }
 
+/// The values of a kind's columns, of an object and the time in seconds since 1970.
+#[derive(Clone)]
+pub struct Cells(Arc<CellsFn>);
+
+type CellsFn = dyn Fn(&Value, i64) -> Vec<Value> + Send + Sync;
+
+impl Cells {
+    /// Cells by a function.
+    pub fn new(cells: impl Fn(&Value, i64) -> Vec<Value> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(cells))
+    }
+
+    /// The cells of one object.
+    pub fn of(&self, object: &Value, now_unix_seconds: i64) -> Vec<Value> {
+        (self.0)(object, now_unix_seconds)
+    }
+}
+
+impl std::fmt::Debug for Cells {
+    fn fmt(&self, output: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        output.write_str("Cells")
+    }
+}
+
 /// A field that a field selector may name.
 #[derive(Debug, Clone)]
 pub struct Selectable {
@@ -135,6 +166,8 @@ impl Default for Resource {
             unconditional_update: true,
             lifetime_seconds: None,
             name_rule: NameRule::DnsSubdomain,
+            cells: Cells::new(cells::plain),
+            scale: None,
             rules: &rules::PLAIN,
         }
     }
@@ -269,7 +302,7 @@ struct Row {
 
 #[derive(Deserialize)]
 struct Table {
-    kinds: Vec<serde_json::Value>,
+    kinds: Vec<Value>,
 }
 
 fn load(text: &str) -> Vec<Arc<Resource>> {

@@ -4,9 +4,13 @@
 //! Invariant: an empty selector matches everything; a parsed selector never
 //! fails to answer.
 
+mod field;
+
+use std::fmt;
+
 use serde_json::Value;
 
-use crate::resource::{Resource, Selectable};
+pub use self::field::{FieldSelector, FieldTerm, field_terms};
 use crate::status::{ApiError, quote};
 use crate::validation;
 
@@ -28,6 +32,7 @@ struct Requirement {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operator {
+    Equals,
     In,
     NotIn,
     Exists,
@@ -55,12 +60,15 @@ impl LabelSelector {
     }
 
     /// Reads a selector object: `matchLabels` and `matchExpressions`.
+    ///
+    /// # Errors
+    /// 400: a key or value that no label has, or values that do not fit the operator.
     pub fn of_object(selector: &Value) -> Result<Self, ApiError> {
         let mut requirements = Vec::new();
         for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
             requirements.push(Requirement {
                 key: key.clone(),
-                operator: Operator::In,
+                operator: Operator::Equals,
                 values: vec![value.as_str().unwrap_or_default().to_owned()],
             });
         }
@@ -90,6 +98,12 @@ impl LabelSelector {
                     .collect(),
             });
         }
+        if let Some(faulty) = requirements.iter().find(|own| !own.is_valid()) {
+            return Err(ApiError::bad_request(format!(
+                "{} is not a valid label selector requirement",
+                quote(&faulty.to_string())
+            )));
+        }
         Ok(Self { requirements })
     }
 
@@ -110,7 +124,52 @@ impl LabelSelector {
     }
 }
 
+impl fmt::Display for LabelSelector {
+    /// As the reference writes a selector object: by key, values in order.
+    fn fmt(&self, output: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sorted: Vec<&Requirement> = self.requirements.iter().collect();
+        sorted.sort_by(|left, right| left.key.cmp(&right.key));
+        for (at, requirement) in sorted.into_iter().enumerate() {
+            let separator = if at == 0 { "" } else { "," };
+            write!(output, "{separator}{requirement}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, output: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.key;
+        let mut values: Vec<&str> = self.values.iter().map(String::as_str).collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        match self.operator {
+            Operator::Equals => write!(output, "{key}={values}"),
+            Operator::In => write!(output, "{key} in ({values})"),
+            Operator::NotIn => write!(output, "{key} notin ({values})"),
+            Operator::Exists => output.write_str(key),
+            Operator::DoesNotExist => write!(output, "!{key}"),
+            Operator::GreaterThan => write!(output, "{key}>{values}"),
+            Operator::LessThan => write!(output, "{key}<{values}"),
+        }
+    }
+}
+
 impl Requirement {
+    /// Whether labels can be what the requirement asks for.
+    fn is_valid(&self) -> bool {
+        let fits = match self.operator {
+            Operator::In | Operator::NotIn => !self.values.is_empty(),
+            Operator::Exists | Operator::DoesNotExist => self.values.is_empty(),
+            Operator::Equals | Operator::GreaterThan | Operator::LessThan => self.values.len() == 1,
+        };
+        let values = &self.values;
+        fits && validation::qualified_name(&self.key).is_empty()
+            && values
+                .iter()
+                .all(|value| validation::label_value(value).is_empty())
+    }
+
     fn matches(&self, label: Option<&str>) -> bool {
         let listed = |label: &str| self.values.iter().any(|value| value == label);
         let compared = |order: std::cmp::Ordering| {
@@ -124,7 +183,7 @@ impl Requirement {
             }
         };
         match self.operator {
-            Operator::In => label.is_some_and(listed),
+            Operator::Equals | Operator::In => label.is_some_and(listed),
             Operator::NotIn => !label.is_some_and(listed),
             Operator::Exists => label.is_some(),
             Operator::DoesNotExist => label.is_none(),
@@ -321,196 +380,6 @@ fn check_values(key: &str, operator: Operator, values: &[String]) -> Result<(), 
         }
     }
     Ok(())
-}
-
-/// One term of a field selector, whatever the kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldTerm {
-    /// The field, as `metadata.name`.
-    pub field: String,
-    /// `=` rather than `!=`.
-    pub equal: bool,
-    /// The value.
-    pub value: String,
-}
-
-/// Reads the terms of a field selector without asking whether a kind has the fields.
-pub fn field_terms(text: &str) -> Result<Vec<FieldTerm>, ApiError> {
-    if text.len() > MAX_SELECTOR_BYTES {
-        return Err(ApiError::bad_request(format!(
-            "invalid selector: longer than {MAX_SELECTOR_BYTES} bytes"
-        )));
-    }
-    let mut terms = Vec::new();
-    for part in split_terms(text).iter().filter(|part| !part.is_empty()) {
-        let Some((field, equal, value)) = split_term(part) else {
-            return Err(ApiError::bad_request(format!(
-                "invalid selector: '{text}'; can't understand '{part}'"
-            )));
-        };
-        terms.push(FieldTerm {
-            field: field.to_owned(),
-            equal,
-            value: unescape(value).map_err(ApiError::bad_request)?,
-        });
-    }
-    Ok(terms)
-}
-
-/// A parsed field selector of one kind.
-#[derive(Debug, Clone, Default)]
-pub struct FieldSelector {
-    terms: Vec<Term>,
-}
-
-#[derive(Debug, Clone)]
-struct Term {
-    field: Selectable,
-    equal: bool,
-    value: String,
-}
-
-impl FieldSelector {
-    /// Reads `metadata.name=a,status.phase!=Running`; only fields that the kind
-    /// makes selectable may be named.
-    pub fn parse(resource: &Resource, text: &str) -> Result<Self, ApiError> {
-        let mut terms = Vec::new();
-        for FieldTerm {
-            field: label,
-            equal,
-            value,
-        } in field_terms(text)?
-        {
-            let Some(field) = resource
-                .selectable
-                .iter()
-                .find(|field| field.label == label)
-            else {
-                return Err(ApiError::bad_request(unsupported(resource, &label)));
-            };
-            terms.push(Term {
-                field: field.clone(),
-                equal,
-                value,
-            });
-        }
-        Ok(Self { terms })
-    }
-
-    /// Whether the selector selects everything.
-    pub fn is_empty(&self) -> bool {
-        self.terms.is_empty()
-    }
-
-    /// Whether the object's fields satisfy every term.
-    pub fn matches(&self, object: &Value) -> bool {
-        self.terms
-            .iter()
-            .all(|term| (field_text(object, &term.field) == term.value) == term.equal)
-    }
-
-    /// Each term: the field's label, whether it must be equal, and to what.
-    pub fn terms(&self) -> impl Iterator<Item = (&str, bool, &str)> {
-        let terms = self.terms.iter();
-        terms.map(|term| (term.field.label.as_str(), term.equal, term.value.as_str()))
-    }
-
-    /// The one name selected, where the selector demands one.
-    pub fn exact_name(&self) -> Option<&str> {
-        self.exact("metadata.name")
-    }
-
-    /// The one namespace selected, where the selector demands one.
-    pub fn exact_namespace(&self) -> Option<&str> {
-        self.exact("metadata.namespace")
-    }
-
-    fn exact(&self, path: &str) -> Option<&str> {
-        self.terms
-            .iter()
-            .find(|term| term.equal && term.field.path == path)
-            .map(|term| term.value.as_str())
-    }
-}
-
-/// Kinds with selectable fields of their own say less than the others.
-fn unsupported(resource: &Resource, label: &str) -> String {
-    if resource.selectable.len() > 2 {
-        format!("field label not supported: {label}")
-    } else {
-        format!(
-            "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
-            quote(label)
-        )
-    }
-}
-
-fn field_text(object: &Value, field: &Selectable) -> String {
-    for path in field.path.split('|') {
-        let found = path
-            .split('.')
-            .try_fold(object, |value, part| value.get(part));
-        match found {
-            Some(Value::String(text)) if !text.is_empty() => return text.clone(),
-            Some(Value::Bool(flag)) => return flag.to_string(),
-            Some(Value::Number(number)) => return number.to_string(),
-            _ => {}
-        }
-    }
-    field.default.clone()
-}
-
-/// At commas that no backslash precedes.
-fn split_terms(text: &str) -> Vec<String> {
-    let mut terms = vec![String::new()];
-    let mut escaped = false;
-    for character in text.chars() {
-        if character == ',' && !escaped {
-            terms.push(String::new());
-            continue;
-        }
-        escaped = character == '\\' && !escaped;
-        if let Some(last) = terms.last_mut() {
-            last.push(character);
-        }
-    }
-    terms
-}
-
-fn split_term(term: &str) -> Option<(&str, bool, &str)> {
-    let at = term.find('=')?;
-    let (left, right) = (&term[..at], &term[at + 1..]);
-    if let Some(label) = left.strip_suffix('!') {
-        return Some((label, false, right));
-    }
-    Some((left, true, right.strip_prefix('=').unwrap_or(right)))
-}
-
-fn unescape(value: &str) -> Result<String, String> {
-    let mut text = String::new();
-    let mut characters = value.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => match characters.next() {
-                Some(next @ ('\\' | ',' | '=')) => text.push(next),
-                Some(next) => {
-                    return Err(format!(
-                        "invalid field selector: invalid escape sequence: \\{next}"
-                    ));
-                }
-                None => {
-                    return Err("invalid field selector: invalid escape sequence: \\".to_owned());
-                }
-            },
-            ',' | '=' => {
-                return Err(format!(
-                    "invalid field selector: unescaped character in value: {character}"
-                ));
-            }
-            other => text.push(other),
-        }
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

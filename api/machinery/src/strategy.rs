@@ -8,6 +8,7 @@
 //! Invariants: what a function returns conforms to its type; an update never
 //! changes uid, creation time, name or namespace.
 
+pub mod autoscaler_v1;
 mod claim;
 mod defaults;
 mod difference;
@@ -190,6 +191,8 @@ pub fn before_update(
 ) -> Result<Change, ApiError> {
     let rules = resource.rules;
     let owners = metadata::take_owners(new);
+    // A scale is a way to write the object itself.
+    let subresource = subresource.filter(|name| *name != "scale");
     let mut next = fields::conform(&resource.schema, new)?;
     fields::apply_defaults(&resource.schema, &mut next);
     (rules.default)(&mut next);

@@ -65,6 +65,67 @@ pub fn render(
     })
 }
 
+/// A table of a list: as [`render`], and what only a list can show.
+pub fn render_list(
+    resource: &Resource,
+    items: &[Value],
+    list_meta: &Value,
+    include: IncludeObject,
+    version: &str,
+    now_unix_seconds: i64,
+) -> Value {
+    let mut order: Vec<&Value> = items.iter().collect();
+    if resource.plural == "flowschemas" {
+        order.sort_by_key(|item| {
+            let precedence = item["spec"]["matchingPrecedence"].as_i64().unwrap_or(0);
+            (precedence, item["metadata"]["name"].as_str())
+        });
+    }
+    let default = match resource.plural.as_str() {
+        "storageclasses" => default_class(items),
+        _ => None,
+    };
+    let mut table = render(
+        resource,
+        &[],
+        list_meta,
+        include,
+        version,
+        now_unix_seconds,
+        true,
+    );
+    let rows = order.into_iter().map(|item| {
+        let mut row = row(resource, item, include, version, now_unix_seconds);
+        if default.is_some() && item["metadata"]["name"].as_str() == default {
+            row["cells"][0] = json!(format!("{} (default)", default.unwrap_or_default()));
+        }
+        row
+    });
+    table["rows"] = rows.collect();
+    table
+}
+
+/// The class that claims without one get: of those marked the newest, then the first by name.
+fn default_class(items: &[Value]) -> Option<&str> {
+    let marked = items.iter().filter(|item| {
+        let annotations = &item["metadata"]["annotations"];
+        annotations["storageclass.kubernetes.io/is-default-class"] == "true"
+            || annotations["storageclass.beta.kubernetes.io/is-default-class"] == "true"
+    });
+    let metadata = |item: &'_ Value, key: &str| {
+        item["metadata"][key]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let default = marked.max_by(|left, right| {
+        metadata(left, "creationTimestamp")
+            .cmp(&metadata(right, "creationTimestamp"))
+            .then(metadata(right, "name").cmp(&metadata(left, "name")))
+    })?;
+    default["metadata"]["name"].as_str()
+}
+
 fn columns(resource: &Resource) -> Value {
     let columns = resource.columns.iter().map(|column| {
         json!({
@@ -93,7 +154,7 @@ fn row(
     let mut row = Map::new();
     row.insert(
         "cells".to_owned(),
-        json!((resource.rules.cells)(item, now_unix_seconds)),
+        json!(resource.cells.of(item, now_unix_seconds)),
     );
     if let Some(conditions) = completed(resource, item) {
         row.insert("conditions".to_owned(), conditions);

@@ -6,6 +6,7 @@ use nautilus_machinery::codec::{self, MediaType};
 use nautilus_machinery::openapi::{gnostic, v2};
 use nautilus_machinery::patch::strategic;
 use nautilus_machinery::quantity::Quantity;
+use nautilus_machinery::resource;
 use nautilus_machinery::selector::LabelSelector;
 use nautilus_machinery::table::duration;
 use nautilus_machinery::{fields, schema};
@@ -198,5 +199,36 @@ fn openapi_v2_defines_every_type_as_the_reference_does() {
         .collect();
     let more = ours.keys().filter(|name| !golden.contains_key(*name));
     failures.extend(more.map(|name| format!("{name} is not the reference's")));
+    fail_with(&failures);
+}
+
+#[test]
+fn every_kind_is_printed_as_the_reference_does() {
+    let golden: Value =
+        serde_json::from_str(include_str!("golden/cells.json")).expect("the fixture is JSON");
+    let now = golden["now"].as_i64().expect("a time");
+    let mut failures = Vec::new();
+    for row in golden["rows"].as_array().expect("rows") {
+        let (group, version, plural) = (
+            text(row, "group"),
+            text(row, "version"),
+            text(row, "plural"),
+        );
+        let resource = resource::find(group, version, plural).expect("in the table");
+        let cells = resource.cells.of(&row["object"], now);
+        let expected = row["cells"].as_array().expect("cells");
+        if cells.len() != expected.len() {
+            failures.push(format!("{plural}: {} cells", cells.len()));
+        }
+        for (at, (own, expected)) in cells.iter().zip(expected).enumerate() {
+            if own != expected {
+                let column = resource.columns.get(at).map(|column| column.name.as_str());
+                failures.push(format!(
+                    "{plural} {column:?}: got {own}, want {expected} of {}",
+                    row["object"]
+                ));
+            }
+        }
+    }
     fail_with(&failures);
 }

@@ -39,6 +39,7 @@ mod resources;
 mod respond;
 mod route;
 mod router;
+mod scale;
 mod serve;
 mod service_ranges;
 mod special;

@@ -227,7 +227,7 @@ impl Call {
         Ok(response)
     }
 
-    async fn read_object(
+    pub(crate) async fn read_object(
         &self,
         request: Request,
         options: &WriteOptions,
@@ -325,6 +325,14 @@ impl Call {
             updated.into_object(),
             &warnings,
         )
+    }
+
+    pub(crate) async fn read_patch(&self, request: Request) -> Result<Patch, Failure> {
+        let (parts, content) = request.into_parts();
+        let media = body::content_type(&parts.headers);
+        let limit = self.context.limits.max_body_bytes;
+        let content = body::read(&parts.headers, content, limit).await?;
+        Ok(Patch::read(&media, content)?)
     }
 
     /// Binds a pod to the node that the body names.
@@ -472,7 +480,7 @@ fn returns_deleted(resource: &Resource) -> bool {
         )
 }
 
-fn write_options(uri: &Uri, headers: &HeaderMap) -> Result<WriteOptions, ApiError> {
+pub(crate) fn write_options(uri: &Uri, headers: &HeaderMap) -> Result<WriteOptions, ApiError> {
     let agent = headers
         .get(USER_AGENT)
         .and_then(|value| value.to_str().ok())

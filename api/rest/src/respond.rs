@@ -96,15 +96,7 @@ pub(crate) fn list(form: Form, resource: &Resource, page: Page) -> Result<Respon
             let now = crate::ids::now_unix_s();
             (
                 "",
-                table::render(
-                    resource,
-                    &page.items,
-                    &meta,
-                    form.include,
-                    version,
-                    now,
-                    true,
-                ),
+                table::render_list(resource, &page.items, &meta, form.include, version, now),
             )
         }
         Rendering::Metadata(version) => (

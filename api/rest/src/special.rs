@@ -21,6 +21,8 @@ pub(crate) enum Special {
     Bind,
     /// A token of a service account is asked for.
     Token,
+    /// How many replicas there should be.
+    Scale,
     /// In the table, but not served.
     Unserved,
 }
@@ -36,6 +38,7 @@ pub(crate) fn of(asked: &ResourceRequest) -> Option<Special> {
     ) {
         ("", "bindings", "") | ("", "pods", "binding") => Some(Special::Bind),
         ("", "serviceaccounts", "token") => Some(Special::Token),
+        (_, _, "scale") => Some(Special::Scale),
         ("", "pods", "log") => Some(Special::Unserved),
         // A body of another kind is not the object itself.
         _ => resource
@@ -55,6 +58,7 @@ pub(crate) async fn serve(
     match special {
         Special::Bind => call.bind(request, form).await,
         Special::Token => call.create_token(request, form).await,
+        Special::Scale => crate::scale::serve(call, request, form).await,
         Special::Unserved => Err(ApiError::method_not_allowed().into()),
     }
 }

@@ -3,8 +3,10 @@
 //!
 //! Source: the strategies and field label conversions of Kubernetes v1.37.
 
-use super::{Resource, Row, Selectable};
-use crate::strategy::rules;
+use super::{Cells, Resource, Row, Selectable};
+use crate::scale;
+use crate::strategy::{autoscaler_v1, rules};
+use crate::table::cells;
 use crate::validation::NameRule;
 
 /// Fields as `label`, `label=default`, `label@path` or `label@path=default`, with spaces between.
@@ -31,14 +33,25 @@ pub(super) fn complete(row: Row) -> Resource {
         // The reference's default of `--event-ttl`.
         lifetime_seconds: (plural == "events").then_some(3_600),
         name_rule: name_rule(group, plural),
+        cells: Cells::new(cells::of(group, &row.version, plural)),
         rules: rules::of(group, plural, has_status),
         ..Resource::default()
     };
+    if row.subresources.iter().any(|sub| sub.name == "scale") {
+        resource.scale = Some(scale::built_in(group, plural));
+    }
     if let Some(fields) = selected(group, plural) {
         resource.selectable = selectable(fields);
     }
-    if (group, plural) == ("events.k8s.io", "events") {
-        resource.stored_as = Some((String::new(), "events".to_owned()));
+    match (group, row.version.as_str(), plural) {
+        ("events.k8s.io", _, "events") => {
+            resource.stored_as = Some((String::new(), "events".to_owned()));
+        }
+        ("autoscaling", "v1", plural) => {
+            resource.stored_as = Some((group.to_owned(), plural.to_owned()));
+            resource.rules = &autoscaler_v1::RULES;
+        }
+        _ => {}
     }
     Resource {
         group: row.group,

@@ -1,12 +1,131 @@
-//! The values of each kind's columns.
+//! The values of each kind's columns, as kubectl's users know them: one function a kind,
+//! of the object and the time (seconds since 1970). They stand by subject below; what
+//! every cluster shows stands here.
+//!
+//! Source: `pkg/printers/internalversion` of v1.37, with everything that `-o wide` shows.
+//!
+//! Invariant: the reference shows the same of the same object (a test holds it).
+
+mod control;
+mod network;
+mod pods;
+mod storage;
+mod workloads;
 
 use serde_json::{Value, json};
 
 use super::duration;
+use crate::selector::LabelSelector;
 use crate::timestamp;
+
+pub use self::pods::pod;
 
 const NONE: &str = "<none>";
 const UNKNOWN: &str = "<unknown>";
+const UNSET: &str = "<unset>";
+
+/// A kind's cells, of an object and the time in seconds since 1970.
+pub type CellsOf = fn(&Value, i64) -> Vec<Value>;
+
+/// The cells of a built-in kind; [`plain`]'s where it has none of its own.
+pub fn of(group: &str, version: &str, plural: &str) -> CellsOf {
+    match (group, plural) {
+        ("", _) => core(plural),
+        ("apps" | "batch" | "policy" | "autoscaling", _) => of_workloads(version, plural),
+        ("networking.k8s.io" | "discovery.k8s.io", _) => of_network(plural),
+        ("storage.k8s.io" | "resource.k8s.io", _) => of_storage(plural),
+        ("coordination.k8s.io", "leases") => lease,
+        ("events.k8s.io", "events") => events_event,
+        _ => of_control(plural),
+    }
+}
+
+fn core(plural: &str) -> CellsOf {
+    match plural {
+        "componentstatuses" => control::component_status,
+        "configmaps" => config_map,
+        "endpoints" => network::endpoints,
+        "events" => event,
+        "namespaces" => namespace,
+        "nodes" => node,
+        "persistentvolumeclaims" => storage::claim,
+        "persistentvolumes" => storage::volume,
+        "pods" => pod,
+        "podtemplates" => workloads::pod_template,
+        "replicationcontrollers" => workloads::controller,
+        "resourcequotas" => control::quota,
+        "secrets" => secret,
+        "serviceaccounts" => aged,
+        "services" => service,
+        _ => plain,
+    }
+}
+
+fn of_workloads(version: &str, plural: &str) -> CellsOf {
+    match plural {
+        "controllerrevisions" => workloads::controller_revision,
+        "cronjobs" => workloads::cron_job,
+        "daemonsets" => workloads::daemon_set,
+        "deployments" => workloads::deployment,
+        "horizontalpodautoscalers" if version == "v1" => workloads::autoscaler_v1,
+        "horizontalpodautoscalers" => workloads::autoscaler,
+        "jobs" => workloads::job,
+        "poddisruptionbudgets" => workloads::disruption_budget,
+        "replicasets" => workloads::replica_set,
+        "statefulsets" => workloads::stateful_set,
+        _ => plain,
+    }
+}
+
+fn of_network(plural: &str) -> CellsOf {
+    match plural {
+        "endpointslices" => network::endpoint_slice,
+        "ingressclasses" => network::ingress_class,
+        "ingresses" => network::ingress,
+        "ipaddresses" => network::ip_address,
+        "networkpolicies" => network::network_policy,
+        "servicecidrs" => network::service_cidr,
+        _ => plain,
+    }
+}
+
+fn of_storage(plural: &str) -> CellsOf {
+    match plural {
+        "csidrivers" => storage::csi_driver,
+        "csinodes" => storage::csi_node,
+        "deviceclasses" | "resourceclaimtemplates" => aged,
+        "devicetaintrules" => storage::device_taint,
+        "resourceclaims" => storage::resource_claim,
+        "resourceslices" => storage::resource_slice,
+        "storageclasses" => storage::storage_class,
+        "volumeattachments" => storage::attachment,
+        "volumeattributesclasses" => storage::attributes_class,
+        _ => plain,
+    }
+}
+
+fn of_control(plural: &str) -> CellsOf {
+    match plural {
+        "apiservices" => control::api_service,
+        "certificatesigningrequests" => control::signing_request,
+        "clusterrolebindings" | "rolebindings" => control::role_binding,
+        "clustertrustbundles" => control::trust_bundle,
+        "customresourcedefinitions" => control::definition,
+        "flowschemas" => control::flow_schema,
+        "mutatingadmissionpolicies" => control::mutating_policy,
+        "mutatingadmissionpolicybindings" | "validatingadmissionpolicybindings" => {
+            control::policy_binding
+        }
+        "mutatingwebhookconfigurations" | "validatingwebhookconfigurations" => control::webhooks,
+        "podcertificaterequests" => control::pod_certificate,
+        "priorityclasses" => control::priority_class,
+        "prioritylevelconfigurations" => control::priority_level,
+        "runtimeclasses" => control::runtime_class,
+        "storageversionmigrations" => control::migration,
+        "validatingadmissionpolicies" => control::validating_policy,
+        _ => plain,
+    }
+}
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_default()
@@ -20,8 +139,54 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+fn strings(value: &Value) -> Vec<&str> {
+    list(value).iter().filter_map(Value::as_str).collect()
+}
+
+fn int(value: &Value) -> i64 {
+    value.as_i64().unwrap_or(0)
+}
+
+/// `3/5`.
+fn of_all(part: i64, whole: i64) -> Value {
+    json!(format!("{part}/{whole}"))
+}
+
+/// `thing.group`, or `thing` of the core group.
+fn qualified(thing: &str, group: &str) -> String {
+    match group {
+        "" => thing.to_owned(),
+        group => format!("{thing}.{group}"),
+    }
+}
+
 fn count(value: &Value) -> usize {
     value.as_object().map_or(0, serde_json::Map::len)
+}
+
+/// A map of labels, by key.
+fn labels(map: &Value) -> Value {
+    let map = map.as_object().into_iter().flatten();
+    let mut pairs: Vec<String> = map
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    pairs.sort();
+    json!(or(&pairs.join(","), NONE))
+}
+
+/// A selector object.
+fn selector(selector: &Value) -> Value {
+    match LabelSelector::of_object(selector) {
+        Ok(selector) => json!(or(&selector.to_string(), NONE)),
+        Err(_) => json!("<error>"),
+    }
+}
+
+fn has_condition(status: &Value, kind: &str) -> bool {
+    let conditions = list(&status["conditions"]);
+    conditions
+        .iter()
+        .any(|own| own["type"] == kind && own["status"] == "True")
 }
 
 fn since(time: &Value, now: i64) -> String {
@@ -35,12 +200,24 @@ fn name(object: &Value) -> Value {
     json!(text(&object["metadata"], "name"))
 }
 
-fn age(object: &Value, now: i64) -> Value {
+/// How long ago the object was made.
+pub fn age(object: &Value, now: i64) -> Value {
     json!(since(&object["metadata"]["creationTimestamp"], now))
 }
 
+/// When the object was made.
+fn created(object: &Value) -> Value {
+    let created = text(&object["metadata"], "creationTimestamp");
+    json!(or(created, "0001-01-01T00:00:00Z"))
+}
+
+/// Name and time of creation: kinds without columns of their own.
+pub fn plain(object: &Value, _now: i64) -> Vec<Value> {
+    vec![name(object), created(object)]
+}
+
 /// Name and age.
-pub fn plain(object: &Value, now: i64) -> Vec<Value> {
+pub fn aged(object: &Value, now: i64) -> Vec<Value> {
     vec![name(object), age(object, now)]
 }
 
@@ -141,33 +318,21 @@ fn roles(node: &Value) -> String {
 /// Services.
 pub fn service(service: &Value, now: i64) -> Vec<Value> {
     let spec = &service["spec"];
-    let internal = spec["clusterIPs"][0]
-        .as_str()
-        .unwrap_or_else(|| text(spec, "clusterIP"));
+    let internal = spec["clusterIPs"][0].as_str().unwrap_or(NONE);
     let ports: Vec<String> = list(&spec["ports"]).iter().map(port).collect();
     let ports = if ports.is_empty() {
         NONE.to_owned()
     } else {
         ports.join(",")
     };
-    let selector = spec["selector"].as_object().into_iter().flatten();
-    let mut selector: Vec<String> = selector
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
-    selector.sort();
-    let selector = if selector.is_empty() {
-        NONE.to_owned()
-    } else {
-        selector.join(",")
-    };
     vec![
         name(service),
         json!(text(spec, "type")),
-        json!(or(internal, NONE)),
+        json!(internal),
         json!(external_address(service)),
         json!(ports),
         age(service, now),
-        json!(selector),
+        labels(&spec["selector"]),
     ]
 }
 
@@ -192,11 +357,7 @@ fn external_address(service: &Value) -> String {
             }
         }
         "LoadBalancer" => {
-            let given = list(&service["status"]["loadBalancer"]["ingress"]).iter();
-            let given = given.map(|ingress| or(text(ingress, "ip"), text(ingress, "hostname")));
-            let mut given: Vec<&str> = given.filter(|address| !address.is_empty()).collect();
-            given.sort_unstable();
-            given.dedup();
+            let given = network::balanced(&service["status"]["loadBalancer"]);
             let all: Vec<&str> = given.into_iter().chain(own).collect();
             if all.is_empty() {
                 "<pending>".to_owned()
@@ -263,12 +424,11 @@ fn event_cells(event: &Value, about: &Value, names: [&str; 6], now: i64) -> Vec<
         "" => kind,
         name => format!("{kind}/{name}"),
     };
-    let component = text(&event[source], "component");
-    let (component, host) = if component.is_empty() {
-        (text(event, controller), text(event, "reportingInstance"))
-    } else {
-        (component, text(&event[source], "host"))
-    };
+    let component = or(text(&event[source], "component"), text(event, controller));
+    let host = or(
+        text(&event[source], "host"),
+        text(event, "reportingInstance"),
+    );
     let source = if host.is_empty() {
         component.to_owned()
     } else {
@@ -286,180 +446,4 @@ fn event_cells(event: &Value, about: &Value, names: [&str; 6], now: i64) -> Vec<
         json!(times),
         name(event),
     ]
-}
-
-/// Pods.
-pub fn pod(pod: &Value, now: i64) -> Vec<Value> {
-    let (spec, status) = (&pod["spec"], &pod["status"]);
-    let summary = PodSummary::of(pod);
-    let restarts = match (summary.restarts, &summary.last_restart) {
-        (0, _) | (_, None) => summary.restarts.to_string(),
-        (restarts, Some(time)) => format!("{restarts} ({} ago)", since(&json!(time), now)),
-    };
-    let gates = list(&spec["readinessGates"]);
-    let passed = gates
-        .iter()
-        .filter(|gate| has_condition(status, text(gate, "conditionType")));
-    let gates = match gates.len() {
-        0 => NONE.to_owned(),
-        all => format!("{}/{all}", passed.count()),
-    };
-    vec![
-        name(pod),
-        json!(format!("{}/{}", summary.ready, summary.total)),
-        json!(summary.reason),
-        json!(restarts),
-        age(pod, now),
-        json!(or(
-            status["podIPs"][0]["ip"].as_str().unwrap_or_default(),
-            NONE
-        )),
-        json!(or(text(spec, "nodeName"), NONE)),
-        json!(or(text(status, "nominatedNodeName"), NONE)),
-        json!(gates),
-    ]
-}
-
-fn has_condition(status: &Value, kind: &str) -> bool {
-    let conditions = list(&status["conditions"]);
-    conditions
-        .iter()
-        .any(|own| own["type"] == kind && own["status"] == "True")
-}
-
-#[derive(Default)]
-struct PodSummary {
-    ready: usize,
-    total: usize,
-    restarts: i64,
-    last_restart: Option<String>,
-    reason: String,
-}
-
-impl PodSummary {
-    fn of(pod: &Value) -> Self {
-        let (spec, status) = (&pod["spec"], &pod["status"]);
-        let phase = text(status, "phase");
-        let mut summary = Self {
-            total: list(&spec["containers"]).len()
-                + list(&spec["initContainers"])
-                    .iter()
-                    .filter(|c| is_sidecar(c))
-                    .count(),
-            reason: or(text(status, "reason"), phase).to_owned(),
-            ..Self::default()
-        };
-        let gated = list(&status["conditions"])
-            .iter()
-            .any(|own| own["type"] == "PodScheduled" && own["reason"] == "SchedulingGated");
-        if gated {
-            summary.reason = "SchedulingGated".to_owned();
-        }
-        let (initializing, sidecars) = summary.initial(spec, status);
-        if !initializing || has_condition(status, "Initialized") {
-            summary.restarts = sidecars.restarts;
-            summary.last_restart = sidecars.last_restart;
-            summary.main(status);
-        }
-        if !pod["metadata"]["deletionTimestamp"].is_null() {
-            if text(status, "reason") == "NodeLost" {
-                summary.reason = "Unknown".to_owned();
-            } else if !matches!(phase, "Failed" | "Succeeded") {
-                summary.reason = "Terminating".to_owned();
-            }
-        }
-        summary
-    }
-
-    fn count_restarts(&mut self, container: &Value) {
-        self.restarts += container["restartCount"].as_i64().unwrap_or(0);
-        let finished = container["lastState"]["terminated"]["finishedAt"].as_str();
-        if let Some(finished) = finished
-            && self
-                .last_restart
-                .as_deref()
-                .is_none_or(|own| own < finished)
-        {
-            self.last_restart = Some(finished.to_owned());
-        }
-    }
-
-    /// The init containers: whether they are still at work, and what the
-    /// restartable ones among them count.
-    fn initial(&mut self, spec: &Value, status: &Value) -> (bool, Self) {
-        let mut sidecars = Self::default();
-        let containers = list(&spec["initContainers"]);
-        for (at, container) in list(&status["initContainerStatuses"]).iter().enumerate() {
-            self.count_restarts(container);
-            let own = containers.iter().find(|c| c["name"] == container["name"]);
-            let sidecar = own.is_some_and(is_sidecar);
-            if sidecar {
-                sidecars.count_restarts(container);
-            }
-            let (terminated, waiting) = (
-                &container["state"]["terminated"],
-                text(&container["state"]["waiting"], "reason"),
-            );
-            if !terminated.is_null() && terminated["exitCode"].as_i64().unwrap_or(0) == 0 {
-                continue;
-            }
-            if sidecar && container["started"] == true {
-                self.ready += usize::from(container["ready"] == true);
-                continue;
-            }
-            self.reason = if !terminated.is_null() {
-                format!("Init:{}", end_of(terminated))
-            } else if !waiting.is_empty() && waiting != "PodInitializing" {
-                format!("Init:{waiting}")
-            } else {
-                format!("Init:{at}/{}", containers.len())
-            };
-            return (true, sidecars);
-        }
-        (false, sidecars)
-    }
-
-    fn main(&mut self, status: &Value) {
-        let (mut running, mut failure) = (false, String::new());
-        for container in list(&status["containerStatuses"]).iter().rev() {
-            self.count_restarts(container);
-            let state = &container["state"];
-            let waiting = text(&state["waiting"], "reason");
-            if !waiting.is_empty() {
-                waiting.clone_into(&mut self.reason);
-            } else if !state["terminated"].is_null() {
-                self.reason = end_of(&state["terminated"]);
-                if state["terminated"]["exitCode"].as_i64().unwrap_or(0) != 0 {
-                    failure.clone_from(&self.reason);
-                }
-            } else if container["ready"] == true && !state["running"].is_null() {
-                running = true;
-                self.ready += 1;
-            }
-        }
-        if self.reason == "Completed" {
-            if running && has_condition(status, "Ready") {
-                self.reason = "Running".to_owned();
-            } else if !failure.is_empty() {
-                self.reason = failure;
-            } else if running {
-                self.reason = "NotReady".to_owned();
-            }
-        }
-    }
-}
-
-fn is_sidecar(container: &Value) -> bool {
-    container["restartPolicy"] == "Always"
-}
-
-fn end_of(terminated: &Value) -> String {
-    let reason = text(terminated, "reason");
-    if !reason.is_empty() {
-        return reason.to_owned();
-    }
-    match terminated["signal"].as_i64().unwrap_or(0) {
-        0 => format!("ExitCode:{}", terminated["exitCode"].as_i64().unwrap_or(0)),
-        signal => format!("Signal:{signal}"),
-    }
 }

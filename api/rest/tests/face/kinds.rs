@@ -124,3 +124,80 @@ async fn every_kind_is_created_and_read_as_protobuf() {
             .await;
     }
 }
+
+#[tokio::test]
+async fn a_scale_is_read_set_and_patched() {
+    let world = World::start().await;
+    let deployment = samples()
+        .into_iter()
+        .find(|(resource, _)| resource.plural == "deployments");
+    let (_, deployment) = deployment.unwrap();
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let (code, created) = world.call(Method::POST, path, &deployment).await;
+    assert_eq!(code, StatusCode::CREATED, "{created}");
+
+    let scale = format!("{path}/sample/scale");
+    let (code, mut read) = world.get(&scale).await;
+    assert_eq!(code, StatusCode::OK, "{read}");
+    assert_eq!(
+        (&read["kind"], &read["apiVersion"]),
+        (&"Scale".into(), &"autoscaling/v1".into())
+    );
+    assert_eq!(read["status"]["selector"], "a=b");
+    let version = read["metadata"]["resourceVersion"].clone();
+
+    read["spec"]["replicas"] = 4.into();
+    let (code, set) = world.call(Method::PUT, &scale, &read).await;
+    assert_eq!(
+        (code, &set["spec"]["replicas"]),
+        (StatusCode::OK, &4.into()),
+        "{set}"
+    );
+    let (_, object) = world.get(&format!("{path}/sample")).await;
+    assert_eq!(object["spec"]["replicas"], 4);
+    assert_eq!(object["metadata"]["generation"], 2);
+
+    // The version that the scale named is gone by now.
+    read["metadata"]["resourceVersion"] = version;
+    let (code, conflict) = world.call(Method::PUT, &scale, &read).await;
+    assert_eq!(code, StatusCode::CONFLICT, "{conflict}");
+
+    let patch = world.send(
+        Method::PATCH,
+        &scale,
+        "application/merge-patch+json",
+        r#"{"spec":{"replicas":2}}"#,
+    );
+    let (code, patched) = parts(patch.await).await;
+    assert_eq!(
+        (code, &patched["spec"]["replicas"]),
+        (StatusCode::OK, &2.into()),
+        "{patched}"
+    );
+
+    read["metadata"]["resourceVersion"] = "".into();
+    read["spec"]["replicas"] = (-1).into();
+    let (code, refused) = world.call(Method::PUT, &scale, &read).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{refused}");
+    assert_eq!(refused["details"]["kind"], "Scale");
+}
+
+#[tokio::test]
+async fn an_autoscaler_is_one_object_in_two_versions() {
+    let world = World::start().await;
+    let v1 = samples()
+        .into_iter()
+        .find(|(resource, _)| resource.api_version() == "autoscaling/v1");
+    let (_, v1) = v1.unwrap();
+    let path = |version: &str| {
+        format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers")
+    };
+    let (code, created) = world.call(Method::POST, &path("v1"), &v1).await;
+    assert_eq!(code, StatusCode::CREATED, "{created}");
+    assert_eq!(created["spec"]["targetCPUUtilizationPercentage"], 50);
+    let (code, v2) = world.get(&format!("{}/sample-v1", path("v2"))).await;
+    assert_eq!(code, StatusCode::OK, "{v2}");
+    assert_eq!(v2["apiVersion"], "autoscaling/v2");
+    let target = &v2["spec"]["metrics"][0]["resource"]["target"];
+    assert_eq!(target["averageUtilization"], 50);
+}

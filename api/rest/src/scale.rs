@@ -1,0 +1,82 @@
+//! The scale subresource, of every kind that says where its scale stands.
+//!
+//! Invariant: a scale is written by writing the object itself: its version, its rules and
+//! what admission says of it hold.
+
+use axum::extract::Request;
+use axum::response::Response;
+use http::StatusCode;
+use nautilus_machinery::resource::Resource;
+use nautilus_machinery::scale::{self, ScalePaths};
+use nautilus_machinery::status::ApiError;
+use serde_json::Value;
+
+use crate::body::Warnings;
+use crate::failure::Failure;
+use crate::options::{Query, parse_version};
+use crate::resources::{Call, finish, write_options};
+use crate::respond::{self, Form};
+use crate::route::Verb;
+
+/// Serves a request for a scale.
+pub(crate) async fn serve(call: &Call, request: Request, form: Form) -> Result<Response, Failure> {
+    let resource = call.asked.resource.as_ref();
+    let Some(paths) = &resource.scale else {
+        return Err(ApiError::method_not_allowed().into());
+    };
+    match call.asked.verb {
+        Verb::Get => {
+            let version = parse_version(Query::of(request.uri()).text("resourceVersion"))?;
+            let object = call.storage().get(&call.target(), version).await?;
+            let scale = scale::get(paths, &object)?;
+            respond::object(form, StatusCode::OK, scale::kind(), scale)
+        }
+        Verb::Update => {
+            let options = write_options(request.uri(), request.headers())?;
+            let warnings = Warnings::default();
+            let wanted = call.read_object(request, &options, &warnings).await?;
+            let make = |current: &Value| named(resource, paths, current, &wanted);
+            let writer = call.writer(&options, &warnings);
+            let updated = call.storage().update(&call.target(), &writer, make).await?;
+            let scale = scale::get(paths, &updated.into_object())?;
+            finish(form, StatusCode::OK, scale::kind(), scale, &warnings)
+        }
+        Verb::Patch => {
+            let options = write_options(request.uri(), request.headers())?;
+            let warnings = Warnings::default();
+            let patch = call.read_patch(request).await?;
+            let make = |current: &Value| {
+                let present = scale::get(paths, current)?;
+                let validation = options.field_validation;
+                let wanted = patch.apply(scale::SCHEMA, &present, validation, &warnings)?;
+                named(resource, paths, current, &wanted)
+            };
+            let writer = call.writer(&options, &warnings);
+            let updated = call.storage().update(&call.target(), &writer, make).await?;
+            let scale = scale::get(paths, &updated.into_object())?;
+            finish(form, StatusCode::OK, scale::kind(), scale, &warnings)
+        }
+        _ => Err(ApiError::method_not_allowed().into()),
+    }
+}
+
+/// The object with the scale of a body, which must name the object of the path.
+fn named(
+    resource: &Resource,
+    paths: &ScalePaths,
+    current: &Value,
+    wanted: &Value,
+) -> Result<Value, Failure> {
+    let text = |object: &Value, key: &str| {
+        let text = object["metadata"][key].as_str();
+        text.unwrap_or_default().to_owned()
+    };
+    let (asked, own) = (text(wanted, "name"), text(current, "name"));
+    if asked != own {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({asked}) does not match the name on the URL ({own})"
+        ))
+        .into());
+    }
+    Ok(scale::set(resource, paths, current, wanted)?)
+}
