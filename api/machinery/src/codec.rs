@@ -196,9 +196,13 @@ pub fn encode_protobuf(schema: &str, value: &Value) -> Result<Vec<u8>, ApiError>
 /// One frame of a protobuf watch: four bytes of big-endian length, then the
 /// `WatchEvent` whose object is a whole body of its own.
 pub fn encode_watch_event(kind: &str, schema: &str, object: &Value) -> Result<Vec<u8>, ApiError> {
-    let object = encode_protobuf(schema, object)?;
-    let mut event = Vec::new();
-    writer::watch_event(&mut event, kind, &object);
+    watch_frame(kind, &encode_protobuf(schema, object)?)
+}
+
+/// The same, of an object that is a whole body already.
+pub fn watch_frame(kind: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+    let mut event = Vec::with_capacity(body.len() + 32);
+    writer::watch_event(&mut event, kind, body);
     let length = u32::try_from(event.len())
         .map_err(|_| ApiError::internal("a watch event is larger than 4 GiB"))?;
     let mut frame = Vec::with_capacity(event.len() + 4);

@@ -148,7 +148,7 @@ impl Call {
             .list_cached(caches, resource, namespace, &options)
             .await?
         {
-            Listed::Entries(page) => respond::entries(form, resource, page),
+            Listed::Entries(page) => respond::entries(form, resource, page).await,
             Listed::Objects(page) => respond::list(form, resource, page),
         }
     }

@@ -1,11 +1,15 @@
 //! Answers: an object, list or `Status` in the form agreed on.
 
 mod json_list;
+pub(crate) mod protobuf;
+
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
+use nautilus_machine::Revision;
 use nautilus_machinery::codec;
 use nautilus_machinery::resource::Resource;
 use nautilus_machinery::status::ApiError;
@@ -22,6 +26,8 @@ pub(crate) const STATUS_SCHEMA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Sta
 pub(crate) const JSON_TYPE: &str = "application/json";
 pub(crate) const PROTOBUF_TYPE: &str = "application/vnd.kubernetes.protobuf";
 const YAML_TYPE: &str = "application/yaml";
+/// Objects that are parsed and rendered where the request is served.
+const MAX_RENDERED_INLINE: usize = 128;
 /// Text of a `Warning` header, at most.
 const MAX_WARNING_CHARS: usize = 256;
 
@@ -33,6 +39,11 @@ pub(crate) struct Form {
 }
 
 impl Form {
+    /// Whether it is the objects' own protobuf, which may be at hand.
+    pub(crate) fn is_plain_protobuf(self) -> bool {
+        self.agreed.format == Format::Protobuf && self.agreed.rendering == Rendering::Whole
+    }
+
     /// Whether it is the objects' own JSON, which is at hand.
     pub(crate) fn is_plain(self) -> bool {
         self.agreed == Agreed::JSON
@@ -74,13 +85,7 @@ pub(crate) fn of_schema(
 
 /// A page of a list.
 pub(crate) fn list(form: Form, resource: &Resource, page: Page) -> Result<Response, Failure> {
-    let mut meta = json!({ "resourceVersion": page.revision.to_string() });
-    if let Some(token) = page.continue_token {
-        meta["continue"] = token.into();
-    }
-    if let Some(remaining) = page.remaining.filter(|remaining| *remaining > 0) {
-        meta["remainingItemCount"] = remaining.into();
-    }
+    let meta = list_meta(page.revision, page.continue_token, page.remaining);
     let schema = resource.list_schema();
     let (schema, value) = match form.agreed.rendering {
         Rendering::Whole => (
@@ -116,20 +121,47 @@ pub(crate) fn list(form: Form, resource: &Resource, page: Page) -> Result<Respon
     encoded(form.agreed.format, StatusCode::OK, schema, &value)
 }
 
+/// The metadata of a page.
+fn list_meta(revision: Revision, token: Option<String>, remaining: Option<u64>) -> Value {
+    let mut meta = json!({ "resourceVersion": revision.to_string() });
+    if let Some(token) = token {
+        meta["continue"] = token.into();
+    }
+    if let Some(remaining) = remaining.filter(|remaining| *remaining > 0) {
+        meta["remainingItemCount"] = remaining.into();
+    }
+    meta
+}
+
 /// The JSON of one object, as it is at hand.
 pub(crate) fn json(code: StatusCode, text: Vec<u8>) -> Response {
     bytes(code, JSON_TYPE, text)
 }
 
-/// A page of a list, from entries of the cache.
-pub(crate) fn entries(
+/// A page of a list, from entries of the cache; a large one that has to be made of parsed
+/// objects is made off the runtime's own threads.
+pub(crate) async fn entries(
     form: Form,
-    resource: &Resource,
+    resource: &Arc<Resource>,
     page: EntryPage,
 ) -> Result<Response, Failure> {
+    if form.is_plain() || page.entries.len() <= MAX_RENDERED_INLINE {
+        return rendered(form, resource, page);
+    }
+    let resource = resource.clone();
+    let rendering = tokio::task::spawn_blocking(move || rendered(form, &resource, page));
+    let done = rendering.await;
+    done.unwrap_or_else(|error| Err(ApiError::internal(error.to_string()).into()))
+}
+
+fn rendered(form: Form, resource: &Resource, page: EntryPage) -> Result<Response, Failure> {
     if form.is_plain() {
         let body = JsonList::new(resource, page).into_body();
         return Ok(bytes(StatusCode::OK, JSON_TYPE, body));
+    }
+    if form.is_plain_protobuf() && !resource.schema.is_empty() {
+        let body = protobuf::list(resource, &page)?;
+        return Ok(bytes(StatusCode::OK, PROTOBUF_TYPE, body));
     }
     let objects = page
         .entries

@@ -89,6 +89,12 @@ impl Encoder {
             line.extend_from_slice(b"}\n");
             return Ok(line.into());
         }
+        let own = told.revision == told.entry.revision();
+        if own && self.form.is_plain_protobuf() && !session.resource.schema.is_empty() {
+            let body = respond::protobuf::object(&session.resource, &told.entry);
+            let body = body.map_err(|failure| failure.error)?;
+            return codec::watch_frame(kind, &body).map(Bytes::from);
+        }
         let object = told
             .entry
             .object(told.revision)

@@ -44,6 +44,16 @@ pub fn unknown(output: &mut Vec<u8>, api_version: &str, kind: &str, message: &[u
     bytes(output, 4, b"");
 }
 
+/// The metadata of a list, whose field it is in lists of every kind.
+pub fn list_meta(output: &mut Vec<u8>, message: &[u8]) {
+    bytes(output, 1, message);
+}
+
+/// One more item of a list, whose field it is in lists of every kind.
+pub fn list_item(output: &mut Vec<u8>, message: &[u8]) {
+    bytes(output, 2, message);
+}
+
 /// A `WatchEvent` message around a whole body.
 pub fn watch_event(output: &mut Vec<u8>, kind: &str, body: &[u8]) {
     bytes(output, 1, kind.as_bytes());

@@ -7,14 +7,18 @@
 //!   while the bytes are copied to a client.
 //! - Texts of labels and fields are shared among entries.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 use nautilus_machine::{KeyValue, Revision};
+use nautilus_machinery::codec::writer;
 use nautilus_machinery::resource::Resource;
+use nautilus_machinery::schema;
 use nautilus_machinery::status::ApiError;
 use serde_json::Value;
 
+use super::encoded::Encoded;
 use super::scan::{Found, Shape};
 use super::tree::Keyed;
 use crate::failure::Failure;
@@ -39,6 +43,7 @@ pub(crate) struct Entry {
     metadata_filled: bool,
     labels: Labels,
     fields: Box<[Arc<str>]>,
+    protobuf: Encoded,
 }
 
 /// Labels in the order of their names.
@@ -90,6 +95,17 @@ impl Entry {
     pub(crate) fn write_json(&self, revision: Revision, out: &mut Vec<u8>) {
         let end = self.metadata_end as usize;
         splice(&self.body, end, self.metadata_filled, revision, out);
+    }
+
+    /// The object's protobuf message, at its own version.
+    pub(crate) fn protobuf(&self, resource: &Resource) -> Result<Cow<'_, [u8]>, Failure> {
+        self.protobuf.get(|| {
+            let internal = |what: String| Failure::from(ApiError::internal(what));
+            let found = schema::find(&resource.schema);
+            let found = found.ok_or_else(|| internal(format!("no type {}", resource.schema)))?;
+            let message = writer::message(found, &self.object(self.revision)?);
+            message.map_err(|error| internal(format!("can't write {}: {error}", self.key)))
+        })
     }
 
     /// The object as a tree, at `revision`.
@@ -209,6 +225,7 @@ impl Maker {
             labels: self.label_sets.intern(&labels),
             fields,
             body,
+            protobuf: Encoded::default(),
         }))
     }
 

@@ -19,6 +19,7 @@
 
 mod change;
 mod collection;
+mod encoded;
 mod entry;
 mod feed;
 mod history;

@@ -10,7 +10,6 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
 use nautilus_machinery::resource::Resource;
-use serde_json::json;
 
 use crate::cache::Entry;
 use crate::storage::EntryPage;
@@ -28,13 +27,7 @@ pub(super) struct JsonList {
 
 impl JsonList {
     pub(super) fn new(resource: &Resource, page: EntryPage) -> Self {
-        let mut metadata = json!({ "resourceVersion": page.revision.to_string() });
-        if let Some(token) = page.continue_token {
-            metadata["continue"] = token.into();
-        }
-        if let Some(remaining) = page.remaining.filter(|remaining| *remaining > 0) {
-            metadata["remainingItemCount"] = remaining.into();
-        }
+        let metadata = super::list_meta(page.revision, page.continue_token, page.remaining);
         let head = format!(
             r#"{{"kind":"{}","apiVersion":"{}","metadata":{metadata},"items":["#,
             resource.list_kind(),

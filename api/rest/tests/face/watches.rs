@@ -253,3 +253,54 @@ async fn a_watch_in_protobuf_comes_in_frames_with_their_length() {
     assert_eq!(usize::try_from(length).unwrap(), body.len() - 4);
     assert_eq!(&body[4..11], b"\x0a\x05ADDED");
 }
+
+async fn pod(world: &World, name: &str, node: &str) {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
+        "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "i" }] },
+    });
+    let (status, made) = world
+        .call(Method::POST, "/api/v1/namespaces/default/pods", &pod)
+        .await;
+    assert_eq!(status, 201, "{made}");
+}
+
+#[tokio::test]
+async fn a_kubelet_sees_the_pods_of_its_node_alone() {
+    let world = World::start().await;
+    pod(&world, "here-1", "n1").await;
+    pod(&world, "there", "n2").await;
+    let path = "/api/v1/pods?watch=true&fieldSelector=spec.nodeName%3Dn1";
+    let mut events = world.watch(path).await;
+    assert_eq!(events.next_named().await, pair("ADDED", "here-1"));
+    pod(&world, "there-2", "n2").await;
+    pod(&world, "here-2", "n1").await;
+    assert_eq!(events.next_named().await, pair("ADDED", "here-2"));
+    let (_, list) = world
+        .get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn2")
+        .await;
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
+async fn a_shared_protobuf_frame_is_that_of_the_list() {
+    let world = World::start().await;
+    let path = format!("{MAPS}?watch=true&timeoutSeconds=1&resourceVersion=1");
+    world.config_map("one", &json!({}), &json!({})).await;
+    let get = |path: String, accept: &'static str| {
+        let request = world.client.get(format!("{}{path}", world.base));
+        request.header("accept", accept).send()
+    };
+    let watch = get(path, "application/vnd.kubernetes.protobuf;stream=watch").await;
+    let watched = within(watch.unwrap().bytes()).await.unwrap();
+    let list = get(MAPS.to_owned(), "application/vnd.kubernetes.protobuf").await;
+    let listed = within(list.unwrap().bytes()).await.unwrap();
+    let object = get(format!("{MAPS}/one"), "application/vnd.kubernetes.protobuf").await;
+    let object = within(object.unwrap().bytes()).await.unwrap();
+    let holds = |whole: &[u8], part: &[u8]| whole.windows(part.len()).any(|window| window == part);
+    // The message stands in both, without the object's own envelope in the list.
+    assert!(holds(&watched, &object));
+    let message = &object[object.len() / 2..object.len() - 4];
+    assert!(holds(&listed, message), "{listed:?}");
+    assert_eq!(&listed[..4], b"k8s\0");
+}
