@@ -181,11 +181,6 @@ impl Authority {
         Err(AuthorityError::Store(last))
     }
 
-    /// The authority as this node sees it, where there is one yet.
-    pub(crate) fn load(kv: &dyn Kv) -> Result<Option<Self>, AuthorityError> {
-        read_row(kv)?.map(|row| Self::from_row(&row)).transpose()
-    }
-
     /// An authority that stands in no store and lives as long as the process.
     pub fn ephemeral(cluster: &str) -> Result<Self, AuthorityError> {
         Self::from_row(&Self::generate_row(cluster)?)

@@ -21,9 +21,8 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::accounts::Accounts;
+use crate::access::{BootstrapRoles, Leader, Looked, ensure_root_ca};
 use crate::context::RestContext;
-use crate::access::{Access, BootstrapRoles, Leader, Looked, ensure_root_ca};
-use crate::authority::Authority;
 use crate::failure::Failure;
 use crate::leading;
 use crate::service_ranges;
@@ -205,7 +204,7 @@ pub async fn run_controllers(
                 () = leading::run(leader_storage(&context, term), context.registry.clone()) => None,
                 () = look_after_ranges(&kv, term) => None,
                 () = keep_access(&kv, term) => None,
-                () = keep_credentials(&kv, term) => None,
+                () = keep_credentials(&context, term) => None,
             }
         } else {
             tokio::select! {
@@ -259,7 +258,7 @@ async fn lead(context: &RestContext, term: u64, api_port: u16) {
         if watcher.is_none() {
             watcher = watch_namespaces(kv);
         }
-        let pause = match sweep(&storage).await {
+        let pause = match sweep(&storage, &context.authority.certificate_pem()).await {
             Ok(Pass::Settled) if made_defaults && watcher.is_some() => IDLE_PAUSE,
             Ok(_) => BUSY_PAUSE,
             Err(failure) => {
@@ -294,30 +293,21 @@ async fn keep_access(kv: &Arc<dyn Kv>, term: u64) {
 }
 
 /// One term's work on credentials. Ends only by being dropped.
-async fn keep_credentials(kv: &Arc<dyn Kv>, term: u64) {
-    let storage = storage_of(kv.clone(), Some(term));
-    let stop = CancellationToken::new();
-    let _stopped = stop.clone().drop_guard();
-    let access = Access::start(kv, &stop);
+async fn keep_credentials(context: &RestContext, term: u64) {
+    let storage = storage_of(context.kv.clone(), Some(term));
+    let leader = Leader {
+        storage: &storage,
+        writer: writer(),
+        access: &context.access,
+        authority: &context.authority,
+    };
     loop {
-        match Authority::load(kv.as_ref()) {
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "nothing can be signed"),
-            Ok(Some(authority)) => {
-                let leader = Leader {
-                    storage: &storage,
-                    writer: writer(),
-                    access: &access,
-                    authority: &authority,
-                };
-                let ended = tokio::select! {
-                    ended = leader.keep(Looked::Requests) => ended,
-                    ended = leader.keep(Looked::Secrets) => ended,
-                };
-                if let Err(failure) = ended {
-                    tracing::warn!(error = %failure.error, "credentials could not be looked after");
-                }
-            }
+        let ended = tokio::select! {
+            ended = leader.keep(Looked::Requests) => ended,
+            ended = leader.keep(Looked::Secrets) => ended,
+        };
+        if let Err(failure) = ended {
+            tracing::warn!(error = %failure.error, "credentials could not be looked after");
         }
         tokio::time::sleep(BUSY_PAUSE).await;
     }
@@ -349,22 +339,18 @@ enum Pass {
     Unfinished,
 }
 
-async fn sweep(storage: &Storage) -> Result<Pass, Failure> {
+async fn sweep(storage: &Storage, ca_pem: &str) -> Result<Pass, Failure> {
     storage.barrier().await?;
     let resource = namespaces()?;
     let (rows, _) = storage
         .rows(KeyRange::prefix(resource.storage_prefix()))
         .await?;
-    let authority = Authority::load(storage.kv.as_ref())?;
     let mut pass = Pass::Settled;
     for row in &rows {
         let namespace = versioned_object(resource, row)?;
         let name = metadata_text(&namespace, "name");
         if namespace["metadata"]["deletionTimestamp"].is_null() {
-            if let Some(authority) = &authority
-                && let Err(failure) =
-                    ensure_root_ca(storage, &writer(), name, &authority.certificate_pem()).await
-            {
+            if let Err(failure) = ensure_root_ca(storage, &writer(), name, ca_pem).await {
                 tracing::warn!(error = %failure.error, "a root certificate is missing");
                 pass = Pass::Unfinished;
             }

@@ -16,7 +16,6 @@ use nautilus_access::{bootstrap_token, certificates, token};
 use nautilus_machine::types::KeyRange;
 use nautilus_machine::{EventKind, WatchRequest};
 use nautilus_machinery::resource::{self, Resource};
-use nautilus_machinery::status::ApiError;
 use nautilus_machinery::strategy::DeleteOptions;
 use serde_json::{Value, json};
 
@@ -420,11 +419,5 @@ fn lost<T>(outcome: Result<T, Failure>) -> Result<(), Failure> {
             Ok(())
         }
         Err(failure) => Err(failure),
-    }
-}
-
-impl From<crate::AuthorityError> for Failure {
-    fn from(error: crate::AuthorityError) -> Self {
-        ApiError::internal(error.to_string()).into()
     }
 }

@@ -26,7 +26,7 @@ impl Cluster {
         world.kv.lead(1, true);
         let shutdown = world.shutdown.clone();
         tokio::spawn(nautilus_rest::run_controllers(
-            world.kv.clone(),
+            world.context.clone(),
             6443,
             shutdown,
         ));
