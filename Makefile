@@ -98,6 +98,10 @@ peers: ## Build etcd and its tools, and kube-apiserver, from their Go modules
 apply-golden: ## Record again what the reference's field management does (needs Go)
 	@cd tests/e2e && go run ./cmd/applygolden -seed 1 -cases 140 > ../../api/apply/tests/golden/cases.jsonl
 
+.PHONY: patch-golden
+patch-golden: ## Record again what the reference's patches do (needs Go)
+	@cd tests/e2e && go run ./cmd/patchgolden -seed 3 -cases 300 > ../../api/machinery/tests/golden/patches.jsonl
+
 .PHONY: schema
 schema: ## Generate the facts about kinds and their golden files again (needs Go)
 	@cd api/machinery/schema/generate && go run . > ../facts-v1.37.json && go run ./golden ../../tests/golden

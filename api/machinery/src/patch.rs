@@ -6,6 +6,8 @@
 
 pub mod strategic;
 
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, PatchOperation, TestOperation};
 use serde_json::{Map, Value};
 
 use crate::fields;
@@ -85,7 +87,7 @@ fn apply_json(original: &Value, patch: &Value) -> Result<Value, ApiError> {
     let mut patched = original.clone();
     let mut copied_bytes = 0;
     for operation in operations.0 {
-        if let json_patch::PatchOperation::Copy(copy) = &operation {
+        if let PatchOperation::Copy(copy) = &operation {
             let source = patched.pointer(copy.from.as_str()).unwrap_or(&Value::Null);
             copied_bytes += source.to_string().len();
             if copied_bytes > MAX_COPIED_BYTES {
@@ -94,10 +96,36 @@ fn apply_json(original: &Value, patch: &Value) -> Result<Value, ApiError> {
                 )));
             }
         }
+        let operation = tolerant(operation, &patched);
         json_patch::patch(&mut patched, &[operation])
             .map_err(|error| rejected(&error.to_string()))?;
     }
     Ok(patched)
+}
+
+/// A field that an object does not have is null to the reference: it may be replaced,
+/// copied, and tested for.
+fn tolerant(operation: PatchOperation, object: &Value) -> PatchOperation {
+    let is_missing = |path: &str| {
+        let parent = path
+            .rsplit_once('/')
+            .and_then(|(parent, _)| object.pointer(parent));
+        parent.is_some_and(Value::is_object) && object.pointer(path).is_none()
+    };
+    let add = |path, value| PatchOperation::Add(AddOperation { path, value });
+    match operation {
+        PatchOperation::Replace(replace) if is_missing(replace.path.as_str()) => {
+            add(replace.path, replace.value)
+        }
+        PatchOperation::Copy(copy) if is_missing(copy.from.as_str()) => add(copy.path, Value::Null),
+        PatchOperation::Test(test) if test.value.is_null() && is_missing(test.path.as_str()) => {
+            PatchOperation::Test(TestOperation {
+                path: PointerBuf::root(),
+                value: object.clone(),
+            })
+        }
+        operation => operation,
+    }
 }
 
 /// 422 in the words of the reference; what went wrong is the cause.

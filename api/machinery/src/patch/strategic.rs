@@ -20,7 +20,7 @@ pub enum StrategicError {
     /// The patch is no object.
     #[error("it is not a JSON object")]
     NotAnObject,
-    /// `$patch` with another word than `delete`, `replace` or `merge`.
+    /// `$patch` with another word than `delete` or `replace`.
     #[error("unknown patch type: {0}")]
     Directive(String),
     /// An element of a keyed list has no key.
@@ -98,7 +98,6 @@ fn merge_map(
             return Ok(replaced);
         }
         Some(Value::String(word)) if word == "delete" => return Ok(Map::new()),
-        Some(Value::String(word)) if word == "merge" => {}
         Some(other) => return Err(StrategicError::Directive(other.to_string())),
         None => {}
     }
@@ -350,7 +349,7 @@ fn merge_ordered(
         .flatten()
         .filter(|item| item.get(PATCH).is_none());
     let mut places = order.iter();
-    for item in listed {
+    for item in listed.filter(|_| !order.is_empty()) {
         if !places.any(|place| same_element(place, item, merge_key)) {
             return Err(StrategicError::ElementOrder);
         }
