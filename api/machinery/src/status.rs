@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::resource::Resource;
 
+mod server_response;
+
 /// A refusal as the client will see it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]

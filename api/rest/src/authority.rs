@@ -251,7 +251,6 @@ impl Authority {
     /// Issues a serving certificate for these host names and addresses, over a key
     /// made here and held in memory only.
     pub fn issue_serving(&self, names: &[String]) -> Result<Arc<CertifiedKey>, AuthorityError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::default();
         for name in names {
             params.subject_alt_names.push(match name.parse::<IpAddr>() {
@@ -260,8 +259,30 @@ impl Authority {
             });
         }
         params.distinguished_name = common_name("nautilus-apiserver", &[]);
+        self.issue_held(params, ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// Issues a part of this server a client certificate of this user and these groups,
+    /// over a key made here and held in memory only.
+    pub(crate) fn issue_component(
+        &self,
+        user: &str,
+        groups: &[String],
+    ) -> Result<Arc<CertifiedKey>, AuthorityError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = common_name(user, groups);
+        self.issue_held(params, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// Issues over a key made here and held in memory only.
+    fn issue_held(
+        &self,
+        mut params: CertificateParams,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> Result<Arc<CertifiedKey>, AuthorityError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = vec![usage];
         set_validity(&mut params, days(SERVING_VALIDITY_DAYS))?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         let key_der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));

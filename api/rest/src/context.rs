@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Access;
 use crate::admission::Admission;
 use crate::authority::Authority;
+use crate::connect::{KubeletSettings, Kubelets};
 use crate::fairness::FlowControl;
 use crate::receipts::SignedRoot;
 use crate::registry::Registry;
@@ -54,6 +55,8 @@ pub struct NodeFacts {
     pub sign_root: RootSigner,
     /// See [`MetricsText`].
     pub metrics_text: MetricsText,
+    /// How nodes' kubelets are reached.
+    pub kubelets: KubeletSettings,
 }
 
 /// Health checks served at once.
@@ -122,6 +125,8 @@ pub struct RestContext {
     pub(crate) caches: crate::cache::Caches,
     /// What every write passes.
     pub(crate) admission: Arc<Admission>,
+    /// Or why none can be reached.
+    pub(crate) kubelets: Result<Kubelets, String>,
 }
 
 impl RestContext {
@@ -141,7 +146,9 @@ impl RestContext {
         let access = Access::start(&kv, &shutdown);
         let caches = crate::cache::Caches::new(kv.clone(), shutdown.clone());
         let admission = Admission::start(kv.clone(), &shutdown);
+        let kubelets = Kubelets::new(node.kubelets.clone(), &authority);
         Arc::new(Self {
+            kubelets,
             kv,
             cluster,
             authority,

@@ -17,6 +17,7 @@ mod apply;
 pub mod authority;
 mod body;
 mod cache;
+mod connect;
 mod context;
 mod controllers;
 mod documents;
@@ -47,9 +48,11 @@ mod storage;
 mod stream;
 pub mod tls;
 mod trace;
+mod upstream;
 mod watch;
 
 pub use authority::{Authority, AuthorityError};
+pub use connect::{KubeletSettings, KubeletTrust};
 pub use context::{
     CredentialReportData, EvidenceDigest, EvidenceSource, MetricsText, NodeFacts, RequestLimits,
     RestContext, RootSigner,

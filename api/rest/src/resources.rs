@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::body::{self, Warnings};
+use crate::connect::{self, Connection};
 use crate::context::RestContext;
 use crate::failure::Failure;
 use crate::negotiate::{Agreed, Rendering, negotiate};
@@ -44,6 +45,9 @@ impl Call {
     /// Serves the request.
     pub(crate) async fn serve(self, request: Request) -> Result<Response, Failure> {
         self.check_verb()?;
+        if let Some(connect) = connect::asked(&self.asked) {
+            return Connection::of(self).serve(connect, request).await;
+        }
         let agreed = negotiate(request.headers(), true)?;
         let form = Form {
             agreed,

@@ -11,6 +11,8 @@ use http::{Method, Uri};
 use metrics::SharedString;
 use nautilus_machinery::resource::{Index, Resource};
 
+use crate::connect;
+
 /// The Kubernetes verb of a resource request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
@@ -47,6 +49,8 @@ pub(crate) struct ResourceRequest {
     pub(crate) namespace: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) subresource: Option<String>,
+    /// What stands behind `proxy` in the path, as it came, from its slash on.
+    pub(crate) proxied: Option<String>,
 }
 
 impl ResourceRequest {
@@ -213,7 +217,9 @@ impl Route {
     /// Whether the answer may go on for as long as the client listens.
     pub(crate) fn is_long_running(&self, uri: &Uri) -> bool {
         match self {
-            Self::Resource(request) => request.verb == Verb::Watch,
+            Self::Resource(request) => {
+                request.verb == Verb::Watch || connect::asked(request).is_some()
+            }
             Self::Leader => query_flag(uri, "watch"),
             _ => false,
         }
@@ -222,9 +228,46 @@ impl Route {
 
 /// Reads a request's method and target; `kinds` are those served.
 pub(crate) fn parse(kinds: &Index, method: &Method, uri: &Uri) -> Route {
-    let Some(segments) = segments(uri.path()) else {
+    let (path, proxied) = split_proxied(uri.path());
+    let Some(segments) = segments(path) else {
         return Route::NotFound;
     };
+    if let Some(proxied) = proxied {
+        let route = parse_segments(kinds, method, uri, &segments);
+        return match route {
+            Route::Resource(request) => Route::Resource(ResourceRequest {
+                proxied: Some(proxied.to_owned()),
+                ..request
+            }),
+            other => other,
+        };
+    }
+    parse_segments(kinds, method, uri, &segments)
+}
+
+/// A path up to a `proxy` of a node, a pod or a service, and what is asked for behind it.
+fn split_proxied(path: &str) -> (&str, Option<&str>) {
+    let mut ends = path.match_indices('/').map(|(at, _)| at).skip(1);
+    let rest = |end: usize| (&path[..end], Some(&path[end..]));
+    let parts: Vec<&str> = path.splitn(9, '/').collect();
+    match parts.as_slice() {
+        ["", "api", "v1", "nodes", _, "proxy", ..] => ends.nth(4).map_or((path, Some("")), rest),
+        [
+            "",
+            "api",
+            "v1",
+            "namespaces",
+            _,
+            "pods" | "services",
+            _,
+            "proxy",
+            ..,
+        ] => ends.nth(6).map_or((path, Some("")), rest),
+        _ => (path, None),
+    }
+}
+
+fn parse_segments(kinds: &Index, method: &Method, uri: &Uri, segments: &[String]) -> Route {
     let parts: Vec<&str> = segments.iter().map(String::as_str).collect();
     let read_only = *method == Method::GET || *method == Method::HEAD;
     let reading = |route: Route| {
@@ -362,17 +405,21 @@ fn objects(
     {
         return Route::NotFound;
     }
-    let watching = watch_path || query_flag(uri, "watch");
-    let Some(verb) = verb(method, name.is_some(), watching) else {
-        return Route::MethodNotAllowed;
-    };
-    Route::Resource(ResourceRequest {
-        verb,
+    let mut request = ResourceRequest {
+        verb: Verb::Get,
         resource: resource.clone(),
         namespace: namespace.map(str::to_owned),
         name: name.map(str::to_owned),
         subresource: subresource.map(str::to_owned),
-    })
+        proxied: None,
+    };
+    let connects = connect::asked(&request).is_some();
+    let watching = !connects && (watch_path || query_flag(uri, "watch"));
+    let Some(verb) = verb(method, name.is_some(), watching) else {
+        return Route::MethodNotAllowed;
+    };
+    request.verb = verb;
+    Route::Resource(request)
 }
 
 fn outside(resource: Option<&Arc<Resource>>) -> Option<&Arc<Resource>> {
@@ -438,4 +485,30 @@ fn decode_segment(segment: &str) -> Option<String> {
     let text = String::from_utf8(bytes).ok()?;
     let safe = text != "." && text != ".." && !text.contains('/');
     safe.then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_proxied_stays_as_it_came() {
+        for (path, head, proxied) in [
+            ("/api/v1/nodes/n/proxy", "/api/v1/nodes/n/proxy", Some("")),
+            ("/api/v1/nodes/n/proxy/", "/api/v1/nodes/n/proxy", Some("/")),
+            (
+                "/api/v1/namespaces/a/services/https:s:/proxy/x//y%2F/",
+                "/api/v1/namespaces/a/services/https:s:/proxy",
+                Some("/x//y%2F/"),
+            ),
+            (
+                "/api/v1/namespaces/proxy/pods/p",
+                "/api/v1/namespaces/proxy/pods/p",
+                None,
+            ),
+            ("/api/v1/nodes/proxy", "/api/v1/nodes/proxy", None),
+        ] {
+            assert_eq!(split_proxied(path), (head, proxied), "{path}");
+        }
+    }
 }

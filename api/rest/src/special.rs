@@ -39,7 +39,6 @@ pub(crate) fn of(asked: &ResourceRequest) -> Option<Special> {
         ("", "bindings", "") | ("", "pods", "binding") => Some(Special::Bind),
         ("", "serviceaccounts", "token") => Some(Special::Token),
         (_, _, "scale") => Some(Special::Scale),
-        ("", "pods", "log") => Some(Special::Unserved),
         // A body of another kind is not the object itself.
         _ => resource
             .subresource(subresource)

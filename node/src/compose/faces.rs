@@ -14,7 +14,7 @@ use nautilus_machine::{Kv, RangeRequest, types::KeyRange};
 use nautilus_machinery::identity::{MASTERS_GROUP, User};
 use nautilus_rest::operators::{OPERATORS_PREFIX, spki_fingerprint};
 use nautilus_rest::{
-    Authority, ConnectionLimits, NodeFacts, Operator, RequestLimits, RestContext,
+    Authority, ConnectionLimits, KubeletSettings, NodeFacts, Operator, RequestLimits, RestContext,
     ServingCertificate, pin_operators, router_with, run_controllers, serve_plain_loopback,
     serve_tls, server_config,
 };
@@ -336,6 +336,7 @@ fn facts(node: &Node, config: &NodeConfig, metrics: &PrometheusHandle) -> NodeFa
             Box::pin(async move { signer.sign(head).await })
         }),
         metrics_text: Arc::new(move || metrics.render()),
+        kubelets: KubeletSettings::default(),
     }
 }
 

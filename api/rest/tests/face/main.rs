@@ -10,6 +10,7 @@ mod accounts;
 mod admission;
 mod apply;
 mod certificates;
+mod connects;
 mod discovery;
 mod fairness;
 mod kinds;

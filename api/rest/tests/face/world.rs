@@ -289,6 +289,7 @@ fn facts(ledger: &SoloKv) -> NodeFacts {
         ledger: Arc::new(ledger.clone()),
         sign_root: Arc::new(|head| Box::pin(std::future::ready(Ok(unsigned(&head))))),
         metrics_text: Arc::new(|| "up 1\n".into()),
+        kubelets: nautilus_rest::KubeletSettings::default(),
     }
 }
 

@@ -143,6 +143,11 @@ impl Session {
         self.output.split().freeze()
     }
 
+    /// Bytes that wait to be sent.
+    pub fn output_bytes(&self) -> usize {
+        self.output.len()
+    }
+
     /// Streams that are open in at least one direction.
     pub fn open_streams(&self) -> usize {
         self.streams.len()
