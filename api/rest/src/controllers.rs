@@ -1,12 +1,10 @@
-//! What must be there without anybody asking, and what a deleted namespace leaves:
-//! the tasks that the leader's node runs for the quorum.
+//! What must be there without anybody asking: the tasks that the leader's node runs for
+//! the quorum.
 //!
 //! Invariants
 //! - Every write is fenced by the leader's term: a deposed leader changes nothing.
 //! - Everything is idempotent and read from the store: a new leader goes on where
 //!   the old one was lost.
-//! - A namespace goes only after a scan of every kind found it empty; no object can
-//!   be created in it once it is terminating.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -15,8 +13,7 @@ use futures_util::StreamExt as _;
 use nautilus_machine::types::KeyRange;
 use nautilus_machine::{Kv, Leadership, WatchRequest, Watcher};
 use nautilus_machinery::identity::User;
-use nautilus_machinery::resource::{self, Resource};
-use nautilus_machinery::strategy::DeleteOptions;
+use nautilus_machinery::resource;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -25,10 +22,10 @@ use crate::access::{BootstrapRoles, Leader, Looked, ensure_root_ca};
 use crate::context::RestContext;
 use crate::failure::Failure;
 use crate::leading;
+use crate::namespaces::terminate;
+use crate::registry::Registry;
 use crate::service_ranges;
-use crate::storage::{
-    Deleted, Storage, Target, Writer, metadata_text, namespaces, versioned_object,
-};
+use crate::storage::{Storage, Writer, metadata_text, namespaces, versioned_object};
 
 /// Namespaces every cluster has.
 const DEFAULT_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -258,7 +255,8 @@ async fn lead(context: &RestContext, term: u64, api_port: u16) {
         if watcher.is_none() {
             watcher = watch_namespaces(kv);
         }
-        let pause = match sweep(&storage, &context.authority.certificate_pem()).await {
+        let pem = context.authority.certificate_pem();
+        let pause = match sweep(&storage, &context.registry, &pem).await {
             Ok(Pass::Settled) if made_defaults && watcher.is_some() => IDLE_PAUSE,
             Ok(_) => BUSY_PAUSE,
             Err(failure) => {
@@ -339,7 +337,7 @@ enum Pass {
     Unfinished,
 }
 
-async fn sweep(storage: &Storage, ca_pem: &str) -> Result<Pass, Failure> {
+async fn sweep(storage: &Storage, registry: &Registry, ca_pem: &str) -> Result<Pass, Failure> {
     storage.barrier().await?;
     let resource = namespaces()?;
     let (rows, _) = storage
@@ -358,63 +356,9 @@ async fn sweep(storage: &Storage, ca_pem: &str) -> Result<Pass, Failure> {
                 tracing::warn!(%error, "a default service account is missing");
                 pass = Pass::Unfinished;
             }
-        } else if !empty(storage, name).await? || !finalize(storage, resource, name).await? {
+        } else if !terminate(storage, registry, &writer(), &namespace).await? {
             pass = Pass::Unfinished;
         }
     }
     Ok(pass)
-}
-
-/// Deletes everything in a terminating namespace; true when nothing is left.
-async fn empty(storage: &Storage, namespace: &str) -> Result<bool, Failure> {
-    let options = DeleteOptions::default();
-    let mut left = false;
-    for resource in resource::all() {
-        if !resource.namespaced || resource.stored_as.is_some() || !resource.has_verb("delete") {
-            continue;
-        }
-        let (rows, _) = storage
-            .rows(KeyRange::prefix(resource.namespace_prefix(namespace)))
-            .await?;
-        for row in &rows {
-            let object = versioned_object(resource, row)?;
-            let target = Target {
-                resource,
-                namespace: Some(namespace),
-                name: metadata_text(&object, "name"),
-                subresource: None,
-            };
-            match storage.delete(&target, &options, &writer()).await {
-                Ok(Deleted::Removed(_)) => {}
-                Ok(Deleted::Marked(_)) => left = true,
-                Err(failure) if failure.error.code() == 404 => {}
-                Err(failure) => return Err(failure),
-            }
-        }
-    }
-    Ok(!left)
-}
-
-/// Takes our finalizer off an empty namespace, which removes it unless somebody
-/// else's finalizer holds it; true when it is gone.
-async fn finalize(storage: &Storage, resource: &Resource, name: &str) -> Result<bool, Failure> {
-    let target = Target {
-        resource,
-        namespace: None,
-        name,
-        subresource: Some("finalize"),
-    };
-    let without = |current: &Value| {
-        let mut wanted = current.clone();
-        if let Some(finalizers) = wanted["spec"]["finalizers"].as_array_mut() {
-            finalizers.retain(|finalizer| finalizer != "kubernetes");
-        }
-        Ok(wanted)
-    };
-    match storage.update(&target, &writer(), without).await {
-        Ok(crate::storage::Updated::Removed(_)) => Ok(true),
-        Ok(crate::storage::Updated::Stored(_)) => Ok(false),
-        Err(failure) if failure.error.code() == 404 => Ok(true),
-        Err(failure) => Err(failure),
-    }
 }

@@ -29,6 +29,7 @@ mod ids;
 mod leading;
 mod lister;
 mod master_event;
+mod namespaces;
 mod negotiate;
 pub mod operators;
 mod options;

@@ -446,7 +446,7 @@ mod tests {
     fn a_public_kubeconfig_is_yaml_that_names_its_user() {
         let user = User {
             name: "a \"b\"".into(),
-            groups: Vec::new(),
+            ..User::anonymous()
         };
         let text = public_kubeconfig("CA", "https://127.0.0.1:1", &user);
         let parsed: serde_json::Value = serde_yaml_ng::from_str(&text).expect("YAML");

@@ -120,3 +120,52 @@ async fn a_new_leader_empties_what_the_old_one_left() {
     stop.cancel();
     running.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_namespace_says_what_holds_it_and_waits_for_pods_first() {
+    let world = World::start().await;
+    make_namespace(&world, "a").await;
+    let account = json!({ "metadata": { "name": "default" } });
+    let path = "/api/v1/namespaces/a/serviceaccounts";
+    world.call(Method::POST, path, &account).await;
+    let pod = json!({
+        "metadata": { "name": "p", "finalizers": ["example.org/hold"] },
+        "spec": { "containers": [{ "name": "c", "image": "i" }] },
+    });
+    let (status, answer) = world
+        .call(Method::POST, "/api/v1/namespaces/a/pods", &pod)
+        .await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    let settings = json!({ "metadata": { "name": "settings" } });
+    let path = "/api/v1/namespaces/a/configmaps";
+    world.call(Method::POST, path, &settings).await;
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(nautilus_rest::run_controllers(
+        world.context.clone(),
+        6443,
+        stop.clone(),
+    ));
+    let mut events = world
+        .watch("/api/v1/namespaces?watch=true&fieldSelector=metadata.name%3Da")
+        .await;
+    world.delete("/api/v1/namespaces/a").await;
+    loop {
+        let event = events.next().await.unwrap();
+        let conditions = &event["object"]["status"]["conditions"];
+        if let Some(held) = conditions.get(4) {
+            assert_eq!(held["type"], "NamespaceFinalizersRemaining");
+            let message = held["message"].as_str().unwrap();
+            assert!(message.ends_with("example.org/hold in 1 resource instances"));
+            break;
+        }
+    }
+    let (status, _) = world.get(&format!("{path}/settings")).await;
+    assert_eq!(status, StatusCode::OK, "what guards a pod outlives it");
+    let released = json!({ "metadata": { "finalizers": null } }).to_string();
+    let pod = "/api/v1/namespaces/a/pods/p";
+    let media = "application/merge-patch+json";
+    world.send(Method::PATCH, pod, media, released).await;
+    while events.next_named().await.0 != "DELETED" {}
+    stop.cancel();
+    running.await.unwrap();
+}
