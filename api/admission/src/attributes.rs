@@ -43,6 +43,8 @@ pub struct Attributes<'a> {
     pub namespace: Option<&'a str>,
     /// Of which name; empty while it is to be generated.
     pub name: &'a str,
+    /// The request's `fieldManager`; may be empty.
+    pub field_manager: &'a str,
     /// Who asks.
     pub user: &'a User,
     /// Whether nothing will be written.

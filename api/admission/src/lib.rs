@@ -10,11 +10,15 @@
 
 pub mod attributes;
 pub mod defaults;
+pub mod expressions;
 pub mod fairness;
+pub mod hooks;
 pub mod limits;
+pub mod matching;
 pub mod pod_security;
 pub mod pods;
 pub mod priority;
 pub mod quota;
+pub mod review;
 pub mod service_account;
 pub mod values;

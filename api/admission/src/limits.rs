@@ -267,6 +267,7 @@ mod tests {
             subresource: None,
             namespace: Some("a"),
             name: "web",
+            field_manager: "",
             user,
             dry_run: false,
             old: None,

@@ -4,6 +4,8 @@
 //! Source of reasons and details: the `Status` type of the release served
 //! (`k8s.io/apimachinery/pkg/apis/meta/v1`).
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use crate::resource::Resource;
@@ -15,7 +17,7 @@ mod server_response;
 #[error("{message}")]
 pub struct ApiError {
     code: u16,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
     /// `None`: no `details` at all.
     details: Option<Box<Details>>,
@@ -46,10 +48,48 @@ impl ApiError {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             code,
-            reason,
+            reason: Cow::Borrowed(reason),
             message: message.into(),
             details: None,
         }
+    }
+
+    /// A refusal that another server gave: its code, reason, words and `details`.
+    pub fn given(code: u16, reason: &str, message: &str, details: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let causes = details["causes"].as_array().into_iter().flatten();
+        Self {
+            code,
+            reason: Cow::Owned(reason.to_owned()),
+            message: message.to_owned(),
+            details: details.is_object().then(|| {
+                Box::new(Details {
+                    name: text(&details["name"]),
+                    group: text(&details["group"]),
+                    kind: text(&details["kind"]),
+                    uid: text(&details["uid"]),
+                    causes: causes
+                        .map(|cause| Cause {
+                            field: text(&cause["field"]),
+                            reason: text(&cause["reason"]),
+                            message: text(&cause["message"]),
+                        })
+                        .collect(),
+                    retry_after_seconds: details["retryAfterSeconds"]
+                        .as_u64()
+                        .and_then(|seconds| u32::try_from(seconds).ok())
+                        .unwrap_or(0),
+                })
+            }),
+        }
+    }
+
+    /// The same error with another code and reason.
+    #[must_use]
+    pub fn with_code(mut self, code: u16, reason: &str) -> Self {
+        self.code = code;
+        self.reason = Cow::Owned(reason.to_owned());
+        self
     }
 
     fn of(
@@ -67,7 +107,7 @@ impl ApiError {
         };
         Self {
             code,
-            reason,
+            reason: Cow::Borrowed(reason),
             message,
             details: Some(Box::new(details)),
         }
@@ -432,8 +472,8 @@ impl ApiError {
     }
 
     /// The reason: one CamelCase word.
-    pub fn reason(&self) -> &'static str {
-        self.reason
+    pub fn reason(&self) -> &str {
+        &self.reason
     }
 
     /// The message for people.

@@ -13,6 +13,7 @@ fn asked<'a>(user: &'a User, group: &str, plural: &str, old: Option<&'a Value>) 
         subresource: None,
         namespace: Some("a"),
         name: "web",
+        field_manager: "",
         user,
         dry_run: false,
         old,

@@ -17,6 +17,7 @@ fn asked(user: &User) -> Attributes<'_> {
         subresource: None,
         namespace: Some("a"),
         name: "web",
+        field_manager: "",
         user,
         dry_run: false,
         old: None,

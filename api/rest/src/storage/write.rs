@@ -134,6 +134,7 @@ pub(crate) fn attributes<'a>(
         subresource: target.subresource,
         namespace: target.namespace.or(of_namespace),
         name: target.name,
+        field_manager: writer.field_manager,
         user: writer.user,
         dry_run: writer.dry_run,
         old,
