@@ -145,8 +145,9 @@ impl RestContext {
         let watches = Arc::new(Semaphore::new(limits.max_watches));
         let access = Access::start(&kv, &shutdown);
         let caches = crate::cache::Caches::new(kv.clone(), shutdown.clone());
-        let admission = Admission::start(kv.clone(), &shutdown);
         let kubelets = Kubelets::new(node.kubelets.clone(), &authority);
+        let registry = Arc::new(Registry::new());
+        let admission = Admission::start(kv.clone(), access.clone(), registry.clone(), &shutdown);
         Arc::new(Self {
             kubelets,
             kv,
@@ -161,7 +162,7 @@ impl RestContext {
             last_barrier: Mutex::new(None),
             documents: crate::documents::Documents::default(),
             access,
-            registry: Arc::new(Registry::new()),
+            registry,
             caches,
             admission,
         })

@@ -10,21 +10,27 @@
 //! - What a plugin would refuse for want of another object is looked up again behind a
 //!   read barrier before it is refused.
 
+mod authorizer;
+mod clients;
 mod lookup;
 mod quota;
+mod webhooks;
 
 use std::sync::Arc;
 
 use nautilus_admission::attributes::{Attributes, Operation};
+use nautilus_admission::matching::Matching;
 use nautilus_admission::{defaults, limits, pod_security, priority, service_account};
 use nautilus_machine::Kv;
 use nautilus_machinery::status::ApiError;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::body::Warnings;
 use crate::failure::Failure;
 use crate::ids;
+use crate::registry::Registry;
 use crate::storage::{Storage, metadata_text};
 
 /// The plugins of one node, and what they read.
@@ -32,14 +38,28 @@ pub(crate) struct Admission {
     /// For reading alone: nothing here writes.
     storage: Storage,
     turns: quota::Turns,
+    access: Arc<Access>,
+    registry: Arc<Registry>,
+    webhooks: webhooks::Webhooks,
+    clients: clients::WebhookClients,
 }
 
 impl Admission {
     /// Starts following what the plugins read, until `shutdown`.
-    pub(crate) fn start(kv: Arc<dyn Kv>, _shutdown: &CancellationToken) -> Arc<Self> {
+    pub(crate) fn start(
+        kv: Arc<dyn Kv>,
+        access: Arc<Access>,
+        registry: Arc<Registry>,
+        shutdown: &CancellationToken,
+    ) -> Arc<Self> {
+        let storage = Storage::new(kv.clone());
         Arc::new(Self {
-            storage: Storage::new(kv),
             turns: quota::Turns::default(),
+            access,
+            registry,
+            webhooks: webhooks::Webhooks::start(&kv, shutdown),
+            clients: clients::WebhookClients::new(storage.clone()),
+            storage,
         })
     }
 
@@ -51,15 +71,31 @@ impl Admission {
             || limits::handles(asked)
             || defaults::protection(asked).is_some()
             || new && (asked.is("", "nodes") || asked.is("networking.k8s.io", "ingresses"))
+            || self.webhooks.may_mutate()
     }
 
-    /// Lets the mutating plugins at the defaulted object.
+    /// Lets the mutating plugins and webhooks at the defaulted object; once more where a
+    /// webhook changed it.
     pub(crate) async fn mutate(
         &self,
         asked: &Attributes<'_>,
         object: &mut Value,
-        _warnings: Option<&Warnings>,
+        warnings: Option<&Warnings>,
     ) -> Result<(), Failure> {
+        let mut rounds = webhooks::Rounds::default();
+        self.run_plugins(asked, object).await?;
+        self.ask_mutating(asked, Some(object), &mut rounds, false, warnings)
+            .await?;
+        if rounds.changed {
+            self.run_plugins(asked, object).await?;
+            rounds.begin_again(object);
+            self.ask_mutating(asked, Some(object), &mut rounds, true, warnings)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn run_plugins(&self, asked: &Attributes<'_>, object: &mut Value) -> Result<(), Failure> {
         let new = asked.operation == Operation::Create;
         if limits::handles(asked) {
             let ranges = self.all("", "limitranges", asked.namespace)?;
@@ -113,10 +149,31 @@ impl Admission {
         object: Option<&Value>,
         warnings: Option<&Warnings>,
     ) -> Result<(), Failure> {
-        if let Some(object) = object {
-            self.validate_object(asked, object, warnings).await?;
+        match object {
+            Some(object) => self.validate_object(asked, object, warnings).await?,
+            None => {
+                let mut rounds = webhooks::Rounds::default();
+                self.ask_mutating(asked, None, &mut rounds, false, warnings)
+                    .await?;
+            }
         }
-        Ok(())
+        self.ask_validating(asked, object, warnings).await
+    }
+
+    /// Whether a selector of namespaces picks the one of the request.
+    fn in_selected_namespace(
+        &self,
+        matching: &Matching,
+        asked: &Attributes<'_>,
+        object: Option<&Value>,
+    ) -> Result<bool, Failure> {
+        let namespace = match asked.namespace {
+            Some(name) if matching.wants_namespace(asked) && !asked.of("", "namespaces") => {
+                self.one("", "namespaces", None, name)?
+            }
+            _ => None,
+        };
+        Ok(matching.by_namespace(asked, object, namespace.as_ref()))
     }
 
     async fn validate_object(

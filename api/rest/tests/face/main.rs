@@ -20,5 +20,6 @@ mod namespaces;
 mod receipts;
 mod services;
 mod watches;
+mod webhooks;
 mod world;
 mod writes;

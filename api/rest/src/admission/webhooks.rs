@@ -1,0 +1,392 @@
+//! Webhooks: mutating ones in turn, validating ones all at once.
+//!
+//! Invariants
+//! - A webhook that failed lets the request pass only if its configuration says so.
+//! - An object that a webhook patched is conformed and defaulted before anybody else
+//!   sees it.
+//! - A webhook is asked again only if it may be, at most once, and only if the object
+//!   changed since it saw it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use nautilus_admission::attributes::{Attributes, Operation};
+use nautilus_admission::expressions::{self, Input, Verdict};
+use nautilus_admission::hooks::{self, Hook};
+use nautilus_admission::matching;
+use nautilus_admission::review::{self, Answer, Role};
+use nautilus_machine::Kv;
+use nautilus_machinery::patch::{self, PatchKind};
+use nautilus_machinery::resource::{self, Resource};
+use nautilus_machinery::status::ApiError;
+use nautilus_machinery::{convert, strategy};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Admission;
+use super::authorizer::AccessAuthorizer;
+use crate::body::Warnings;
+use crate::failure::Failure;
+use crate::ids;
+use crate::lister::Lister;
+
+/// The configured webhooks.
+pub(super) struct Webhooks {
+    mutating: Option<Arc<Lister<Vec<Hook>>>>,
+    validating: Option<Arc<Lister<Vec<Hook>>>>,
+}
+
+/// What was asked of whom while one request was mutated.
+#[derive(Default)]
+pub(super) struct Rounds {
+    /// Webhooks that were asked and may be asked again.
+    asked: BTreeSet<String>,
+    /// Those that must be: the object changed after them.
+    again: BTreeSet<String>,
+    /// The object as the last one left it.
+    left: Option<Value>,
+    /// Whether one of them changed the object: the plugins are run once more.
+    pub(super) changed: bool,
+}
+
+impl Rounds {
+    /// The second round begins: whoever was asked about an object that the plugins have
+    /// changed since is asked again.
+    pub(super) fn begin_again(&mut self, object: &Value) {
+        if self.left.as_ref() != Some(object) {
+            self.again.append(&mut self.asked);
+        }
+    }
+}
+
+/// A webhook that is to be asked, and about which form of the object.
+struct Call<'a> {
+    hook: Hook,
+    matched: &'a Resource,
+}
+
+impl Webhooks {
+    pub(super) fn start(kv: &Arc<dyn Kv>, shutdown: &CancellationToken) -> Self {
+        let follow = |plural: &str, read: fn(Value) -> Result<Vec<Hook>, String>| {
+            let kind = resource::find(matching::GROUP, "v1", plural)?;
+            let lister = Lister::start(kv.clone(), kind.clone(), read, shutdown.clone());
+            Some(lister)
+        };
+        Self {
+            mutating: follow("mutatingwebhookconfigurations", |object| {
+                Ok(hooks::hooks(&object, Role::Mutating))
+            }),
+            validating: follow("validatingwebhookconfigurations", |object| {
+                Ok(hooks::hooks(&object, Role::Validating))
+            }),
+        }
+    }
+
+    fn of(&self, role: Role) -> Vec<Hook> {
+        let lister = match role {
+            Role::Mutating => &self.mutating,
+            Role::Validating => &self.validating,
+        };
+        let Some(lister) = lister else {
+            return Vec::new();
+        };
+        let snapshot = lister.snapshot();
+        let all = snapshot.objects.values().flat_map(|hooks| hooks.iter());
+        all.cloned().collect()
+    }
+
+    /// Whether there is a mutating one at all.
+    pub(super) fn may_mutate(&self) -> bool {
+        self.mutating
+            .as_ref()
+            .is_some_and(|lister| !lister.snapshot().objects.is_empty())
+    }
+}
+
+impl Admission {
+    /// Asks the mutating webhooks in turn. `object` is `None` of a deletion.
+    pub(super) async fn ask_mutating(
+        &self,
+        asked: &Attributes<'_>,
+        mut object: Option<&mut Value>,
+        rounds: &mut Rounds,
+        second: bool,
+        warnings: Option<&Warnings>,
+    ) -> Result<(), Failure> {
+        if matching::is_exempt(asked) {
+            return Ok(());
+        }
+        let equivalents = self.equivalents(asked.resource);
+        let equivalents: Vec<&Resource> = equivalents.iter().map(|kind| &**kind).collect();
+        for hook in self.webhooks.of(Role::Mutating) {
+            let id = hook.id();
+            if second && !rounds.again.contains(&id) {
+                continue;
+            }
+            let present = object.as_deref();
+            let Some(matched) = self.concerns(&hook, asked, present, &equivalents)? else {
+                continue;
+            };
+            let call = Call { hook, matched };
+            let answer = self.ask(&call, asked, present, warnings).await?;
+            let patched = match (
+                answer.and_then(|answer| answer.patch),
+                object.as_deref_mut(),
+            ) {
+                (Some(patch), Some(object)) => apply(&call, asked, object, &patch)?,
+                (Some(_), None) => {
+                    return Err(ApiError::internal(format!(
+                        "admission webhook \"{}\" attempted to modify the object, which is not \
+                         supported for this operation",
+                        call.hook.name
+                    ))
+                    .into());
+                }
+                (None, _) => false,
+            };
+            if patched {
+                rounds.again.append(&mut rounds.asked);
+                rounds.changed = true;
+            }
+            if call.hook.reinvokes {
+                rounds.asked.insert(id);
+            }
+        }
+        rounds.left = object.map(|object| object.clone());
+        Ok(())
+    }
+
+    /// Asks the validating webhooks, all at once; the first refusal in their order counts.
+    pub(super) async fn ask_validating(
+        &self,
+        asked: &Attributes<'_>,
+        object: Option<&Value>,
+        warnings: Option<&Warnings>,
+    ) -> Result<(), Failure> {
+        if matching::is_exempt(asked) {
+            return Ok(());
+        }
+        let hooks = self.webhooks.of(Role::Validating);
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        let equivalents = self.equivalents(asked.resource);
+        let equivalents: Vec<&Resource> = equivalents.iter().map(|kind| &**kind).collect();
+        let mut calls = Vec::new();
+        for hook in hooks {
+            if let Some(matched) = self.concerns(&hook, asked, object, &equivalents)? {
+                calls.push(Call { hook, matched });
+            }
+        }
+        let answers = calls
+            .iter()
+            .map(|call| self.ask(call, asked, object, warnings));
+        for answer in join_all(answers).await {
+            answer?;
+        }
+        Ok(())
+    }
+
+    /// Whether a webhook is to be asked, and about which form.
+    fn concerns<'a>(
+        &self,
+        hook: &Hook,
+        asked: &Attributes<'a>,
+        object: Option<&Value>,
+        equivalents: &[&'a Resource],
+    ) -> Result<Option<&'a Resource>, Failure> {
+        let Some(matched) = hook.matching.by_rules(asked, equivalents) else {
+            return Ok(None);
+        };
+        if !hook.matching.by_object(asked, object)
+            || !self.in_selected_namespace(&hook.matching, asked, object)?
+        {
+            return Ok(None);
+        }
+        if hook.conditions.is_empty() {
+            return Ok(Some(matched));
+        }
+        let request = review::request(asked, matched);
+        let (object, old) = (
+            object.map(|object| in_form(asked.resource, matched, object)),
+            asked.old.map(|old| in_form(asked.resource, matched, old)),
+        );
+        let input = Input {
+            object: object.as_ref(),
+            old: old.as_ref(),
+            request: &request,
+            namespace: None,
+            params: None,
+            authorizer: AccessAuthorizer::of(&self.access, asked.user),
+            check: expressions::request_check(asked, matched),
+        };
+        let verdict = match expressions::bindings(&input) {
+            Ok(bindings) => hook.conditions.judge(&bindings),
+            Err(error) => Verdict::Fails(error.to_string()),
+        };
+        match verdict {
+            Verdict::Matches => Ok(Some(matched)),
+            Verdict::Skips => Ok(None),
+            Verdict::Fails(_) if hook.ignores_failure => Ok(None),
+            Verdict::Fails(why) => {
+                Err(ApiError::forbidden_because(asked.resource, asked.name, &why).into())
+            }
+        }
+    }
+
+    /// Asks one webhook. `None`: it failed and may.
+    async fn ask(
+        &self,
+        call: &Call<'_>,
+        asked: &Attributes<'_>,
+        object: Option<&Value>,
+        warnings: Option<&Warnings>,
+    ) -> Result<Option<Answer>, Failure> {
+        let hook = &call.hook;
+        if asked.dry_run && !hook.allows_dry_run {
+            return Err(review::no_dry_run(&hook.name).into());
+        }
+        let begun = Instant::now();
+        let outcome = self.call(call, asked, object).await;
+        let (code, rejected) = match &outcome {
+            Ok(answer) => match &answer.refused {
+                Some(error) => (error.code(), true),
+                None => (200, false),
+            },
+            Err(_) => (500, !hook.ignores_failure),
+        };
+        observe(hook, asked.operation, begun, code, rejected);
+        match outcome {
+            Ok(answer) => {
+                if let Some(warnings) = warnings {
+                    answer
+                        .warnings
+                        .iter()
+                        .for_each(|one| warnings.add(one.clone()));
+                }
+                match answer.refused {
+                    Some(error) => Err(error.into()),
+                    None => Ok(Some(answer)),
+                }
+            }
+            Err(why) if hook.ignores_failure => {
+                metrics::counter!("apiserver_admission_webhook_fail_open_count",
+                    "name" => hook.name.clone(), "type" => role_label(hook.role))
+                .increment(1);
+                tracing::warn!(webhook = %hook.name, %why, "a webhook failed and was passed over");
+                Ok(None)
+            }
+            Err(why) => {
+                tracing::warn!(webhook = %hook.name, %why, "a webhook failed: the request is refused");
+                Err(review::call_failed(&hook.name, &why).into())
+            }
+        }
+    }
+
+    async fn call(
+        &self,
+        call: &Call<'_>,
+        asked: &Attributes<'_>,
+        object: Option<&Value>,
+    ) -> Result<Answer, String> {
+        let hook = &call.hook;
+        if !hook.speaks_v1 {
+            return Err(
+                "could not create admission objects: webhook does not accept known \
+                        AdmissionReview versions (v1, v1beta1)"
+                    .to_owned(),
+            );
+        }
+        let uid = ids::uuid();
+        let form = |object: &Value| in_form(asked.resource, call.matched, object);
+        let (object, old) = (object.map(form), asked.old.map(form));
+        let request = review::request(asked, call.matched);
+        let body = review::review(request, &uid, object.as_ref(), old.as_ref());
+        let timeout = Duration::from_secs(hook.timeout_seconds);
+        let answer = self
+            .clients
+            .post(&hook.address, &hook.ca_bundle, timeout, &body)
+            .await
+            .map_err(|why| format!("failed to call webhook: {why}"))?;
+        review::answer(&hook.name, hook.role, &uid, &answer)
+            .map_err(|why| format!("received invalid webhook response: {why}"))
+    }
+
+    /// The other forms in which the same objects are served.
+    pub(super) fn equivalents(&self, kind: &Resource) -> Vec<Arc<Resource>> {
+        let stored = |kind: &Resource| match &kind.stored_as {
+            Some((group, plural)) => (group.clone(), plural.clone()),
+            None => (kind.group.clone(), kind.plural.clone()),
+        };
+        let own = stored(kind);
+        let served = self.registry.served();
+        let others = served.kinds.all().iter().filter(|other| {
+            stored(other) == own && (&other.group, &other.version) != (&kind.group, &kind.version)
+        });
+        others.cloned().collect()
+    }
+}
+
+/// The object in another form of its kind, with its kind's name.
+pub(super) fn in_form(from: &Resource, to: &Resource, object: &Value) -> Value {
+    let same = (&from.group, &from.version) == (&to.group, &to.version);
+    let mut object = match same {
+        true => object.clone(),
+        false => convert::from_stored(to, convert::to_stored(from, object.clone())),
+    };
+    if !same || object["kind"].is_null() {
+        object["kind"] = json!(to.kind);
+        object["apiVersion"] = json!(to.api_version());
+    }
+    object
+}
+
+/// Applies a webhook's patch; whether it changed anything.
+fn apply(
+    call: &Call<'_>,
+    asked: &Attributes<'_>,
+    object: &mut Value,
+    patch: &Value,
+) -> Result<bool, Failure> {
+    let form = in_form(asked.resource, call.matched, object);
+    let broken = |error: ApiError| Failure::from(ApiError::internal(error.to_string()));
+    let patched = patch::apply_loosely(PatchKind::Json, &call.matched.schema, &form, patch)
+        .map_err(broken)?;
+    let mut patched = in_form(call.matched, asked.resource, &patched);
+    strategy::default_decoded(asked.resource, &mut patched).map_err(broken)?;
+    let changed = patched != *object;
+    *object = patched;
+    Ok(changed)
+}
+
+fn role_label(role: Role) -> &'static str {
+    match role {
+        Role::Mutating => "admit",
+        Role::Validating => "validating",
+    }
+}
+
+fn observe(hook: &Hook, operation: Operation, begun: Instant, code: u16, rejected: bool) {
+    let (name, kind) = (hook.name.clone(), role_label(hook.role));
+    metrics::histogram!("apiserver_admission_webhook_admission_duration_seconds",
+        "name" => name.clone(), "type" => kind, "operation" => operation.as_str(),
+        "rejected" => rejected.to_string())
+    .record(begun.elapsed().as_secs_f64());
+    metrics::counter!("apiserver_admission_webhook_request_total",
+        "name" => name.clone(), "type" => kind, "operation" => operation.as_str(),
+        "code" => code.to_string(), "rejected" => rejected.to_string())
+    .increment(1);
+    if rejected {
+        let (kind_of_error, code) = match code {
+            500 => ("calling_webhook_error", "0".to_owned()),
+            code => ("no_error", code.to_string()),
+        };
+        metrics::counter!("apiserver_admission_webhook_rejection_count",
+            "name" => name, "type" => kind, "operation" => operation.as_str(),
+            "error_type" => kind_of_error, "rejection_code" => code)
+        .increment(1);
+    }
+}

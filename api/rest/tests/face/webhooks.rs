@@ -1,0 +1,333 @@
+//! Webhooks: a server of its own answers reviews over TLS.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::routing::post;
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use nautilus_rest::{ConnectionLimits, ServingCertificate, serve_tls, server_config};
+use parking_lot::Mutex;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::world::{World, within};
+
+type Answerer = Arc<dyn Fn(&Value) -> Value + Send + Sync>;
+
+/// A server of webhooks: what it was asked, and where it listens.
+struct Hooks {
+    seen: Arc<Mutex<Vec<Value>>>,
+    port: u16,
+    ca: String,
+}
+
+#[derive(Clone)]
+struct Serving {
+    seen: Arc<Mutex<Vec<Value>>>,
+    answer: Answerer,
+}
+
+async fn serve(State(serving): State<Serving>, Json(review): Json<Value>) -> Json<Value> {
+    let request = review["request"].clone();
+    let mut response = (serving.answer)(&request);
+    serving.seen.lock().push(request.clone());
+    if let Some(delay) = response["delayMs"].as_u64() {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+    response["uid"] = request["uid"].clone();
+    Json(json!({
+        "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response,
+    }))
+}
+
+impl Hooks {
+    async fn start(
+        world: &World,
+        answer: impl Fn(&Value) -> Value + Send + Sync + 'static,
+    ) -> Self {
+        let names = vec!["127.0.0.1".to_owned(), "hooks.default.svc".to_owned()];
+        let certificate = ServingCertificate::issue(world.authority.clone(), names).unwrap();
+        let tls = server_config(&world.authority, certificate).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seen = Arc::<Mutex<Vec<Value>>>::default();
+        let serving = Serving {
+            seen: seen.clone(),
+            answer: Arc::new(answer),
+        };
+        let router = Router::new().route("/", post(serve)).with_state(serving);
+        let stop = world.shutdown.clone();
+        tokio::spawn(serve_tls(
+            listener,
+            tls,
+            router,
+            ConnectionLimits::default(),
+            stop,
+        ));
+        Self {
+            seen,
+            port,
+            ca: BASE64.encode(world.authority.certificate_pem()),
+        }
+    }
+
+    fn webhook(&self, name: &str) -> Value {
+        json!({
+            "name": name,
+            "clientConfig": {
+                "url": format!("https://127.0.0.1:{}/", self.port), "caBundle": self.ca,
+            },
+            "rules": [{
+                "operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"],
+                "resources": ["configmaps"], "scope": "*",
+            }],
+            "failurePolicy": "Fail", "sideEffects": "None", "timeoutSeconds": 5,
+            "admissionReviewVersions": ["v1"],
+        })
+    }
+}
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
+
+/// Registers webhooks and waits until they are asked: a dry run of an object that none of
+/// the tests uses.
+async fn register(world: &World, plural: &str, hooks: &Hooks, webhooks: Value) {
+    let configuration = json!({"metadata": {"name": "hooks"}, "webhooks": webhooks});
+    let (status, made) = world
+        .call(Method::POST, &format!("{GROUP}/{plural}"), &configuration)
+        .await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    within(async {
+        while hooks.seen.lock().is_empty() {
+            let probe = json!({"metadata": {"name": "probe"}});
+            world
+                .call(Method::POST, &format!("{MAPS}?dryRun=All"), &probe)
+                .await;
+        }
+    })
+    .await;
+    hooks.seen.lock().clear();
+}
+
+async fn make(world: &World, name: &str) -> (StatusCode, Value) {
+    world
+        .call(Method::POST, MAPS, &json!({"metadata": {"name": name}}))
+        .await
+}
+
+fn patch(patch: &Value) -> Value {
+    let encoded = BASE64.encode(patch.to_string());
+    json!({"allowed": true, "patch": encoded, "patchType": "JSONPatch"})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mutating_webhook_s_patch_is_stored() {
+    let world = World::start().await;
+    let hooks = Hooks::start(&world, |request| match request["operation"].as_str() {
+        Some("CREATE") => {
+            patch(&json!([{"op": "add", "path": "/metadata/labels", "value": {"seen": "yes"}}]))
+        }
+        _ => json!({"allowed": true, "warnings": ["careful"]}),
+    })
+    .await;
+    let webhooks = json!([hooks.webhook("label.example.com")]);
+    register(&world, "mutatingwebhookconfigurations", &hooks, webhooks).await;
+    let (status, made) = make(&world, "a").await;
+    assert_eq!(status, StatusCode::CREATED);
+    assert_eq!(made["metadata"]["labels"], json!({"seen": "yes"}));
+    let request = hooks.seen.lock()[0].clone();
+    assert_eq!(request["userInfo"]["username"], "admin");
+    assert_eq!(request["object"]["kind"], "ConfigMap");
+    assert_eq!(request["resource"]["resource"], "configmaps");
+    assert_eq!(request["oldObject"], Value::Null);
+    let answer = world
+        .send(
+            Method::DELETE,
+            &format!("{MAPS}/a"),
+            "application/json",
+            "{}",
+        )
+        .await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let deletion = hooks.seen.lock()[1].clone();
+    assert_eq!(deletion["operation"], "DELETE");
+    assert_eq!(deletion["oldObject"]["metadata"]["name"], "a");
+    assert_eq!(deletion["object"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_validating_webhook_refuses_in_its_own_words() {
+    let world = World::start().await;
+    let hooks = Hooks::start(&world, |request| {
+        let allowed = request["object"]["metadata"]["name"] != "bad";
+        json!({"allowed": allowed, "status": {"message": "not that one", "code": 422}})
+    })
+    .await;
+    let mut webhook = hooks.webhook("deny.example.com");
+    webhook["matchConditions"] = json!([
+        {"name": "not-exempt", "expression": "!object.metadata.name.startsWith('exempt')"},
+    ]);
+    register(
+        &world,
+        "validatingwebhookconfigurations",
+        &hooks,
+        json!([webhook]),
+    )
+    .await;
+    assert_eq!(make(&world, "good").await.0, StatusCode::CREATED);
+    let (status, refused) = make(&world, "bad").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(
+        refused["message"],
+        "admission webhook \"deny.example.com\" denied the request: not that one"
+    );
+    hooks.seen.lock().clear();
+    assert_eq!(make(&world, "exempt-1").await.0, StatusCode::CREATED);
+    assert!(hooks.seen.lock().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_is_too_slow_fails_the_request_unless_it_may_be_passed_over() {
+    let world = World::start().await;
+    let hooks = Hooks::start(&world, |request| {
+        let slow = request["object"]["metadata"]["name"] != "probe";
+        json!({"allowed": true, "delayMs": if slow { 3_000 } else { 0 }})
+    })
+    .await;
+    let mut webhook = hooks.webhook("slow.example.com");
+    webhook["timeoutSeconds"] = json!(1);
+    register(
+        &world,
+        "validatingwebhookconfigurations",
+        &hooks,
+        json!([webhook]),
+    )
+    .await;
+    let (status, refused) = make(&world, "a").await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    let url = format!("https://127.0.0.1:{}/?timeout=1s", hooks.port);
+    assert_eq!(
+        refused["message"],
+        format!(
+            "Internal error occurred: failed calling webhook \"slow.example.com\": failed to call \
+             webhook: Post \"{url}\": context deadline exceeded"
+        )
+    );
+    webhook["failurePolicy"] = json!("Ignore");
+    let path = format!("{GROUP}/validatingwebhookconfigurations/hooks");
+    let patch = json!([{"op": "replace", "path": "/webhooks/0", "value": webhook}]);
+    let media = "application/json-patch+json";
+    world
+        .send(Method::PATCH, &path, media, patch.to_string())
+        .await;
+    within(async { while make(&world, "a").await.0 != StatusCode::CREATED {} }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_s_webhook_is_reached_by_its_endpoints() {
+    let world = World::start().await;
+    let hooks = Hooks::start(&world, |_| json!({"allowed": true})).await;
+    let service = json!({
+        "metadata": {"name": "hooks"}, "spec": {"ports": [{"port": 443}]},
+    });
+    world
+        .call(
+            Method::POST,
+            "/api/v1/namespaces/default/services",
+            &service,
+        )
+        .await;
+    let slice = json!({
+        "metadata": {"name": "hooks-1", "labels": {"kubernetes.io/service-name": "hooks"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
+        "ports": [{"name": "", "port": hooks.port, "protocol": "TCP"}],
+    });
+    let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    let (status, made) = world.call(Method::POST, path, &slice).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let mut webhook = hooks.webhook("service.example.com");
+    webhook["clientConfig"] = json!({
+        "service": {"namespace": "default", "name": "hooks", "path": "/"}, "caBundle": hooks.ca,
+    });
+    register(
+        &world,
+        "validatingwebhookconfigurations",
+        &hooks,
+        json!([webhook]),
+    )
+    .await;
+    assert_eq!(make(&world, "a").await.0, StatusCode::CREATED);
+    assert_eq!(hooks.seen.lock().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_asked_again_when_another_changed_the_object_after_it() {
+    let world = World::start().await;
+    let hooks = Hooks::start(&world, |request| {
+        let labels = &request["object"]["metadata"]["labels"];
+        match (labels["first"].as_str(), labels["second"].as_str()) {
+            (None, _) => patch(&json!([
+                {"op": "add", "path": "/metadata/labels", "value": {"first": "1"}},
+            ])),
+            (Some(_), None) => patch(&json!([
+                {"op": "add", "path": "/metadata/labels/second", "value": "1"},
+            ])),
+            _ => patch(&json!([
+                {"op": "add", "path": "/metadata/labels/first", "value": "2"},
+            ])),
+        }
+    })
+    .await;
+    let mut first = hooks.webhook("first.example.com");
+    first["reinvocationPolicy"] = json!("IfNeeded");
+    let second = hooks.webhook("second.example.com");
+    let webhooks = json!([first, second]);
+    register(&world, "mutatingwebhookconfigurations", &hooks, webhooks).await;
+    let (_, made) = make(&world, "a").await;
+    assert_eq!(
+        made["metadata"]["labels"],
+        json!({"first": "2", "second": "1"})
+    );
+    assert_eq!(hooks.seen.lock().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_with_effects_of_its_own_takes_part_in_no_dry_run() {
+    let world = World::start().await;
+    let hooks = Hooks::start(&world, |_| json!({"allowed": true})).await;
+    let webhook = hooks.webhook("pure.example.com");
+    register(
+        &world,
+        "validatingwebhookconfigurations",
+        &hooks,
+        json!([webhook]),
+    )
+    .await;
+    let effects = json!([{"op": "replace", "path": "/webhooks/0/sideEffects", "value": "Some"}]);
+    let path = format!("{GROUP}/validatingwebhookconfigurations/hooks");
+    let media = "application/json-patch+json";
+    world
+        .send(Method::PATCH, &path, media, effects.to_string())
+        .await;
+    let probe = json!({"metadata": {"name": "probe"}});
+    let refused = within(async {
+        loop {
+            let dry = format!("{MAPS}?dryRun=All");
+            let (status, answer) = world.call(Method::POST, &dry, &probe).await;
+            if status != StatusCode::CREATED {
+                return answer;
+            }
+        }
+    })
+    .await;
+    assert_eq!(
+        refused["message"],
+        "admission webhook \"pure.example.com\" does not support dry run"
+    );
+}
