@@ -20,7 +20,7 @@ pub struct ScaleHandler<'a> {
     /// The version of the object in the request, as `apps/v1`.
     pub api_version: &'a str,
     /// The dotted path of the replicas in a version; `None`: the version is not known.
-    pub replicas_path: &'a dyn Fn(&str) -> Option<String>,
+    pub replicas_path: &'a (dyn Fn(&str) -> Option<String> + Sync),
 }
 
 impl ScaleHandler<'_> {

@@ -11,7 +11,7 @@ use nautilus_machinery::scale::{self, ScalePaths};
 use nautilus_machinery::status::ApiError;
 use serde_json::Value;
 
-use crate::body::Warnings;
+use crate::body::{self, Warnings};
 use crate::failure::Failure;
 use crate::options::{Query, parse_version};
 use crate::resources::{Call, finish, write_options};
@@ -43,6 +43,12 @@ pub(crate) async fn serve(call: &Call, request: Request, form: Form) -> Result<R
         }
         Verb::Patch => {
             let options = write_options(request.uri(), request.headers())?;
+            let media = body::content_type(request.headers());
+            let is_apply = crate::apply::MEDIA_TYPES.contains(&media.as_str());
+            options.check_patch(is_apply)?;
+            if is_apply {
+                return call.apply_scale(request, &options, form, paths).await;
+            }
             let warnings = Warnings::default();
             let patch = call.read_patch(request).await?;
             let make = |current: &Value| {
@@ -61,7 +67,7 @@ pub(crate) async fn serve(call: &Call, request: Request, form: Form) -> Result<R
 }
 
 /// The object with the scale of a body, which must name the object of the path.
-fn named(
+pub(crate) fn named(
     resource: &Resource,
     paths: &ScalePaths,
     current: &Value,

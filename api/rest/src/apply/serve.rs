@@ -1,12 +1,15 @@
 //! Serves apply requests.
 
+use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
+use nautilus_apply::scale::ScaleHandler;
+use nautilus_machinery::scale::{self, ScalePaths};
 use nautilus_machinery::status::ApiError;
 use serde_json::Value;
 
-use super::Configuration;
-use crate::body::Warnings;
+use super::{Configuration, KindVersions, reset};
+use crate::body::{self, Warnings};
 use crate::failure::Failure;
 use crate::options::WriteOptions;
 use crate::resources::{Call, finish};
@@ -65,6 +68,59 @@ impl Call {
             }
         }
         Err(ApiError::conflict(target.resource, target.name).into())
+    }
+
+    /// Server-side apply to the scale of an object: who owns the replicas there owns them
+    /// in the object.
+    pub(crate) async fn apply_scale(
+        &self,
+        request: Request,
+        options: &WriteOptions,
+        form: Form,
+        paths: &ScalePaths,
+    ) -> Result<Response, Failure> {
+        let limit = self.context.limits.max_body_bytes;
+        let (parts, content) = request.into_parts();
+        let content = body::read(&parts.headers, content, limit).await?;
+        let config = Configuration::read(&content)?;
+        let warnings = Warnings::default();
+        let writer = self.writer(options, &warnings);
+        let resource = self.asked.resource.as_ref();
+        let api_version = resource.api_version();
+        let versions = KindVersions {
+            resource,
+            reset: reset::of(resource, None),
+        };
+        let handler = ScaleHandler {
+            api_version: &api_version,
+            replicas_path: &|version| {
+                let found = match version == api_version {
+                    true => Some(resource),
+                    false => versions.in_version(version),
+                };
+                found?
+                    .scale
+                    .as_ref()
+                    .map(|paths| paths.spec_replicas.clone())
+            },
+        };
+        let mut scale_target = self.target();
+        scale_target.resource = scale::kind();
+        let make = |current: &Value| {
+            let mut present = scale::get(paths, current)?;
+            handler.to_scale(current, &mut present);
+            let wanted = config.apply(&scale_target, options, Some(&present), &warnings)?;
+            let mut object = crate::scale::named(resource, paths, current, &wanted)?;
+            handler.to_parent(&wanted, &mut object);
+            Ok(object)
+        };
+        let updated = self
+            .storage()
+            .applied()
+            .update(&self.target(), &writer, make)
+            .await?;
+        let scale = scale::get(paths, &updated.into_object())?;
+        finish(form, StatusCode::OK, scale::kind(), scale, &warnings)
     }
 
     /// Whether the user may also make the object that the request would change.

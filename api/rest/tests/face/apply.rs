@@ -483,3 +483,95 @@ async fn updates_of_many_managers_are_merged_when_there_are_too_many() {
     assert_eq!(lines.lines().count(), 10, "{lines}");
     assert!(lines.contains("ancient-changes Update"), "{lines}");
 }
+
+#[tokio::test]
+async fn the_scale_of_an_object_shares_the_owner_of_its_replicas() {
+    let world = World::start().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments/web";
+    let deployment = |replicas: Value| {
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "web", "image": "web"}]}},
+        }})
+    };
+    let (status, made) = apply(&world, path, "fieldManager=a", &deployment(json!(1))).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let scale = |replicas: i64| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web"}, "spec": {"replicas": replicas}});
+    let scale_path = format!("{path}/scale");
+    let (status, answer) = apply(&world, &scale_path, "fieldManager=b", &scale(2)).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+    assert_eq!(
+        answer["message"],
+        "Apply failed with 1 conflict: conflict with \"a\": .spec.replicas"
+    );
+    let (status, answer) = apply(&world, &scale_path, "fieldManager=b&force=true", &scale(2)).await;
+    assert_eq!(
+        (status, &answer["kind"]),
+        (StatusCode::OK, &json!("Scale")),
+        "{answer}"
+    );
+    let (_, object) = world.get(path).await;
+    assert_eq!(object["spec"]["replicas"], 2);
+    let owners = owners(&object);
+    assert!(
+        owners.contains(r#"b Apply scale: {"f:spec":{"f:replicas":{}}}"#),
+        "{owners}"
+    );
+    assert_eq!(owners.matches("f:replicas").count(), 1, "{owners}");
+    let (status, answer) = apply(&world, path, "fieldManager=a", &deployment(json!(3))).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert_eq!(
+        answer["message"],
+        "Apply failed with 1 conflict: conflict with \"b\" with subresource \"scale\": .spec.replicas"
+    );
+    // An update through the scale takes the replicas too.
+    merge(
+        &world,
+        &format!("{scale_path}?fieldManager=c"),
+        &json!({"spec": {"replicas": 5}}),
+    )
+    .await;
+    let (_, object) = world.get(path).await;
+    let owners = self::owners(&object);
+    assert!(
+        owners.contains(r#"c Update scale: {"f:spec":{"f:replicas":{}}}"#),
+        "{owners}"
+    );
+    assert_eq!(owners.matches("f:replicas").count(), 1, "{owners}");
+}
+
+#[tokio::test]
+async fn entries_of_another_version_are_followed() {
+    let world = World::start().await;
+    let path = |version: &str| {
+        format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers/web")
+    };
+    let one = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "web"}, "spec": {
+        "maxReplicas": 3, "targetCPUUtilizationPercentage": 50, "scaleTargetRef": {"kind": "Deployment", "name": "web", "apiVersion": "apps/v1"},
+    }});
+    let (status, made) = apply(&world, &path("v1"), "fieldManager=a", &one).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let two = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "web"}, "spec": {"maxReplicas": 4}});
+    let (status, answer) = apply(&world, &path("v2"), "fieldManager=b", &two).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert_eq!(
+        answer["message"],
+        "Apply failed with 1 conflict: conflict with \"a\": .spec.maxReplicas"
+    );
+    let mut less = one.clone();
+    less["spec"]
+        .as_object_mut()
+        .unwrap()
+        .remove("targetCPUUtilizationPercentage");
+    let (status, object) = apply(&world, &path("v1"), "fieldManager=a", &less).await;
+    assert_eq!(status, StatusCode::OK, "{object}");
+    assert!(
+        object["spec"]
+            .get("targetCPUUtilizationPercentage")
+            .is_none(),
+        "{object}"
+    );
+    let (_, object) = world.get(&path("v2")).await;
+    assert!(object["spec"].get("metrics").is_none(), "{object}");
+}
