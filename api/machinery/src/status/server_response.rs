@@ -55,7 +55,7 @@ impl ApiError {
         };
         Self {
             code,
-            reason,
+            reason: std::borrow::Cow::Borrowed(reason),
             message: format!("{message} ( {resource} {name})"),
             details: Some(Box::new(details)),
         }
