@@ -13,12 +13,14 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"sort"
 	"strings"
 	"time"
 
 	coordination "k8s.io/api/coordination/v1"
 	core "k8s.io/api/core/v1"
 	events "k8s.io/api/events/v1"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -28,6 +30,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	kinds "k8s.io/client-go/kubernetes/scheme"
+	apiregistration "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	kjson "sigs.k8s.io/json"
 )
 
@@ -70,8 +74,10 @@ func objects() []any {
 	check(coordination.AddToScheme(scheme))
 	meta.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
 	codec := protobuf.NewSerializer(scheme, scheme)
+	check(apiextensions.AddToScheme(kinds.Scheme))
+	check(apiregistration.AddToScheme(kinds.Scheme))
 	fill := &filler{rand.New(rand.NewSource(37))}
-	rows := []any{}
+	rows, stable := []any{}, false
 	add := func(gv schema.GroupVersion, value runtime.Object, times int) {
 		t := reflect.TypeOf(value).Elem()
 		for i := 0; i < times; i++ {
@@ -81,10 +87,21 @@ func objects() []any {
 			}
 			o := sample.Interface().(runtime.Object)
 			o.GetObjectKind().SetGroupVersionKind(gv.WithKind(t.Name()))
-			body, err := json.Marshal(o)
-			check(err)
 			var wire strings.Builder
 			check(codec.Encode(o, &wire))
+			body, err := json.Marshal(o)
+			check(err)
+			if stable {
+				// The wire does not tell an empty list from none: another sample then.
+				read, _, err := codec.Decode([]byte(wire.String()), nil, reflect.New(t).Interface().(runtime.Object))
+				check(err)
+				again, err := json.Marshal(read)
+				check(err)
+				if string(again) != string(body) && times < 20 {
+					times++
+					continue
+				}
+			}
 			rows = append(rows, object{
 				Schema:   strings.ReplaceAll(strings.ReplaceAll(t.PkgPath(), "k8s.io/", "io.k8s."), "/", ".") + "." + t.Name(),
 				JSON:     body,
@@ -104,14 +121,43 @@ func objects() []any {
 	add(schema.GroupVersion{Group: "coordination.k8s.io", Version: "v1"}, &coordination.Lease{}, 4)
 	add(v1, &meta.DeleteOptions{}, 4)
 	add(v1, &meta.Status{}, 4)
+	codec, stable = protobuf.NewSerializer(kinds.Scheme, kinds.Scheme), true
+	for _, gvk := range others() {
+		object, err := kinds.Scheme.New(gvk)
+		check(err)
+		add(gvk.GroupVersion(), object, 2)
+	}
 	return rows
+}
+
+// others are the kinds of all other groups that a server serves by default.
+func others() []schema.GroupVersionKind {
+	found := []schema.GroupVersionKind{}
+	for _, gv := range kinds.Scheme.PrioritizedVersionsAllGroups() {
+		if strings.ContainsAny(gv.Version, "ab") || gv.Group == "events.k8s.io" || gv.Group == "coordination.k8s.io" {
+			continue
+		}
+		for kind, t := range kinds.Scheme.KnownTypes(gv) {
+			known := gv.Group == "" && strings.Contains(" Pod Namespace Node ConfigMap Secret Service ServiceAccount Event Binding ", " "+kind+" ")
+			plain := strings.HasPrefix(t.PkgPath(), "k8s.io/apimachinery") || strings.HasSuffix(kind, "List") || strings.HasSuffix(kind, "Options")
+			// Reviews of webhooks are JSON only.
+			if !known && !plain && kind != "ConversionReview" && kind != "AdmissionReview" && gv.Group != "imagepolicy.k8s.io" {
+				found = append(found, gv.WithKind(kind))
+			}
+		}
+	}
+	sort.Slice(found, func(i, j int) bool { return found[i].String() < found[j].String() })
+	return found
 }
 
 // filler fills values at random; deeper fields more rarely.
 type filler struct{ *rand.Rand }
 
+// Schemas nest without end.
+const deepest = 9
+
 func (f *filler) value(v reflect.Value, depth int) {
-	if f.leaf(v) {
+	if depth > deepest || f.leaf(v) {
 		return
 	}
 	switch v.Kind() {
@@ -184,6 +230,22 @@ func (f *filler) leaf(v reflect.Value) bool {
 		}
 	case *meta.FieldsV1:
 		leaf.Raw = []byte(`{"f:data":{}}`)
+	case *runtime.RawExtension:
+		leaf.Raw = []byte(`{"x":[1,"y"]}`)
+	case *apiextensions.JSON:
+		leaf.Raw = []byte(`{"y":[1,null]}`)
+	case *apiextensions.JSONSchemaPropsOrBool:
+		leaf.Allows = true
+		if f.Intn(3) == 0 {
+			leaf.Schema = &apiextensions.JSONSchemaProps{Type: "string"}
+		}
+	case *apiextensions.JSONSchemaPropsOrArray:
+		leaf.Schema = &apiextensions.JSONSchemaProps{Type: "array"}
+		if f.Intn(2) == 0 {
+			*leaf = apiextensions.JSONSchemaPropsOrArray{JSONSchemas: []apiextensions.JSONSchemaProps{{Type: "a"}, {}}}
+		}
+	case *apiextensions.JSONSchemaPropsOrStringArray:
+		leaf.Property = []string{"a", "b"}
 	default:
 		return false
 	}
