@@ -17,6 +17,7 @@ mod apply;
 pub mod authority;
 mod body;
 mod cache;
+mod compress;
 mod connect;
 mod context;
 mod controllers;

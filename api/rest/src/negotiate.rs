@@ -130,8 +130,7 @@ fn agree(clause: &Clause, transforms: bool) -> Option<Agreed> {
             rendering: Rendering::Whole,
         });
     };
-    // The reference sends neither form in protobuf to clients that can take JSON.
-    if !transforms || format == Format::Protobuf || clause.parameter("g") != Some("meta.k8s.io") {
+    if !transforms || clause.parameter("g") != Some("meta.k8s.io") {
         return None;
     }
     let version = match clause.parameter("v") {
@@ -140,7 +139,8 @@ fn agree(clause: &Clause, transforms: bool) -> Option<Agreed> {
         _ => return None,
     };
     let rendering = match kind {
-        "Table" => Rendering::Table(version),
+        // A table has no protobuf form.
+        "Table" if format != Format::Protobuf => Rendering::Table(version),
         "PartialObjectMetadata" | "PartialObjectMetadataList" => Rendering::Metadata(version),
         _ => return None,
     };

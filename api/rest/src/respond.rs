@@ -12,6 +12,7 @@ use http::{HeaderValue, StatusCode};
 use nautilus_machine::Revision;
 use nautilus_machinery::codec;
 use nautilus_machinery::resource::Resource;
+use nautilus_machinery::schema::{self, STATUS};
 use nautilus_machinery::status::ApiError;
 use nautilus_machinery::table::{self, IncludeObject};
 use serde_json::{Value, json};
@@ -21,8 +22,6 @@ use crate::negotiate::{Agreed, Format, Rendering};
 use crate::storage::{EntryPage, Page};
 use json_list::JsonList;
 
-/// The OpenAPI name of `Status`.
-pub(crate) const STATUS_SCHEMA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 pub(crate) const JSON_TYPE: &str = "application/json";
 pub(crate) const PROTOBUF_TYPE: &str = "application/vnd.kubernetes.protobuf";
 const YAML_TYPE: &str = "application/yaml";
@@ -68,7 +67,10 @@ pub(crate) fn object(
                 table::render(resource, &items, &meta, form.include, version, now, true),
             )
         }
-        Rendering::Metadata(version) => ("", table::partial_object_metadata(&value, version)),
+        Rendering::Metadata(version) => (
+            schema::PARTIAL_OBJECT_METADATA,
+            table::partial_object_metadata(&value, version),
+        ),
     };
     encoded(form.agreed.format, status, schema, &value)
 }
@@ -105,17 +107,8 @@ pub(crate) fn list(form: Form, resource: &Resource, page: Page) -> Result<Respon
             )
         }
         Rendering::Metadata(version) => (
-            "",
-            json!({
-                "kind": "PartialObjectMetadataList",
-                "apiVersion": format!("meta.k8s.io/{version}"),
-                "metadata": meta,
-                "items": page
-                    .items
-                    .iter()
-                    .map(|item| table::partial_object_metadata(item, version))
-                    .collect::<Vec<_>>(),
-            }),
+            schema::PARTIAL_OBJECT_METADATA_LIST,
+            table::partial_object_metadata_list(&page.items, &meta, version),
         ),
     };
     encoded(form.agreed.format, StatusCode::OK, schema, &value)
@@ -178,7 +171,7 @@ fn rendered(form: Form, resource: &Resource, page: EntryPage) -> Result<Response
 
 /// A successful `Status`.
 pub(crate) fn status(format: Format, code: StatusCode, value: &Value) -> Result<Response, Failure> {
-    encoded(format, code, STATUS_SCHEMA, value)
+    encoded(format, code, STATUS, value)
 }
 
 /// A refusal, in the client's format where it can be had.
@@ -186,8 +179,8 @@ pub(crate) fn failure(format: Format, failure: &Failure) -> Response {
     let code =
         StatusCode::from_u16(failure.error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let value = failure.to_status();
-    let mut response = encoded(format, code, STATUS_SCHEMA, &value)
-        .or_else(|_| encoded(Format::Json, code, STATUS_SCHEMA, &value))
+    let mut response = encoded(format, code, STATUS, &value)
+        .or_else(|_| encoded(Format::Json, code, STATUS, &value))
         .unwrap_or_else(|_| plain(code, failure.error.message()));
     if let Some(seconds) = failure.error.retry_after_seconds() {
         response

@@ -214,6 +214,27 @@ impl Route {
         Some(fixed.into())
     }
 
+    /// Whether the answer is an object, a list or a document about the API: whole, and
+    /// ours.
+    pub(crate) fn is_document(&self) -> bool {
+        match self {
+            Self::Resource(request) => {
+                let subresource = request.subresource.as_deref();
+                !matches!(
+                    subresource,
+                    Some("log" | "exec" | "attach" | "portforward" | "proxy")
+                )
+            }
+            Self::Groups { .. }
+            | Self::Group(_)
+            | Self::GroupVersion { .. }
+            | Self::OpenApiV2
+            | Self::OpenApiIndex
+            | Self::OpenApiDocument(_) => true,
+            _ => false,
+        }
+    }
+
     /// Whether the answer may go on for as long as the client listens.
     pub(crate) fn is_long_running(&self, uri: &Uri) -> bool {
         match self {

@@ -22,7 +22,7 @@ use crate::fairness::{Marks, Seats};
 use crate::negotiate::{Format, negotiate};
 use crate::resources::Call;
 use crate::route::{self, Route};
-use crate::{access, documents, health, ids, own, receipts, respond, trace};
+use crate::{access, compress, documents, health, ids, own, receipts, respond, trace};
 
 /// The leader's id, on every answer while one is known.
 pub const LEADER_ID_HEADER: HeaderName = HeaderName::from_static("x-nautilus-leader-id");
@@ -71,6 +71,7 @@ async fn around(
     let audit_id = audit_id(request.headers());
     let span = span(&request, &route, &audit_id);
     let long_running = route.is_long_running(request.uri());
+    let gzip = !long_running && route.is_document() && compress::is_wanted(request.headers());
     request.extensions_mut().insert(RouteOf(route));
     let started = Instant::now();
     let mut response = {
@@ -80,6 +81,9 @@ async fn around(
             Err(refused) => refused,
         }
     };
+    if gzip {
+        response = compress::answer(response).await;
+    }
     let status = response.status().as_u16();
     span.record("http.response.status_code", i64::from(status));
     if response.status().is_server_error() {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, StatusCode};
+use nautilus_machinery::schema::{PARTIAL_OBJECT_METADATA, STATUS};
 use nautilus_machinery::status::ApiError;
 use nautilus_machinery::{codec, table};
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::ids;
 use crate::negotiate::{Format, Rendering};
-use crate::respond::{self, Form, JSON_TYPE, PROTOBUF_TYPE, STATUS_SCHEMA};
+use crate::respond::{self, Form, JSON_TYPE, PROTOBUF_TYPE};
 use crate::watch::{Session, Told, WireEvent};
 
 /// The annotation of the bookmark that closes the initial events.
@@ -54,9 +55,9 @@ impl Encoder {
             } => {
                 let object = bookmark(session, revision, initial_events_end);
                 let object = self.render_bookmark(session, object);
-                self.frame("BOOKMARK", &session.resource.schema, &object)
+                self.frame("BOOKMARK", self.schema(session), &object)
             }
-            WireEvent::Error(error) => self.frame("ERROR", STATUS_SCHEMA, &error.to_status()),
+            WireEvent::Error(error) => self.frame("ERROR", STATUS, &error.to_status()),
         }
     }
 
@@ -100,7 +101,15 @@ impl Encoder {
             .object(told.revision)
             .map_err(|failure| failure.error)?;
         let object = self.render(session, object, with_columns);
-        self.frame(kind, &session.resource.schema, &object)
+        self.frame(kind, self.schema(session), &object)
+    }
+
+    /// The type of what is sent of an object.
+    fn schema<'a>(&self, session: &'a Session) -> &'a str {
+        match self.form.agreed.rendering {
+            Rendering::Metadata(_) => PARTIAL_OBJECT_METADATA,
+            Rendering::Whole | Rendering::Table(_) => &session.resource.schema,
+        }
     }
 
     fn frame(&self, kind: &str, schema: &str, object: &Value) -> Result<Bytes, ApiError> {

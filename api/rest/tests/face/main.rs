@@ -13,6 +13,7 @@ mod certificates;
 mod connects;
 mod discovery;
 mod fairness;
+mod forms;
 mod kinds;
 mod lifetimes;
 mod lists;
