@@ -59,7 +59,7 @@ fn decode_json(found: &Type, body: &[u8]) -> Result<Value, ApiError> {
     }
     let text = |name: &str| value[name].as_str().unwrap_or_default();
     check_kind(found, text("apiVersion"), text("kind"))?;
-    let mut value = fields::conform(&found.name, &value)?;
+    let mut value = fields::conform_owned(&found.name, value)?;
     fill_kind(found, &mut value);
     Ok(value)
 }
@@ -102,7 +102,7 @@ fn decode_protobuf(found: &Type, body: &[u8]) -> Result<Value, ApiError> {
             }
         }
     }
-    let mut value = fields::conform(&found.name, &value)?;
+    let mut value = fields::conform_owned(&found.name, value)?;
     fill_kind(found, &mut value);
     Ok(value)
 }

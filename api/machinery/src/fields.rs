@@ -8,7 +8,7 @@ mod strict;
 
 use serde_json::{Map, Value, json};
 
-pub use self::strict::{MAX_STRICT_ERRORS, unknown_and_duplicate};
+pub use self::strict::{MAX_STRICT_ERRORS, unknown, unknown_and_duplicate};
 use crate::quantity::Quantity;
 use crate::schema::{self, Field, SchemaOr, Shape, Type};
 use crate::status::ApiError;
@@ -52,23 +52,34 @@ pub fn prune(schema: &str, value: &mut Value) {
 /// its order, empty ones left out where the type says so, times and quantities
 /// in canonical form. An error names the field and what it should be.
 pub fn conform(schema: &str, value: &Value) -> Result<Value, ApiError> {
+    conform_owned(schema, value.clone())
+}
+
+/// The same of an object that is not needed as it was: nothing of it is copied.
+pub fn conform_owned(schema: &str, value: Value) -> Result<Value, ApiError> {
     let Some(found) = schema::find(schema) else {
         return Err(ApiError::internal(format!("no type {schema}")));
     };
-    let Value::Object(map) = value else {
+    let Value::Object(mut map) = value else {
         return Err(cannot_be_handled(
             found,
-            value,
+            &value,
             &format!(
                 "json: cannot unmarshal {} into Go value of type {}",
-                word(value),
+                word(&value),
                 go(found)
             ),
         ));
     };
-    conform_message(found, map, &mut Vec::new())
+    // What an error says of the object, which is taken apart.
+    let text = |name: &str| map.get(name).and_then(Value::as_str).map(str::to_owned);
+    let (kind, version) = (text("kind"), text("apiVersion"));
+    conform_message(found, &mut map, &Path::ROOT)
         .map(Value::Object)
-        .map_err(|what| cannot_be_handled(found, value, &what))
+        .map_err(|what| {
+            let about = json!({ "kind": kind, "apiVersion": version });
+            cannot_be_handled(found, &about, &what)
+        })
 }
 
 /// Fills in the defaults that the types themselves state, where a field is
@@ -153,38 +164,75 @@ fn word(value: &Value) -> String {
     }
 }
 
-pub(crate) fn conform_message(
+/// Where a value stands: written out only where an error tells of it.
+#[derive(Clone, Copy)]
+struct Path<'a> {
+    above: Option<&'a Path<'a>>,
+    name: &'a str,
+}
+
+impl<'a> Path<'a> {
+    const ROOT: Self = Self {
+        above: None,
+        name: "",
+    };
+
+    fn join(&'a self, name: &'a str) -> Self {
+        Self {
+            above: Some(self),
+            name,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self.above {
+            Some(above) if above.above.is_some() => format!("{}.{}", above.text(), self.name),
+            _ => self.name.to_owned(),
+        }
+    }
+}
+
+/// Takes the type's fields out of `input`.
+fn conform_message(
     found: &Type,
-    input: &Map<String, Value>,
-    path: &mut Vec<String>,
+    input: &mut Map<String, Value>,
+    path: &Path<'_>,
 ) -> Result<Map<String, Value>, String> {
-    let mut output = Map::new();
+    let mut output = Map::with_capacity(input.len());
+    conform_fields(found, input, &mut output, path)?;
+    Ok(output)
+}
+
+fn conform_fields(
+    found: &Type,
+    input: &mut Map<String, Value>,
+    output: &mut Map<String, Value>,
+    path: &Path<'_>,
+) -> Result<(), String> {
     for field in &found.fields {
         if field.inlined
             && let Some(inner) = message_of(&field.shape)
         {
-            output.extend(conform_message(inner, input, path)?);
+            conform_fields(inner, input, output, path)?;
             continue;
         }
-        let conformed = match input.get(&field.name) {
-            None | Some(Value::Null) => zero(field),
-            Some(value) => {
-                path.push(field.name.clone());
-                let value = match resets_owners(field, value) {
-                    true => json!([{}]),
-                    false => conform_shape(&field.shape, value, found, path)?,
-                };
-                path.pop();
-                Some(value)
+        let (name, value) = match input.swap_remove_entry(&field.name) {
+            None => (None, zero(field)),
+            Some((name, Value::Null)) => (Some(name), zero(field)),
+            Some((name, value)) if resets_owners(field, &value) => (Some(name), Some(json!([{}]))),
+            Some((name, value)) => {
+                let path = path.join(&field.name);
+                let value = conform_shape(&field.shape, value, found, &path)?;
+                (Some(name), Some(value))
             }
         };
-        if let Some(value) = conformed
+        if let Some(value) = value
             && !left_out(field, &value)
         {
-            output.insert(field.name.clone(), value);
+            output.insert(name.unwrap_or_else(|| field.name.clone()), value);
         }
     }
-    Ok(output)
+    Ok(())
 }
 
 /// An empty list of owners asks to forget them, and so must not be left out like other
@@ -222,12 +270,17 @@ fn zero(field: &Field) -> Option<Value> {
         | Shape::SchemaOr(_)
         | Shape::FieldsV1 => Some(Value::Null),
         Shape::Message(name) => {
+            // Most have no field that is written when it is absent.
             let inner = schema::find(name)?;
-            conform_message(inner, &Map::new(), &mut Vec::new())
-                .ok()
-                .map(Value::Object)
+            empty(inner).map(|zero| Value::Object(zero.clone()))
         }
     }
+}
+
+/// What an absent object of the type is written as; worked out once.
+fn empty(found: &'static Type) -> Option<&'static Map<String, Value>> {
+    let made = || conform_message(found, &mut Map::new(), &Path::ROOT).ok();
+    found.empty.get_or_init(made).as_ref()
 }
 
 /// Go's `omitempty` and `omitzero`.
@@ -270,9 +323,7 @@ fn is_empty(value: &Value) -> bool {
 fn is_zero(shape: &Shape, value: &Value) -> bool {
     match shape {
         Shape::Message(name) => match (schema::find(name), value) {
-            (Some(inner), Value::Object(map)) => {
-                conform_message(inner, &Map::new(), &mut Vec::new()).is_ok_and(|zero| zero == *map)
-            }
+            (Some(inner), Value::Object(map)) => empty(inner).is_some_and(|zero| zero == map),
             _ => value.is_null(),
         },
         Shape::Quantity => value == "0",
@@ -280,88 +331,89 @@ fn is_zero(shape: &Shape, value: &Value) -> bool {
     }
 }
 
-pub(crate) fn conform_shape(
+fn conform_shape(
     shape: &Shape,
-    value: &Value,
+    value: Value,
     owner: &Type,
-    path: &mut Vec<String>,
+    path: &Path<'_>,
 ) -> Result<Value, String> {
-    let wrong = |path: &[String], value: &Value| Err(mismatch(shape, value, owner, path));
     match (shape, value) {
-        (Shape::Raw | Shape::Json | Shape::FieldsV1, _)
-        | (Shape::String | Shape::IntOrString, Value::String(_))
-        | (Shape::Bool, Value::Bool(_))
-        | (Shape::Double, Value::Number(_)) => Ok(value.clone()),
+        (Shape::Raw | Shape::Json | Shape::FieldsV1, value)
+        | (Shape::String | Shape::IntOrString, value @ Value::String(_))
+        | (Shape::Bool, value @ Value::Bool(_))
+        | (Shape::Double, value @ Value::Number(_)) => Ok(value),
         (Shape::Int32 | Shape::IntOrString, Value::Number(number)) => match number.as_i64() {
             Some(whole) if i32::try_from(whole).is_ok() => Ok(json!(whole)),
-            _ => wrong(path, value),
+            _ => Err(mismatch(shape, &Value::Number(number), owner, path)),
         },
         (Shape::Int64, Value::Number(number)) => match number.as_i64() {
             Some(whole) => Ok(json!(whole)),
-            None => wrong(path, value),
+            None => Err(mismatch(shape, &Value::Number(number), owner, path)),
         },
         (Shape::Quantity, Value::String(text)) => quantity(text.trim()),
         (Shape::Quantity, Value::Number(number)) => quantity(&number.to_string()),
-        (Shape::Time, Value::String(text)) => match timestamp::parse(text) {
+        (Shape::Time, Value::String(text)) => match timestamp::parse(&text) {
             Some(instant) => Ok(json!(timestamp::format_seconds(instant.seconds))),
-            None => Err(bad_time(text)),
+            None => Err(bad_time(&text)),
         },
-        (Shape::MicroTime, Value::String(text)) => match timestamp::parse(text) {
+        (Shape::MicroTime, Value::String(text)) => match timestamp::parse(&text) {
             Some(instant) => Ok(json!(timestamp::format_micros(instant))),
-            None => Err(bad_time(text)),
+            None => Err(bad_time(&text)),
         },
-        (Shape::Duration, Value::String(text)) => match timestamp::parse_duration(text) {
+        (Shape::Duration, Value::String(text)) => match timestamp::parse_duration(&text) {
             Some(nanoseconds) => Ok(json!(timestamp::format_duration(nanoseconds))),
             None => Err(format!(
                 "time: invalid duration {}",
-                crate::status::quote(text)
+                crate::status::quote(&text)
             )),
         },
-        (Shape::Bytes, Value::String(text)) => match crate::codec::base64_bytes(text) {
+        (Shape::Bytes, Value::String(text)) => match crate::codec::base64_bytes(&text) {
             Some(bytes) => Ok(json!(crate::codec::base64_text(&bytes))),
             None => Err(format!(
                 "illegal base64 data at input byte {}",
-                crate::codec::base64_fault(text)
+                crate::codec::base64_fault(&text)
             )),
         },
-        (Shape::Message(name), Value::Object(map)) => match schema::find(name) {
-            Some(inner) => conform_message(inner, map, path).map(Value::Object),
+        (Shape::Message(name), Value::Object(mut map)) => match schema::find(name) {
+            Some(inner) => conform_message(inner, &mut map, path).map(Value::Object),
             None => Err(format!("no type {name}")),
         },
         (Shape::List(element), Value::Array(list)) => {
-            let list: Result<Vec<Value>, String> = list
-                .iter()
-                .map(|item| conform_element(element, item, owner, path))
-                .collect();
-            list.map(Value::Array)
+            conform_list(element, list, owner, path).map(Value::Array)
         }
         (Shape::Map(element), Value::Object(map)) => conform_map(element, map, owner, path),
         (Shape::SchemaOr(other), value) => conform_schema_or(*other, value, path),
-        _ => wrong(path, value),
+        (_, value) => Err(mismatch(shape, &value, owner, path)),
     }
 }
 
+fn conform_list(
+    element: &Shape,
+    mut list: Vec<Value>,
+    owner: &Type,
+    path: &Path<'_>,
+) -> Result<Vec<Value>, String> {
+    for item in &mut list {
+        *item = conform_element(element, item.take(), owner, path)?;
+    }
+    Ok(list)
+}
+
 /// As the reference's decoders do: the two lists take nothing that is neither for nothing.
-fn conform_schema_or(
-    other: SchemaOr,
-    value: &Value,
-    path: &mut Vec<String>,
-) -> Result<Value, String> {
+fn conform_schema_or(other: SchemaOr, value: Value, path: &Path<'_>) -> Result<Value, String> {
     let Some(props) = schema::find(schema::JSON_SCHEMA_PROPS) else {
         return Err(format!("no type {}", schema::JSON_SCHEMA_PROPS));
     };
     match (other, value) {
-        (_, Value::Object(map)) => conform_message(props, map, path).map(Value::Object),
-        (SchemaOr::Bool, Value::Bool(_)) => Ok(value.clone()),
+        (_, Value::Object(mut map)) => conform_message(props, &mut map, path).map(Value::Object),
+        (SchemaOr::Bool, value @ Value::Bool(_)) => Ok(value),
         (SchemaOr::Bool, _) => Err("boolean or JSON schema expected".to_owned()),
         (SchemaOr::Schemas | SchemaOr::Strings, Value::Array(list)) if !list.is_empty() => {
             let element = match other {
                 SchemaOr::Strings => Shape::String,
                 _ => Shape::Message(props.name.clone()),
             };
-            let list = list.iter();
-            list.map(|item| conform_element(&element, item, props, path))
-                .collect()
+            conform_list(&element, list, props, path).map(Value::Array)
         }
         _ => Ok(Value::Null),
     }
@@ -369,34 +421,34 @@ fn conform_schema_or(
 
 fn conform_map(
     element: &Shape,
-    map: &Map<String, Value>,
+    mut map: Map<String, Value>,
     owner: &Type,
-    path: &mut Vec<String>,
+    path: &Path<'_>,
 ) -> Result<Value, String> {
-    let mut entries: Vec<(&String, &Value)> = map.iter().collect();
-    entries.sort_by(|left, right| left.0.cmp(right.0));
-    let mut sorted = Map::new();
-    for (key, value) in entries {
-        sorted.insert(key.clone(), conform_element(element, value, owner, path)?);
+    for value in map.values_mut() {
+        *value = conform_element(element, value.take(), owner, path)?;
     }
-    Ok(Value::Object(sorted))
+    if !map.keys().is_sorted() {
+        map.sort_keys();
+    }
+    Ok(Value::Object(map))
 }
 
 /// A list's or map's element; null is the zero value there.
 fn conform_element(
     element: &Shape,
-    value: &Value,
+    value: Value,
     owner: &Type,
-    path: &mut Vec<String>,
+    path: &Path<'_>,
 ) -> Result<Value, String> {
     match (element, value) {
         (Shape::String, Value::Null) => Ok(json!("")),
         (Shape::Quantity, Value::Null) => Ok(json!("0")),
         (Shape::Message(_), Value::Null) => {
-            conform_shape(element, &Value::Object(Map::new()), owner, path)
+            conform_shape(element, Value::Object(Map::new()), owner, path)
         }
         (Shape::Bytes | Shape::List(_) | Shape::Map(_), Value::Null) => Ok(Value::Null),
-        _ => conform_shape(element, value, owner, path),
+        (_, value) => conform_shape(element, value, owner, path),
     }
 }
 
@@ -411,7 +463,7 @@ fn bad_time(text: &str) -> String {
     format!("parsing time {text} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text} as \"2006\"")
 }
 
-fn mismatch(shape: &Shape, value: &Value, owner: &Type, path: &[String]) -> String {
+fn mismatch(shape: &Shape, value: &Value, owner: &Type, path: &Path<'_>) -> String {
     let got = match value {
         Value::Number(number) if matches!(shape, Shape::Int32 | Shape::Int64) => {
             format!("number {number}")
@@ -421,7 +473,7 @@ fn mismatch(shape: &Shape, value: &Value, owner: &Type, path: &[String]) -> Stri
     format!(
         "json: cannot unmarshal {got} into Go struct field {}.{} of type {}",
         owner.short_name(),
-        path.join("."),
+        path.text(),
         shape.go_name()
     )
 }

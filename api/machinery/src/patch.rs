@@ -37,7 +37,7 @@ pub fn apply(
     original: &Value,
     patch: &Value,
 ) -> Result<Value, ApiError> {
-    fields::conform(schema, &apply_loosely(kind, schema, original, patch)?)
+    fields::conform_owned(schema, apply_loosely(kind, schema, original, patch)?)
 }
 
 /// The patched object before unknown fields are dropped: what a strict request has

@@ -6,9 +6,9 @@
 //! left out instead of ending the process, and a test holds that none is.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The release whose types these are, as `v1.37.2`.
 pub fn release() -> &'static str {
@@ -17,7 +17,7 @@ pub fn release() -> &'static str {
 
 /// The type of that name (as `io.k8s.api.core.v1.Pod`), if it is in the table.
 pub fn find(name: &str) -> Option<&'static Type> {
-    SCHEMA.index.get(name).and_then(|at| SCHEMA.types.get(*at))
+    SCHEMA.types.get(SCHEMA.place(name)?)
 }
 
 /// The type that a group, version and kind name.
@@ -153,6 +153,8 @@ pub struct Type {
     pub map_type: Option<String>,
     /// `x-kubernetes-unions`, where the type has some: a list.
     pub unions: Option<Value>,
+    /// What an absent object of the type is written as, once it was asked for.
+    pub(crate) empty: OnceLock<Option<Map<String, Value>>>,
     flat: BTreeMap<String, Field>,
     numbered: Vec<usize>,
 }
@@ -215,7 +217,9 @@ static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::load(FACTS));
 struct Schema {
     release: String,
     types: Vec<Type>,
-    index: BTreeMap<String, usize>,
+    /// Of each name its hash and its place, in the order of hashes: names are long and
+    /// begin alike, so that comparing them is what a search by name would do.
+    index: Vec<(u64, usize)>,
     kinds: BTreeMap<(String, String, String), usize>,
     skipped: usize,
 }
@@ -235,7 +239,7 @@ impl Schema {
             let kinds = entry["g"].as_array().map_or(&[][..], Vec::as_slice);
             let kinds: Vec<_> = kinds.iter().filter_map(parse_kind).collect();
             let at = schema.types.len();
-            schema.index.insert(name.clone(), at);
+            schema.index.push((hash(name), at));
             for kind in &kinds {
                 schema.kinds.insert(kind.clone(), at);
             }
@@ -249,12 +253,24 @@ impl Schema {
                 kinds,
                 map_type: entry["m"].as_str().map(str::to_owned),
                 unions: entry.get("u").cloned(),
+                empty: OnceLock::new(),
                 flat: BTreeMap::new(),
                 numbered,
             });
         }
+        schema.index.sort_unstable();
         schema.flatten();
         schema
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        let hash = hash(name);
+        let from = self.index.partition_point(|(own, _)| *own < hash);
+        let alike = self.index[from..]
+            .iter()
+            .take_while(|(own, _)| *own == hash);
+        let mut places = alike.map(|(_, at)| *at);
+        places.find(|at| self.types[*at].name == name)
     }
 
     fn flatten(&mut self) {
@@ -271,8 +287,8 @@ impl Schema {
         for field in &self.types[at].fields {
             match (&field.shape, field.inlined) {
                 (Shape::Message(inner), true) => {
-                    if let Some(inner) = self.index.get(inner) {
-                        flat.extend(self.flat_fields(*inner));
+                    if let Some(inner) = self.place(inner) {
+                        flat.extend(self.flat_fields(inner));
                     }
                 }
                 _ => {
@@ -282,6 +298,20 @@ impl Schema {
         }
         flat
     }
+}
+
+/// FNV-1a, of eight bytes at a time.
+fn hash(name: &str) -> u64 {
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for chunk in name.as_bytes().chunks(8) {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        hash = (hash ^ u64::from_le_bytes(word))
+            .wrapping_mul(PRIME)
+            .rotate_left(29);
+    }
+    hash
 }
 
 fn parse_kind(row: &Value) -> Option<(String, String, String)> {

@@ -142,10 +142,10 @@ impl DeleteOptions {
 ///
 /// [`default_in_place`] is the same without the last normalization.
 pub fn default_decoded(resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
-    let mut new = fields::conform(&resource.schema, object)?;
+    let mut new = fields::conform_owned(&resource.schema, object.take())?;
     fields::apply_defaults(&resource.schema, &mut new);
     (resource.rules.default)(&mut new);
-    *object = fields::conform(&resource.schema, &new)?;
+    *object = fields::conform_owned(&resource.schema, new)?;
     Ok(())
 }
 
@@ -163,12 +163,12 @@ pub fn before_create(
 ) -> Result<(), ApiError> {
     let rules = resource.rules;
     let owners = metadata::take_owners(object);
-    let mut new = fields::conform(&resource.schema, object)?;
+    let mut new = fields::conform_owned(&resource.schema, object.take())?;
     fields::apply_defaults(&resource.schema, &mut new);
     (rules.default)(&mut new);
     metadata::prepare_create(resource, &mut new, context)?;
     (rules.prepare_create)(&mut new, context);
-    let new = fields::conform(&resource.schema, &new)?;
+    let new = fields::conform_owned(&resource.schema, new)?;
     let mut errors = Errors::new();
     metadata::validate(resource, &new, &mut errors);
     let at = At::root(&new);
@@ -193,17 +193,17 @@ pub fn before_update(
     let owners = metadata::take_owners(new);
     // A scale is a way to write the object itself.
     let subresource = subresource.filter(|name| *name != "scale");
-    let mut next = fields::conform(&resource.schema, new)?;
+    let mut next = fields::conform_owned(&resource.schema, new.take())?;
     fields::apply_defaults(&resource.schema, &mut next);
     (rules.default)(&mut next);
     metadata::prepare_update(resource, old, &mut next, context)?;
     split(resource, subresource, old, &mut next);
     (rules.prepare_update)(subresource, old, &mut next);
-    let mut next = fields::conform(&resource.schema, &next)?;
+    let mut next = fields::conform_owned(&resource.schema, next)?;
     if rules.counts_generation && changes_generation(rules.generation_of, old, &next) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         next["metadata"]["generation"] = json!(generation + 1);
-        next = fields::conform(&resource.schema, &next)?;
+        next = fields::conform_owned(&resource.schema, next)?;
     }
     let mut errors = Errors::new();
     metadata::validate(resource, &next, &mut errors);
@@ -336,7 +336,8 @@ pub fn before_delete(
         marked["metadata"]["generation"] = json!(generation + 1);
     }
     (resource.rules.mark_deleted)(&mut marked);
-    Ok(Deletion::Mark(fields::conform(&resource.schema, &marked)?))
+    let marked = fields::conform_owned(&resource.schema, marked)?;
+    Ok(Deletion::Mark(marked))
 }
 
 /// A second deletion may shorten the grace, may change what becomes of dependents (in

@@ -52,23 +52,21 @@ impl Patch {
     ) -> Result<Value, ApiError> {
         let patched = patch::apply_loosely(self.kind, schema, current, &self.value)?;
         if validation != FieldValidation::Ignore {
-            let found = self.faults(schema, &patched)?;
+            let found = self.faults(schema, &patched);
             if validation == FieldValidation::Strict && !found.is_empty() {
                 return Err(fields::strict_error(schema, &found));
             }
             warnings.replace(found);
         }
-        fields::conform(schema, &patched)
+        fields::conform_owned(schema, patched)
     }
 
     /// Fields named twice in the patch, and fields of the result that its type does
     /// not have (the patch itself may hold directives, which no type has).
-    fn faults(&self, schema: &str, patched: &Value) -> Result<Vec<String>, ApiError> {
+    fn faults(&self, schema: &str, patched: &Value) -> Vec<String> {
         let mut found = fields::unknown_and_duplicate(schema, &self.text);
         found.retain(|message| message.starts_with("duplicate field"));
-        let text =
-            serde_json::to_vec(patched).map_err(|error| ApiError::internal(error.to_string()))?;
-        found.extend(fields::unknown_and_duplicate(schema, &text));
-        Ok(found)
+        found.extend(fields::unknown(schema, patched));
+        found
     }
 }

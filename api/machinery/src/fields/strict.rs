@@ -8,6 +8,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::message_of;
+use serde_json::Value;
+
 use crate::schema::{self, SchemaOr, Shape};
 
 /// Most strict errors reported for one body.
@@ -24,11 +26,28 @@ pub fn unknown_and_duplicate(schema: &str, raw_json: &[u8]) -> Vec<String> {
     let mut deserializer = serde_json::Deserializer::from_slice(raw_json);
     let walk = Walk {
         shape: Some(&shape),
-        path: String::new(),
+        at: At::default(),
         found: &mut found,
     };
     // What is wrong with the JSON itself is for the decoder to say.
     let _ = walk.deserialize(&mut deserializer);
+    found.messages
+}
+
+/// Fields of an object that its type does not have, as [`unknown_and_duplicate`] tells them.
+pub fn unknown(schema: &str, object: &Value) -> Vec<String> {
+    let mut found = Strict {
+        messages: Vec::new(),
+        seen: BTreeSet::new(),
+    };
+    let shape = Shape::Message(schema.to_owned());
+    let walk = Walk {
+        shape: Some(&shape),
+        at: At::default(),
+        found: &mut found,
+    };
+    // An object in memory has no faults of its text.
+    let _ = walk.deserialize(object);
     found.messages
 }
 
@@ -38,8 +57,8 @@ struct Strict {
 }
 
 impl Strict {
-    fn note(&mut self, what: &str, path: &str) {
-        let message = format!("{what} field {}", crate::status::quote(path));
+    fn note(&mut self, what: &str, at: &At<'_>) {
+        let message = format!("{what} field {}", crate::status::quote(&at.path()));
         if self.messages.len() < MAX_STRICT_ERRORS && self.seen.insert(message.clone()) {
             self.messages.push(message);
         }
@@ -49,8 +68,42 @@ impl Strict {
 struct Walk<'a> {
     /// `None`: below an unknown field or a free-form value, where anything goes.
     shape: Option<&'a Shape>,
-    path: String,
+    at: At<'a>,
     found: &'a mut Strict,
+}
+
+/// Where the walk is: written out only where something is found.
+#[derive(Clone, Copy, Default)]
+struct At<'a> {
+    above: Option<&'a At<'a>>,
+    part: Part<'a>,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Part<'a> {
+    #[default]
+    Root,
+    Field(&'a str),
+    Index(usize),
+}
+
+impl<'a> At<'a> {
+    fn join(&'a self, part: Part<'a>) -> Self {
+        Self {
+            above: Some(self),
+            part,
+        }
+    }
+
+    fn path(&self) -> String {
+        let above = self.above.map(At::path).unwrap_or_default();
+        match self.part {
+            Part::Root => above,
+            Part::Index(at) => format!("{above}[{at}]"),
+            Part::Field(name) if above.is_empty() => name.to_owned(),
+            Part::Field(name) => format!("{above}.{name}"),
+        }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Walk<'_> {
@@ -101,10 +154,9 @@ impl<'de> Visitor<'de> for Walk<'_> {
         };
         let mut at = 0usize;
         loop {
-            let path = format!("{}[{at}]", self.path);
             let walk = Walk {
                 shape: element,
-                path,
+                at: self.at.join(Part::Index(at)),
                 found: &mut *self.found,
             };
             if list.next_element_seed(walk)?.is_none() {
@@ -125,21 +177,17 @@ impl<'de> Visitor<'de> for Walk<'_> {
         };
         let mut seen = BTreeSet::new();
         while let Some(key) = map.next_key::<String>()? {
-            let path = if self.path.is_empty() {
-                key.clone()
-            } else {
-                format!("{}.{key}", self.path)
-            };
+            let at = self.at.join(Part::Field(&key));
             let field = owner.and_then(|owner| owner.field(&key));
             if owner.is_some() && field.is_none() {
-                self.found.note("unknown", &path);
-            } else if (owner.is_some() || element.is_some()) && !seen.insert(key) {
-                self.found.note("duplicate", &path);
+                self.found.note("unknown", &at);
+            } else if (owner.is_some() || element.is_some()) && !seen.insert(key.clone()) {
+                self.found.note("duplicate", &at);
             }
             let shape = field.map(|field| &field.shape).or(element);
             map.next_value_seed(Walk {
                 shape,
-                path,
+                at,
                 found: &mut *self.found,
             })?;
         }
