@@ -566,12 +566,9 @@ async fn entries_of_another_version_are_followed() {
         .remove("targetCPUUtilizationPercentage");
     let (status, object) = apply(&world, &path("v1"), "fieldManager=a", &less).await;
     assert_eq!(status, StatusCode::OK, "{object}");
-    assert!(
-        object["spec"]
-            .get("targetCPUUtilizationPercentage")
-            .is_none(),
-        "{object}"
-    );
+    // What its owner no longer applies has its default again, in both versions.
+    assert_eq!(object["spec"]["targetCPUUtilizationPercentage"], 80);
     let (_, object) = world.get(&path("v2")).await;
-    assert!(object["spec"].get("metrics").is_none(), "{object}");
+    let target = &object["spec"]["metrics"][0]["resource"]["target"];
+    assert_eq!(target["averageUtilization"], 80, "{object}");
 }
