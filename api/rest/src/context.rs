@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use nautilus_machine::{Cluster, Kv, Ledger, LedgerHead, NodeId};
+use nautilus_machinery::resource::Resource;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -130,6 +131,14 @@ pub struct RestContext {
 }
 
 impl RestContext {
+    /// Serves these kinds beside the built-in ones from now on. Watches of a kind that is
+    /// gone or has changed end.
+    #[allow(dead_code, reason = "until kinds are made at run time")]
+    pub(crate) fn serve_kinds(&self, dynamic: Vec<Arc<Resource>>) {
+        self.registry.set_dynamic(dynamic);
+        self.caches.keep(&self.registry.served().kinds);
+    }
+
     /// The state of one node's API face. `shutdown` ends its watches.
     pub fn new(
         kv: Arc<dyn Kv>,

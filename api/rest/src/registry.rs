@@ -97,7 +97,8 @@ impl Registry {
         self.served().kinds.find(group, version, plural).cloned()
     }
 
-    /// Replaces the kinds made at run time by these.
+    /// Replaces the kinds made at run time by these; [`crate::RestContext::serve_kinds`]
+    /// is what tells the caches too.
     pub(crate) fn set_dynamic(&self, dynamic: Vec<Arc<Resource>>) {
         let _one_at_a_time = self.replacing.lock();
         let generation = self.served().generation + 1;

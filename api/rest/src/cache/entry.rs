@@ -19,6 +19,7 @@ use nautilus_machinery::status::ApiError;
 use serde_json::Value;
 
 use super::encoded::Encoded;
+use super::packed::{Body, Packer};
 use super::scan::{Found, Shape};
 use super::tree::Keyed;
 use crate::failure::Failure;
@@ -37,7 +38,7 @@ pub(crate) struct Entry {
     /// `namespace/name`, or `name`.
     key: Box<str>,
     revision: Revision,
-    body: Box<[u8]>,
+    body: Body,
     /// Where the metadata ends in `body`.
     metadata_end: u32,
     metadata_filled: bool,
@@ -83,7 +84,7 @@ impl Entry {
 
     /// Bytes it takes in memory, about.
     pub(crate) fn weight(&self) -> usize {
-        self.body.len() + self.key.len() + ENTRY_OVERHEAD_BYTES
+        self.body.kept() + self.key.len() + ENTRY_OVERHEAD_BYTES
     }
 
     /// Bytes of [`Entry::write_json`], at most.
@@ -93,8 +94,9 @@ impl Entry {
 
     /// Appends the object as clients see it, at `revision`.
     pub(crate) fn write_json(&self, revision: Revision, out: &mut Vec<u8>) {
-        let end = self.metadata_end as usize;
-        splice(&self.body, end, self.metadata_filled, revision, out);
+        let end = out.len() + self.metadata_end as usize;
+        self.body.append_to(out);
+        insert_version(end, self.metadata_filled, revision, out);
     }
 
     /// The object's protobuf message, at its own version.
@@ -110,17 +112,18 @@ impl Entry {
 
     /// The object as a tree, at `revision`.
     pub(crate) fn object(&self, revision: Revision) -> Result<Value, Failure> {
-        let object = serde_json::from_slice(&self.body).map_err(|error| {
+        let mut body = Vec::with_capacity(self.body.len());
+        self.body.append_to(&mut body);
+        let object = serde_json::from_slice(&body).map_err(|error| {
             ApiError::internal(format!("the cached {} is damaged: {error}", self.key))
         })?;
         Ok(with_version(object, revision))
     }
 }
 
-/// Appends an object with its resourceVersion at the end of its metadata.
-fn splice(body: &[u8], metadata_end: usize, filled: bool, revision: Revision, out: &mut Vec<u8>) {
-    let (head, tail) = body.split_at(metadata_end);
-    out.extend_from_slice(head);
+/// Inserts a resourceVersion at the end of the metadata, which is at `at`.
+fn insert_version(at: usize, filled: bool, revision: Revision, out: &mut Vec<u8>) {
+    let before = out.len();
     if filled {
         out.push(b',');
     }
@@ -128,7 +131,8 @@ fn splice(body: &[u8], metadata_end: usize, filled: bool, revision: Revision, ou
     let mut digits = [0; 20];
     out.extend_from_slice(decimal(revision, &mut digits));
     out.push(b'"');
-    out.extend_from_slice(tail);
+    let inserted = out.len() - before;
+    out[at..].rotate_right(inserted);
 }
 
 /// The JSON of a stored version as clients see it; `None` if it is stored in another form
@@ -144,13 +148,8 @@ pub(crate) fn json_of_row(resource: &Resource, row: &KeyValue) -> Option<Vec<u8>
         return None;
     }
     let mut json = Vec::with_capacity(row.value.len() + VERSION_BYTES);
-    splice(
-        &row.value,
-        end,
-        found.metadata_filled,
-        row.mod_revision,
-        &mut json,
-    );
+    json.extend_from_slice(&row.value);
+    insert_version(end, found.metadata_filled, row.mod_revision, &mut json);
     Some(json)
 }
 
@@ -176,6 +175,7 @@ pub(crate) struct Maker {
     shape: Shape,
     texts: Interner<Arc<str>>,
     label_sets: Interner<Labels>,
+    packer: Packer,
 }
 
 impl Maker {
@@ -187,6 +187,7 @@ impl Maker {
             shape: Shape::new(&resource.selectable),
             texts: Interner::default(),
             label_sets: Interner::default(),
+            packer: Packer::default(),
         }
     }
 
@@ -224,7 +225,7 @@ impl Maker {
             metadata_filled: found.metadata_filled,
             labels: self.label_sets.intern(&labels),
             fields,
-            body,
+            body: self.packer.pack(&body),
             protobuf: Encoded::default(),
         }))
     }

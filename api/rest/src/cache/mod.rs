@@ -8,7 +8,7 @@
 //! - A consistent read waits until the cache has reached the revision of its read
 //!   barrier. What the cache can't answer (it is too large, an older revision, it does not
 //!   keep up) the store answers: no request fails because of the cache.
-//! - One copy of an object's bytes is kept; an event is encoded once for all watchers that
+//! - One copy of an object's bytes is kept, packed by those of its kind; an event is encoded once for all watchers that
 //!   want it in the same form.
 //! - Memory is bounded: [`MAX_OBJECT_BYTES`] for objects, and named bounds for the past
 //!   (`history`) and for each watcher's queue (`watchers`).
@@ -23,6 +23,7 @@ mod encoded;
 mod entry;
 mod feed;
 mod history;
+mod packed;
 mod scan;
 mod selection;
 #[cfg(test)]
@@ -34,7 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use nautilus_machine::Kv;
-use nautilus_machinery::resource::Resource;
+use nautilus_machinery::resource::{Index, Resource};
 use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -99,11 +100,15 @@ impl Caches {
         find(&self.collections.lock(), resource)
     }
 
-    /// Lets the cache of a kind go that is served no more; its watches end.
-    #[expect(dead_code, reason = "dynamic kinds go away")]
-    pub(crate) fn retire(&self, resource: &Resource) {
+    /// Lets the caches of kinds go that are served no more, or by another definition;
+    /// their watches end.
+    pub(crate) fn keep(&self, served: &Index) {
         let mut collections = self.collections.lock();
-        collections.retain(|cached| !is_same_kind(&cached.collection.resource, resource));
+        collections.retain(|cached| {
+            let own = &cached.collection.resource;
+            let served = served.find(&own.group, &own.version, &own.plural);
+            served.is_some_and(|served| Arc::ptr_eq(served, own))
+        });
     }
 }
 
