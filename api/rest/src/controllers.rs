@@ -200,6 +200,7 @@ pub async fn run_controllers(
                 () = lead(&context, term, api_port) => None,
                 () = leading::run(leader_storage(&context, term), context.registry.clone()) => None,
                 () = look_after_ranges(&kv, term) => None,
+                () = keep_endpoints(&context, term) => None,
                 () = keep_access(&kv, term) => None,
                 () = keep_credentials(&context, term) => None,
             }
@@ -225,6 +226,11 @@ async fn next_term(
             return Some(leadership);
         }
     }
+}
+
+async fn keep_endpoints(context: &RestContext, term: u64) {
+    let storage = storage_of(context.kv.clone(), Some(term));
+    leading::endpoints::keep(storage, context.cluster.clone(), writer()).await;
 }
 
 async fn look_after_ranges(kv: &Arc<dyn Kv>, term: u64) {
