@@ -83,6 +83,8 @@ pub struct RequestLimits {
     pub bookmark_interval: Duration,
     /// A watch without `timeoutSeconds` ends after this time and up to as much again.
     pub min_watch_timeout: Duration,
+    /// Versions that were replaced are forgotten after one to two of these; zero: never.
+    pub compaction_interval: Duration,
     /// `/readyz` trusts a read barrier that is not older than this.
     pub readiness_window: Duration,
 }
@@ -98,6 +100,7 @@ impl Default for RequestLimits {
             request_timeout: Duration::from_secs(60),
             bookmark_interval: Duration::from_secs(60),
             min_watch_timeout: Duration::from_secs(1_800),
+            compaction_interval: Duration::from_secs(300),
             readiness_window: Duration::from_secs(10),
         }
     }

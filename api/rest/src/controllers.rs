@@ -200,6 +200,11 @@ pub async fn run_controllers(
                 () = lead(&context, term, api_port) => None,
                 () = leading::run(leader_storage(&context, term), context.registry.clone()) => None,
                 () = look_after_ranges(&kv, term) => None,
+                () = leading::compaction::keep(
+                    kv.clone(),
+                    term,
+                    context.limits.compaction_interval,
+                ) => None,
                 () = keep_endpoints(&context, term) => None,
                 () = keep_access(&kv, term) => None,
                 () = keep_credentials(&context, term) => None,

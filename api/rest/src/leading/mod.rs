@@ -7,6 +7,7 @@
 //! - A task that fails goes on later; it never stops another.
 
 mod bootstrap;
+pub(crate) mod compaction;
 pub(crate) mod endpoints;
 mod garbage;
 mod protection;

@@ -1,11 +1,16 @@
-//! Objects that go by themselves.
+//! Objects that go by themselves, and versions that are forgotten.
+
+use std::time::Duration;
 
 use nautilus_machine::types::KeyRange;
 use nautilus_machine::{Command, Kv as _, Proposal, RangeRequest};
+use nautilus_machinery::identity::User;
+use nautilus_rest::RequestLimits;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use crate::world::World;
+use crate::world::{World, within};
 
 const EVENTS: &str = "/api/v1/namespaces/default/events";
 
@@ -31,4 +36,28 @@ async fn an_event_ends_with_its_lease_and_a_change_renews_it() {
     world.kv.propose(Proposal::new(expire)).await.unwrap();
     let (status, _) = world.get(&path).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn the_past_is_forgotten_after_an_interval() {
+    let limits = RequestLimits {
+        compaction_interval: Duration::from_millis(50),
+        ..RequestLimits::default()
+    };
+    let admin = User::authenticated("admin", vec!["system:masters".into()]);
+    let world = World::start_with(admin, limits).await;
+    let made = world.config_map("a", &json!({}), &json!({})).await;
+    let stop = CancellationToken::new();
+    let context = world.context.clone();
+    let running = tokio::spawn(nautilus_rest::run_controllers(context, 6443, stop.clone()));
+    let made = made["metadata"]["resourceVersion"].as_str().unwrap();
+    let made: u64 = made.parse().unwrap();
+    let forgotten = async {
+        while world.kv.compacted_revision() < made {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(forgotten).await;
+    stop.cancel();
+    running.await.unwrap();
 }
