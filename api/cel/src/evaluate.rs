@@ -321,22 +321,14 @@ impl<'e, 'a> Evaluation<'e, 'a> {
         for arg in args {
             values.push(self.eval(arg)?);
         }
-        self.apply(name, overloads, &values)
+        self.apply(overloads, &values)
     }
 
-    fn apply(
-        &mut self,
-        name: &str,
-        overloads: &[&'static Overload],
-        values: &[Value<'a>],
-    ) -> Outcome<'a> {
-        let Some(overload) = overloads.iter().find(|form| form.accepts(values)) else {
-            let types: Vec<&str> = values.iter().map(Value::type_name).collect();
-            return Err(EvalError::failed(format!(
-                "no such overload: {name}({})",
-                types.join(", ")
-            )));
-        };
+    fn apply(&mut self, overloads: &[&'static Overload], values: &[Value<'a>]) -> Outcome<'a> {
+        let overload = overloads
+            .iter()
+            .find(|form| form.accepts(values))
+            .ok_or_else(EvalError::no_such_overload)?;
         // What a call may take is paid before it, as far as its arguments say.
         self.charge(overload.cost.before(values))?;
         let result = (overload.call)(values, &mut self.context)?;

@@ -3,6 +3,7 @@
 //! Invariant: every token knows where it stands, in characters.
 
 use crate::error::Mistake;
+use crate::limits::MAX_ERRORS;
 
 /// Words that name nothing.
 pub(crate) const RESERVED: &[&str] = &[
@@ -58,14 +59,23 @@ const SYMBOLS: &[&str] = &[
     "?", ":", "+", "*", "/", "%",
 ];
 
-/// The tokens of a text; the last is the end.
-pub(crate) fn tokens(source: &[char]) -> Result<Vec<Placed>, Mistake> {
+/// The tokens of a text, the last of which is the end, and what could not be read as one.
+pub(crate) fn tokens(source: &[char]) -> (Vec<Placed>, Vec<Mistake>) {
     let mut lexer = Lexer { source, at: 0 };
     let mut all = Vec::new();
+    let mut mistakes = Vec::new();
     loop {
         lexer.skip_blank();
         let start = lexer.at;
-        let token = lexer.next_token()?;
+        let token = match lexer.next_token() {
+            Ok(token) => token,
+            Err(mistake) => {
+                if mistakes.len() <= MAX_ERRORS {
+                    mistakes.push(mistake);
+                }
+                continue;
+            }
+        };
         let text = source[start..lexer.at].iter().collect();
         let ended = token == Token::End;
         all.push(Placed {
@@ -74,7 +84,7 @@ pub(crate) fn tokens(source: &[char]) -> Result<Vec<Placed>, Mistake> {
             text,
         });
         if ended {
-            return Ok(all);
+            return (all, mistakes);
         }
     }
 }
@@ -103,11 +113,16 @@ impl Lexer<'_> {
         }
     }
 
-    fn unknown(&self, text: &str) -> Mistake {
-        Mistake {
+    /// What stands from here to `end` is no token; passes over it.
+    fn unknown(&mut self, end: usize) -> Mistake {
+        let end = end.min(self.source.len()).max(self.at + 1);
+        let text: String = self.source[self.at..end].iter().collect();
+        let mistake = Mistake {
             at: self.at,
             message: format!("Syntax error: token recognition error at: '{text}'"),
-        }
+        };
+        self.at = end;
+        mistake
     }
 
     fn next_token(&mut self) -> Result<Token, Mistake> {
@@ -138,7 +153,13 @@ impl Lexer<'_> {
                 return Ok(Token::Symbol(symbol));
             }
         }
-        Err(self.unknown(&first.to_string()))
+        // Half of a symbol: what should have been the other half goes with it.
+        let length = if matches!(first, '&' | '|' | '=') {
+            2
+        } else {
+            1
+        };
+        Err(self.unknown(self.at + length))
     }
 
     fn word(&mut self) -> Token {
@@ -172,7 +193,7 @@ impl Lexer<'_> {
                 _ => break,
             }
         }
-        Err(self.unknown("`"))
+        Err(self.unknown(end))
     }
 
     fn number(&mut self) -> Result<Token, Mistake> {
@@ -267,16 +288,14 @@ impl Lexer<'_> {
         let body = at;
         loop {
             let Some(next) = self.source.get(at) else {
-                let text: String = self.source[start..].iter().collect();
-                return Err(self.unknown(&text));
+                return Err(self.unknown(self.source.len()));
             };
             if *next == '\\' && !prefix.raw {
                 at += 2;
                 continue;
             }
             if (*next == '\n' || *next == '\r') && !long {
-                let text: String = self.source[start..=at].iter().collect();
-                return Err(self.unknown(text.trim_end()));
+                return Err(self.unknown(at));
             }
             if (0..ends).all(|i| self.source.get(at + i) == Some(&quote)) {
                 break;
@@ -371,7 +390,7 @@ mod tests {
     fn read(text: &str) -> Vec<Token> {
         let characters: Vec<char> = text.chars().collect();
         tokens(&characters)
-            .expect("tokens")
+            .0
             .into_iter()
             .map(|placed| placed.token)
             .collect()
@@ -398,9 +417,9 @@ mod tests {
     #[test]
     fn an_open_string_is_refused() {
         let characters: Vec<char> = "'a".chars().collect();
-        let mistake = tokens(&characters).expect_err("open");
+        let (_, mistakes) = tokens(&characters);
         assert_eq!(
-            mistake.message,
+            mistakes[0].message,
             "Syntax error: token recognition error at: ''a'"
         );
     }

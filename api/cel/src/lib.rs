@@ -52,6 +52,8 @@ pub use evaluate::{Bindings, Budget, LazyFields};
 pub use library::authorizer::{
     Authorizer, Check, Decision, Subject, authorizer_value, resource_check_value,
 };
+pub use library::patterns::compile as compile_pattern;
+pub use library::url::is_url;
 pub use program::Program;
 pub use types::Type;
 pub use value::{List, Map, Text, Value};

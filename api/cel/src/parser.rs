@@ -14,32 +14,36 @@ use crate::value::Value;
 const START_OF_EXPRESSION: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', \
      NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 
-/// The expression that the text is.
-pub(crate) fn parse(source: &str) -> Result<Parsed, Mistake> {
+/// The expression that the text is, or what is wrong with it.
+pub(crate) fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
     let characters: Vec<char> = source.chars().collect();
     if characters.len() > MAX_EXPRESSION_CODE_POINTS {
-        return Err(Mistake {
+        return Err(vec![Mistake {
             at: 0,
             message: format!(
                 "expression code point size exceeds limit: size: {}, limit {MAX_EXPRESSION_CODE_POINTS}",
                 characters.len()
             ),
-        });
+        }]);
     }
+    let (tokens, mut mistakes) = tokens(&characters);
     let mut parser = Parser {
-        tokens: tokens(&characters)?,
+        tokens,
         next: 0,
         depth: 0,
         builder: Builder::default(),
     };
-    let root = parser.expression()?;
-    if *parser.peek() != Token::End {
-        return Err(parser.unexpected("<EOF>"));
+    match parser.whole() {
+        Ok(root) if mistakes.is_empty() => Ok(Parsed {
+            root,
+            offsets: parser.builder.offsets,
+        }),
+        Ok(_) => Err(mistakes),
+        Err(mistake) => {
+            mistakes.push(mistake);
+            Err(mistakes)
+        }
     }
-    Ok(Parsed {
-        root,
-        offsets: parser.builder.offsets,
-    })
 }
 
 /// Makes nodes and gives them ids.
@@ -115,7 +119,26 @@ impl Parser {
         if self.eat(symbol) {
             return Ok(());
         }
+        if *self.peek() == Token::End && symbol == ")" {
+            return Err(self.wrong("Syntax error: missing ')' at '<EOF>'"));
+        }
         Err(self.unexpected(&format!("'{symbol}'")))
+    }
+
+    /// Everything, to the end.
+    fn whole(&mut self) -> Parse<Expr> {
+        let root = self.expression()?;
+        if *self.peek() == Token::End {
+            return Ok(root);
+        }
+        let last = self.tokens.get(self.next + 1).map(|placed| &placed.token);
+        if last == Some(&Token::End) {
+            let text = &self.placed().text;
+            return Err(self.wrong(format!(
+                "Syntax error: extraneous input '{text}' expecting <EOF>"
+            )));
+        }
+        Err(self.unexpected("<EOF>"))
     }
 
     fn wrong(&self, message: impl Into<String>) -> Mistake {
@@ -371,6 +394,9 @@ impl Parser {
         let place = self.at();
         let field = match self.peek() {
             Token::Ident(name) | Token::Quoted(name) => name.clone(),
+            Token::Symbol(".") => {
+                return Err(self.wrong("Syntax error: no viable alternative at input '..'"));
+            }
             _ => return Err(self.unexpected("IDENTIFIER")),
         };
         self.advance();
@@ -473,7 +499,9 @@ impl Parser {
             let value = self.expression()?;
             elements.push(Element { value, optional });
             if !self.eat(",") {
-                self.expect("]")?;
+                if !self.eat("]") {
+                    return Err(self.unexpected("{']', ','}"));
+                }
                 break;
             }
         }
@@ -533,19 +561,17 @@ mod tests {
 
     #[test]
     fn mistakes_are_placed() {
-        let mistake = parse("a +").expect_err("open");
+        let refused = |text: &str| parse(text).expect_err(text).remove(0);
+        let mistake = refused("a +");
         assert_eq!(mistake.at, 3);
         assert!(
             mistake
                 .message
                 .starts_with("Syntax error: mismatched input '<EOF>' expecting {'['")
         );
+        assert_eq!(refused("has(a)").message, "invalid argument to has() macro");
         assert_eq!(
-            parse("has(a)").expect_err("no field").message,
-            "invalid argument to has() macro"
-        );
-        assert_eq!(
-            parse("a.all(1, true)").expect_err("no name").message,
+            refused("a.all(1, true)").message,
             "argument must be a simple name"
         );
     }

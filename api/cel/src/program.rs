@@ -33,7 +33,7 @@ impl Program {
         environment: &Environment,
         results: &[Type],
     ) -> Result<Self, CompileError> {
-        let parsed = parse(source).map_err(|mistake| CompileError::of(source, vec![mistake]))?;
+        let parsed = parse(source).map_err(|mistakes| CompileError::of(source, mistakes))?;
         let checked =
             check(&parsed, environment).map_err(|mistakes| CompileError::of(source, mistakes))?;
         let patterns = compile_patterns(&parsed, &checked)?;

@@ -71,6 +71,16 @@ impl Errors {
         });
     }
 
+    /// A cause whose reason and message the caller knows.
+    pub fn other(&mut self, path: &str, reason: &str, message: String) {
+        self.push(path, reason, message, "");
+    }
+
+    /// The causes of another check, after these.
+    pub fn extend(&mut self, others: Self) {
+        self.causes.extend(others.causes);
+    }
+
     /// The field is missing or empty.
     pub fn required(&mut self, path: &str, detail: &str) {
         self.push(

@@ -130,7 +130,11 @@ impl Estimator<'_> {
 
     fn declared(&self, path: &[String]) -> Option<&Declaration> {
         let (first, rest) = path.split_first()?;
-        let mut at = self.environment.variable(first)?;
+        // As the reference has it, whatever is no variable is as large as `self`.
+        let mut at = self
+            .environment
+            .variable(first)
+            .or_else(|| self.environment.variable("self"))?;
         for step in rest {
             at = match (step.as_str(), &at.shape) {
                 ("@items", Shape::List(inner)) | ("@values", Shape::Map(inner)) => inner,

@@ -70,17 +70,95 @@ impl<'p> Patterns<'p> {
 }
 
 /// The compiled pattern, or why it is none.
-pub(crate) fn compile(pattern: &str) -> Result<Arc<Regex>, String> {
+pub fn compile(pattern: &str) -> Result<Arc<Regex>, String> {
     if pattern.len() > MAX_PATTERN_CHARACTERS {
         return Err("error parsing regexp: expression too large".to_owned());
     }
-    RegexBuilder::new(pattern)
+    RegexBuilder::new(&translated(pattern))
         .size_limit(MAX_REGEX_BYTES)
         .dfa_size_limit(MAX_REGEX_BYTES)
         .nest_limit(100)
         .build()
         .map(Arc::new)
         .map_err(|error| explain(pattern, &error))
+}
+
+/// The pattern in this engine's dialect: Go's classes are of ASCII, and its brackets know
+/// no nesting and no set operations.
+fn translated(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len());
+    let mut rest = pattern.chars().peekable();
+    let mut in_class = false;
+    while let Some(character) = rest.next() {
+        match character {
+            '\\' => {
+                let Some(escape) = rest.next() else {
+                    out.push('\\');
+                    break;
+                };
+                let class = match escape {
+                    'd' => "0-9",
+                    'w' => "0-9A-Za-z_",
+                    's' => r"\t\n\f\r ",
+                    'D' => "^0-9",
+                    'W' => "^0-9A-Za-z_",
+                    'S' => r"^\t\n\f\r ",
+                    'b' | 'B' if !in_class => {
+                        out.push_str(&format!("(?-u:\\{escape})"));
+                        continue;
+                    }
+                    'Q' if !in_class => {
+                        let literal: String = rest.by_ref().collect();
+                        let (quoted, after) = literal.split_once(r"\E").unwrap_or((&literal, ""));
+                        out.push_str(&regex::escape(quoted));
+                        out.push_str(&translated(after));
+                        return out;
+                    }
+                    other => {
+                        out.push('\\');
+                        out.push(other);
+                        continue;
+                    }
+                };
+                if in_class && !class.starts_with('^') {
+                    out.push_str(class);
+                } else {
+                    out.push_str(&format!("[{class}]"));
+                }
+            }
+            '[' if in_class && rest.peek() != Some(&':') => out.push_str(r"\["),
+            '[' if !in_class => {
+                in_class = true;
+                out.push('[');
+                if rest.next_if_eq(&'^').is_some() {
+                    out.push('^');
+                }
+                if rest.next_if_eq(&']').is_some() {
+                    out.push_str(r"\]");
+                }
+            }
+            '[' => {
+                // `[:alpha:]`
+                out.push('[');
+                for inner in rest.by_ref() {
+                    out.push(inner);
+                    if inner == ']' {
+                        break;
+                    }
+                }
+            }
+            ']' if in_class => {
+                in_class = false;
+                out.push(']');
+            }
+            '&' | '~' if in_class => {
+                out.push('\\');
+                out.push(character);
+            }
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 /// In the words of Go's package, as far as the kinds of errors agree.
@@ -159,6 +237,24 @@ mod tests {
             ),
         ] {
             assert_eq!(compile(pattern).expect_err(pattern), message);
+        }
+    }
+
+    #[test]
+    fn patterns_mean_what_they_mean_in_go() {
+        for (pattern, good, bad) in [
+            (r"^\d+$", "12", "\u{663}"),
+            (r"^[\w.]+$", "a_.", "ä"),
+            (r"^[[]$", "[", "]"),
+            (r"^[^\s]$", "a", " "),
+            (r"^[[:alpha:]&&]$", "&", "1"),
+            (r"^\Qa.b\E$", "a.b", "axb"),
+            (r"^[]a]$", "]", "b"),
+            (r"\bfoo\b", "a foo b", "afoob"),
+        ] {
+            let compiled = compile(pattern).expect(pattern);
+            assert!(compiled.is_match(good), "{pattern} {good}");
+            assert!(!compiled.is_match(bad), "{pattern} {bad}");
         }
     }
 

@@ -16,7 +16,7 @@ const PARSE: Cost = Cost::Walk {
 
 pub(super) const ROWS: &[Row] = &[
     ("url", "(string) -> URL", PARSE, parse),
-    ("isURL", "(string) -> bool", ONE, is_url),
+    ("isURL", "(string) -> bool", ONE, is_url_value),
     ("getScheme", "URL.() -> string", ONE, scheme),
     ("getHost", "URL.() -> string", ONE, host),
     ("getHostname", "URL.() -> string", ONE, hostname),
@@ -82,6 +82,11 @@ pub(crate) fn read(raw: &str) -> Result<Url, String> {
         path: path.to_owned(),
         query: query.to_owned(),
     })
+}
+
+/// Whether the text is a URL of a request: absolute, or a path from the root.
+pub fn is_url(raw: &str) -> bool {
+    read(raw).is_ok()
 }
 
 fn split_scheme(raw: &str) -> Result<(&str, &str), &'static str> {
@@ -176,7 +181,7 @@ fn parse<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
     }
 }
 
-fn is_url<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
+fn is_url_value<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
     Ok(Value::Bool(read(text(args, 0)?).is_ok()))
 }
 
