@@ -242,9 +242,9 @@ impl Expression {
         }
     }
 
-    /// The type of its value; `None` where it did not compile.
-    pub fn result_type(&self) -> Option<Type> {
-        self.program.as_ref().ok().map(Program::result_type)
+    /// Why it did not compile, if it did not.
+    pub fn mistake(&self) -> Option<&str> {
+        self.program.as_ref().err().map(String::as_str)
     }
 
     /// Its value; the error in the reference's words.

@@ -17,6 +17,7 @@ pub mod limits;
 pub mod matching;
 pub mod pod_security;
 pub mod pods;
+pub mod policy;
 pub mod priority;
 pub mod quota;
 pub mod review;

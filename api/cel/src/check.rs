@@ -152,7 +152,7 @@ impl Checker<'_> {
             return Some(of);
         }
         let of = match self.environment.object(name) {
-            Some(object) => Type::Object(Arc::clone(object)),
+            Some(object) => Type::Object(object),
             None => type_identifier(name)?,
         };
         self.refer(id, Reference::TypeName(Arc::from(name)));
@@ -424,7 +424,7 @@ impl Checker<'_> {
     }
 
     fn object(&mut self, id: usize, name: &str, fields: &[FieldInit]) -> Type {
-        let object = self.environment.object(name).cloned();
+        let object = self.environment.object(name);
         if object.is_none() {
             match type_identifier(name) {
                 Some(_) => self.wrong(id, format!("'{name}' is not a message type")),

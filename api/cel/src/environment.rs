@@ -35,8 +35,19 @@ impl Environment {
         self.variables.get(name)
     }
 
-    pub(crate) fn object(&self, name: &str) -> Option<&Arc<ObjectDeclaration>> {
-        self.objects.get(name)
+    /// The objects of that type; `A.b.c` is of an undeclared part of an open `A`.
+    pub(crate) fn object(&self, name: &str) -> Option<Arc<ObjectDeclaration>> {
+        if let Some(object) = self.objects.get(name) {
+            return Some(Arc::clone(object));
+        }
+        let (whole, _) = name.split_once('.')?;
+        let part = || ObjectDeclaration {
+            name: name.to_owned(),
+            fields: BTreeMap::new(),
+            open: true,
+        };
+        let open = self.objects.get(whole).is_some_and(|object| object.open);
+        open.then(|| Arc::new(part()))
     }
 
     /// Whether the function is for environments that make objects only.

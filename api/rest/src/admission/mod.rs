@@ -13,6 +13,7 @@
 mod authorizer;
 mod clients;
 mod lookup;
+mod policies;
 mod quota;
 mod webhooks;
 
@@ -40,6 +41,7 @@ pub(crate) struct Admission {
     turns: quota::Turns,
     access: Arc<Access>,
     registry: Arc<Registry>,
+    policies: policies::Policies,
     webhooks: webhooks::Webhooks,
     clients: clients::WebhookClients,
 }
@@ -57,6 +59,7 @@ impl Admission {
             turns: quota::Turns::default(),
             access,
             registry,
+            policies: policies::Policies::start(&kv, shutdown),
             webhooks: webhooks::Webhooks::start(&kv, shutdown),
             clients: clients::WebhookClients::new(storage.clone()),
             storage,
@@ -72,6 +75,7 @@ impl Admission {
             || defaults::protection(asked).is_some()
             || new && (asked.is("", "nodes") || asked.is("networking.k8s.io", "ingresses"))
             || self.webhooks.may_mutate()
+            || self.policies.may_mutate()
     }
 
     /// Lets the mutating plugins and webhooks at the defaulted object; once more where a
@@ -82,14 +86,19 @@ impl Admission {
         object: &mut Value,
         warnings: Option<&Warnings>,
     ) -> Result<(), Failure> {
-        let mut rounds = webhooks::Rounds::default();
+        let (mut policies, mut hooks) = (webhooks::Rounds::default(), webhooks::Rounds::default());
         self.run_plugins(asked, object).await?;
-        self.ask_mutating(asked, Some(object), &mut rounds, false, warnings)
+        self.apply_policies(asked, object, &mut policies, false)
             .await?;
-        if rounds.changed {
+        self.ask_mutating(asked, Some(object), &mut hooks, false, warnings)
+            .await?;
+        if policies.changed || hooks.changed {
             self.run_plugins(asked, object).await?;
-            rounds.begin_again(object);
-            self.ask_mutating(asked, Some(object), &mut rounds, true, warnings)
+            policies.begin_again(object);
+            self.apply_policies(asked, object, &mut policies, true)
+                .await?;
+            hooks.begin_again(object);
+            self.ask_mutating(asked, Some(object), &mut hooks, true, warnings)
                 .await?;
         }
         Ok(())
@@ -157,6 +166,7 @@ impl Admission {
                     .await?;
             }
         }
+        self.ask_policies(asked, object, warnings).await?;
         self.ask_validating(asked, object, warnings).await
     }
 

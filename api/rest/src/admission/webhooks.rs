@@ -53,6 +53,27 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
+    /// Whether it is to be asked in the second round.
+    pub(super) fn must_again(&self, id: &str) -> bool {
+        self.again.contains(id)
+    }
+
+    /// Somebody was asked, and changed the object or did not.
+    pub(super) fn note(&mut self, id: String, changed: bool, reinvokes: bool) {
+        if changed {
+            self.again.append(&mut self.asked);
+            self.changed = true;
+        }
+        if reinvokes {
+            self.asked.insert(id);
+        }
+    }
+
+    /// The object as the last one left it.
+    pub(super) fn leave(&mut self, object: &Value) {
+        self.left = Some(object.clone());
+    }
+
     /// The second round begins: whoever was asked about an object that the plugins have
     /// changed since is asked again.
     pub(super) fn begin_again(&mut self, object: &Value) {
@@ -123,7 +144,7 @@ impl Admission {
         let equivalents: Vec<&Resource> = equivalents.iter().map(|kind| &**kind).collect();
         for hook in self.webhooks.of(Role::Mutating) {
             let id = hook.id();
-            if second && !rounds.again.contains(&id) {
+            if second && !rounds.must_again(&id) {
                 continue;
             }
             let present = object.as_deref();
@@ -147,15 +168,11 @@ impl Admission {
                 }
                 (None, _) => false,
             };
-            if patched {
-                rounds.again.append(&mut rounds.asked);
-                rounds.changed = true;
-            }
-            if call.hook.reinvokes {
-                rounds.asked.insert(id);
-            }
+            rounds.note(id, patched, call.hook.reinvokes);
         }
-        rounds.left = object.map(|object| object.clone());
+        if let Some(object) = object {
+            rounds.leave(object);
+        }
         Ok(())
     }
 
