@@ -82,6 +82,18 @@ pub fn conform_owned(schema: &str, value: Value) -> Result<Value, ApiError> {
         })
 }
 
+/// One field of an object as a typed server would write it; `None` if it would not.
+pub fn conform_field(schema: &str, name: &str, value: Option<Value>) -> Option<Value> {
+    let found = schema::find(schema)?;
+    let field = found.fields.iter().find(|field| field.name == name)?;
+    let path = Path::ROOT.join(name);
+    let written = match value {
+        None | Some(Value::Null) => zero(field),
+        Some(value) => conform_shape(&field.shape, value, found, &path).ok(),
+    };
+    written.filter(|value| !left_out(field, value))
+}
+
 /// Fills in the defaults that the types themselves state, where a field is
 /// absent or zero. Defaults that depend on other fields are the strategies'.
 pub fn apply_defaults(schema: &str, value: &mut Value) {

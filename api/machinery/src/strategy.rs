@@ -272,23 +272,27 @@ fn split(resource: &Resource, subresource: Option<&str>, old: &Value, next: &mut
 }
 
 /// Whether both would be stored as the same object, their owners apart. `new` conforms;
-/// `old` did when it was stored.
+/// `old` did when it was stored: a field that differs is compared again as it would be
+/// written now.
 fn same(resource: &Resource, old: &Value, new: &Value) -> bool {
-    alike(old, new)
-        || fields::conform(&resource.schema, old).is_ok_and(|conforming| alike(&conforming, new))
-}
-
-fn alike(old: &Value, new: &Value) -> bool {
     let (Some(olds), Some(news)) = (old.as_object(), new.as_object()) else {
         return old == new;
     };
-    olds.len() == news.len()
-        && olds
-            .iter()
-            .all(|(name, old)| match (name.as_str(), news.get(name)) {
-                ("metadata", Some(new)) => metadata::alike(old, new),
-                (_, new) => new == Some(old),
-            })
+    let alike = |name: &str, old: &Value, new: &Value| match name {
+        "metadata" => metadata::alike(old, new),
+        _ => old == new,
+    };
+    let again = |name: &str, old: Option<&Value>, new: &Value| {
+        let written = fields::conform_field(&resource.schema, name, old.cloned());
+        written.is_some_and(|old| alike(name, &old, new))
+    };
+    news.iter().all(|(name, new)| {
+        let old = olds.get(name);
+        old.is_some_and(|old| alike(name, old, new)) || again(name, old, new)
+    }) && olds.iter().all(|(name, old)| {
+        let gone = !news.contains_key(name);
+        !gone || fields::conform_field(&resource.schema, name, Some(old.clone())).is_none()
+    })
 }
 
 fn is_empty_list(value: &Value) -> bool {

@@ -83,7 +83,7 @@ impl Admission {
             companions
                 .compare
                 .push(Compare::mod_revision(key.clone(), revision));
-            let put = Put::new(key, stored_bytes(resource, quota)?);
+            let put = Put::new(key, stored_bytes(resource, &quota)?);
             companions.then.push(Operation::Put(put));
         }
         companions.turn = Some(turn);

@@ -269,7 +269,7 @@ impl Storage {
                 companions.compare.push(compare);
             }
             let absent = Compare::mod_revision(key.clone(), 0);
-            let bytes = stored_bytes(target.resource, object.clone())?;
+            let bytes = stored_bytes(target.resource, &object)?;
             let put = put(target.resource, &key, bytes);
             let evidence = Evidence::Uid(&uid);
             match self.swap(&key, absent, put, companions, evidence).await? {
@@ -400,8 +400,7 @@ impl Storage {
                 self.remove(&key, row.revision, companions).await?
             }
             Change::Write => {
-                let object = wanted.clone();
-                self.replace(target, row.revision, object, companions)
+                self.replace(target, row.revision, &wanted, companions)
                     .await?
             }
         };
@@ -518,7 +517,7 @@ impl Storage {
                     return Ok(Attempt::Done(Deleted::Marked(marked)));
                 }
                 let swap = self
-                    .replace(target, row.revision, marked.clone(), Companions::default())
+                    .replace(target, row.revision, &marked, Companions::default())
                     .await?;
                 Ok(match swap {
                     Swap::Done(revision) => {
@@ -540,7 +539,7 @@ impl Storage {
         &self,
         target: &Target<'_>,
         revision: Revision,
-        object: Value,
+        object: &Value,
         companions: Companions,
     ) -> Result<Swap, Failure> {
         let key = target.key();
@@ -577,9 +576,13 @@ fn put(resource: &Resource, key: &str, bytes: Bytes) -> Operation {
     })
 }
 
-pub(crate) fn stored_bytes(resource: &Resource, object: Value) -> Result<Bytes, Failure> {
-    serde_json::to_vec(&convert::to_stored(resource, object))
-        .map(Bytes::from)
+pub(crate) fn stored_bytes(resource: &Resource, object: &Value) -> Result<Bytes, Failure> {
+    let text = match resource.stored_as {
+        // Of most kinds there is one form.
+        None => serde_json::to_vec(object),
+        Some(_) => serde_json::to_vec(&convert::to_stored(resource, object.clone())),
+    };
+    text.map(Bytes::from)
         .map_err(|error| ApiError::internal(error.to_string()).into())
 }
 
