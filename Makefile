@@ -99,6 +99,11 @@ peers: ## Build etcd and its tools, kube-apiserver and a kubelet, from their Go 
 apply-golden: ## Record again what the reference's field management does (needs Go)
 	@cd tests/e2e && go run ./cmd/applygolden -seed 1 -cases 140 > ../../api/apply/tests/golden/cases.jsonl
 
+.PHONY: owners-golden
+owners-golden: ## Record again whom a kube-apiserver names as owners of fields (needs `make peers`)
+	@cd tests/e2e && go run ./cmd/ownersgolden ../../api/rest/tests/face/owners/requests.json \
+		> ../../api/rest/tests/face/owners/answers.jsonl
+
 .PHONY: patch-golden
 patch-golden: ## Record again what the reference's patches do (needs Go)
 	@cd tests/e2e && go run ./cmd/patchgolden -seed 3 -cases 300 > ../../api/machinery/tests/golden/patches.jsonl

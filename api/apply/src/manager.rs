@@ -292,10 +292,6 @@ impl FieldManager<'_> {
 
     fn check_config(&self, config: &Value) -> Result<(), ApplyError> {
         let text = |name: &str| config[name].as_str().unwrap_or_default();
-        let shown = |api_version: &str, kind: &str| match api_version.is_empty() {
-            true => format!("/, Kind={kind}"),
-            false => format!("{api_version}, Kind={kind}"),
-        };
         if (text("apiVersion"), text("kind")) != (self.api_version, self.kind) {
             return Err(ApplyError::BadRequest(format!(
                 "invalid object type: {}",
@@ -442,19 +438,19 @@ impl FieldManager<'_> {
     /// `namespace/name; group/version, Kind=Kind`.
     fn named(&self, object: &Value) -> String {
         let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default();
-        let slash = if self.api_version.contains('/') {
-            ""
-        } else {
-            "/"
-        };
         format!(
-            "{}/{}; {slash}{}, Kind={}",
+            "{}/{}; {}",
             text("namespace"),
             text("name"),
-            self.api_version,
-            self.kind
+            shown(self.api_version, self.kind)
         )
     }
+}
+
+/// `group/version, Kind=Kind`.
+fn shown(api_version: &str, kind: &str) -> String {
+    let slash = if api_version.contains('/') { "" } else { "/" };
+    format!("{slash}{api_version}, Kind={kind}")
 }
 
 /// The object without its entries, which no entry owns.

@@ -34,7 +34,7 @@ fn pod() -> Value {
 fn status(round: u32) -> Value {
     let conditions: Vec<Value> = ["Initialized", "Ready", "ContainersReady", "PodScheduled"]
         .iter()
-        .map(|kind| json!({"type": kind, "status": if round % 2 == 0 { "True" } else { "False" }, "lastTransitionTime": "2026-01-01T00:00:00Z"}))
+        .map(|kind| json!({"type": kind, "status": if round.is_multiple_of(2) { "True" } else { "False" }, "lastTransitionTime": "2026-01-01T00:00:00Z"}))
         .collect();
     json!({"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "conditions": conditions})
 }

@@ -45,22 +45,30 @@ impl Configuration {
                 repeated.replace(None);
                 seed.deserialize(serde_yaml_ng::Deserializer::from_slice(body))
                     .map_err(|error| {
-                        ApiError::bad_request(format!(
-                            "error decoding patch: error converting YAML to JSON: yaml: {error}"
-                        ))
+                        ApiError::bad_request(format!("error encoding patch: yaml: {error}"))
                     })?
             }
         };
-        if !value.is_object() && !value.is_null() {
-            return Err(ApiError::bad_request(
-                "error decoding patch: error unmarshaling JSON: json: cannot unmarshal into Go \
-                 value of type map[string]interface {}",
-            ));
+        let form = match &value {
+            Value::Object(_) | Value::Null => None,
+            Value::Array(_) => Some("array"),
+            Value::String(_) => Some("string"),
+            Value::Number(_) => Some("number"),
+            Value::Bool(_) => Some("bool"),
+        };
+        if let Some(form) = form {
+            return Err(ApiError::bad_request(format!(
+                "error decoding patch: error unmarshaling JSON: while decoding JSON: json: \
+                 cannot unmarshal {form} into Go value of type map[string]interface {{}}"
+            )));
         }
-        Ok(Self {
-            value,
-            repeated: repeated.into_inner(),
-        })
+        let repeated = repeated.into_inner().map(|key| {
+            format!(
+                "line {}: key {key:?} already set in map",
+                line_of(&key, body)
+            )
+        });
+        Ok(Self { value, repeated })
     }
 
     /// 409 where the configuration is for an object that is no more.
@@ -141,6 +149,18 @@ impl Configuration {
     }
 }
 
+/// The line on which a key stands for the second time.
+fn line_of(key: &str, body: &[u8]) -> usize {
+    let text = String::from_utf8_lossy(body);
+    let names_it = |line: &str| {
+        let line = line.trim_start().trim_start_matches(['"', '\'']);
+        line.strip_prefix(key)
+            .is_some_and(|rest| rest.trim_start_matches(['"', '\'']).starts_with(':'))
+    };
+    let places = text.lines().enumerate().filter(|(_, line)| names_it(line));
+    places.map(|(at, _)| at + 1).nth(1).unwrap_or(1)
+}
+
 /// Builds a value and notes the first key that a map has twice; the last one counts.
 #[derive(Clone, Copy)]
 struct Node<'a> {
@@ -213,7 +233,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             if map.contains_key(&key) {
                 self.repeated
                     .borrow_mut()
-                    .get_or_insert_with(|| format!("key {key:?} already set in map"));
+                    .get_or_insert_with(|| key.clone());
             }
             map.insert(key, value);
         }

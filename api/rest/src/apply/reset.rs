@@ -62,19 +62,6 @@ static OTHERS: LazyLock<BTreeMap<&str, Reset>> = LazyLock::new(|| {
                 "metadata.ownerReferences",
             ]),
         ),
-        (
-            "pods/ephemeralcontainers",
-            Reset::all_but(&["spec.ephemeralContainers"]),
-        ),
-        (
-            "pods/resize",
-            Reset::all_but(&[
-                "spec.containers.*.resources",
-                "spec.containers.*.resizePolicy",
-                "spec.initContainers.*.resources",
-                "spec.initContainers.*.resizePolicy",
-            ]),
-        ),
     ])
 });
 

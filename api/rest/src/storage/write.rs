@@ -446,6 +446,8 @@ impl Storage {
         let (wanted_uid, uid) = (metadata_text(wanted, "uid"), metadata_text(current, "uid"));
         if wanted_uid.is_empty() {
             wanted["metadata"]["uid"] = current["metadata"]["uid"].clone();
+        } else if wanted_uid != uid && self.ownership == Ownership::Applied {
+            return Err(uid_is_immutable(target, wanted_uid));
         } else if wanted_uid != uid {
             return Err(uid_conflict(target, wanted_uid, uid));
         }
@@ -600,6 +602,15 @@ fn missing_version(target: &Target<'_>) -> Failure {
 /// barrier. What the quorum itself failed at is no such thing.
 fn may_be_stale(attempt: u32, writer: &Writer<'_>, failure: &Failure) -> bool {
     attempt == 0 && !writer.dry_run && failure.error.code() < 500
+}
+
+fn uid_is_immutable(target: &Target<'_>, wanted: &str) -> Failure {
+    let cause = Cause {
+        field: "metadata.uid".into(),
+        reason: "FieldValueInvalid".into(),
+        message: format!("Invalid value: {wanted:?}: field is immutable"),
+    };
+    ApiError::invalid(target.resource, target.name, vec![cause]).into()
 }
 
 fn uid_conflict(target: &Target<'_>, wanted: &str, actual: &str) -> Failure {

@@ -329,7 +329,7 @@ async fn what_makes_no_configuration_is_refused() {
             "fieldManager=a",
             &other,
             400,
-            "invalid object type: v1, Kind=Secret",
+            "invalid object type: /v1, Kind=Secret",
         ),
         (
             "fieldManager=a",

@@ -18,6 +18,7 @@ mod kinds;
 mod lifetimes;
 mod lists;
 mod namespaces;
+mod owners;
 mod policies;
 mod receipts;
 mod services;
