@@ -455,6 +455,13 @@ impl ApiError {
         self
     }
 
+    /// The same error with one more cause.
+    #[must_use]
+    pub fn with_given_cause(mut self, cause: Cause) -> Self {
+        self.details.get_or_insert_default().causes.push(cause);
+        self
+    }
+
     /// The same error with one more cause, which names no field.
     #[must_use]
     pub fn with_cause(mut self, message: &str) -> Self {

@@ -22,6 +22,7 @@ mod connect;
 mod context;
 mod controllers;
 mod documents;
+mod eviction;
 mod failure;
 mod fairness;
 mod health;

@@ -19,6 +19,8 @@ use crate::route::ResourceRequest;
 pub(crate) enum Special {
     /// A pod is bound to a node.
     Bind,
+    /// A pod is asked to go.
+    Evict,
     /// A token of a service account is asked for.
     Token,
     /// How many replicas there should be.
@@ -37,6 +39,7 @@ pub(crate) fn of(asked: &ResourceRequest) -> Option<Special> {
         subresource,
     ) {
         ("", "bindings", "") | ("", "pods", "binding") => Some(Special::Bind),
+        ("", "pods", "eviction") => Some(Special::Evict),
         ("", "serviceaccounts", "token") => Some(Special::Token),
         (_, _, "scale") => Some(Special::Scale),
         // A body of another kind is not the object itself.
@@ -56,6 +59,7 @@ pub(crate) async fn serve(
 ) -> Result<Response, Failure> {
     match special {
         Special::Bind => call.bind(request, form).await,
+        Special::Evict => crate::eviction::serve(call, request, form).await,
         Special::Token => call.create_token(request, form).await,
         Special::Scale => crate::scale::serve(call, request, form).await,
         Special::Unserved => Err(ApiError::method_not_allowed().into()),

@@ -1,4 +1,5 @@
-//! The checks of the standards, each with the releases it holds in.
+//! The checks of the standards, each with the releases it holds in; those of `baseline`
+//! stand here.
 
 use std::collections::BTreeSet;
 
@@ -6,6 +7,10 @@ use nautilus_machinery::status::quote;
 use serde_json::Value;
 
 use super::labels::{Level, LevelVersion};
+use super::restricted::{
+    capabilities_restricted, privilege_escalation, restricted_volumes, run_as_non_root,
+    run_as_user, seccomp_restricted,
+};
 use crate::values::{items, text};
 
 /// What a pod breaks.
@@ -73,28 +78,28 @@ pub(super) fn violations(standard: &LevelVersion, pod: &Value) -> Vec<Violation>
         .collect()
 }
 
-fn violation(reason: impl Into<String>, detail: String) -> Option<Violation> {
+pub(super) fn violation(reason: impl Into<String>, detail: String) -> Option<Violation> {
     Some(Violation {
         reason: reason.into(),
         detail,
     })
 }
 
-fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     ["initContainers", "containers", "ephemeralContainers"]
         .iter()
         .flat_map(|list| items(&pod["spec"][*list]))
 }
 
 /// Names of the containers for which `bad` holds.
-fn named(pod: &Value, mut bad: impl FnMut(&Value) -> bool) -> Vec<&str> {
+pub(super) fn named(pod: &Value, mut bad: impl FnMut(&Value) -> bool) -> Vec<&str> {
     containers(pod)
         .filter(|container| bad(container))
         .map(|container| text(&container["name"]))
         .collect()
 }
 
-fn quoted<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> String {
+pub(super) fn quoted<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> String {
     let texts: Vec<String> = texts
         .into_iter()
         .map(|text| format!("\"{}\"", text.as_ref()))
@@ -102,7 +107,7 @@ fn quoted<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> String {
     texts.join(", ")
 }
 
-fn plural(word: &str, count: usize) -> String {
+pub(super) fn plural(word: &str, count: usize) -> String {
     if count == 1 {
         word.to_owned()
     } else {
@@ -111,12 +116,12 @@ fn plural(word: &str, count: usize) -> String {
 }
 
 /// `container "a"`, `containers "a", "b"`.
-fn these(names: &[&str]) -> String {
+pub(super) fn these(names: &[&str]) -> String {
     format!("{} {}", plural("container", names.len()), quoted(names))
 }
 
 /// `pod and containers "a", "b"`; `None` when neither did it.
-fn setters(pod: bool, names: &[&str]) -> Option<String> {
+pub(super) fn setters(pod: bool, names: &[&str]) -> Option<String> {
     match (pod, names.is_empty()) {
         (false, true) => None,
         (true, true) => Some("pod".to_owned()),
@@ -125,12 +130,12 @@ fn setters(pod: bool, names: &[&str]) -> Option<String> {
     }
 }
 
-fn is_windows(pod: &Value) -> bool {
+pub(super) fn is_windows(pod: &Value) -> bool {
     pod["spec"]["os"]["name"] == "windows"
 }
 
 /// Since 1.35 a pod with user namespaces of its own is given more room.
-fn has_own_users(pod: &Value) -> bool {
+pub(super) fn has_own_users(pod: &Value) -> bool {
     pod["spec"]["hostUsers"] == false
 }
 
@@ -407,7 +412,7 @@ fn seccomp_baseline(pod: &Value, minor: u32) -> Option<Violation> {
     violation("seccompProfile", bad_seccomp(&setters, &found.values))
 }
 
-fn bad_seccomp(setters: &str, values: &BTreeSet<String>) -> String {
+pub(super) fn bad_seccomp(setters: &str, values: &BTreeSet<String>) -> String {
     let values = quoted(values);
     format!("{setters} must not set securityContext.seccompProfile.type to {values}")
 }
@@ -438,16 +443,16 @@ fn seccomp_annotations(pod: &Value) -> Option<Violation> {
 }
 
 /// Who sets which seccomp profile.
-struct Seccomp<'a> {
-    pod_is_bad: bool,
+pub(super) struct Seccomp<'a> {
+    pub(super) pod_is_bad: bool,
     /// Containers that set a bad one.
-    bad: Vec<&'a str>,
+    pub(super) bad: Vec<&'a str>,
     /// Containers that have none, nor has the pod.
-    without: Vec<&'a str>,
-    values: BTreeSet<String>,
+    pub(super) without: Vec<&'a str>,
+    pub(super) values: BTreeSet<String>,
 }
 
-fn seccomp(pod: &Value) -> Seccomp<'_> {
+pub(super) fn seccomp(pod: &Value) -> Seccomp<'_> {
     let kind = |owner: &Value| {
         let profile = &owner["securityContext"]["seccompProfile"];
         (!profile.is_null()).then(|| text(&profile["type"]).to_owned())
@@ -473,27 +478,6 @@ fn seccomp(pod: &Value) -> Seccomp<'_> {
         without,
         values,
     }
-}
-
-fn seccomp_restricted(pod: &Value, minor: u32) -> Option<Violation> {
-    if minor >= 25 && is_windows(pod) {
-        return None;
-    }
-    let found = seccomp(pod);
-    if let Some(setters) = setters(found.pod_is_bad, &found.bad) {
-        return violation("seccompProfile", bad_seccomp(&setters, &found.values));
-    }
-    if found.without.is_empty() {
-        return None;
-    }
-    violation(
-        "seccompProfile",
-        format!(
-            "pod or {} must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \
-             \"Localhost\"",
-            these(&found.without)
-        ),
-    )
 }
 
 fn sysctls(pod: &Value, minor: u32) -> Option<Violation> {
@@ -534,161 +518,4 @@ fn windows_host_process(pod: &Value, _: u32) -> Option<Violation> {
         "hostProcess",
         format!("{setters} must not set securityContext.windowsOptions.hostProcess=true"),
     )
-}
-
-fn privilege_escalation(pod: &Value, minor: u32) -> Option<Violation> {
-    if minor >= 25 && is_windows(pod) {
-        return None;
-    }
-    let names = named(pod, |container| {
-        container["securityContext"]["allowPrivilegeEscalation"] != false
-    });
-    if names.is_empty() {
-        return None;
-    }
-    violation(
-        "allowPrivilegeEscalation != false",
-        format!(
-            "{} must set securityContext.allowPrivilegeEscalation=false",
-            these(&names)
-        ),
-    )
-}
-
-fn capabilities_restricted(pod: &Value, minor: u32) -> Option<Violation> {
-    if minor >= 25 && is_windows(pod) {
-        return None;
-    }
-    let own = |container: &'_ Value, list: &str| -> Vec<String> {
-        items(&container["securityContext"]["capabilities"][list])
-            .map(|capability| text(capability).to_owned())
-            .collect()
-    };
-    let missing = named(pod, |c| {
-        !own(c, "drop").iter().any(|dropped| dropped == "ALL")
-    });
-    let mut forbidden = BTreeSet::new();
-    let adding = named(pod, |container| {
-        let bad: Vec<String> = own(container, "add")
-            .into_iter()
-            .filter(|added| added != "NET_BIND_SERVICE")
-            .collect();
-        let found = !bad.is_empty();
-        forbidden.extend(bad);
-        found
-    });
-    let mut details = Vec::new();
-    if !missing.is_empty() {
-        details.push(format!(
-            "{} must set securityContext.capabilities.drop=[\"ALL\"]",
-            these(&missing)
-        ));
-    }
-    if !adding.is_empty() {
-        details.push(format!(
-            "{} must not include {} in securityContext.capabilities.add",
-            these(&adding),
-            quoted(&forbidden)
-        ));
-    }
-    if details.is_empty() {
-        return None;
-    }
-    violation("unrestricted capabilities", details.join("; "))
-}
-
-fn restricted_volumes(pod: &Value, _: u32) -> Option<Violation> {
-    const ALLOWED: [&str; 9] = [
-        "configMap",
-        "csi",
-        "downwardAPI",
-        "emptyDir",
-        "ephemeral",
-        "image",
-        "persistentVolumeClaim",
-        "projected",
-        "secret",
-    ];
-    const KNOWN: [&str; 21] = [
-        "hostPath",
-        "gcePersistentDisk",
-        "awsElasticBlockStore",
-        "gitRepo",
-        "nfs",
-        "iscsi",
-        "glusterfs",
-        "rbd",
-        "flexVolume",
-        "cinder",
-        "cephfs",
-        "flocker",
-        "fc",
-        "azureFile",
-        "vsphereVolume",
-        "quobyte",
-        "azureDisk",
-        "photonPersistentDisk",
-        "portworxVolume",
-        "scaleIO",
-        "storageos",
-    ];
-    let has = |volume: &Value, kind: &&&str| !volume[**kind].is_null();
-    let mut kinds = BTreeSet::new();
-    let mut names = Vec::new();
-    for volume in items(&pod["spec"]["volumes"]) {
-        if ALLOWED.iter().any(|kind| has(volume, &kind)) {
-            continue;
-        }
-        names.push(text(&volume["name"]));
-        let known = KNOWN.iter().find(|kind| has(volume, kind));
-        kinds.insert(*known.unwrap_or(&"unknown"));
-    }
-    if names.is_empty() {
-        return None;
-    }
-    let uses = if names.len() == 1 { "uses" } else { "use" };
-    violation(
-        "restricted volume types",
-        format!(
-            "{} {} {uses} {} {}",
-            plural("volume", names.len()),
-            quoted(&names),
-            plural("restricted volume type", kinds.len()),
-            quoted(&kinds)
-        ),
-    )
-}
-
-fn run_as_non_root(pod: &Value, minor: u32) -> Option<Violation> {
-    if minor >= 35 && has_own_users(pod) {
-        return None;
-    }
-    let own = |owner: &Value| owner["securityContext"]["runAsNonRoot"].as_bool();
-    let of_pod = own(&pod["spec"]);
-    let explicit = named(pod, |container| own(container) == Some(false));
-    let reason = "runAsNonRoot != true";
-    if let Some(setters) = setters(of_pod == Some(false), &explicit) {
-        let detail = format!("{setters} must not set securityContext.runAsNonRoot=false");
-        return violation(reason, detail);
-    }
-    let implicit = named(pod, |container| {
-        own(container).is_none() && of_pod != Some(true)
-    });
-    if implicit.is_empty() {
-        return None;
-    }
-    let detail = format!(
-        "pod or {} must set securityContext.runAsNonRoot=true",
-        these(&implicit)
-    );
-    violation(reason, detail)
-}
-
-fn run_as_user(pod: &Value, minor: u32) -> Option<Violation> {
-    if minor >= 35 && has_own_users(pod) {
-        return None;
-    }
-    let root = |owner: &Value| owner["securityContext"]["runAsUser"] == 0;
-    let setters = setters(root(&pod["spec"]), &named(pod, root))?;
-    violation("runAsUser=0", format!("{setters} must not set runAsUser=0"))
 }

@@ -8,6 +8,7 @@
 
 mod checks;
 mod labels;
+mod restricted;
 
 use nautilus_machinery::status::ApiError;
 use serde_json::Value;

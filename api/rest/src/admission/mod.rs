@@ -104,6 +104,19 @@ impl Admission {
         Ok(())
     }
 
+    /// The same for what a subresource brings that is no object of the kind, as an
+    /// eviction: webhooks alone.
+    pub(crate) async fn mutate_other(
+        &self,
+        asked: &Attributes<'_>,
+        object: &mut Value,
+        warnings: Option<&Warnings>,
+    ) -> Result<(), Failure> {
+        let mut rounds = webhooks::Rounds::default();
+        self.ask_mutating(asked, Some(object), &mut rounds, false, warnings)
+            .await
+    }
+
     async fn run_plugins(&self, asked: &Attributes<'_>, object: &mut Value) -> Result<(), Failure> {
         let new = asked.operation == Operation::Create;
         if limits::handles(asked) {

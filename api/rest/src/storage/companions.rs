@@ -8,12 +8,15 @@
 //!   like one of the object itself.
 
 use nautilus_admission::attributes::Attributes;
+use nautilus_admission::disruption;
 use nautilus_machine::{Compare, Operation};
 use serde_json::Value;
 use tokio::sync::OwnedMutexGuard;
 
 use super::Storage;
+use crate::eviction::charge_budget;
 use crate::failure::Failure;
+use crate::ids;
 
 /// Comparisons and operations that go with a write.
 #[derive(Default)]
@@ -34,9 +37,34 @@ impl Storage {
     ) -> Result<Companions, Failure> {
         let mut companions = Companions::default();
         self.allocate(asked, object.as_deref_mut(), &mut companions)?;
-        if let (Some(admission), Some(object)) = (&self.admission, object) {
-            admission.charge(asked, object, &mut companions).await?;
+        match (object, &self.admission) {
+            (Some(object), Some(admission)) => {
+                admission.charge(asked, object, &mut companions).await?;
+            }
+            (None, _) => self.evict(asked, &mut companions)?,
+            _ => {}
         }
         Ok(companions)
+    }
+
+    /// The companions of a deletion that only marks its object.
+    pub(super) fn mark_companions(
+        &self,
+        asked: &Attributes<'_>,
+        marked: &mut Value,
+    ) -> Result<Companions, Failure> {
+        let mut companions = Companions::default();
+        if self.evicting {
+            self.evict(asked, &mut companions)?;
+            disruption::mark(marked, &ids::now_rfc3339());
+        }
+        Ok(companions)
+    }
+
+    fn evict(&self, asked: &Attributes<'_>, companions: &mut Companions) -> Result<(), Failure> {
+        match asked.old.filter(|_| self.evicting) {
+            Some(pod) => charge_budget(self, pod, companions),
+            None => Ok(()),
+        }
     }
 }

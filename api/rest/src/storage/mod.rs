@@ -12,6 +12,7 @@
 //! - What is read to refuse a write was read behind a read barrier.
 
 mod allocation;
+mod asked;
 mod cached;
 mod commit;
 mod companions;
@@ -33,10 +34,10 @@ use crate::admission::Admission;
 use crate::apply::Ownership;
 use crate::failure::Failure;
 
+pub(crate) use asked::attributes;
 pub(crate) use cached::{EntryPage, Listed};
 pub(crate) use companions::Companions;
 pub(crate) use list::{Page, watch_range};
-pub(crate) use write::attributes;
 pub(crate) use write::{Deleted, Target, Updated, Writer, stored_bytes};
 
 /// The store as one request, or one controller of a term, uses it.
@@ -50,6 +51,8 @@ pub(crate) struct Storage {
     /// Who may give which rights away; controllers give none.
     access: Option<Arc<Access>>,
     ownership: Ownership,
+    /// Whether a pod's deletion is charged to its disruption budget.
+    evicting: bool,
 }
 
 /// One version of one object, as stored.
@@ -129,6 +132,15 @@ impl Storage {
             admission: None,
             access: None,
             ownership: Ownership::default(),
+            evicting: false,
+        }
+    }
+
+    /// The same store, whose deletions of pods take room of their disruption budgets.
+    pub(crate) fn evicting(self) -> Self {
+        Self {
+            evicting: true,
+            ..self
         }
     }
 
@@ -164,6 +176,7 @@ impl Storage {
             admission: self.admission.clone(),
             access: self.access.clone(),
             ownership: self.ownership,
+            evicting: self.evicting,
         }
     }
 

@@ -10,7 +10,7 @@
 //! this node lags.
 
 use bytes::Bytes;
-use nautilus_admission::attributes::{self, Attributes};
+use nautilus_admission::attributes;
 use nautilus_machine::types::KeyRange;
 use nautilus_machine::{Compare, Operation, Put, Revision};
 use nautilus_machinery::convert;
@@ -20,6 +20,7 @@ use nautilus_machinery::status::{ApiError, Cause};
 use nautilus_machinery::strategy::{self, Change, Context, DeleteOptions, Deletion};
 use serde_json::Value;
 
+use super::asked::attributes;
 use super::commit::{Evidence, Swap};
 use super::companions::Companions;
 use super::lifetime;
@@ -115,29 +116,6 @@ impl Facts {
             user: &writer.user.name,
             field_manager: writer.field_manager,
         }
-    }
-}
-
-/// The request as admission sees it.
-pub(crate) fn attributes<'a>(
-    operation: attributes::Operation,
-    target: &Target<'a>,
-    writer: &Writer<'a>,
-    old: Option<&'a Value>,
-) -> Attributes<'a> {
-    let of_namespace = (!target.resource.namespaced && target.resource.plural == "namespaces")
-        .then_some(target.name)
-        .filter(|name| !name.is_empty());
-    Attributes {
-        operation,
-        resource: target.resource,
-        subresource: target.subresource,
-        namespace: target.namespace.or(of_namespace),
-        name: target.name,
-        field_manager: writer.field_manager,
-        user: writer.user,
-        dry_run: writer.dry_run,
-        old,
     }
 }
 
@@ -514,12 +492,13 @@ impl Storage {
             }
             Deletion::Mark(mut marked) => {
                 take_version(&mut marked);
+                let companions = self.mark_companions(&asked, &mut marked)?;
                 if writer.dry_run {
                     let marked = with_version(marked, row.revision);
                     return Ok(Attempt::Done(Deleted::Marked(marked)));
                 }
                 let swap = self
-                    .replace(target, row.revision, &marked, Companions::default())
+                    .replace(target, row.revision, &marked, companions)
                     .await?;
                 Ok(match swap {
                     Swap::Done(revision) => {

@@ -342,3 +342,67 @@ async fn suggested_flow_schemas_are_there_and_follow_their_administrator() {
     assert!(names.contains(&"system-node-high"), "{names:?}");
     led.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_eviction_takes_the_room_that_a_disruption_budget_has() {
+    let led = Led::start().await;
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({
+        "metadata": {"name": "web"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}},
+    });
+    led.make(budgets, &budget).await;
+    let media = "application/merge-patch+json";
+    let status = json!({"status": {
+        "observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2,
+        "desiredHealthy": 1, "expectedPods": 2,
+    }});
+    let path = format!("{budgets}/web/status");
+    let patched = led
+        .world
+        .send(Method::PATCH, &path, media, status.to_string())
+        .await;
+    assert_eq!(patched.status(), StatusCode::OK);
+    for name in ["a", "b"] {
+        let mut pod = pod(name);
+        pod["metadata"]["labels"] = json!({"app": "web"});
+        led.make(PODS, &pod).await;
+        let running = json!({"status": {
+            "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
+        }});
+        let path = format!("{PODS}/{name}/status");
+        let patched = led
+            .world
+            .send(Method::PATCH, &path, media, running.to_string())
+            .await;
+        assert_eq!(patched.status(), StatusCode::OK);
+    }
+    let evict = async |name: &str| {
+        let eviction = json!({
+            "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name},
+        });
+        let path = format!("{PODS}/{name}/eviction");
+        led.world.call(Method::POST, &path, &eviction).await
+    };
+    let (code, answer) = evict("a").await;
+    assert_eq!(code, StatusCode::CREATED, "{answer}");
+    let (_, budget) = led.world.get(&format!("{budgets}/web")).await;
+    assert_eq!(budget["status"]["disruptionsAllowed"], 0);
+    assert!(
+        budget["status"]["disruptedPods"]["a"].is_string(),
+        "{budget}"
+    );
+    let (code, answer) = evict("b").await;
+    assert_eq!(code, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(
+        answer["message"],
+        "Cannot evict pod as it would violate the pod's disruption budget."
+    );
+    assert_eq!(
+        answer["details"]["causes"][0]["message"],
+        "The disruption budget web does not allow evicting pods currently"
+    );
+    let (code, _) = led.world.get(&format!("{PODS}/b")).await;
+    assert_eq!(code, StatusCode::OK);
+    led.end().await;
+}

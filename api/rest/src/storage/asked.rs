@@ -1,0 +1,29 @@
+//! A write as admission sees it.
+
+use nautilus_admission::attributes::{Attributes, Operation};
+use serde_json::Value;
+
+use super::write::{Target, Writer};
+
+/// The request as admission sees it.
+pub(crate) fn attributes<'a>(
+    operation: Operation,
+    target: &Target<'a>,
+    writer: &Writer<'a>,
+    old: Option<&'a Value>,
+) -> Attributes<'a> {
+    let of_namespace = (!target.resource.namespaced && target.resource.plural == "namespaces")
+        .then_some(target.name)
+        .filter(|name| !name.is_empty());
+    Attributes {
+        operation,
+        resource: target.resource,
+        subresource: target.subresource,
+        namespace: target.namespace.or(of_namespace),
+        name: target.name,
+        field_manager: writer.field_manager,
+        user: writer.user,
+        dry_run: writer.dry_run,
+        old,
+    }
+}
