@@ -34,6 +34,8 @@ use zeroize::Zeroizing;
 
 /// Where the authority stands in the key space. No face serves this prefix.
 pub const AUTHORITY_KEY: &str = "/nautilus/ca";
+/// Where the front proxy's authority stands: the same form.
+const FRONT_PROXY_KEY: &str = "/nautilus/front-proxy-ca";
 /// How long the authority's own certificate is valid.
 pub const AUTHORITY_VALIDITY_DAYS: u64 = 3650;
 /// How long a node's serving certificate is valid; renewed after two thirds.
@@ -148,6 +150,21 @@ impl Authority {
     /// Loads the quorum's authority, creating it if this node is the first. Waits
     /// for a leader for about half a minute.
     pub async fn load_or_create(kv: &dyn Kv, cluster: &str) -> Result<Self, AuthorityError> {
+        Self::load_or_create_at(kv, AUTHORITY_KEY, cluster).await
+    }
+
+    /// The authority that vouches for this server alone, when it names users to extension
+    /// servers: nobody else is ever given a certificate of it.
+    pub(crate) async fn front_proxy(kv: &dyn Kv, cluster: &str) -> Result<Self, AuthorityError> {
+        let name = format!("{cluster} front proxy");
+        Self::load_or_create_at(kv, FRONT_PROXY_KEY, &name).await
+    }
+
+    async fn load_or_create_at(
+        kv: &dyn Kv,
+        key: &str,
+        cluster: &str,
+    ) -> Result<Self, AuthorityError> {
         let mut last = String::from("no attempt was made");
         for attempt in 0..LOAD_ATTEMPTS {
             if attempt > 0 {
@@ -157,15 +174,15 @@ impl Authority {
                 last = error.to_string();
                 continue;
             }
-            if let Some(bytes) = read_row(kv)? {
+            if let Some(bytes) = read_row(kv, key)? {
                 return Self::from_row(&bytes);
             }
             let row = Self::generate_row(cluster)?;
-            match kv.propose(create_proposal(&row)).await {
+            match kv.propose(create_proposal(key, &row)).await {
                 // Ours or another node's: the read tells whose authority stands.
                 Ok(applied) => match applied.outcome {
                     Outcome::Txn { .. } => {
-                        if let Some(bytes) = read_row(kv)? {
+                        if let Some(bytes) = read_row(kv, key)? {
                             return Self::from_row(&bytes);
                         }
                         last = "the authority was written and is not there".into();
@@ -200,6 +217,10 @@ impl Authority {
             compare: vec![Compare::mod_revision(key.clone(), 0)],
             then: vec![
                 Operation::Put(Put::new(AUTHORITY_KEY, authority.to_vec())),
+                Operation::Delete {
+                    range: KeyRange::single(FRONT_PROXY_KEY.to_owned()),
+                    prev_kv: false,
+                },
                 Operation::Put(Put::new(key, value)),
             ],
             otherwise: Vec::new(),
@@ -403,8 +424,8 @@ fn split_row(row: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }
 
-fn read_row(kv: &dyn Kv) -> Result<Option<Zeroizing<Vec<u8>>>, AuthorityError> {
-    let request = RangeRequest::newest(KeyRange::single(AUTHORITY_KEY));
+fn read_row(kv: &dyn Kv, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, AuthorityError> {
+    let request = RangeRequest::newest(KeyRange::single(key.to_owned()));
     let answer = kv
         .range(&request)
         .map_err(|error| AuthorityError::Store(error.to_string()))?;
@@ -414,10 +435,10 @@ fn read_row(kv: &dyn Kv) -> Result<Option<Zeroizing<Vec<u8>>>, AuthorityError> {
         .map(|row| Zeroizing::new(row.value.to_vec())))
 }
 
-fn create_proposal(row: &[u8]) -> Proposal {
+fn create_proposal(key: &str, row: &[u8]) -> Proposal {
     Proposal::new(Command::Txn(Txn {
-        compare: vec![Compare::mod_revision(AUTHORITY_KEY, 0)],
-        then: vec![Operation::Put(Put::new(AUTHORITY_KEY, row.to_vec()))],
+        compare: vec![Compare::mod_revision(key.to_owned(), 0)],
+        then: vec![Operation::Put(Put::new(key.to_owned(), row.to_vec()))],
         otherwise: Vec::new(),
     }))
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::admission::Admission;
+use crate::aggregation::Aggregator;
 use crate::authority::Authority;
 use crate::connect::{KubeletSettings, Kubelets};
 use crate::fairness::FlowControl;
@@ -129,6 +130,7 @@ pub struct RestContext {
     pub(crate) caches: crate::cache::Caches,
     /// What every write passes.
     pub(crate) admission: Arc<Admission>,
+    pub(crate) aggregator: Arc<Aggregator>,
     /// Or why none can be reached.
     pub(crate) kubelets: Result<Kubelets, String>,
 }
@@ -157,10 +159,12 @@ impl RestContext {
         let watches = Arc::new(Semaphore::new(limits.max_watches));
         let access = Access::start(&kv, &shutdown);
         let caches = crate::cache::Caches::new(kv.clone(), shutdown.clone());
+        let aggregator = Aggregator::start(&kv, &node.cluster, &shutdown);
         let kubelets = Kubelets::new(node.kubelets.clone(), &authority);
         let registry = Arc::new(Registry::new());
         let admission = Admission::start(kv.clone(), access.clone(), registry.clone(), &shutdown);
         Arc::new(Self {
+            aggregator,
             kubelets,
             kv,
             cluster,

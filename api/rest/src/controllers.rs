@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::accounts::Accounts;
 use crate::access::{BootstrapRoles, Leader, Looked, ensure_root_ca};
+use crate::aggregation;
 use crate::context::RestContext;
 use crate::failure::Failure;
 use crate::leading;
@@ -208,6 +209,7 @@ pub async fn run_controllers(
                 () = keep_endpoints(&context, term) => None,
                 () = keep_access(&kv, term) => None,
                 () = keep_credentials(&context, term) => None,
+                () = aggregation::keep(&context, leader_storage(&context, term), writer()) => None,
             }
         } else {
             tokio::select! {

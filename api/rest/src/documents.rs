@@ -273,7 +273,7 @@ fn plain_document(headers: &HeaderMap, document: Option<Document>) -> Result<Res
 }
 
 /// Content with its entity tag, or 304 to a client that has it.
-fn tagged(headers: &HeaderMap, media: &str, content: Bytes, tag: &str) -> Response {
+pub(crate) fn tagged(headers: &HeaderMap, media: &str, content: Bytes, tag: &str) -> Response {
     let tag = format!("\"{tag}\"");
     let known = headers
         .get_all(IF_NONE_MATCH)

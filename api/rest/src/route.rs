@@ -11,6 +11,7 @@ use http::{Method, Uri};
 use metrics::SharedString;
 use nautilus_machinery::resource::{Index, Resource};
 
+use crate::aggregation::ApiService;
 use crate::connect;
 
 /// The Kubernetes verb of a resource request.
@@ -137,6 +138,8 @@ pub(crate) enum Route {
     Members(MemberRequest),
     Receipts(ReceiptRequest),
     Resource(ResourceRequest),
+    /// Of a group and version that an extension server answers.
+    Extension(Arc<ApiService>),
     /// A path that is served, with a method that is not.
     MethodNotAllowed,
     NotFound,
@@ -209,6 +212,7 @@ impl Route {
             Self::Receipts(ReceiptRequest::Receipt) => "/nautilus/v1/receipt",
             Self::Receipts(ReceiptRequest::Consistency) => "/nautilus/v1/receipt/consistency",
             Self::Resource(request) => return Some(request.template().into()),
+            Self::Extension(_) => "/apis/{group}/{version}/{path}",
             Self::MethodNotAllowed | Self::NotFound => return None,
         };
         Some(fixed.into())
@@ -242,9 +246,23 @@ impl Route {
                 request.verb == Verb::Watch || connect::asked(request).is_some()
             }
             Self::Leader => query_flag(uri, "watch"),
+            Self::Extension(_) => streams(uri),
             _ => false,
         }
     }
+}
+
+/// Whether a path that another server answers asks for a stream, by the reference's
+/// signs: a watch, or a subresource that connects.
+fn streams(uri: &Uri) -> bool {
+    let mut parts = uri
+        .path()
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .skip(3);
+    query_flag(uri, "watch")
+        || parts.next() == Some("watch")
+        || parts.any(|part| matches!(part, "attach" | "exec" | "log" | "portforward" | "proxy"))
 }
 
 /// Reads a request's method and target; `kinds` are those served.

@@ -22,7 +22,7 @@ use crate::fairness::{Marks, Seats};
 use crate::negotiate::{Format, negotiate};
 use crate::resources::Call;
 use crate::route::{self, Route};
-use crate::{access, compress, documents, health, ids, own, receipts, respond, trace};
+use crate::{access, aggregation, compress, documents, health, ids, own, receipts, respond, trace};
 
 /// The leader's id, on every answer while one is known.
 pub const LEADER_ID_HEADER: HeaderName = HeaderName::from_static("x-nautilus-leader-id");
@@ -63,7 +63,10 @@ async fn around(
     next: Next,
 ) -> Response {
     let served = context.registry.served();
-    let route = route::parse(&served.kinds, request.method(), request.uri());
+    let route = match context.aggregator.of_request(request.uri()) {
+        Some(service) => Route::Extension(service),
+        None => route::parse(&served.kinds, request.method(), request.uri()),
+    };
     drop(served);
     let method = request.method().clone();
     let verb = route.verb_label(&method);
@@ -72,6 +75,9 @@ async fn around(
     let span = span(&request, &route, &audit_id);
     let long_running = route.is_long_running(request.uri());
     let gzip = !long_running && route.is_document() && compress::is_wanted(request.headers());
+    if let Ok(value) = HeaderValue::from_str(&audit_id) {
+        request.headers_mut().insert(AUDIT_ID_HEADER, value);
+    }
     request.extensions_mut().insert(RouteOf(route));
     let started = Instant::now();
     let mut response = {
@@ -343,16 +349,20 @@ async fn handle(
             "text/plain; version=0.0.4; charset=utf-8",
             (context.node.metrics_text)(),
         )),
-        Route::Groups { named } => {
-            let address = context.node.api_address.trim_start_matches("https://");
-            documents::groups(&context, request.headers(), named, address)
+        Route::Extension(service) => {
+            let shutdown = context.shutdown.clone();
+            let aggregator = context.aggregator.clone();
+            aggregator
+                .pass_on(&service, &user, request, watch, shutdown)
+                .await
         }
-        Route::Group(group) => documents::group(&context, request.headers(), &group),
+        asked @ (Route::Groups { .. }
+        | Route::Group(_)
+        | Route::OpenApiIndex
+        | Route::OpenApiV2) => aggregation::document(&context, &asked, request.headers()).await,
         Route::GroupVersion { group, version } => {
             documents::resources(&context, request.headers(), &group, &version)
         }
-        Route::OpenApiV2 => context.documents.v2(request.headers()).await,
-        Route::OpenApiIndex => context.documents.index(request.headers()).await,
         Route::OpenApiDocument(path) => {
             context
                 .documents

@@ -12,6 +12,7 @@
 /// Keys (ending without `/`) and prefixes (ending with `/`) that stay with their quorum.
 pub const IDENTITY_ROWS: &[&str] = &[
     "/nautilus/ca",
+    "/nautilus/front-proxy-ca",
     "/nautilus/operators/",
     "/nautilus/policy/",
     "/nautilus/keys/",

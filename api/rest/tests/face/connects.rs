@@ -158,7 +158,7 @@ async fn who_may_only_get_opens_no_stream() {
 }
 
 /// An address of this machine that is no loopback address, if it has one.
-fn own_address() -> Option<std::net::IpAddr> {
+pub(crate) fn own_address() -> Option<std::net::IpAddr> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     // Nothing is sent: the system only chooses the address it would send from.
     socket.connect("192.0.2.1:9").ok()?;

@@ -8,6 +8,7 @@
 mod access;
 mod accounts;
 mod admission;
+mod aggregation;
 mod apply;
 mod certificates;
 mod connects;
