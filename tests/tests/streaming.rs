@@ -83,6 +83,10 @@ fn said(output: &Output) -> (String, String, Option<i32>) {
 
 /// Starts a kubelet whose clients are the quorum's.
 fn kubelet(quorum: &Quorum, features: &str) -> Streamed {
+    kubelet_with(quorum, &["--declared-features", features])
+}
+
+fn kubelet_with(quorum: &Quorum, arguments: &[&str]) -> Streamed {
     let key = KeyPair::generate().expect("a key");
     let params = CertificateParams::new(vec!["node-1".into()]).expect("parameters");
     let certificate = params.self_signed(&key).expect("a certificate");
@@ -102,7 +106,7 @@ fn kubelet(quorum: &Quorum, features: &str) -> Streamed {
     flag("--tls-cert-file", &certificate);
     flag("--tls-private-key-file", &key);
     flag("--client-ca-file", &authority);
-    command.args(["--declared-features", features]);
+    command.args(arguments);
     let mut kubelet = Streamed::start(command);
     kubelet.wait_for("the kubelet", |line| line.starts_with("serving on"));
     kubelet
@@ -312,5 +316,76 @@ fn ports_are_forwarded() {
         for caller in callers {
             caller.join().expect("an answer");
         }
+    }
+}
+
+#[test]
+fn a_node_that_can_not_be_reached_is_reached_through_its_tunnel_by_every_master() {
+    let quorum = Quorum::start();
+    let folder = quorum.dir().join("tunnel");
+    let issued = quorum.nautilus(&[
+        "certificate",
+        "--user",
+        "system:node:node-1",
+        "--group",
+        "system:nodes",
+        "--out",
+        folder.to_str().expect("a path"),
+    ]);
+    assert!(issued.status.success(), "{}", said(&issued).1);
+    let (certificate, key) = (folder.join("client.crt"), folder.join("client.key"));
+    let (certificate, key) = (
+        certificate.to_str().expect("a path"),
+        key.to_str().expect("a path"),
+    );
+    let holder = quorum.follower();
+    let tunnelled = |master: &str| {
+        let master = master.trim_start_matches("https://").to_owned();
+        // An address that is nobody's (RFC 5737).
+        let arguments = [
+            "--advertise-address",
+            "203.0.113.1",
+            "--tunnel",
+            &master,
+            "--tunnel-cert-file",
+            certificate,
+            "--tunnel-key-file",
+            key,
+        ];
+        kubelet_with(&quorum, &arguments)
+    };
+    let kubelet = tunnelled(&holder.api);
+    let manifest = quorum.dir().join("pods.yaml");
+    std::fs::write(&manifest, PODS).expect("a manifest");
+    quorum.kubectl_ok(&["apply", "-f", manifest.to_str().expect("a path")]);
+    quorum.kubectl_ok(&[
+        "wait",
+        "--for=jsonpath={.status.phase}=Running",
+        "pod/one",
+        "--timeout=60s",
+    ]);
+    let large = "0123456789abcdef".repeat(1 << 18);
+    let world = World {
+        quorum,
+        _kubelet: kubelet,
+    };
+    eventually("the tunnel", || {
+        let output = world.quorum.kubectl(&["exec", "one", "--", "true"]);
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(said(&output).1)
+        }
+    });
+    for node in 1..=3 {
+        let context = format!("nautilus-{node}");
+        let run = ["--context", &context, "exec", "-i", "one", "--", "cat"];
+        let (out, err, code) = said(&world.kubectl(false, &run, &large));
+        assert_eq!(code, Some(0), "{err}");
+        assert!(out == large, "{} bytes of {}", out.len(), large.len());
+        let log = world
+            .quorum
+            .kubectl_on(node, &["logs", "two", "-c", "main", "--tail=1"]);
+        assert_eq!(log, "three\n");
     }
 }

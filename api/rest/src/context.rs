@@ -19,6 +19,7 @@ use crate::connect::{KubeletSettings, Kubelets};
 use crate::fairness::FlowControl;
 use crate::receipts::SignedRoot;
 use crate::registry::Registry;
+use crate::tunnel::Tunnels;
 
 /// Makes this node's evidence over 64 bytes of report data.
 pub type EvidenceSource = Arc<dyn Fn([u8; 64]) -> Result<Vec<u8>, String> + Send + Sync>;
@@ -131,6 +132,7 @@ pub struct RestContext {
     /// What every write passes.
     pub(crate) admission: Arc<Admission>,
     pub(crate) aggregator: Arc<Aggregator>,
+    pub(crate) tunnels: Arc<Tunnels>,
     /// Or why none can be reached.
     pub(crate) kubelets: Result<Kubelets, String>,
 }
@@ -160,11 +162,13 @@ impl RestContext {
         let access = Access::start(&kv, &shutdown);
         let caches = crate::cache::Caches::new(kv.clone(), shutdown.clone());
         let aggregator = Aggregator::start(&kv, &node.cluster, &shutdown);
-        let kubelets = Kubelets::new(node.kubelets.clone(), &authority);
+        let tunnels = Tunnels::new(kv.clone(), &node.api_address, &authority);
+        let kubelets = Kubelets::new(node.kubelets.clone(), &authority, tunnels.clone());
         let registry = Arc::new(Registry::new());
         let admission = Admission::start(kv.clone(), access.clone(), registry.clone(), &shutdown);
         Arc::new(Self {
             aggregator,
+            tunnels,
             kubelets,
             kv,
             cluster,

@@ -52,6 +52,7 @@ mod storage;
 mod stream;
 pub mod tls;
 mod trace;
+mod tunnel;
 mod upstream;
 mod watch;
 

@@ -138,6 +138,10 @@ pub(crate) enum Route {
     Members(MemberRequest),
     Receipts(ReceiptRequest),
     Resource(ResourceRequest),
+    /// A node brings its tunnel.
+    TunnelConnect,
+    /// A master wants a connection through a tunnel that ends here.
+    TunnelDial,
     /// Of a group and version that an extension server answers.
     Extension(Arc<ApiService>),
     /// A path that is served, with a method that is not.
@@ -212,6 +216,8 @@ impl Route {
             Self::Receipts(ReceiptRequest::Receipt) => "/nautilus/v1/receipt",
             Self::Receipts(ReceiptRequest::Consistency) => "/nautilus/v1/receipt/consistency",
             Self::Resource(request) => return Some(request.template().into()),
+            Self::TunnelConnect => "/v1-k3s/connect",
+            Self::TunnelDial => "/nautilus/v1/tunnel",
             Self::Extension(_) => "/apis/{group}/{version}/{path}",
             Self::MethodNotAllowed | Self::NotFound => return None,
         };
@@ -247,6 +253,7 @@ impl Route {
             }
             Self::Leader => query_flag(uri, "watch"),
             Self::Extension(_) => streams(uri),
+            Self::TunnelConnect | Self::TunnelDial => true,
             _ => false,
         }
     }
@@ -332,6 +339,7 @@ fn parse_segments(kinds: &Index, method: &Method, uri: &Uri, segments: &[String]
         ["healthz", check @ ..] => health("/healthz", check),
         ["livez", check @ ..] => health("/livez", check),
         ["readyz", check @ ..] => health("/readyz", check),
+        ["v1-k3s", "connect"] => reading(Route::TunnelConnect),
         ["version"] => reading(Route::Version),
         ["metrics"] => reading(Route::Metrics),
         ["api"] => reading(Route::Groups { named: false }),
@@ -363,6 +371,7 @@ fn own(method: &Method, rest: &[&str]) -> Route {
     let found = match (method, rest) {
         (&Method::POST, ["credentials"]) => Some(Route::Credentials),
         (&Method::POST, ["certificates"]) => Some(Route::Certificates),
+        (&Method::GET, ["tunnel"]) => Some(Route::TunnelDial),
         (&Method::GET, ["leader"]) => Some(Route::Leader),
         (&Method::GET, ["status"]) => Some(Route::Status),
         (&Method::GET, ["receipt"]) => Some(Route::Receipts(ReceiptRequest::Receipt)),

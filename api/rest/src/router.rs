@@ -22,7 +22,9 @@ use crate::fairness::{Marks, Seats};
 use crate::negotiate::{Format, negotiate};
 use crate::resources::Call;
 use crate::route::{self, Route};
-use crate::{access, aggregation, compress, documents, health, ids, own, receipts, respond, trace};
+use crate::{
+    access, aggregation, compress, documents, health, ids, own, receipts, respond, trace, tunnel,
+};
 
 /// The leader's id, on every answer while one is known.
 pub const LEADER_ID_HEADER: HeaderName = HeaderName::from_static("x-nautilus-leader-id");
@@ -349,6 +351,8 @@ async fn handle(
             "text/plain; version=0.0.4; charset=utf-8",
             (context.node.metrics_text)(),
         )),
+        Route::TunnelConnect => tunnel::connect(&context, &user, request, watch).await,
+        Route::TunnelDial => tunnel::dial(&context, request, watch).await,
         Route::Extension(service) => {
             let shutdown = context.shutdown.clone();
             let aggregator = context.aggregator.clone();

@@ -13,3 +13,4 @@
 pub mod channel;
 pub mod spdy;
 pub mod subprotocol;
+pub mod tunnel;

@@ -155,7 +155,8 @@ fn name_rule(group: &str, plural: &str) -> NameRule {
         | ("networking.k8s.io", "ipaddresses")
         | ("certificates.k8s.io", "clustertrustbundles")
         | ("rbac.authorization.k8s.io", _)
-        | ("certificates.k8s.io", "certificatesigningrequests") => NameRule::PathSegment,
+        | ("certificates.k8s.io", "certificatesigningrequests")
+        | ("apiregistration.k8s.io", "apiservices") => NameRule::PathSegment,
         _ => NameRule::DnsSubdomain,
     }
 }

@@ -178,7 +178,12 @@ pub(crate) async fn admit(
         // is judged by the key that signed it.
         Route::Health { .. } | Route::Credentials => own(true),
         Route::Leader => own(user.is_authenticated()),
-        Route::Status | Route::Certificates | Route::Members(_) | Route::Receipts(_) => own(false),
+        Route::TunnelConnect => own(crate::tunnel::node_of(&user).is_some()),
+        Route::TunnelDial
+        | Route::Status
+        | Route::Certificates
+        | Route::Members(_)
+        | Route::Receipts(_) => own(false),
         _ => access.authorize(&user, asked),
     };
     match decision {

@@ -67,11 +67,11 @@ const PRIORITIES: [(&str, &str, i64, i64); 22] = [
 ];
 
 /// One term's work. Ends only by being dropped.
-pub(crate) fn keep(
-    context: &RestContext,
+pub(crate) fn keep<'a>(
+    context: &'a RestContext,
     storage: Storage,
     writer: Writer<'static>,
-) -> BoxFuture<'_, ()> {
+) -> BoxFuture<'a, ()> {
     Box::pin(keep_on(context, storage, writer))
 }
 

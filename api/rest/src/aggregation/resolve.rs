@@ -99,6 +99,7 @@ pub(super) fn upstream(
         host,
         port,
         security: crate::upstream::Security::Tls(config, Some(name)),
+        tunnel: None,
     })
 }
 

@@ -7,7 +7,8 @@ use rustls::ClientConfig;
 use serde_json::Value;
 
 use crate::authority::Authority;
-use crate::upstream::{ComponentIdentity, Security, Trust, Upstream, client_config};
+use crate::tunnel::Tunnels;
+use crate::upstream::{ComponentIdentity, Security, Trust, Tunnel, Upstream, client_config};
 
 /// The user as whom kubelets know an API server; kubeadm's name for it.
 const CLIENT_USER: &str = "kube-apiserver-kubelet-client";
@@ -61,6 +62,7 @@ pub(crate) struct Kubelets {
     unverified: Arc<ClientConfig>,
     /// For pods and services, which are none of ours to know.
     anonymous: Arc<ClientConfig>,
+    tunnels: Arc<Tunnels>,
 }
 
 /// One node's kubelet.
@@ -75,6 +77,7 @@ impl Kubelets {
     pub(crate) fn new(
         settings: KubeletSettings,
         authority: &Arc<Authority>,
+        tunnels: Arc<Tunnels>,
     ) -> Result<Self, String> {
         let issuer = authority.clone();
         let identity = ComponentIdentity::new(
@@ -91,6 +94,7 @@ impl Kubelets {
             verified: client_config(trust, Some(identity.clone()))?,
             unverified: client_config(Trust::Anybody, Some(identity))?,
             anonymous: client_config(Trust::Anybody, None)?,
+            tunnels,
         })
     }
 
@@ -125,6 +129,13 @@ impl Kubelets {
                 host,
                 port,
                 security: Security::Tls(config.clone(), None),
+                tunnel: Some(Tunnel {
+                    tunnels: self.tunnels.clone(),
+                    node: node["metadata"]["name"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned(),
+                }),
             },
             translates,
         })

@@ -90,7 +90,8 @@ impl Connection {
         Ok(Upstream {
             port: number(reference.port)?,
             security: self.security(reference)?,
-            ..kubelet
+            host: kubelet.host,
+            tunnel: None,
         })
     }
 
@@ -116,6 +117,7 @@ impl Connection {
             host: address.to_string(),
             port,
             security: self.security(reference)?,
+            tunnel: None,
         })
     }
 
@@ -150,6 +152,7 @@ impl Connection {
                     host,
                     port,
                     security: self.security(reference)?,
+                    tunnel: None,
                 });
             }
         }

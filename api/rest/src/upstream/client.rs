@@ -30,9 +30,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 /// A connection of whatever kind.
 pub(crate) type Stream = Box<dyn Duplex>;
 
+/// Through the node's tunnel where it holds one, else directly.
 async fn dial(upstream: &Upstream) -> Result<Stream, UpstreamError> {
     let address = upstream.authority();
-    let stream = direct(&upstream.host, upstream.port, &address).await?;
+    let tunnelled = match &upstream.tunnel {
+        Some(tunnel) => tunnel.tunnels.dial(&tunnel.node, upstream.port).await,
+        None => None,
+    };
+    let stream = match tunnelled {
+        Some(dialed) => dialed?,
+        None => direct(&upstream.host, upstream.port, &address).await?,
+    };
     let Security::Tls(config, name) = &upstream.security else {
         return Ok(stream);
     };

@@ -22,7 +22,9 @@ use std::sync::Arc;
 use nautilus_machinery::status::ApiError;
 use rustls::ClientConfig;
 
-pub(crate) use client::exchange;
+use crate::tunnel::Tunnels;
+
+pub(crate) use client::{Stream, exchange};
 pub(crate) use forward::{Forwarding, HostHeader, Permit, forward, held, is_upgrade, outgoing};
 pub(crate) use links::Links;
 pub(crate) use splice::{idle, splice};
@@ -35,6 +37,15 @@ pub(crate) struct Upstream {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) security: Security,
+    /// The node whose tunnel is the way, where it holds one.
+    pub(crate) tunnel: Option<Tunnel>,
+}
+
+/// A node, and those who know of its tunnel.
+#[derive(Clone)]
+pub(crate) struct Tunnel {
+    pub(crate) tunnels: Arc<Tunnels>,
+    pub(crate) node: String,
 }
 
 /// How the connection is made safe.

@@ -30,6 +30,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gorilla/websocket"
+	"github.com/rancher/remotedialer"
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -55,6 +57,10 @@ func main() {
 	certificate := flag.String("tls-cert-file", "", "the serving certificate")
 	key := flag.String("tls-private-key-file", "", "its key")
 	clientCA := flag.String("client-ca-file", "", "whose clients may ask")
+	advertised := flag.String("advertise-address", "", "what the Node says instead")
+	tunnel := flag.String("tunnel", "", "a master to bring a tunnel to, as host:port")
+	tunnelCertificate := flag.String("tunnel-cert-file", "", "the node's client certificate, for the tunnel")
+	tunnelKey := flag.String("tunnel-key-file", "", "its key")
 	features := flag.String("declared-features", "", "what the Node says it can do")
 	flag.Parse()
 
@@ -73,7 +79,13 @@ func main() {
 	web := &http.Server{Handler: &handler, TLSConfig: tlsOf(*certificate, *key, *clientCA)}
 	go func() { log.Fatal(web.ServeTLS(listener, "", "")) }()
 
-	kubelet.register(*address, int32(port), *features)
+	if *tunnel != "" {
+		go bringTunnel(*tunnel, *tunnelCertificate, *tunnelKey, *clientCA, port)
+	}
+	if *advertised == "" {
+		advertised = address
+	}
+	kubelet.register(*advertised, int32(port), *features)
 	fmt.Printf("serving on %s:%d\n", *address, port)
 	go kubelet.runPods()
 	select {}
@@ -113,6 +125,29 @@ func tlsOf(certificate, key, clientCA string) *tls.Config {
 			}
 			return fmt.Errorf("no client of an API server: %s", subject)
 		},
+	}
+}
+
+// bringTunnel holds a tunnel as an agent of K3s does, and opens nothing but this kubelet
+// for the other side.
+func bringTunnel(master, certificate, key, authority string, port int) {
+	pair, err := tls.LoadX509KeyPair(certificate, key)
+	check(err)
+	pem, err := os.ReadFile(authority)
+	check(err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	dialer := &websocket.Dialer{TLSClientConfig: &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots}}
+	own := fmt.Sprintf("127.0.0.1:%d", port)
+	allowed := func(proto, address string) bool { return proto == "tcp" && address == own }
+	connected := func(context.Context, *remotedialer.Session) error {
+		fmt.Println("tunnel connected")
+		return nil
+	}
+	for {
+		err := remotedialer.ConnectToProxy(context.Background(), "wss://"+master+"/v1-k3s/connect", http.Header{}, allowed, dialer, connected)
+		log.Printf("the tunnel ended: %v", err)
+		time.Sleep(200 * time.Millisecond)
 	}
 }
 
