@@ -1,0 +1,123 @@
+package conformance
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	core "k8s.io/api/core/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Plays the nodes of nodes.yaml: gives every pod a node, says that it runs, and lets it
+// go when it is deleted. It starts no container: tests that look into one are not for it.
+type standIn struct {
+	client  kubernetes.Interface
+	address atomic.Uint32
+}
+
+const standInNode = "node-a"
+
+// Starts playing nodes at the API of a kubeconfig, until the process ends.
+func startStandIn(kubeconfig string) error {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return err
+	}
+	config.QPS, config.Burst = 200, 400
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	nodes := &standIn{client: client}
+	factory := informers.NewSharedInformerFactory(client, 0)
+	changed := func(object any) {
+		if pod, ok := object.(*core.Pod); ok {
+			go nodes.look(pod.DeepCopy())
+		}
+	}
+	_, err = factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    changed,
+		UpdateFunc: func(_, object any) { changed(object) },
+	})
+	if err != nil {
+		return err
+	}
+	factory.Start(context.Background().Done())
+	return nil
+}
+
+// One step of a pod; what it changes brings the pod here again.
+func (nodes *standIn) look(pod *core.Pod) {
+	ctx, done := context.WithTimeout(context.Background(), 30*time.Second)
+	defer done()
+	pods := nodes.client.CoreV1().Pods(pod.Namespace)
+	var err error
+	switch {
+	case pod.DeletionTimestamp != nil && pod.Spec.NodeName != "":
+		now := int64(0)
+		err = pods.Delete(ctx, pod.Name, meta.DeleteOptions{
+			GracePeriodSeconds: &now,
+			Preconditions:      &meta.Preconditions{UID: &pod.UID},
+		})
+	case pod.DeletionTimestamp != nil:
+	case pod.Spec.NodeName == "" && len(pod.Spec.SchedulingGates) == 0 && pod.Spec.SchedulerName == core.DefaultSchedulerName:
+		err = pods.Bind(ctx, &core.Binding{
+			ObjectMeta: meta.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID},
+			Target:     core.ObjectReference{Kind: "Node", Name: standInNode},
+		}, meta.CreateOptions{})
+	case pod.Spec.NodeName == standInNode && pod.Status.Phase == core.PodPending:
+		nodes.run(pod)
+		_, err = pods.UpdateStatus(ctx, pod, meta.UpdateOptions{})
+	}
+	if err != nil && os.Getenv("STAND_IN_LOG") != "" {
+		fmt.Fprintf(os.Stderr, "pod %s/%s: %v\n", pod.Namespace, pod.Name, err)
+	}
+}
+
+// The status of a pod whose containers all run.
+func (nodes *standIn) run(pod *core.Pod) {
+	now := meta.Now()
+	number := nodes.address.Add(1)
+	address := fmt.Sprintf("10.200.%d.%d", number/250%250, number%250+1)
+	status := &pod.Status
+	status.Phase = core.PodRunning
+	status.StartTime = &now
+	status.HostIP = "127.0.0.1"
+	status.HostIPs = []core.HostIP{{IP: "127.0.0.1"}}
+	status.PodIP = address
+	status.PodIPs = []core.PodIP{{IP: address}}
+	status.ObservedGeneration = pod.Generation
+	for _, kind := range []core.PodConditionType{core.PodScheduled, core.PodInitialized, core.ContainersReady, core.PodReady} {
+		nodes.condition(status, kind, now)
+	}
+	status.ContainerStatuses = nil
+	for _, container := range pod.Spec.Containers {
+		started := true
+		status.ContainerStatuses = append(status.ContainerStatuses, core.ContainerStatus{
+			Name: container.Name, Image: container.Image, ImageID: container.Image,
+			ContainerID: "stand-in://" + string(pod.UID) + "/" + container.Name,
+			Ready:       true, Started: &started,
+			State: core.ContainerState{Running: &core.ContainerStateRunning{StartedAt: now}},
+		})
+	}
+}
+
+func (nodes *standIn) condition(status *core.PodStatus, kind core.PodConditionType, now meta.Time) {
+	for at := range status.Conditions {
+		if status.Conditions[at].Type == kind {
+			status.Conditions[at].Status = core.ConditionTrue
+			status.Conditions[at].LastTransitionTime = now
+			return
+		}
+	}
+	status.Conditions = append(status.Conditions, core.PodCondition{
+		Type: kind, Status: core.ConditionTrue, LastTransitionTime: now,
+	})
+}
