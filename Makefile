@@ -43,7 +43,9 @@ down: ## Stop the quorum of `make up` (its data stays; PURGE=1 removes it)
 	@$(NAUTILUS_BIN) down --dir $(DIR) $(if $(PURGE),--purge)
 
 .PHONY: test
-test: build e2e-bin peers ## Every test: unit, property, integration, end to end
+test: setup e2e-bin peers ## Every test: unit, property, integration, end to end
+	@# The binary with the features of the tests, so that every crate is compiled once.
+	@cargo build --release --workspace --bins --tests
 	@cargo test --release --workspace --no-fail-fast
 
 .PHONY: e2e-bin
