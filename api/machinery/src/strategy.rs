@@ -9,20 +9,30 @@
 //! changes uid, creation time, name or namespace.
 
 pub mod autoscaler_v1;
+mod autoscaling;
+mod batch;
 mod claim;
 mod defaults;
 mod difference;
 mod internal;
+mod job_status;
 pub mod metadata;
+mod networking;
 mod node;
 pub mod pod;
+mod policy;
 mod propagation;
+mod quota;
 mod resources;
 pub mod rules;
+mod schedule;
 mod service;
 mod signers;
 mod small;
+mod storage;
+mod volumes;
 pub mod warnings;
+mod workloads;
 
 use serde_json::{Value, json};
 

@@ -117,6 +117,24 @@ impl Errors {
         self.push(path, "FieldValueNotSupported", head, &detail);
     }
 
+    /// What is shown in that form is none of `supported`.
+    pub fn not_supported_shown(&mut self, path: &str, shown: &str, supported: &[&str]) {
+        let list: Vec<String> = supported.iter().map(|text| quote(text)).collect();
+        let head = format!("Unsupported value: {shown}");
+        let detail = format!("supported values: {}", list.join(", "));
+        self.push(path, "FieldValueNotSupported", head, &detail);
+    }
+
+    /// A value that is not shown breaks a rule.
+    pub fn invalid_omitted(&mut self, path: &str, detail: &str) {
+        self.push(
+            path,
+            "FieldValueInvalid",
+            "Invalid value".to_owned(),
+            detail,
+        );
+    }
+
     /// The value stands twice in a list.
     pub fn duplicate(&mut self, path: &str, value: &Value) {
         let head = format!("Duplicate value: {}", render(value));
@@ -485,7 +503,8 @@ impl NameRule {
     }
 }
 
-fn path_segment(text: &str) -> Vec<String> {
+/// What is wrong with a text as one segment of a path.
+pub fn path_segment(text: &str) -> Vec<String> {
     if text == "." || text == ".." {
         return vec![format!("may not be '{text}'")];
     }

@@ -63,6 +63,9 @@ fn fields(found: &Type, value: &Value, text: &mut String, depth: usize) {
             }
             continue;
         }
+        if field.type_meta {
+            continue;
+        }
         if field.name == "metadata" {
             embedded(value.get("metadata").unwrap_or(&Value::Null), text);
             continue;
@@ -89,7 +92,9 @@ fn embedded(metadata: &Value, text: &mut String) {
 }
 
 fn is_pointer(field: &Field) -> bool {
-    field.pointer || matches!(field.shape, Shape::List(_) | Shape::Map(_))
+    // What the internal type holds as a plain number.
+    let plain = ["partition"].contains(&field.name.as_str());
+    (field.pointer && !plain) || matches!(field.shape, Shape::List(_) | Shape::Map(_))
 }
 
 fn shape(shape_of: &Shape, pointer: bool, value: &Value, text: &mut String, depth: usize) {

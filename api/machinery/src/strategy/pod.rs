@@ -18,7 +18,7 @@ pub(crate) mod warnings;
 
 use serde_json::{Value, json};
 
-pub(crate) use self::affinity::EFFECTS;
+pub(crate) use self::affinity::{EFFECTS, node_selector, tolerations};
 pub(crate) use self::change::{validate_subresource, validate_update};
 use super::Context;
 use super::resources;

@@ -64,7 +64,8 @@ fn is_standard(name: &str) -> bool {
     name == "storage" || is_standard_quota(name)
 }
 
-fn is_standard_quota(name: &str) -> bool {
+/// Whether a quota may limit it without a group's name.
+pub fn is_standard_quota(name: &str) -> bool {
     COUNTED.contains(&name) || MEASURED.contains(&name) || is_quota_huge_page(name)
 }
 

@@ -4,7 +4,10 @@
 use serde_json::Value;
 
 use super::warnings::Warnings;
-use super::{Context, node, pod, service, small};
+use super::{
+    Context, autoscaling, batch, networking, node, pod, policy, quota, service, small, storage,
+    volumes, workloads,
+};
 use crate::resource::Resource;
 use crate::status::ApiError;
 use crate::table::cells;
@@ -78,7 +81,41 @@ pub fn of(group: &str, plural: &str, has_status: bool) -> &'static Rules {
         ("", "pods") => &POD,
         ("", "secrets") => &SECRET,
         ("", "services") => &SERVICE,
+        ("", "podtemplates") => &workloads::POD_TEMPLATE,
+        ("", "replicationcontrollers") => &workloads::REPLICATION_CONTROLLER,
+        ("apps", "controllerrevisions") => &workloads::CONTROLLER_REVISION,
+        ("apps", "daemonsets") => &workloads::DAEMON_SET,
+        ("apps", "deployments") => &workloads::DEPLOYMENT,
+        ("apps", "replicasets") => &workloads::REPLICA_SET,
+        ("apps", "statefulsets") => &workloads::STATEFUL_SET,
+        ("batch", "cronjobs") => &batch::CRON_JOB,
+        ("batch", "jobs") => &batch::JOB,
+        ("", "endpoints") => &policy::ENDPOINTS,
+        ("", "limitranges") => &quota::LIMIT_RANGE,
+        ("", "persistentvolumeclaims") => &volumes::CLAIM,
+        ("", "persistentvolumes") => &volumes::PERSISTENT_VOLUME,
+        ("", "resourcequotas") => &quota::RESOURCE_QUOTA,
+        ("autoscaling", "horizontalpodautoscalers") => &autoscaling::HORIZONTAL_POD_AUTOSCALER,
         ("coordination.k8s.io", "leases") => &LEASE,
+        ("discovery.k8s.io", "endpointslices") => &policy::ENDPOINT_SLICE,
+        ("networking.k8s.io", "ingresses") => &networking::INGRESS,
+        ("networking.k8s.io", "ingressclasses") => &networking::INGRESS_CLASS,
+        ("networking.k8s.io", "ipaddresses") => &networking::IP_ADDRESS,
+        ("networking.k8s.io", "networkpolicies") => &networking::NETWORK_POLICY,
+        ("networking.k8s.io", "servicecidrs") => &networking::SERVICE_CIDR,
+        ("node.k8s.io", "runtimeclasses") => &policy::RUNTIME_CLASS,
+        ("policy", "poddisruptionbudgets") => &policy::POD_DISRUPTION_BUDGET,
+        ("rbac.authorization.k8s.io", "clusterrolebindings") => &policy::CLUSTER_ROLE_BINDING,
+        ("rbac.authorization.k8s.io", "clusterroles") => &policy::CLUSTER_ROLE,
+        ("rbac.authorization.k8s.io", "rolebindings") => &policy::ROLE_BINDING,
+        ("rbac.authorization.k8s.io", "roles") => &policy::ROLE,
+        ("scheduling.k8s.io", "priorityclasses") => &policy::PRIORITY_CLASS,
+        ("storage.k8s.io", "csidrivers") => &storage::CSI_DRIVER,
+        ("storage.k8s.io", "csinodes") => &storage::CSI_NODE,
+        ("storage.k8s.io", "csistoragecapacities") => &storage::CSI_STORAGE_CAPACITY,
+        ("storage.k8s.io", "storageclasses") => &storage::STORAGE_CLASS,
+        ("storage.k8s.io", "volumeattachments") => &storage::VOLUME_ATTACHMENT,
+        ("storage.k8s.io", "volumeattributesclasses") => &storage::VOLUME_ATTRIBUTES_CLASS,
         ("events.k8s.io", "events") => &EVENTS_EVENT,
         _ => match (has_status, generations(group, plural)) {
             (true, true) => &COUNTED_WITH_STATUS,
@@ -214,6 +251,7 @@ pub static SERVICE: Rules = Rules {
 
 /// Leases.
 pub static LEASE: Rules = Rules {
+    default: small::default_lease,
     validate: small::validate_lease,
     cells: cells::lease,
     ..PLAIN

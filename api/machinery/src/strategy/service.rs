@@ -106,12 +106,15 @@ pub(super) fn default(service: &mut Value) {
 /// Both forms of the address agree, and the families are those of the addresses; one
 /// where there is none.
 fn default_families(spec: &mut Value) {
-    if !spec.is_object() || text(spec, "type") == "ExternalName" {
+    if !spec.is_object() {
         return;
     }
     let address = text(spec, "clusterIP").to_owned();
     if !address.is_empty() && is_empty_list(&spec["clusterIPs"]) {
         spec["clusterIPs"] = json!([address]);
+    }
+    if text(spec, "type") == "ExternalName" {
+        return;
     }
     let policy = text(spec, "ipFamilyPolicy").to_owned();
     let mut families: Vec<&str> = spec["clusterIPs"]
@@ -187,6 +190,7 @@ fn drop_dependent(before: &Value, spec: &mut Value, was_external: bool, external
         drop_same(spec, &["clusterIP", "clusterIPs"]);
         drop_same(spec, &["ipFamilies"]);
         drop_same(spec, &["ipFamilyPolicy"]);
+        drop_same(spec, &["internalTrafficPolicy"]);
     }
     let on_nodes = |spec: &Value| matches!(text(spec, "type"), "NodePort" | "LoadBalancer");
     if on_nodes(before) && !on_nodes(spec) {

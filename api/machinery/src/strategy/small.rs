@@ -255,6 +255,14 @@ pub(super) fn validate_namespace_subresource(
     }
 }
 
+/// Who is to lead is not coordinated here: the reference has that switched off.
+pub(super) fn default_lease(lease: &mut Value) {
+    if let Some(spec) = lease["spec"].as_object_mut() {
+        spec.shift_remove("strategy");
+        spec.shift_remove("preferredHolder");
+    }
+}
+
 pub(super) fn validate_lease(at: &At<'_>, errors: &mut Errors) {
     let spec = at.get("spec");
     let seconds = spec.get("leaseDurationSeconds");
@@ -262,27 +270,6 @@ pub(super) fn validate_lease(at: &At<'_>, errors: &mut Errors) {
         seconds.invalid(errors, "must be greater than 0");
     }
     spec.get("leaseTransitions").not_negative(errors);
-    let strategy = spec.get("strategy");
-    if strategy.is_set() {
-        validate_lease_strategy(&strategy.get("strategy").with(strategy.value), errors);
-    }
-    let preferred = spec.get("preferredHolder");
-    if !preferred.is_empty() && strategy.is_empty() {
-        preferred.forbidden(errors, "may only be specified if `strategy` is defined");
-    }
-}
-
-fn validate_lease_strategy(at: &At<'_>, errors: &mut Errors) {
-    let text = at.text();
-    match text.split_once('/') {
-        Some(_) => {
-            for message in validation::qualified_name(text) {
-                at.invalid_text(errors, &message);
-            }
-        }
-        None if text == "OldestEmulationVersion" => {}
-        None => at.unsupported(errors, &["OldestEmulationVersion"]),
-    }
 }
 
 /// The fields of an event under their names in its group.

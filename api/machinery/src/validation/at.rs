@@ -362,6 +362,16 @@ impl At<'_> {
         self.is_null()
     }
 
+    /// The value must be what it was; the reference does not show what it is to be
+    /// where the type itself says so.
+    pub fn fixed(&self, errors: &mut Errors, old: &Value) -> bool {
+        let same = self.value == old;
+        if !same {
+            self.invalid_as(errors, Value::Null, "field is immutable");
+        }
+        same
+    }
+
     /// The value must be what it was.
     pub fn unchanged(&self, errors: &mut Errors, old: &Value, detail: &str) -> bool {
         let same = self.value == old;

@@ -336,6 +336,22 @@ pub fn dns_subdomain_caseless(text: &str) -> Vec<String> {
     super::dns_subdomain(&text.to_ascii_lowercase())
 }
 
+/// The same, told as what it may look like.
+pub fn dns_subdomain_any_case(text: &str) -> Vec<String> {
+    let wrong = dns_subdomain_caseless(text);
+    let told = |own: String| {
+        if !own.contains("RFC 1123") {
+            return own;
+        }
+        let message = "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and \
+                       must start and end with an alphanumeric character";
+        let label = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
+        let pattern = format!("{label}(\\.{label})*");
+        shape(message, &pattern, &["Example.com"])
+    };
+    wrong.into_iter().map(told).collect()
+}
+
 /// What is wrong with a text as an identifier of C.
 pub fn c_identifier(text: &str) -> Vec<String> {
     let mut bytes = text.bytes();
@@ -351,6 +367,114 @@ pub fn c_identifier(text: &str) -> Vec<String> {
         message,
         "[A-Za-z_][A-Za-z0-9_]*",
         &["my_name", "MY_NAME", "MyName"],
+    )]
+}
+
+/// A path below a domain, as `acme.io/foo`.
+pub fn domain_prefixed_path(at: &At<'_>, errors: &mut Errors) {
+    if !at.need(errors) {
+        return;
+    }
+    match at.text().split_once('/') {
+        Some((host, path)) if !host.is_empty() && !path.is_empty() => {
+            for message in super::dns_subdomain(host) {
+                at.invalid_as(errors, host, &message);
+            }
+            let known =
+                |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
+            if !path.bytes().all(known) {
+                let detail = "Invalid path (regex used for validation is \
+                              '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+                at.invalid_as(errors, path, detail);
+            }
+        }
+        _ => {
+            let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            at.invalid_text(errors, detail);
+        }
+    }
+}
+
+/// A name of at least two labels.
+pub fn fully_qualified_domain(at: &At<'_>, errors: &mut Errors) {
+    if !at.need(errors) {
+        return;
+    }
+    let name = at.text().strip_suffix('.').unwrap_or(at.text());
+    let wrong = super::dns_subdomain(name);
+    if !wrong.is_empty() {
+        at.invalid_as(errors, name, &wrong.join(","));
+    } else if !name.contains('.') {
+        let detail = "should be a domain with at least two segments separated by dots";
+        at.invalid_as(errors, name, detail);
+    } else if let Some(label) = name.split('.').find(|label| label.len() > 63) {
+        at.invalid_as(errors, label, &super::dns_label(label).join(","));
+    }
+}
+
+/// Longest reason and message of a condition, in bytes.
+const REASON_MAX_BYTES: usize = 1024;
+const MESSAGE_MAX_BYTES: usize = 32 * 1024;
+
+/// A list of conditions, one of each type.
+pub fn conditions(at: &At<'_>, errors: &mut Errors) {
+    let mut kinds = std::collections::BTreeSet::new();
+    for condition in at.items() {
+        let kind = condition.get("type");
+        if !kinds.insert(kind.text().to_owned()) {
+            condition.duplicate_as(errors, kind.text());
+        }
+        if kind.is_empty() {
+            kind.required(errors, "is required");
+        } else {
+            kind.check(errors, qualified_name);
+        }
+        condition
+            .get("status")
+            .choice(errors, &["False", "True", "Unknown"]);
+        let generation = condition.get("observedGeneration");
+        if generation.int().is_some_and(|own| own < 0) {
+            generation.invalid(errors, "must be greater than or equal to zero");
+        }
+        condition.get("lastTransitionTime").need(errors);
+        let reason = condition.get("reason");
+        if reason.need(errors) {
+            reason.check(errors, condition_reason);
+            if reason.len() > REASON_MAX_BYTES {
+                reason.too_long(errors, REASON_MAX_BYTES);
+            }
+        }
+        let message = condition.get("message");
+        if message.len() > MESSAGE_MAX_BYTES {
+            message.too_long(errors, MESSAGE_MAX_BYTES);
+        }
+    }
+}
+
+/// What is wrong with a text as the reason of a condition.
+pub fn condition_reason(text: &str) -> Vec<String> {
+    let bytes = text.as_bytes();
+    let good = matches!((bytes.first(), bytes.last()), (Some(first), Some(last))
+        if first.is_ascii_alphabetic() && (last.is_ascii_alphanumeric() || *last == b'_'))
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_,:".contains(byte));
+    if good {
+        return Vec::new();
+    }
+    let message = "a condition reason must start with alphabetic character, optionally followed by \
+                   a string of alphanumeric characters or '_,:', and must end with an alphanumeric \
+                   character or '_'";
+    vec![shape(
+        message,
+        "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?",
+        &[
+            "my_name",
+            "MY_NAME",
+            "MyName",
+            "ReasonA,ReasonB",
+            "ReasonA:ReasonB",
+        ],
     )]
 }
 

@@ -31,14 +31,11 @@ const MAX_SEARCH_BYTES: usize = 2048;
 
 /// Checks a template of pods.
 pub fn template(at: &At<'_>, errors: &mut Errors) {
-    let metadata = at.get("metadata");
-    labels(
-        errors,
-        &metadata.get("labels").path(),
-        metadata.value.get("labels"),
-    );
-    let own = metadata.get("annotations");
-    annotations(errors, &own.path(), metadata.value.get("annotations"));
+    // The reference leaves metadata out of these paths.
+    let metadata = &at.value["metadata"];
+    labels(errors, &at.get("labels").path(), metadata.get("labels"));
+    let own = at.get("annotations").with(&metadata["annotations"]);
+    annotations(errors, &own.path(), metadata.get("annotations"));
     let spec_at = at.get("spec");
     pod_annotations(&own, spec_at.value, errors);
     spec(&spec_at, Owner::Template, errors);
