@@ -9,6 +9,7 @@
 //! - A decision reads only what is indexed under the asker's name and groups.
 
 pub mod attributes;
+pub mod audit;
 pub mod bootstrap_token;
 pub mod certificates;
 pub mod impersonation;
