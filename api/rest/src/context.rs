@@ -56,6 +56,8 @@ pub struct NodeFacts {
     pub ledger: Arc<dyn Ledger>,
     /// See [`RootSigner`].
     pub sign_root: RootSigner,
+    /// The audit log, where there is one.
+    pub audit: Option<Arc<crate::audit::Audit>>,
     /// See [`MetricsText`].
     pub metrics_text: MetricsText,
     /// How nodes' kubelets are reached.

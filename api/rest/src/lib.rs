@@ -15,6 +15,7 @@ mod access;
 mod admission;
 mod aggregation;
 mod apply;
+pub mod audit;
 pub mod authority;
 mod body;
 mod cache;

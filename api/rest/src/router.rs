@@ -16,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, Span, field};
 
+use crate::audit::{Notes, Recording};
 use crate::context::RestContext;
 use crate::failure::Failure;
 use crate::fairness::{Marks, Seats};
@@ -80,12 +81,19 @@ async fn around(
     if let Ok(value) = HeaderValue::from_str(&audit_id) {
         request.headers_mut().insert(AUDIT_ID_HEADER, value);
     }
-    request.extensions_mut().insert(RouteOf(route));
+    request.extensions_mut().insert(RouteOf(route.clone()));
     let started = Instant::now();
     let mut response = {
         let _counted = InFlight::new(verb);
         match authenticate(&context, &mut request).await {
-            Ok(()) => next.run(request).instrument(span.clone()).await,
+            Ok(()) => {
+                let recording = Recording::begin(&context, &mut request, &route, &audit_id).await;
+                let response = next.run(request).instrument(span.clone()).await;
+                match recording {
+                    Some(recording) => recording.end(response, long_running).await,
+                    None => response,
+                }
+            }
             Err(refused) => refused,
         }
     };
@@ -283,7 +291,9 @@ async fn admit_and_handle(
         .unwrap_or_else(User::anonymous);
     let asked = access::attributes(request.method(), request.uri(), &route)?;
     let wanted = access::wanted(request.headers())?;
-    let user = access::admit(&context.access, user, &asked, wanted, &route).await?;
+    let notes = request.extensions().get::<Arc<Notes>>().cloned();
+    let notes = notes.unwrap_or_default();
+    let user = access::admit(&context.access, user, &asked, wanted, &route, &notes).await?;
     let mut admitted = admit(context, &route, request.uri())?;
     // What streams for long and is no watch holds no seat, as the reference has it.
     if admitted.limit.is_some() || asked.verb == "watch" {

@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and by which code it ends.
 
 mod attest;
+mod audit;
 mod certificate;
 mod credential;
 mod export;
@@ -151,6 +152,9 @@ enum Command {
     /// Prove that the quorum accepted a change, and check such proofs
     #[command(after_help = receipt::EXAMPLES)]
     Receipt(receipt::ReceiptArgs),
+    /// Check the log of requests to the Kubernetes API
+    #[command(after_help = audit::EXAMPLES)]
+    Audit(audit::AuditArgs),
     /// Run one node
     #[command(after_help = node::EXAMPLES)]
     Node(Box<node::NodeArgs>),
@@ -226,6 +230,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Export(arguments) => runtime()?.block_on(export::run(&global, arguments)),
         Command::Recover(arguments) => runtime()?.block_on(recover::run(&global, arguments)),
         Command::Snapshot(arguments) => runtime()?.block_on(snapshot::run(&global, arguments)),
+        Command::Audit(arguments) => audit::run(&global, &arguments),
         Command::Receipt(arguments) => runtime()?.block_on(receipt::run(&global, arguments)),
         Command::Bench(arguments) => runtime()?.block_on(bench::run(&global, arguments)),
     }

@@ -246,7 +246,7 @@ fn root(checked: &CheckedRoot) -> Value {
 }
 
 /// A description's fields, one a line.
-fn table(description: &Value) -> String {
+pub(super) fn table(description: &Value) -> String {
     let mut text = String::new();
     lines(&mut text, "", description);
     text

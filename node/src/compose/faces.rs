@@ -12,6 +12,7 @@ use nautilus_backup::{
 };
 use nautilus_machine::{Kv, RangeRequest, types::KeyRange};
 use nautilus_machinery::identity::{MASTERS_GROUP, User};
+use nautilus_rest::audit::Audit;
 use nautilus_rest::operators::{OPERATORS_PREFIX, spki_fingerprint};
 use nautilus_rest::{
     Authority, ConnectionLimits, KubeletSettings, NodeFacts, Operator, RequestLimits, RestContext,
@@ -83,11 +84,13 @@ pub(super) async fn serve(
     };
     let certificate = ServingCertificate::issue(Arc::clone(&authority), names(config))?;
     let tls = server_config(&authority, Arc::clone(&certificate))?;
+    let tracker = TaskTracker::new();
+    let facts = facts(node, config, metrics, stopped, &tracker)?;
     let context = RestContext::new(
         Arc::clone(&kv),
         node.consensus.cluster(),
         Arc::clone(&authority),
-        facts(node, config, metrics),
+        facts,
         RequestLimits::default(),
         stopped.clone(),
     );
@@ -107,7 +110,6 @@ pub(super) async fn serve(
         .merge(recovery_router(Arc::clone(&kv)))
         .merge(endorsements::router(Arc::clone(&kv)));
     let router = router_with(Arc::clone(&context), others);
-    let tracker = TaskTracker::new();
     let keeper = super::policy::keeper(node, config, &kv, vec![Arc::clone(&rotation) as _]);
     tracker.spawn(keeper.run(stopped.clone()));
     tracker.spawn(rotation.run(stopped.clone()));
@@ -314,7 +316,38 @@ fn host_of(address: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-fn facts(node: &Node, config: &NodeConfig, metrics: &PrometheusHandle) -> NodeFacts {
+/// The audit log that the configuration asks for.
+fn audit(
+    config: &NodeConfig,
+    signer: &Arc<RootSigner>,
+    stopped: &CancellationToken,
+    tracker: &TaskTracker,
+) -> anyhow::Result<Option<Arc<Audit>>> {
+    let Some(asked) = &config.audit else {
+        return Ok(None);
+    };
+    let refused = |why: String| Failure::Usage.error(format!("audit: {why}"));
+    let policy = std::fs::read(&asked.policy_file)
+        .with_context(|| asked.policy_file.display().to_string())?;
+    let policy = serde_yaml_ng::from_slice(&policy).map_err(|error| refused(error.to_string()))?;
+    let signer = Arc::clone(signer);
+    let sign = Arc::new(move |head| {
+        let signer = Arc::clone(&signer);
+        Box::pin(async move { signer.sign_audit(head).await }) as _
+    });
+    let (audit, written) = Audit::start(policy, asked.log.clone(), sign, stopped.clone())
+        .map_err(|why| refused(format!("{}: {why}", asked.log.path.display())))?;
+    tracker.spawn(written);
+    Ok(Some(audit))
+}
+
+fn facts(
+    node: &Node,
+    config: &NodeConfig,
+    metrics: &PrometheusHandle,
+    stopped: &CancellationToken,
+    tracker: &TaskTracker,
+) -> anyhow::Result<NodeFacts> {
     let identity = Arc::clone(&node.identity);
     let transport = Arc::clone(&node.transport);
     let metrics = metrics.clone();
@@ -322,7 +355,8 @@ fn facts(node: &Node, config: &NodeConfig, metrics: &PrometheusHandle) -> NodeFa
     let evidence = Arc::new(move |report_data: &[u8; 64]| quoter.evidence(report_data));
     let signer = RootSigner::new(&config.cluster_id, config.node_id, evidence);
     let signer = Arc::new(signer);
-    NodeFacts {
+    Ok(NodeFacts {
+        audit: audit(config, &signer, stopped, tracker)?,
         cluster: config.cluster_id.clone(),
         api_address: format!("https://{}", config.api.advertise),
         tee: node.identity.tee(),
@@ -337,7 +371,7 @@ fn facts(node: &Node, config: &NodeConfig, metrics: &PrometheusHandle) -> NodeFa
         }),
         metrics_text: Arc::new(move || metrics.render()),
         kubelets: KubeletSettings::default(),
-    }
+    })
 }
 
 fn workers_context(

@@ -8,13 +8,15 @@ use base64::Engine as _;
 use nautilus_attest_protocol::{EvidencePolicy, Measurement, OWN_MEASUREMENT_WORD, TeeKind};
 use nautilus_attest_tee::{DEFAULT_PCRS, PcrSelection};
 use nautilus_attest_tls::RENEWAL_INTERVAL;
+use nautilus_rest::audit::LogFile;
 
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::{
-    Attestation, AttestationSettings, Bootstrap, ConfigError, Endpoint, Log, LogFormat,
-    LogSettings, NodeConfig, Operator, Provider, RaftSettings, RaftTimings, Settings, Tpm, backup,
+    Attestation, AttestationSettings, Audit, AuditSettings, Bootstrap, ConfigError, Endpoint, Log,
+    LogFormat, LogSettings, NodeConfig, Operator, Provider, RaftSettings, RaftTimings, Settings,
+    Tpm, backup,
 };
 
 /// Log entries between two checkpoints, when nothing is said.
@@ -108,6 +110,7 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
         raft: raft(&settings.raft)?,
         checkpoint_every: checkpoint_every(settings.checkpoint_every)?,
         keys_reencrypt_bytes_per_s: reencrypt_rate(settings.keys.reencrypt_bytes_per_s)?,
+        audit: audit(settings.audit)?,
         log: log(settings.log)?,
         otlp_endpoint: settings.otlp_endpoint.map(otlp_endpoint).transpose()?,
         shutdown_timeout: Duration::from_millis(
@@ -455,6 +458,39 @@ pub(super) fn existing(key: &'static str, path: PathBuf) -> Result<PathBuf, Conf
         "no such file",
         "name an existing file",
     ))
+}
+
+fn audit(settings: AuditSettings) -> Result<Option<Audit>, ConfigError> {
+    const MEGABYTE: u64 = 1024 * 1024;
+    let (policy_file, path) = match (settings.policy_file, settings.log_path) {
+        (Some(policy_file), Some(path)) => (policy_file, path),
+        (None, None) => return Ok(None),
+        (Some(policy_file), None) => {
+            return Err(ConfigError::invalid(
+                "audit.policy_file",
+                policy_file.display(),
+                "nothing says where events go",
+                "name audit.log_path too",
+            ));
+        }
+        (None, Some(path)) => {
+            return Err(ConfigError::invalid(
+                "audit.log_path",
+                path.display(),
+                "no policy says what is recorded",
+                "name audit.policy_file too",
+            ));
+        }
+    };
+    Ok(Some(Audit {
+        policy_file: existing("audit.policy_file", policy_file)?,
+        log: LogFile {
+            path,
+            max_bytes: settings.log_maxsize.unwrap_or(100).saturating_mul(MEGABYTE),
+            max_backups: settings.log_maxbackup.unwrap_or(0),
+            max_age: Duration::from_secs(settings.log_maxage.unwrap_or(0).saturating_mul(86_400)),
+        },
+    }))
 }
 
 fn raft(settings: &RaftSettings) -> Result<RaftTimings, ConfigError> {

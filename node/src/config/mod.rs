@@ -68,12 +68,23 @@ pub(crate) struct NodeConfig {
     pub(crate) checkpoint_every: u64,
     /// Bytes per second that a rotation of keys seals anew at most.
     pub(crate) keys_reencrypt_bytes_per_s: u64,
+    /// The log of requests to the Kubernetes API, where there is one.
+    pub(crate) audit: Option<Audit>,
     /// What is logged and how.
     pub(crate) log: Log,
     /// OTLP collector (gRPC), `http://host:4317`.
     pub(crate) otlp_endpoint: Option<String>,
     /// How long an orderly shutdown may take.
     pub(crate) shutdown_timeout: Duration,
+}
+
+/// Which requests are recorded, and where.
+#[derive(Debug, Clone)]
+pub(crate) struct Audit {
+    /// The `audit.k8s.io/v1` Policy, YAML or JSON.
+    pub(crate) policy_file: PathBuf,
+    /// Where events are written.
+    pub(crate) log: nautilus_rest::audit::LogFile,
 }
 
 /// How an empty data directory becomes a node. A directory that holds a node

@@ -103,6 +103,9 @@ layer! {
         /// `[keys]`
         keys: KeysSettings,
         @section
+        /// `[audit]`
+        audit: AuditSettings,
+        @section
         /// `[log]`
         log: LogSettings,
     }
@@ -311,6 +314,27 @@ layer! {
         /// keys.reencrypt_bytes_per_s: of old data sealed anew, at most [default: 33554432]
         #[arg(id = "keys_reencrypt_bytes_per_s", long = "keys-reencrypt-bytes-per-s", env = "NAUTILUS_KEYS_REENCRYPT_BYTES_PER_S", value_name = "BYTES")]
         reencrypt_bytes_per_s: u64,
+    }
+}
+
+layer! {
+    /// `[audit]`: the log of requests to the Kubernetes API. Flags are those of kube-apiserver.
+    AuditSettings {
+        /// audit.policy_file: which requests are recorded, and how much of each (audit.k8s.io/v1 Policy); nothing without it
+        #[arg(id = "audit_policy_file", long = "audit-policy-file", env = "NAUTILUS_AUDIT_POLICY_FILE", value_name = "FILE")]
+        policy_file: PathBuf,
+        /// audit.log_path: where events are written; - is standard output
+        #[arg(id = "audit_log_path", long = "audit-log-path", env = "NAUTILUS_AUDIT_LOG_PATH", value_name = "FILE")]
+        log_path: PathBuf,
+        /// audit.log_maxsize: megabytes after which a new file is begun; 0 is never [default: 100]
+        #[arg(id = "audit_log_maxsize", long = "audit-log-maxsize", env = "NAUTILUS_AUDIT_LOG_MAXSIZE", value_name = "MB")]
+        log_maxsize: u64,
+        /// audit.log_maxbackup: older files that are kept; 0 is all [default: 0]
+        #[arg(id = "audit_log_maxbackup", long = "audit-log-maxbackup", env = "NAUTILUS_AUDIT_LOG_MAXBACKUP", value_name = "N")]
+        log_maxbackup: usize,
+        /// audit.log_maxage: days for which older files are kept; 0 is for ever [default: 0]
+        #[arg(id = "audit_log_maxage", long = "audit-log-maxage", env = "NAUTILUS_AUDIT_LOG_MAXAGE", value_name = "DAYS")]
+        log_maxage: u64,
     }
 }
 

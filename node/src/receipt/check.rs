@@ -11,6 +11,7 @@
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use nautilus_attest_protocol::{Claims, Refused, ledger_report_data};
 use nautilus_machine::{Leaf, RootStatement, TreeHash, verify_consistency, verify_inclusion};
+use nautilus_rest::audit::chain::{HeadStatement, SignedHead};
 use nautilus_rest::receipts::{
     ConsistencyDocument, DocumentError, RECEIPT_VERSION, ReceiptDocument, SignedRoot, parse_base64,
     parse_hash,
@@ -110,6 +111,23 @@ pub(crate) fn root(signed: &SignedRoot, judge: &Judge) -> Result<CheckedRoot, Ch
         .verify(&statement.to_be_signed(), &signature)
         .map_err(|_| CheckError::Signature)?;
     Ok(CheckedRoot { statement, claims })
+}
+
+/// Checks who signed a head of an audit log.
+pub(crate) fn audit_head(
+    signed: &SignedHead,
+    statement: &HeadStatement,
+    judge: &Judge,
+) -> Result<Claims, CheckError> {
+    let spki = parse_base64("publicKey", &signed.public_key)?;
+    let evidence = parse_base64("evidence", &signed.evidence)?;
+    let signature = parse_base64("signature", &signed.signature)?;
+    let expected = ledger_report_data(&spki, &statement.cluster, statement.node);
+    let claims = judge.evidence(&evidence, &expected, statement.time_ms)?;
+    UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &spki)
+        .verify(&statement.to_be_signed(), &signature)
+        .map_err(|_| CheckError::Signature)?;
+    Ok(claims)
 }
 
 /// Checks a receipt.

@@ -1,4 +1,4 @@
-//! Signs roots of the ledger.
+//! Signs roots of the ledger, and heads of the audit log.
 //!
 //! Invariants
 //! - The key is made in this process, never written, and replaced every
@@ -15,6 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use nautilus_attest_protocol::ledger_report_data;
 use nautilus_machine::{LedgerHead, RootStatement, UnixMillis};
+use nautilus_rest::audit::chain::{Head, HeadStatement, SignedHead};
 use nautilus_rest::receipts::SignedRoot;
 use tokio::sync::Mutex;
 
@@ -24,7 +25,7 @@ const KEY_LIFETIME: Duration = Duration::from_secs(3600);
 /// Makes encoded evidence over report data. May block.
 pub(crate) type Evidence = Arc<dyn Fn(&[u8; 64]) -> Result<Vec<u8>, String> + Send + Sync>;
 
-/// Signs this node's roots.
+/// Signs this node's roots and heads. What is signed begins with what it is.
 pub(crate) struct RootSigner {
     cluster: String,
     node: u64,
@@ -76,6 +77,31 @@ impl RootSigner {
             term: statement.term,
             revision: statement.revision,
             time_ms: statement.time.0,
+            public_key: BASE64.encode(&key.spki),
+            signature: BASE64.encode(signature.as_ref()),
+            evidence: BASE64.encode(&key.evidence),
+        })
+    }
+
+    /// A head of the node's audit log, signed now.
+    pub(crate) async fn sign_audit(&self, head: Head) -> Result<SignedHead, String> {
+        let key = self.key().await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_err(|_| "the clock stands before 1970".to_owned())?;
+        let statement = HeadStatement {
+            cluster: self.cluster.clone(),
+            node: self.node,
+            head,
+            time_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        };
+        let signature = key
+            .pair
+            .sign(&SystemRandom::new(), &statement.to_be_signed())
+            .map_err(|_| "the cryptographic library did not sign".to_owned())?;
+        Ok(SignedHead {
+            cluster: statement.cluster,
+            node: statement.node,
+            time_ms: statement.time_ms,
             public_key: BASE64.encode(&key.spki),
             signature: BASE64.encode(signature.as_ref()),
             evidence: BASE64.encode(&key.evidence),

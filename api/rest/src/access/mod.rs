@@ -28,6 +28,7 @@ use nautilus_machinery::identity::User;
 use nautilus_machinery::status::ApiError;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Notes;
 use crate::failure::Failure;
 use crate::route::{self, ResourceRequest, Route, Verb};
 use crate::storage::Storage;
@@ -159,15 +160,19 @@ pub(crate) async fn admit(
     asked: &Attributes,
     wanted: Option<Wanted>,
     route: &Route,
+    notes: &Notes,
 ) -> Result<User, Failure> {
     if !user.is_master() {
         access.ready(&user).await;
     }
     let user = match wanted {
         None => user,
-        Some(wanted) => impersonation::impersonate(&wanted, &user, asked, &|user, asked| {
-            access.authorize(user, asked)
-        })?,
+        Some(wanted) => {
+            let judge = |user: &User, asked: &Attributes| access.authorize(user, asked);
+            let user = impersonation::impersonate(&wanted, &user, asked, &judge)?;
+            notes.acts_as(&user);
+            user
+        }
     };
     let own = |allowed: bool| match allowed || user.is_master() {
         true => Decision::Allow(String::new()),
@@ -186,6 +191,7 @@ pub(crate) async fn admit(
         | Route::Receipts(_) => own(false),
         _ => access.authorize(&user, asked),
     };
+    notes.decided(decision.is_allowed(), decision.reason());
     match decision {
         Decision::Allow(_) => Ok(user),
         Decision::NoOpinion(reason) => Err(asked.forbidden(&user, &reason).into()),

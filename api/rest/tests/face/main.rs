@@ -10,6 +10,7 @@ mod accounts;
 mod admission;
 mod aggregation;
 mod apply;
+mod audit;
 mod certificates;
 mod connects;
 mod discovery;

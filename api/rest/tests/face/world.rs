@@ -16,6 +16,7 @@ use nautilus_machine::{
     Watcher,
 };
 use nautilus_machinery::identity::User;
+use nautilus_rest::audit::Audit;
 use nautilus_rest::receipts::SignedRoot;
 use nautilus_rest::{
     Authority, ConnectionLimits, NodeFacts, RequestLimits, RestContext, router,
@@ -111,6 +112,14 @@ impl World {
     }
 
     pub(crate) async fn start_with(user: User, limits: RequestLimits) -> Self {
+        Self::start_audited(user, limits, None).await
+    }
+
+    pub(crate) async fn start_audited(
+        user: User,
+        limits: RequestLimits,
+        audit: Option<Arc<Audit>>,
+    ) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let inner = SoloKv::new(|| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -132,7 +141,10 @@ impl World {
             kv.clone(),
             cluster,
             authority.clone(),
-            facts(&ledger),
+            NodeFacts {
+                audit,
+                ..facts(&ledger)
+            },
             limits,
             shutdown.clone(),
         );
@@ -288,6 +300,7 @@ fn facts(ledger: &SoloKv) -> NodeFacts {
         evidence_digest: Arc::new(|_| Some("abcd".into())),
         ledger: Arc::new(ledger.clone()),
         sign_root: Arc::new(|head| Box::pin(std::future::ready(Ok(unsigned(&head))))),
+        audit: None,
         metrics_text: Arc::new(|| "up 1\n".into()),
         kubelets: nautilus_rest::KubeletSettings::default(),
     }
