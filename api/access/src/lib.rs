@@ -13,6 +13,7 @@ pub mod audit;
 pub mod bootstrap_token;
 pub mod certificates;
 pub mod impersonation;
+pub mod jwt;
 pub mod node;
 pub mod rbac;
 pub mod review;

@@ -28,7 +28,7 @@ pub(crate) struct AuditArgs {
     #[command(subcommand)]
     command: AuditCommand,
     /// How to print
-    #[arg(long, value_enum, default_value_t, global = true)]
+    #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
 }
 

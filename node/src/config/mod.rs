@@ -25,8 +25,8 @@ pub(crate) use endorsements::Endorsements;
 pub(crate) use error::ConfigError;
 pub(crate) use etcd::{Etcd, parse_duration};
 pub(crate) use settings::{
-    ApiSettings, AttestationSettings, EndorsementSettings, EtcdSettings, LogSettings, PeerSettings,
-    RaftSettings, RestoreSettings, Settings,
+    ApiSettings, AttestationSettings, AuditSettings, EndorsementSettings, EtcdSettings,
+    LogSettings, PeerSettings, RaftSettings, RestoreSettings, Settings,
 };
 
 /// One node's checked configuration.
