@@ -7,6 +7,7 @@
 //! - Every name that the wanted user would have is authorized by itself.
 //! - Without one mode that allows all of it, the request ends in a refusal.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use nautilus_machinery::identity::{
@@ -48,18 +49,18 @@ pub struct Wanted {
 
 /// Reads the headers (names in lower case); `None` where nobody is wanted.
 pub fn wanted<'a>(
-    headers: impl Iterator<Item = (&'a str, &'a str)>,
+    headers: impl Iterator<Item = (&'a str, Cow<'a, str>)>,
 ) -> Result<Option<Wanted>, ApiError> {
     let mut wanted = Wanted::default();
     for (name, value) in headers {
         match name {
-            USER_HEADER if wanted.name.is_empty() => wanted.name = value.to_owned(),
-            UID_HEADER if wanted.uid.is_empty() => wanted.uid = value.to_owned(),
-            GROUP_HEADER => wanted.groups.push(value.to_owned()),
+            USER_HEADER if wanted.name.is_empty() => wanted.name = value.into_owned(),
+            UID_HEADER if wanted.uid.is_empty() => wanted.uid = value.into_owned(),
+            GROUP_HEADER => wanted.groups.push(value.into_owned()),
             _ => {
                 if let Some(key) = name.strip_prefix(EXTRA_PREFIX) {
                     let values = wanted.extra.entry(unescape(key)).or_default();
-                    values.push(value.to_owned());
+                    values.push(value.into_owned());
                 }
             }
         }

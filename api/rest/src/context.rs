@@ -56,6 +56,8 @@ pub struct NodeFacts {
     pub ledger: Arc<dyn Ledger>,
     /// See [`RootSigner`].
     pub sign_root: RootSigner,
+    /// Other issuers whose tokens count, where there are any.
+    pub authentication: Option<Arc<nautilus_access::jwt::Configuration>>,
     /// The audit log, where there is one.
     pub audit: Option<Arc<crate::audit::Audit>>,
     /// See [`MetricsText`].
@@ -161,7 +163,7 @@ impl RestContext {
         let seats = u64::try_from(seats).unwrap_or(u64::MAX);
         let flow_control = FlowControl::start(&kv, seats, limits.max_wait, &shutdown);
         let watches = Arc::new(Semaphore::new(limits.max_watches));
-        let access = Access::start(&kv, &shutdown);
+        let access = Access::start(&kv, node.authentication.clone(), &shutdown);
         let caches = crate::cache::Caches::new(kv.clone(), shutdown.clone());
         let aggregator = Aggregator::start(&kv, &node.cluster, &shutdown);
         let tunnels = Tunnels::new(kv.clone(), &node.api_address, &authority);

@@ -57,6 +57,7 @@ mod tunnel;
 mod upstream;
 mod watch;
 
+pub use access::read_authentication;
 pub use authority::{Authority, AuthorityError};
 pub use connect::{KubeletSettings, KubeletTrust};
 pub use context::{
@@ -65,6 +66,7 @@ pub use context::{
 };
 pub use controllers::{ControllerError, ensure_defaults, ensure_roles, run_controllers};
 pub use master_event::{MasterEvent, record_master_event};
+pub use nautilus_access::jwt::Configuration as AuthenticationConfiguration;
 pub use operators::{Operator, OperatorError, pin_operators};
 pub use router::{
     AUDIT_ID_HEADER, LEADER_ADDRESS_HEADER, LEADER_EVIDENCE_HEADER, LEADER_ID_HEADER, TERM_HEADER,

@@ -126,7 +126,10 @@ async fn authenticate(context: &RestContext, request: &mut Request) -> Result<()
         .get::<User>()
         .cloned()
         .unwrap_or_else(User::anonymous);
-    let judged = context.access.user_of(user, request.headers()).await;
+    let judged = context
+        .access
+        .user_of(user, request.headers(), request.uri().path())
+        .await;
     match judged {
         Ok(user) => {
             request.extensions_mut().insert(user);

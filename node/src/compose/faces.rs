@@ -15,9 +15,9 @@ use nautilus_machinery::identity::{MASTERS_GROUP, User};
 use nautilus_rest::audit::Audit;
 use nautilus_rest::operators::{OPERATORS_PREFIX, spki_fingerprint};
 use nautilus_rest::{
-    Authority, ConnectionLimits, KubeletSettings, NodeFacts, Operator, RequestLimits, RestContext,
-    ServingCertificate, pin_operators, router_with, run_controllers, serve_plain_loopback,
-    serve_tls, server_config,
+    AuthenticationConfiguration, Authority, ConnectionLimits, KubeletSettings, NodeFacts, Operator,
+    RequestLimits, RestContext, ServingCertificate, pin_operators, read_authentication,
+    router_with, run_controllers, serve_plain_loopback, serve_tls, server_config,
 };
 use nautilus_workers::{
     Facts, FileJudge, Leader, Probes, QuorumView, RosterSettings, SealToken, SystemClock,
@@ -316,6 +316,17 @@ fn host_of(address: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
+/// Other issuers whose tokens count, by the configuration.
+fn authentication(config: &NodeConfig) -> anyhow::Result<Option<Arc<AuthenticationConfiguration>>> {
+    let Some(path) = &config.authentication else {
+        return Ok(None);
+    };
+    let text = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let refused = |why: String| Failure::Usage.error(format!("{}: {why}", path.display()));
+    let document = serde_yaml_ng::from_slice(&text).map_err(|error| refused(error.to_string()))?;
+    Ok(Some(read_authentication(document).map_err(refused)?))
+}
+
 /// The audit log that the configuration asks for.
 fn audit(
     config: &NodeConfig,
@@ -356,6 +367,7 @@ fn facts(
     let signer = RootSigner::new(&config.cluster_id, config.node_id, evidence);
     let signer = Arc::new(signer);
     Ok(NodeFacts {
+        authentication: authentication(config)?,
         audit: audit(config, &signer, stopped, tracker)?,
         cluster: config.cluster_id.clone(),
         api_address: format!("https://{}", config.api.advertise),

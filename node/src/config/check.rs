@@ -110,6 +110,11 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
         raft: raft(&settings.raft)?,
         checkpoint_every: checkpoint_every(settings.checkpoint_every)?,
         keys_reencrypt_bytes_per_s: reencrypt_rate(settings.keys.reencrypt_bytes_per_s)?,
+        authentication: settings
+            .authentication
+            .config
+            .map(|path| existing("authentication.config", path))
+            .transpose()?,
         audit: audit(settings.audit)?,
         log: log(settings.log)?,
         otlp_endpoint: settings.otlp_endpoint.map(otlp_endpoint).transpose()?,

@@ -68,6 +68,8 @@ pub(crate) struct NodeConfig {
     pub(crate) checkpoint_every: u64,
     /// Bytes per second that a rotation of keys seals anew at most.
     pub(crate) keys_reencrypt_bytes_per_s: u64,
+    /// The `AuthenticationConfiguration`, YAML or JSON, where there is one.
+    pub(crate) authentication: Option<PathBuf>,
     /// The log of requests to the Kubernetes API, where there is one.
     pub(crate) audit: Option<Audit>,
     /// What is logged and how.

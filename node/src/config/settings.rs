@@ -103,6 +103,9 @@ layer! {
         /// `[keys]`
         keys: KeysSettings,
         @section
+        /// `[authentication]`
+        authentication: AuthenticationSettings,
+        @section
         /// `[audit]`
         audit: AuditSettings,
         @section
@@ -314,6 +317,15 @@ layer! {
         /// keys.reencrypt_bytes_per_s: of old data sealed anew, at most [default: 33554432]
         #[arg(id = "keys_reencrypt_bytes_per_s", long = "keys-reencrypt-bytes-per-s", env = "NAUTILUS_KEYS_REENCRYPT_BYTES_PER_S", value_name = "BYTES")]
         reencrypt_bytes_per_s: u64,
+    }
+}
+
+layer! {
+    /// `[authentication]`: who else says who somebody is. The flag is kube-apiserver's.
+    AuthenticationSettings {
+        /// authentication.config: other issuers whose tokens count (apiserver.config.k8s.io/v1 AuthenticationConfiguration)
+        #[arg(id = "authentication_config", long = "authentication-config", env = "NAUTILUS_AUTHENTICATION_CONFIG", value_name = "FILE")]
+        config: PathBuf,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The roles and bindings that every cluster has, from one compact table.
 //!
-//! Source: what kube-apiserver v1.37 makes at its first start. The table's lines:
+//! Source: what kube-apiserver v1.37 makes at its first start, recorded by
+//! `bootstrap/record.py` and held by the digests beside it. The table's lines:
 //! `KIND [NAMESPACE/]NAME`, with `label:K=V`, `gathers:K=V` (an aggregation selector)
 //! and, for bindings, `to:KIND/NAME` where the role's name is another; then indented
 //! `VERBS: GROUPS: RESOURCES[: NAMES]` or `VERBS: PATHS` for roles, `KIND NAME` for
@@ -10,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::GROUP;
 
-const TABLE: &str = include_str!("bootstrap.txt");
+const TABLE: &str = include_str!("../../bootstrap/roles.txt");
 
 /// An object to be there: where it belongs, and the whole of it.
 #[derive(Debug, Clone, PartialEq)]

@@ -326,3 +326,52 @@ fn the_table_reads_into_whole_objects() {
     let gathered = aggregated_rules(&view.object, &others).expect("view gathers");
     assert_eq!(gathered.len(), 12);
 }
+
+/// Canonical JSON: sorted keys, no spaces.
+fn canonical(value: &serde_json::Value) -> String {
+    use serde_json::Value;
+    match value {
+        Value::Object(map) => {
+            let sorted: std::collections::BTreeMap<_, _> = map.iter().collect();
+            let fields: Vec<String> = sorted
+                .into_iter()
+                .map(|(key, value)| format!("{}:{}", json!(key), canonical(value)))
+                .collect();
+            format!("{{{}}}", fields.join(","))
+        }
+        Value::Array(list) => {
+            let items: Vec<String> = list.iter().map(canonical).collect();
+            format!("[{}]", items.join(","))
+        }
+        other => other.to_string(),
+    }
+}
+
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |digest, byte| {
+        (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[test]
+fn the_bootstrap_roles_are_those_of_the_reference() {
+    let mut ours: Vec<String> = bootstrap::all()
+        .into_iter()
+        .map(|one| {
+            let mut object = one.object;
+            let fields = object.as_object_mut().expect("an object");
+            fields.shift_remove("apiVersion");
+            fields.retain(|_, value| !value.as_array().is_some_and(Vec::is_empty));
+            let kind = object["kind"].as_str().unwrap_or_default();
+            let place = match &one.namespace {
+                Some(namespace) => format!("{namespace}/{}", one.name),
+                None => one.name,
+            };
+            format!("{:016x} {place} {kind}", fnv1a(&canonical(&object)))
+        })
+        .collect();
+    let mut reference: Vec<&str> = include_str!("../../bootstrap/roles.golden").lines().collect();
+    ours.sort();
+    reference.sort_unstable();
+    assert_eq!(ours, reference);
+}

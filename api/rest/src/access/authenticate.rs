@@ -21,12 +21,24 @@ const INVALID: &str = "invalid bearer token";
 impl Access {
     /// The user of a request whose connection says `user`; `Err` for a token that does
     /// not count.
-    pub(crate) async fn user_of(&self, user: User, headers: &HeaderMap) -> Result<User, String> {
+    pub(crate) async fn user_of(
+        &self,
+        user: User,
+        headers: &HeaderMap,
+        path: &str,
+    ) -> Result<User, String> {
         if user.is_authenticated() {
             return Ok(user);
         }
         let Some(token) = bearer(headers) else {
-            return Ok(user);
+            let anonymous = self.issuers.as_ref().is_none_or(|issuers| {
+                // Whoever checks whether a node lives has no credential.
+                issuers.allows_anonymous(path)
+            });
+            return match anonymous {
+                true => Ok(user),
+                false => Err("anonymous requests are not allowed here".to_owned()),
+            };
         };
         self.authenticate(token, &[])
             .await
@@ -56,12 +68,29 @@ impl Access {
         match self.accounts.authenticate(token, wanted).await {
             Some(Ok(authenticated)) => Ok(authenticated),
             Some(Err(why)) => Err(format!("[{INVALID}, {why}]")),
-            None => Err(INVALID.to_owned()),
+            None => self.foreigner(token, wanted).await,
         }
     }
 }
 
 impl Access {
+    /// The user of another issuer's token, which counts for the API server alone.
+    async fn foreigner(&self, token: &str, wanted: &[String]) -> Result<Authenticated, String> {
+        let ours = wanted.is_empty() || wanted.iter().any(|audience| audience == ISSUER);
+        let judged = match &self.issuers {
+            Some(issuers) if ours => issuers.authenticate(token).await,
+            _ => None,
+        };
+        match judged {
+            Some(Ok(user)) => Ok(Authenticated {
+                user,
+                audiences: vec![ISSUER.to_owned()],
+            }),
+            Some(Err(why)) => Err(format!("[{INVALID}, {why}]")),
+            None => Err(INVALID.to_owned()),
+        }
+    }
+
     fn bootstrapper(&self, id: &str, secret: &str) -> Option<User> {
         let name = format!("{}{id}", bootstrap_token::NAME_PREFIX);
         let held = self

@@ -11,6 +11,7 @@ mod authenticate;
 mod bootstrap;
 mod leader;
 mod nodes;
+mod oidc;
 mod reviews;
 mod roles;
 mod writes;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, Uri};
 use nautilus_access::impersonation::{self, Wanted};
+use nautilus_access::jwt::Configuration;
 use nautilus_access::node;
 use nautilus_access::rbac::Rule;
 use nautilus_access::{Attributes, Decision};
@@ -37,8 +39,15 @@ use accounts::Accounts;
 pub(crate) use bootstrap::Roles as BootstrapRoles;
 pub(crate) use leader::{Kind as Looked, Leader, ensure_root_ca};
 use nodes::Nodes;
+use oidc::Issuers;
 pub(crate) use reviews::serve as serve_review;
 use roles::Roles;
+
+/// Reads and checks an `AuthenticationConfiguration`: which other issuers' tokens count,
+/// and where requests may come without a credential.
+pub fn read_authentication(document: serde_json::Value) -> Result<Arc<Configuration>, String> {
+    Configuration::read(document, accounts::ISSUER).map(Arc::new)
+}
 
 /// How long a request waits at most for the rules to be read after a start.
 const SYNC_PATIENCE: Duration = Duration::from_secs(5);
@@ -47,6 +56,7 @@ const SYNC_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Access {
     roles: Arc<Roles>,
     nodes: Arc<Nodes>,
+    issuers: Option<Issuers>,
     storage: Storage,
     /// Service accounts' tokens.
     pub(crate) accounts: Accounts,
@@ -54,8 +64,13 @@ pub(crate) struct Access {
 
 impl Access {
     /// Starts following the rules until `shutdown`.
-    pub(crate) fn start(kv: &Arc<dyn Kv>, shutdown: &CancellationToken) -> Arc<Self> {
+    pub(crate) fn start(
+        kv: &Arc<dyn Kv>,
+        authentication: Option<Arc<Configuration>>,
+        shutdown: &CancellationToken,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            issuers: authentication.map(Issuers::new),
             roles: Roles::start(kv, shutdown),
             nodes: Nodes::new(kv, shutdown),
             storage: Storage::new(kv.clone()),
@@ -200,11 +215,12 @@ pub(crate) async fn admit(
 
 /// Whom the request wants to act as.
 pub(crate) fn wanted(headers: &HeaderMap) -> Result<Option<Wanted>, ApiError> {
-    impersonation::wanted(
-        headers
-            .iter()
-            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))),
-    )
+    // A name that is no ASCII must not be passed over: the request would go on as its
+    // asker.
+    impersonation::wanted(headers.iter().filter_map(|(name, value)| {
+        let ours = name.as_str().starts_with("impersonate-");
+        ours.then(|| (name.as_str(), String::from_utf8_lossy(value.as_bytes())))
+    }))
 }
 
 #[cfg(test)]

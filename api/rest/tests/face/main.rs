@@ -22,6 +22,7 @@ mod lists;
 mod namespaces;
 mod owners;
 mod policies;
+mod oidc;
 mod receipts;
 mod services;
 mod watches;

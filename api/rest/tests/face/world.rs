@@ -19,8 +19,8 @@ use nautilus_machinery::identity::User;
 use nautilus_rest::audit::Audit;
 use nautilus_rest::receipts::SignedRoot;
 use nautilus_rest::{
-    Authority, ConnectionLimits, NodeFacts, RequestLimits, RestContext, router,
-    serve_plain_loopback,
+    AuthenticationConfiguration, Authority, ConnectionLimits, NodeFacts, RequestLimits,
+    RestContext, router, serve_plain_loopback,
 };
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -120,6 +120,15 @@ impl World {
         limits: RequestLimits,
         audit: Option<Arc<Audit>>,
     ) -> Self {
+        Self::start_configured(user, limits, audit, None).await
+    }
+
+    pub(crate) async fn start_configured(
+        user: User,
+        limits: RequestLimits,
+        audit: Option<Arc<Audit>>,
+        authentication: Option<Arc<AuthenticationConfiguration>>,
+    ) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let inner = SoloKv::new(|| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -143,6 +152,7 @@ impl World {
             authority.clone(),
             NodeFacts {
                 audit,
+                authentication,
                 ..facts(&ledger)
             },
             limits,
@@ -301,6 +311,7 @@ fn facts(ledger: &SoloKv) -> NodeFacts {
         ledger: Arc::new(ledger.clone()),
         sign_root: Arc::new(|head| Box::pin(std::future::ready(Ok(unsigned(&head))))),
         audit: None,
+        authentication: None,
         metrics_text: Arc::new(|| "up 1\n".into()),
         kubelets: nautilus_rest::KubeletSettings::default(),
     }
