@@ -370,7 +370,9 @@ fn the_bootstrap_roles_are_those_of_the_reference() {
             format!("{:016x} {place} {kind}", fnv1a(&canonical(&object)))
         })
         .collect();
-    let mut reference: Vec<&str> = include_str!("../../bootstrap/roles.golden").lines().collect();
+    let mut reference: Vec<&str> = include_str!("../../bootstrap/roles.golden")
+        .lines()
+        .collect();
     ours.sort();
     reference.sort_unstable();
     assert_eq!(ours, reference);
