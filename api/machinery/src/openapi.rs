@@ -1,11 +1,15 @@
 //! OpenAPI v3 documents, from the schema and the table of kinds: an index, and
-//! one document for each group and version. [`v2`] makes the older form of them.
+//! one document for each group and version. [`v2`] makes the older form of them,
+//! [`gnostic`] writes that in protobuf.
 //!
-//! Pure: the same release gives the same bytes. Documents state paths (with the
-//! query parameters that clients look for), types, and Kubernetes' extensions;
-//! they hold no descriptions yet.
+//! Pure: the same kinds give the same bytes. Documents state paths (with the query
+//! parameters that clients look for), types, and Kubernetes' extensions; descriptions
+//! come from the crate of Kubernetes' types ([`descriptions`]).
 
+pub mod descriptions;
 pub mod gnostic;
+mod paths;
+mod types;
 pub mod v2;
 
 use std::collections::BTreeSet;
@@ -14,20 +18,10 @@ use serde_json::{Map, Value, json};
 
 use crate::discovery;
 use crate::resource::{Index, Resource, Subresource};
-use crate::schema::{self, Field, SchemaOr, Shape, Type};
+use crate::schema;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 const REFERENCE: &str = "#/components/schemas/";
-const PATCH_TYPES: &[&str] = &[
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-];
-const BODY_TYPES: &[&str] = &[
-    "application/json",
-    "application/yaml",
-    "application/vnd.kubernetes.protobuf",
-];
 
 /// `api/v1`, or `apis/<group>/<version>`: the name of a document.
 pub fn document_name(group: &str, version: &str) -> String {
@@ -66,81 +60,55 @@ pub fn document(kinds: &Index, group: &str, version: &str) -> Option<Value> {
     }
     let mut paths = Map::new();
     let mut wanted = BTreeSet::new();
-    for resource in served {
-        add_paths(&mut paths, resource);
-        wanted.insert(resource.schema.to_owned());
-        if resource.has_verb("list") {
-            wanted.insert(resource.list_schema());
+    let mut own = Map::new();
+    for resource in &served {
+        paths::add(&mut paths, resource);
+        if resource.schema.is_empty() {
+            types::add_dynamic(&mut own, resource);
+        } else {
+            wanted.insert(resource.schema.clone());
+            if resource.has_verb("list") {
+                wanted.insert(resource.list_schema());
+            }
         }
         let bodies = resource.subresources.iter().filter(|sub| has_body(sub));
         wanted.extend(bodies.map(|sub| sub.schema.clone()));
     }
-    for name in [schema::DELETE_OPTIONS, schema::STATUS, schema::WATCH_EVENT] {
-        wanted.insert(name.to_owned());
+    for name in [
+        "DeleteOptions",
+        "ListMeta",
+        "ObjectMeta",
+        "Status",
+        "WatchEvent",
+    ] {
+        wanted.insert(format!("{META}{name}"));
     }
     paths.sort_keys();
+    let mut schemas = types::schemas(wanted, (group, version));
+    schemas.append(&mut own);
+    schemas.sort_keys();
     Some(json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": schema::release()},
         "paths": paths,
-        "components": {"schemas": schemas(wanted, (group, version))},
+        "components": {"schemas": schemas},
     }))
 }
 
-fn add_paths(paths: &mut Map<String, Value>, resource: &Resource) {
-    let root = if resource.group.is_empty() {
-        format!("/api/{}", resource.version)
-    } else {
-        format!("/apis/{}/{}", resource.group, resource.version)
-    };
-    let base = if resource.namespaced {
-        if resource.has_verb("list") {
-            let mut everywhere = Map::new();
-            everywhere.insert("get".to_owned(), list_operation(resource));
-            everywhere.insert("parameters".to_owned(), list_parameters());
-            paths.insert(
-                format!("{root}/{}", resource.plural),
-                Value::Object(everywhere),
-            );
-        }
-        format!("{root}/namespaces/{{namespace}}/{}", resource.plural)
-    } else {
-        format!("{root}/{}", resource.plural)
-    };
-    paths.insert(base.clone(), collection_path(resource));
-    if !resource.has_verb("get") {
-        return;
+/// The name of a kind's type: of one made at run time its group from the last part to
+/// the first, its version and kind.
+pub fn model_name(resource: &Resource) -> String {
+    if !resource.schema.is_empty() {
+        return resource.schema.clone();
     }
-    let own = [
-        ("get", "get"),
-        ("put", "update"),
-        ("patch", "patch"),
-        ("delete", "delete"),
-    ];
-    let item = item_path(
-        resource,
-        &own,
-        &resource.verbs,
-        &resource.schema,
-        &kind_of(resource),
-    );
-    paths.insert(format!("{base}/{{name}}"), item);
-    for sub in resource.subresources.iter().filter(|sub| has_body(sub)) {
-        let operations = [
-            ("get", "get"),
-            ("post", "create"),
-            ("put", "update"),
-            ("patch", "patch"),
-        ];
-        let item = item_path(
-            resource,
-            &operations,
-            &sub.verbs,
-            &sub.schema,
-            &kind_of_sub(sub),
-        );
-        paths.insert(format!("{base}/{{name}}/{}", sub.name), item);
-    }
+    let mut parts: Vec<&str> = resource.group.rsplit('.').collect();
+    parts.extend([resource.version.as_str(), resource.kind.as_str()]);
+    parts.join(".")
+}
+
+/// The name of the type of a kind's lists.
+fn list_model_name(resource: &Resource) -> String {
+    format!("{}List", model_name(resource))
 }
 
 /// Connections have options, in the query, and no bodies.
@@ -148,359 +116,8 @@ fn has_body(sub: &Subresource) -> bool {
     !sub.kind.ends_with("Options")
 }
 
-fn kind_of(resource: &Resource) -> Value {
-    json!({"group": resource.group, "kind": resource.kind, "version": resource.version})
-}
-
-fn kind_of_sub(sub: &Subresource) -> Value {
-    json!({"group": sub.group, "kind": sub.kind, "version": sub.version})
-}
-
-fn collection_path(resource: &Resource) -> Value {
-    let mut path = Map::new();
-    if resource.has_verb("list") {
-        path.insert("get".to_owned(), list_operation(resource));
-    }
-    if resource.has_verb("create") {
-        let operation = operation(
-            "post",
-            &resource.schema,
-            &resource.schema,
-            &kind_of(resource),
-        );
-        path.insert("post".to_owned(), operation);
-    }
-    if resource.has_verb("deletecollection") {
-        let mut operation = operation(
-            "deletecollection",
-            schema::STATUS,
-            schema::DELETE_OPTIONS,
-            &kind_of(resource),
-        );
-        add_selection(&mut operation);
-        path.insert("delete".to_owned(), operation);
-    }
-    let parameters = if resource.namespaced {
-        vec![path_parameter("namespace")]
-    } else {
-        vec![]
-    };
-    path.insert("parameters".to_owned(), Value::Array(parameters));
-    Value::Object(path)
-}
-
-fn item_path(
-    resource: &Resource,
-    operations: &[(&str, &str)],
-    verbs: &[String],
-    body: &str,
-    kind: &Value,
-) -> Value {
-    let mut path = Map::new();
-    for (method, verb) in operations {
-        if !verbs.iter().any(|own| own == verb) {
-            continue;
-        }
-        let operation = match *method {
-            "delete" => operation("delete", schema::STATUS, schema::DELETE_OPTIONS, kind),
-            method => operation(method, body, body, kind),
-        };
-        path.insert((*method).to_owned(), operation);
-    }
-    let mut parameters = vec![path_parameter("name")];
-    if resource.namespaced {
-        parameters.push(path_parameter("namespace"));
-    }
-    path.insert("parameters".to_owned(), Value::Array(parameters));
-    Value::Object(path)
-}
-
-fn list_operation(resource: &Resource) -> Value {
-    let mut operation = operation("list", &resource.list_schema(), "", &kind_of(resource));
-    operation["parameters"] = list_parameters();
-    operation
-}
-
-fn operation(action: &str, answer: &str, body: &str, kind: &Value) -> Value {
-    let mut operation = json!({
-        "responses": {"200": {"description": "OK", "content": content(BODY_TYPES, answer)}},
-        "x-kubernetes-action": action,
-        "x-kubernetes-group-version-kind": kind,
-    });
-    let body_types = match action {
-        "get" | "list" => return operation,
-        "patch" => PATCH_TYPES,
-        _ => BODY_TYPES,
-    };
-    let body = if action == "patch" {
-        format!("{META}Patch")
-    } else {
-        body.to_owned()
-    };
-    operation["requestBody"] =
-        json!({"content": content(body_types, &body), "required": action != "delete"});
-    let names: &[&str] = match action {
-        "delete" | "deletecollection" => &[
-            "dryRun",
-            "gracePeriodSeconds",
-            "orphanDependents",
-            "propagationPolicy",
-        ],
-        "patch" => &["dryRun", "fieldManager", "fieldValidation", "force"],
-        _ => &["dryRun", "fieldManager", "fieldValidation"],
-    };
-    operation["parameters"] = names.iter().map(|name| query_parameter(name)).collect();
-    operation
-}
-
-fn content(types: &[&str], schema: &str) -> Value {
-    let reference = json!({"schema": {"$ref": format!("{REFERENCE}{schema}")}});
-    types
-        .iter()
-        .map(|name| ((*name).to_owned(), reference.clone()))
-        .collect()
-}
-
-/// What a deletion of many takes besides its own: the parameters of a list.
-fn add_selection(operation: &mut Value) {
-    let list = list_parameters();
-    let chosen = list.as_array().into_iter().flatten().filter(|parameter| {
-        !["watch", "allowWatchBookmarks"]
-            .iter()
-            .any(|name| parameter["name"] == *name)
-    });
-    if let Some(parameters) = operation["parameters"].as_array_mut() {
-        parameters.extend(chosen.cloned());
-    }
-}
-
-fn list_parameters() -> Value {
-    [
-        "allowWatchBookmarks",
-        "continue",
-        "fieldSelector",
-        "labelSelector",
-        "limit",
-        "resourceVersion",
-        "resourceVersionMatch",
-        "sendInitialEvents",
-        "timeoutSeconds",
-        "watch",
-    ]
-    .iter()
-    .map(|name| query_parameter(name))
-    .collect()
-}
-
-fn query_parameter(name: &str) -> Value {
-    let kind = match name {
-        "allowWatchBookmarks" | "force" | "orphanDependents" | "sendInitialEvents" | "watch" => {
-            "boolean"
-        }
-        "gracePeriodSeconds" | "limit" | "timeoutSeconds" => "integer",
-        _ => "string",
-    };
-    json!({"name": name, "in": "query", "schema": {"type": kind, "uniqueItems": true}})
-}
-
-fn path_parameter(name: &str) -> Value {
-    let schema = json!({"type": "string", "uniqueItems": true});
-    json!({"name": name, "in": "path", "required": true, "schema": schema})
-}
-
-/// The named types and all they refer to.
-fn schemas(wanted: BTreeSet<String>, own: (&str, &str)) -> Value {
-    let mut pending: Vec<String> = wanted.into_iter().collect();
-    let mut done = Map::new();
-    done.insert(format!("{META}Patch"), json!({"type": "object"}));
-    while let Some(name) = pending.pop() {
-        if done.contains_key(&name) {
-            continue;
-        }
-        if let Some(leaf) = leaf_schema(&name) {
-            done.insert(name, leaf);
-            continue;
-        }
-        let Some(found) = schema::find(&name) else {
-            continue;
-        };
-        done.insert(name, type_schema(found, own, &mut pending));
-    }
-    done.sort_keys();
-    Value::Object(done)
-}
-
-fn leaf_name(shape: &Shape) -> Option<&'static str> {
-    Some(match shape {
-        Shape::Time => "io.k8s.apimachinery.pkg.apis.meta.v1.Time",
-        Shape::MicroTime => "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime",
-        Shape::Duration => "io.k8s.apimachinery.pkg.apis.meta.v1.Duration",
-        Shape::FieldsV1 => "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1",
-        Shape::Quantity => "io.k8s.apimachinery.pkg.api.resource.Quantity",
-        Shape::IntOrString => "io.k8s.apimachinery.pkg.util.intstr.IntOrString",
-        Shape::Raw => "io.k8s.apimachinery.pkg.runtime.RawExtension",
-        Shape::Json => "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON",
-        Shape::SchemaOr(SchemaOr::Schemas) => {
-            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray"
-        }
-        Shape::SchemaOr(SchemaOr::Bool) => {
-            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool"
-        }
-        Shape::SchemaOr(SchemaOr::Strings) => {
-            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray"
-        }
-        _ => return None,
-    })
-}
-
-fn leaf_schema(name: &str) -> Option<Value> {
-    Some(match name.rsplit('.').next()? {
-        "Time" | "MicroTime" => json!({"type": "string", "format": "date-time"}),
-        "Duration" => json!({"type": "string"}),
-        "FieldsV1" | "RawExtension" => json!({"type": "object"}),
-        // Anything.
-        "JSON"
-        | "JSONSchemaPropsOrArray"
-        | "JSONSchemaPropsOrBool"
-        | "JSONSchemaPropsOrStringArray" => json!({}),
-        "Quantity" => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
-        "IntOrString" => json!({
-            "format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}],
-        }),
-        _ => return None,
-    })
-}
-
-fn type_schema(found: &Type, own: (&str, &str), pending: &mut Vec<String>) -> Value {
-    let mut properties = Map::new();
-    let mut required = Vec::new();
-    add_properties(found, &mut properties, &mut required, pending);
-    properties.sort_keys();
-    let mut document = json!({"type": "object"});
-    if !properties.is_empty() {
-        document["properties"] = Value::Object(properties);
-    }
-    if !required.is_empty() {
-        document["required"] = json!(required);
-    }
-    if let Some(map_type) = &found.map_type {
-        document["x-kubernetes-map-type"] = json!(map_type);
-    }
-    if let Some(unions) = &found.unions {
-        document["x-kubernetes-unions"] = unions.clone();
-    }
-    let kinds: Vec<Value> = found
-        .kinds
-        .iter()
-        .flat_map(|(group, version, kind)| {
-            // Options and events of watches are of this document's group too.
-            let shared = ["DeleteOptions", "WatchEvent"].contains(&kind.as_str());
-            let pair = (group.as_str(), version.as_str());
-            let pairs = std::iter::once(pair).chain((shared && own != pair).then_some(own));
-            pairs.map(
-                move |(group, version)| json!({"group": group, "kind": kind, "version": version}),
-            )
-        })
-        .collect();
-    if !kinds.is_empty() {
-        document["x-kubernetes-group-version-kind"] = json!(kinds);
-    }
-    document
-}
-
-fn add_properties(
-    found: &Type,
-    properties: &mut Map<String, Value>,
-    required: &mut Vec<String>,
-    pending: &mut Vec<String>,
-) {
-    for field in &found.fields {
-        if field.inlined
-            && let Some(inner) = crate::fields::message_of(&field.shape)
-        {
-            add_properties(inner, properties, required, pending);
-            continue;
-        }
-        properties.insert(field.name.clone(), field_schema(field, pending));
-        if field.required {
-            required.push(field.name.clone());
-        }
-    }
-}
-
-fn field_schema(field: &Field, pending: &mut Vec<String>) -> Value {
-    let mut document = shape_schema(&field.shape, pending);
-    if document.get("$ref").is_some() {
-        document = json!({"allOf": [document]});
-        if !field.pointer && matches!(field.shape, Shape::Message(_)) {
-            document["default"] = json!({});
-        }
-    }
-    if let Some(default) = default_of(field) {
-        document["default"] = default;
-    }
-    if let Some(list_type) = &field.list_type {
-        if !field.list_keys.is_empty() {
-            document["x-kubernetes-list-map-keys"] = json!(field.list_keys);
-        }
-        document["x-kubernetes-list-type"] = json!(list_type);
-    }
-    if let Some(map_type) = &field.map_type {
-        document["x-kubernetes-map-type"] = json!(map_type);
-    }
-    if let Some(key) = &field.merge_key {
-        document["x-kubernetes-patch-merge-key"] = json!(key);
-    }
-    match (field.patch_merge, field.retain_keys) {
-        (true, true) => document["x-kubernetes-patch-strategy"] = json!("merge,retainKeys"),
-        (true, false) => document["x-kubernetes-patch-strategy"] = json!("merge"),
-        (false, true) => document["x-kubernetes-patch-strategy"] = json!("retainKeys"),
-        (false, false) if field.patch_replace => {
-            document["x-kubernetes-patch-strategy"] = json!("replace");
-        }
-        (false, false) => {}
-    }
-    document
-}
-
-/// The stated default, or the zero value of what is always written.
-fn default_of(field: &Field) -> Option<Value> {
-    if field.default.is_some() || field.pointer || field.omit_empty || field.omit_zero {
-        return field.default.clone();
-    }
-    match field.shape {
-        Shape::String => Some(json!("")),
-        Shape::Bool => Some(json!(false)),
-        Shape::Int32 | Shape::Int64 => Some(json!(0)),
-        _ => None,
-    }
-}
-
-fn shape_schema(shape: &Shape, pending: &mut Vec<String>) -> Value {
-    if let Some(name) = leaf_name(shape) {
-        pending.push(name.to_owned());
-        return json!({"$ref": format!("{REFERENCE}{name}")});
-    }
-    match shape {
-        Shape::Bool => json!({"type": "boolean"}),
-        Shape::Int32 => json!({"type": "integer", "format": "int32"}),
-        Shape::Int64 => json!({"type": "integer", "format": "int64"}),
-        Shape::Double => json!({"type": "number", "format": "double"}),
-        Shape::Bytes => json!({"type": "string", "format": "byte"}),
-        Shape::Message(name) => {
-            pending.push(name.clone());
-            json!({"$ref": format!("{REFERENCE}{name}")})
-        }
-        Shape::List(element) => json!({"type": "array", "items": element_schema(element, pending)}),
-        Shape::Map(element) => {
-            json!({"type": "object", "additionalProperties": element_schema(element, pending)})
-        }
-        _ => json!({"type": "string"}),
-    }
-}
-
-fn element_schema(element: &Shape, pending: &mut Vec<String>) -> Value {
-    shape_schema(element, pending)
+fn kind_of(group: &str, version: &str, kind: &str) -> Value {
+    json!({"group": group, "kind": kind, "version": version})
 }
 
 #[cfg(test)]
@@ -559,15 +176,64 @@ mod tests {
         );
     }
 
+    fn without_text(value: &Value) -> Value {
+        let map = value.as_object().into_iter().flatten();
+        map.filter(|(key, _)| *key != "description")
+            .map(|(key, inner)| (key.clone(), inner.clone()))
+            .collect::<Map<String, Value>>()
+            .into()
+    }
+
     #[test]
     fn a_keyed_list_states_its_keys() {
         let document = document(built_in(), "", "v1").expect("served");
         let containers = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"]
             ["containers"];
         assert_eq!(
-            containers.to_string(),
+            without_text(containers).to_string(),
             r##"{"type":"array","items":{"$ref":"#/components/schemas/io.k8s.api.core.v1.Container"},"x-kubernetes-list-map-keys":["name"],"x-kubernetes-list-type":"map","x-kubernetes-patch-merge-key":"name","x-kubernetes-patch-strategy":"merge"}"##
         );
+    }
+
+    #[test]
+    fn a_kind_made_at_run_time_has_its_types_in_both_versions() {
+        let schema = json!({
+            "type": "object", "required": ["spec"],
+            "properties": {
+                "spec": {"type": "object", "properties": {
+                    "size": {"type": "integer", "minimum": 1, "x-kubernetes-validations": [{"rule": "self > 0"}]},
+                    "any": {"x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {}}},
+                    "port": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]},
+                }},
+            },
+        });
+        let resource = Resource {
+            group: "stable.example.org".to_owned(),
+            version: "v1".to_owned(),
+            kind: "Widget".to_owned(),
+            plural: "widgets".to_owned(),
+            verbs: vec!["get".to_owned(), "list".to_owned(), "patch".to_owned()],
+            openapi: Some(std::sync::Arc::new(schema)),
+            ..Resource::default()
+        };
+        let kinds = Index::new(vec![std::sync::Arc::new(resource)]);
+        let v3 = document(&kinds, "stable.example.org", "v1").expect("served");
+        let widget = &v3["components"]["schemas"]["org.example.stable.v1.Widget"];
+        assert_eq!(
+            widget["properties"]["spec"]["properties"]["size"]["minimum"],
+            1
+        );
+        assert!(widget["properties"]["metadata"].is_object());
+        let patch = &v3["paths"]["/apis/stable.example.org/v1/namespaces/{namespace}/widgets/{name}"]
+            ["patch"];
+        assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Widget");
+        let v2 = v2::document(&kinds);
+        let spec = &v2["definitions"]["org.example.stable.v1.Widget"]["properties"]["spec"];
+        assert_eq!(
+            spec["properties"].to_string(),
+            r#"{"size":{"type":"integer"},"any":{"x-kubernetes-preserve-unknown-fields":true},"port":{"x-kubernetes-int-or-string":true}}"#
+        );
+        assert!(gnostic::document(&v2).is_ok());
     }
 
     #[test]

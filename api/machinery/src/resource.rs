@@ -66,10 +66,14 @@ pub struct Resource {
     /// How long an object lives after its last write, in seconds; `None`: until it is
     /// deleted.
     pub lifetime_seconds: Option<u32>,
+    /// Whether a deletion answers with the object instead of a `Status`.
+    pub returns_deleted: bool,
     /// Which names are good.
     pub name_rule: NameRule,
     /// The values of the columns.
     pub cells: Cells,
+    /// Of a kind made at run time the schema that its definition states, for OpenAPI.
+    pub openapi: Option<Arc<Value>>,
     /// Where its scale stands, of kinds with that subresource.
     pub scale: Option<ScalePaths>,
     /// Defaults, validation, columns' values.
@@ -104,7 +108,7 @@ pub struct Column {
     pub format: String,
     /// 0: always shown; 1: with `-o wide`.
     pub priority: u32,
-    /// The type and field whose documentation is the column's, or empty.
+    /// What it shows: a type and field whose documentation says so, or text.
     pub described_by: String,
 }
 
@@ -164,9 +168,11 @@ impl Default for Resource {
             stored_as: None,
             create_on_update: false,
             unconditional_update: true,
+            returns_deleted: false,
             lifetime_seconds: None,
             name_rule: NameRule::DnsSubdomain,
             cells: Cells::new(cells::plain),
+            openapi: None,
             scale: None,
             rules: &rules::PLAIN,
         }

@@ -136,6 +136,8 @@ pub struct Field {
     pub list_keys: Vec<String>,
     /// `atomic` or `granular`, where stated.
     pub map_type: Option<String>,
+    /// The values that it, or each of its elements, may have; empty: any.
+    pub enumeration: Vec<String>,
     /// What an absent field is taken for, where stated.
     pub default: Option<Value>,
 }
@@ -329,9 +331,11 @@ fn parse_field(row: &Value) -> Option<Field> {
     let extras = row.get(4);
     let extra = |key: &str| extras.and_then(|e| e[key].as_str()).map(str::to_owned);
     let strategy = extra("ps").unwrap_or_default();
-    let keys = extras
-        .and_then(|e| e["lk"].as_array())
-        .map_or(&[][..], Vec::as_slice);
+    let texts = |key: &str| -> Vec<String> {
+        let list = extras.and_then(|e| e[key].as_array());
+        let list = list.map_or(&[][..], Vec::as_slice).iter();
+        list.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
     Some(Field {
         name: row.get(0)?.as_str()?.to_owned(),
         shape: parse_shape(code)?,
@@ -347,12 +351,9 @@ fn parse_field(row: &Value) -> Option<Field> {
         retain_keys: strategy.split(',').any(|part| part == "retainKeys"),
         merge_key: extra("mk"),
         list_type: extra("lt"),
-        list_keys: keys
-            .iter()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect(),
+        list_keys: texts("lk"),
         map_type: extra("mt"),
+        enumeration: texts("en"),
         default: extras.and_then(|e| e.get("df")).cloned(),
     })
 }

@@ -9,7 +9,8 @@ pub mod duration;
 use serde_json::{Map, Value, json};
 
 use crate::fields;
-use crate::resource::Resource;
+use crate::openapi::descriptions;
+use crate::resource::{Column, Resource};
 use crate::schema;
 
 /// What of each object goes into its row.
@@ -126,13 +127,26 @@ fn default_class(items: &[Value]) -> Option<&str> {
     default["metadata"]["name"].as_str()
 }
 
+/// What the field that a column shows is for, or the column's own text.
+fn description(column: &Column) -> String {
+    let place = column.described_by.as_str();
+    let text = place
+        .rsplit_once('.')
+        .and_then(|(owner, field)| descriptions::of_field(owner, field));
+    match text {
+        Some(text) => text.to_owned(),
+        None if place.starts_with("io.k8s.") => String::new(),
+        None => place.to_owned(),
+    }
+}
+
 fn columns(resource: &Resource) -> Value {
     let columns = resource.columns.iter().map(|column| {
         json!({
             "name": column.name,
             "type": column.column_type,
             "format": column.format,
-            "description": "",
+            "description": description(column),
             "priority": column.priority,
         })
     });

@@ -186,6 +186,19 @@ fn openapi_v2_becomes_protobuf_byte_for_byte_as_the_reference_does() {
     assert_eq!(wire, text(&golden, "protobuf"));
 }
 
+/// A definition without descriptions, but with properties of that name.
+fn without_texts(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .filter(|(key, inner)| *key != "description" || !inner.is_string())
+            .map(|(key, inner)| (key.clone(), without_texts(inner)))
+            .collect(),
+        Value::Array(list) => list.iter().map(without_texts).collect(),
+        other => other.clone(),
+    }
+}
+
 #[test]
 fn openapi_v2_defines_every_type_as_the_reference_does() {
     let ours = v2::document(nautilus_machinery::resource::built_in());
@@ -194,7 +207,9 @@ fn openapi_v2_defines_every_type_as_the_reference_does() {
     let golden = golden["definitions"].as_object().expect("definitions");
     let mut failures: Vec<String> = golden
         .iter()
-        .filter(|(name, definition)| ours.get(*name) != Some(*definition))
+        .filter(|(name, definition)| {
+            ours.get(*name).map(without_texts).as_ref() != Some(*definition)
+        })
         .map(|(name, definition)| format!("{name}: got {:?}, want {definition}", ours.get(name)))
         .collect();
     let more = ours.keys().filter(|name| !golden.contains_key(*name));

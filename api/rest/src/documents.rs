@@ -1,8 +1,10 @@
 //! Documents about the API itself: discovery in both forms, OpenAPI, version.
 //!
-//! They change with the binary only; OpenAPI documents are made once, on first use.
+//! They change with the kinds served, and are made once for each generation of them, when
+//! they are first asked for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::response::Response;
 use bytes::Bytes;
@@ -12,14 +14,15 @@ use nautilus_machinery::discovery;
 use nautilus_machinery::openapi::{self, gnostic, v2};
 use nautilus_machinery::resource::{self, Index};
 use nautilus_machinery::status::ApiError;
-use serde_json::json;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::context::RestContext;
 use crate::failure::Failure;
 use crate::negotiate::{self, Clause, Format};
 use crate::options::Query;
-use crate::registry::Document;
+use crate::registry::{Document, Served};
 use crate::respond::{self, JSON_TYPE};
 
 /// The commit this binary was built from, when the build said so.
@@ -37,62 +40,96 @@ const V2_PROTOBUF_TYPES: [&str; 2] = [
 /// What it is answered as, whichever name it was asked by.
 const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
-/// The cache of documents.
+/// The OpenAPI documents of the kinds served.
 #[derive(Default)]
 pub(crate) struct Documents {
-    openapi: OnceCell<OpenApi>,
+    /// Of the built-in kinds, by path: made once.
+    built_in: OnceCell<BTreeMap<String, Document>>,
+    /// Of the newest generation of kinds that was asked for.
+    newest: Mutex<Option<Arc<OpenApi>>>,
 }
 
 struct OpenApi {
+    generation: u64,
     index: Document,
     /// By path: `api/v1`, `apis/GROUP/VERSION`.
     documents: BTreeMap<String, Document>,
-    v2_json: Document,
-    v2_protobuf: Document,
+    /// JSON and protobuf.
+    v2: OnceCell<(Document, Document)>,
 }
 
 impl Documents {
-    async fn openapi(&self) -> Result<&OpenApi, Failure> {
-        self.openapi
-            .get_or_try_init(|| async {
-                tokio::task::spawn_blocking(build_openapi)
-                    .await
-                    .map_err(|error| ApiError::internal(error.to_string()))?
-                    .map_err(|error| Failure::from(ApiError::internal(error.to_string())))
-            })
-            .await
+    /// The documents of the kinds served now.
+    async fn openapi(&self, served: &Arc<Served>) -> Result<Arc<OpenApi>, Failure> {
+        let known = self.newest.lock().clone();
+        if let Some(known) = known.filter(|known| known.generation == served.generation) {
+            return Ok(known);
+        }
+        let built_in = self.built_in.get_or_try_init(|| async {
+            off_thread(|| Ok(documents_of(resource::built_in(), &BTreeMap::new()))).await
+        });
+        let (built_in, kinds) = (built_in.await?.clone(), served.clone());
+        let made = off_thread(move || Ok(OpenApi::new(&kinds, &built_in))).await?;
+        let made = Arc::new(made);
+        let mut newest = self.newest.lock();
+        if newest
+            .as_ref()
+            .is_none_or(|newest| newest.generation < made.generation)
+        {
+            *newest = Some(made.clone());
+        }
+        Ok(made)
     }
 
     /// `GET /openapi/v2`, in the first form that the client takes.
-    pub(crate) async fn v2(&self, headers: &HeaderMap) -> Result<Response, Failure> {
+    pub(crate) async fn v2(
+        &self,
+        served: &Arc<Served>,
+        headers: &HeaderMap,
+    ) -> Result<Response, Failure> {
         let clauses = negotiate::clauses(headers);
-        let served = |clause: &Clause| match clause.media.as_str() {
+        let form = |clause: &Clause| match clause.media.as_str() {
             media if is_json(media) => Some(JSON_TYPE),
             media if V2_PROTOBUF_TYPES.contains(&media) => Some(V2_PROTOBUF_TYPE),
             _ => None,
         };
-        let media = match clauses.iter().find_map(served) {
+        let media = match clauses.iter().find_map(form) {
             Some(media) => media,
             None if clauses.is_empty() => JSON_TYPE,
             None => return Err(ApiError::not_acceptable(&[JSON_TYPE, V2_PROTOBUF_TYPE]).into()),
         };
-        let openapi = self.openapi().await?;
+        let openapi = self.openapi(served).await?;
+        let kinds = served.clone();
+        let made = openapi.v2.get_or_try_init(|| async {
+            off_thread(move || {
+                let document = v2::document(&kinds.kinds);
+                let protobuf = gnostic::document(&document)?;
+                Ok((Document::new(document.to_string()), Document::new(protobuf)))
+            })
+            .await
+        });
+        let (json, protobuf) = made.await?;
         let document = match media {
-            V2_PROTOBUF_TYPE => &openapi.v2_protobuf,
-            _ => &openapi.v2_json,
+            V2_PROTOBUF_TYPE => protobuf,
+            _ => json,
         };
         found(headers, media, Some(document.clone()))
     }
 
     /// `GET /openapi/v3`.
-    pub(crate) async fn index(&self, headers: &HeaderMap) -> Result<Response, Failure> {
-        let index = self.openapi().await?.index.clone();
+    pub(crate) async fn index(
+        &self,
+        served: &Arc<Served>,
+        headers: &HeaderMap,
+    ) -> Result<Response, Failure> {
+        let index = self.openapi(served).await?.index.clone();
         found(headers, JSON_TYPE, Some(index))
     }
 
     /// `GET /openapi/v3/PATH`, for ever cacheable when asked by its hash.
     pub(crate) async fn document(
         &self,
+        served: &Arc<Served>,
         path: &str,
         headers: &HeaderMap,
         uri: &Uri,
@@ -101,7 +138,7 @@ impl Documents {
         if !clauses.is_empty() && !clauses.iter().any(|clause| is_json(&clause.media)) {
             return Err(ApiError::not_acceptable(&[JSON_TYPE]).into());
         }
-        let openapi = self.openapi().await?;
+        let openapi = self.openapi(served).await?;
         let document = openapi
             .documents
             .get(path)
@@ -140,28 +177,47 @@ fn is_json(media: &str) -> bool {
     matches!(media, JSON_TYPE | "*/*" | "application/*")
 }
 
-fn build_openapi() -> Result<OpenApi, gnostic::GnosticError> {
-    let kinds = resource::built_in();
-    let mut documents = BTreeMap::new();
-    let mut paths = serde_json::Map::new();
-    for (group, version) in discovery::group_versions(kinds) {
-        let Some(document) = openapi::document(kinds, group, version) else {
-            continue;
-        };
-        let document = Document::new(document.to_string());
-        let path = openapi::document_name(group, version);
-        let link = format!("/openapi/v3/{path}?hash={}", document.tag);
-        paths.insert(path.clone(), json!({ "serverRelativeURL": link }));
-        documents.insert(path, document);
+impl OpenApi {
+    fn new(served: &Served, built_in: &BTreeMap<String, Document>) -> Self {
+        let mut documents = documents_of(&served.kinds, built_in);
+        documents.extend(built_in.clone());
+        let paths: serde_json::Map<String, Value> = documents
+            .iter()
+            .map(|(path, document)| {
+                let link = format!("/openapi/v3/{path}?hash={}", document.tag);
+                (path.clone(), json!({ "serverRelativeURL": link }))
+            })
+            .collect();
+        Self {
+            generation: served.generation,
+            index: Document::new(json!({ "paths": paths }).to_string()),
+            documents,
+            v2: OnceCell::new(),
+        }
     }
-    let index = Document::new(json!({ "paths": paths }).to_string());
-    let v2 = v2::document(kinds);
-    Ok(OpenApi {
-        index,
-        documents,
-        v2_json: Document::new(v2.to_string()),
-        v2_protobuf: Document::new(gnostic::document(&v2)?),
-    })
+}
+
+/// The documents of the kinds whose group and version is not among `known`.
+fn documents_of(kinds: &Index, known: &BTreeMap<String, Document>) -> BTreeMap<String, Document> {
+    let pairs = discovery::group_versions(kinds).into_iter();
+    pairs
+        .map(|(group, version)| (openapi::document_name(group, version), group, version))
+        .filter(|(path, _, _)| !known.contains_key(path))
+        .filter_map(|(path, group, version)| {
+            let document = openapi::document(kinds, group, version)?;
+            Some((path, Document::new(document.to_string())))
+        })
+        .collect()
+}
+
+/// Makes what takes a while off the runtime's own threads.
+async fn off_thread<T: Send + 'static>(
+    make: impl FnOnce() -> Result<T, gnostic::GnosticError> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(make)
+        .await
+        .map_err(|error| ApiError::internal(error.to_string()))?
+        .map_err(|error| ApiError::internal(error.to_string()).into())
 }
 
 /// `GET /api` and `/apis`: aggregated for clients that ask for it, else the lists.

@@ -20,7 +20,6 @@ pub(crate) struct Served {
     /// Built-in kinds first, then the others in the order they were given.
     pub(crate) kinds: Index,
     /// Counts the changes; 0: the built-in kinds alone.
-    #[allow(dead_code, reason = "until kinds are made at run time")]
     pub(crate) generation: u64,
     /// By name; only documents that exist are kept, so their number is bounded by the
     /// kinds'.
@@ -92,6 +91,11 @@ impl Registry {
         self.served.load()
     }
 
+    /// The present generation, to be held across waits.
+    pub(crate) fn served_full(&self) -> Arc<Served> {
+        self.served.load_full()
+    }
+
     /// The kind at that group, version and plural name.
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
         self.served().kinds.find(group, version, plural).cloned()
@@ -140,6 +144,27 @@ mod tests {
         assert!(registry.find("example.org", "v1", "widgets").is_none());
         assert!(list(&registry.served()).is_none());
         assert_eq!(registry.served().generation, 2);
+    }
+
+    #[tokio::test]
+    async fn documents_follow_the_kinds_made_at_run_time() {
+        let registry = Registry::new();
+        let documents = crate::documents::Documents::default();
+        let headers = http::HeaderMap::new();
+        let uri = http::Uri::from_static("/openapi/v3/apis/example.org/v1");
+        let ask = || async {
+            let served = registry.served_full();
+            let path = "apis/example.org/v1";
+            let answer = documents.document(&served, path, &headers, &uri).await;
+            answer.map(|answer| answer.status())
+        };
+        assert!(ask().await.is_err());
+        registry.set_dynamic(vec![widgets("example.org", "widgets")]);
+        assert_eq!(ask().await.ok(), Some(http::StatusCode::OK));
+        let served = registry.served_full();
+        assert!(documents.v2(&served, &headers).await.is_ok());
+        registry.set_dynamic(Vec::new());
+        assert!(ask().await.is_err());
     }
 
     #[test]

@@ -385,8 +385,8 @@ impl Call {
             Deleted::Marked(object) => {
                 respond::object(form, StatusCode::OK, target.resource, object)
             }
-            // The reference answers with the pod itself, with a `Status` for others.
-            Deleted::Removed(object) if returns_deleted(target.resource) => {
+            // Some kinds are answered with the object, others with a `Status`.
+            Deleted::Removed(object) if target.resource.returns_deleted => {
                 respond::object(form, StatusCode::OK, target.resource, object)
             }
             Deleted::Removed(object) => {
@@ -474,14 +474,6 @@ fn delete_options_of_query(uri: &Uri) -> Result<Value, ApiError> {
         value["orphanDependents"] = crate::route::truth(orphan).into();
     }
     Ok(value)
-}
-
-fn returns_deleted(resource: &Resource) -> bool {
-    resource.group.is_empty()
-        && matches!(
-            resource.plural.as_str(),
-            "pods" | "services" | "serviceaccounts"
-        )
 }
 
 pub(crate) fn write_options(uri: &Uri, headers: &HeaderMap) -> Result<WriteOptions, ApiError> {

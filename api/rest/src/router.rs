@@ -381,9 +381,10 @@ async fn handle(
             documents::resources(&context, request.headers(), &group, &version)
         }
         Route::OpenApiDocument(path) => {
+            let served = context.registry.served_full();
             context
                 .documents
-                .document(&path, request.headers(), request.uri())
+                .document(&served, &path, request.headers(), request.uri())
                 .await
         }
         Route::OpenIdConfiguration => {

@@ -133,8 +133,9 @@ type generator struct {
 	markers map[string]map[string]markers // package path + type -> field -> markers
 	loaded  map[string]bool
 
-	structTypes map[string]string // model name -> structType marker of the type itself
-	unions      map[string][]any  // model name -> its unions
+	structTypes map[string]string   // model name -> structType marker of the type itself
+	unions      map[string][]any    // model name -> its unions
+	enums       map[string][]string // package path + type -> the values it has
 	inlines     map[string][]string
 }
 
@@ -144,7 +145,7 @@ func main() {
 	g := &generator{
 		types: map[string][]any{}, gvks: map[string][][3]string{},
 		markers: map[string]map[string]markers{}, loaded: map[string]bool{},
-		structTypes: map[string]string{}, unions: map[string][]any{}, inlines: map[string][]string{},
+		structTypes: map[string]string{}, unions: map[string][]any{}, enums: map[string][]string{}, inlines: map[string][]string{},
 	}
 	for _, r := range roots() {
 		g.message(r.of)
@@ -275,10 +276,25 @@ func (g *generator) field(owner reflect.Type, f reflect.StructField) []any {
 	if v := m["structType"]; len(v) > 0 {
 		extras["mt"] = v[0]
 	}
+	if values := g.enumeration(f.Type); len(values) > 0 {
+		extras["en"] = values
+	}
 	if v := m["default"]; len(v) > 0 && json.Valid([]byte(v[0])) {
 		extras["df"] = json.RawMessage(v[0])
 	}
 	return []any{append(row, extras)}
+}
+
+// enumeration is the values that a field, or each of its elements, may have.
+func (g *generator) enumeration(t reflect.Type) []string {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.String || t.PkgPath() == "" {
+		return nil
+	}
+	g.load(t.PkgPath())
+	return g.enums[t.PkgPath()+"."+t.Name()]
 }
 
 func (g *generator) kind(t reflect.Type) string {
@@ -327,6 +343,7 @@ func (g *generator) load(path string) {
 	g.loaded[path] = true
 	dir, err := exec.Command("go", "list", "-f", "{{.Dir}}", path).Output()
 	check(err)
+	enums, constants := map[string]bool{}, map[string][]string{}
 	files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(dir)), "*.go"))
 	check(err)
 	for _, file := range files {
@@ -341,9 +358,13 @@ func (g *generator) load(path string) {
 				continue
 			}
 			for _, one := range group.Specs {
+				collectConstants(one, constants)
 				spec, ok := one.(*ast.TypeSpec)
 				if !ok {
 					continue
+				}
+				if docMarkers(group.Doc).has("enum") || docMarkers(spec.Doc).has("enum") {
+					enums[spec.Name.Name] = true
 				}
 				if body, ok := spec.Type.(*ast.StructType); ok {
 					found := structMarkers(body)
@@ -351,6 +372,30 @@ func (g *generator) load(path string) {
 					g.markers[path+"."+spec.Name.Name] = found
 				}
 			}
+		}
+	}
+	for name := range enums {
+		values := constants[name]
+		sort.Strings(values)
+		g.enums[path+"."+name] = values
+	}
+}
+
+// collectConstants notes the texts of a type's constants.
+func collectConstants(one ast.Spec, constants map[string][]string) {
+	spec, ok := one.(*ast.ValueSpec)
+	if !ok {
+		return
+	}
+	named, ok := spec.Type.(*ast.Ident)
+	if !ok {
+		return
+	}
+	for _, value := range spec.Values {
+		if text, ok := value.(*ast.BasicLit); ok && text.Kind == token.STRING {
+			value, err := strconv.Unquote(text.Value)
+			check(err)
+			constants[named.Name] = append(constants[named.Name], value)
 		}
 	}
 }

@@ -92,7 +92,9 @@ static PATH_ITEM: Message = Message {
 
 static OPERATION: Message = Message {
     fields: &[
+        field("tags", &[1], Form::Text),
         field("description", &[3], Form::Text),
+        field("operationId", &[5], Form::Text),
         field("produces", &[6], Form::Text),
         field("consumes", &[7], Form::Text),
         field("parameters", &[8], Form::Parameters),

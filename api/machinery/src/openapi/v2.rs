@@ -82,6 +82,9 @@ fn path_item(v3: &Value) -> Value {
 
 fn operation(v3: &Value) -> Value {
     let mut v2 = Map::new();
+    for name in ["tags", "operationId"] {
+        v2.insert(name.to_owned(), v3[name].clone());
+    }
     let mut all = Vec::new();
     let consumed = match v3.get("requestBody") {
         Some(body) => {
@@ -106,10 +109,13 @@ fn operation(v3: &Value) -> Value {
     let mut produced = Vec::new();
     let mut responses = Map::new();
     for (code, response) in entries(&v3["responses"]) {
-        let (types, schema) = content(&response["content"]);
-        produced = types;
-        let response = json!({"description": response["description"], "schema": schema});
-        responses.insert(code.clone(), response);
+        let mut answer = json!({"description": response["description"]});
+        if response.get("content").is_some() {
+            let (types, schema) = content(&response["content"]);
+            produced = types;
+            answer["schema"] = schema;
+        }
+        responses.insert(code.clone(), answer);
     }
     v2.insert("produces".to_owned(), json!(produced));
     v2.insert("responses".to_owned(), Value::Object(responses));
@@ -137,34 +143,45 @@ fn parameters(v3: &Value) -> Value {
     v3.as_array().into_iter().flatten().map(flat).collect()
 }
 
+/// What v2 says of a type, with what the reference says of it: the rest (defaults,
+/// limits, alternatives) is for v3 alone.
 fn definition(v3: &Value) -> Value {
     let mut v2 = Map::new();
+    // What may hold anything is not described further.
+    let is_open = v3["x-kubernetes-preserve-unknown-fields"] == true;
     for (key, value) in entries(v3) {
         let value = match (key.as_str(), value) {
-            ("default", _) => continue,
             // A reference that has siblings; v2 lets them stand together.
             ("allOf", Value::Array(all)) => {
-                for part in all {
+                for part in all.iter().filter(|part| part.get("$ref").is_some()) {
                     v2.extend(definition(part).as_object().cloned().unwrap_or_default());
                 }
                 continue;
             }
             // Quantities and the like: text, which clients take numbers for too.
-            ("oneOf", _) => {
-                v2.insert("type".to_owned(), json!("string"));
-                continue;
-            }
+            ("oneOf", _) if v3.get("properties").is_none() => json!("string"),
             ("$ref", Value::String(target)) => json!(target.replace(REFERENCE, DEFINITIONS)),
-            ("properties", Value::Object(properties)) => properties
+            ("properties", Value::Object(properties)) if !is_open => properties
                 .iter()
                 .map(|(name, property)| (name.clone(), definition(property)))
                 .collect(),
-            ("items" | "additionalProperties", value) => definition(value),
-            _ => value.clone(),
+            ("items" | "additionalProperties", value @ Value::Object(_)) if !is_open => {
+                definition(value)
+            }
+            ("type", _) if v3["x-kubernetes-int-or-string"] == true => continue,
+            ("description" | "format" | "required" | "type", value) => value.clone(),
+            (key, value) if key.starts_with("x-kubernetes-") && is_plain(key) => value.clone(),
+            _ => continue,
         };
-        v2.insert(key.clone(), value);
+        let key = if key == "oneOf" { "type" } else { key };
+        v2.insert(key.to_owned(), value);
     }
     Value::Object(v2)
+}
+
+/// Rules in CEL are not for clients of v2.
+fn is_plain(extension: &str) -> bool {
+    extension != "x-kubernetes-validations"
 }
 
 #[cfg(test)]
@@ -188,8 +205,20 @@ mod tests {
         let document = document(crate::resource::built_in());
         let patch = &document["paths"]["/api/v1/namespaces/{namespace}/configmaps/{name}"]["patch"];
         assert_eq!(
-            patch.to_string(),
-            r##"{"consumes":["application/json-patch+json","application/merge-patch+json","application/strategic-merge-patch+json"],"parameters":[{"in":"body","name":"body","required":true,"schema":{"$ref":"#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.Patch"}},{"name":"dryRun","in":"query","type":"string","uniqueItems":true},{"name":"fieldManager","in":"query","type":"string","uniqueItems":true},{"name":"fieldValidation","in":"query","type":"string","uniqueItems":true},{"name":"force","in":"query","type":"boolean","uniqueItems":true}],"produces":["application/json","application/yaml","application/vnd.kubernetes.protobuf"],"responses":{"200":{"description":"OK","schema":{"$ref":"#/definitions/io.k8s.api.core.v1.ConfigMap"}}},"schemes":["https"],"x-kubernetes-action":"patch","x-kubernetes-group-version-kind":{"group":"","kind":"ConfigMap","version":"v1"}}"##
+            patch["consumes"].to_string(),
+            r#"["application/apply-patch+yaml","application/json-patch+json","application/merge-patch+json","application/strategic-merge-patch+json"]"#
+        );
+        assert_eq!(
+            patch["responses"].to_string(),
+            r##"{"200":{"description":"OK","schema":{"$ref":"#/definitions/io.k8s.api.core.v1.ConfigMap"}},"201":{"description":"Created","schema":{"$ref":"#/definitions/io.k8s.api.core.v1.ConfigMap"}},"401":{"description":"Unauthorized"}}"##
+        );
+        assert_eq!(
+            patch["parameters"][0].to_string(),
+            r##"{"in":"body","name":"body","required":true,"schema":{"$ref":"#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.Patch"}}"##
+        );
+        assert_eq!(
+            patch["x-kubernetes-group-version-kind"].to_string(),
+            r#"{"group":"","kind":"ConfigMap","version":"v1"}"#
         );
     }
 

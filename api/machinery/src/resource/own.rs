@@ -30,6 +30,7 @@ pub(super) fn complete(row: Row) -> Resource {
     let mut resource = Resource {
         create_on_update: creates_on_update(group, plural),
         unconditional_update: !needs_version(group, plural),
+        returns_deleted: returns_deleted(group, plural),
         // The reference's default of `--event-ttl`.
         lifetime_seconds: (plural == "events").then_some(3_600),
         name_rule: name_rule(group, plural),
@@ -120,6 +121,32 @@ fn creates_on_update(group: &str, plural: &str) -> bool {
             | ("coordination.k8s.io", "leases")
             | ("node.k8s.io", "runtimeclasses")
             | ("rbac.authorization.k8s.io", _)
+    )
+}
+
+fn returns_deleted(group: &str, plural: &str) -> bool {
+    matches!(
+        (group, plural),
+        (
+            "",
+            "persistentvolumeclaims"
+                | "persistentvolumes"
+                | "pods"
+                | "podtemplates"
+                | "resourcequotas"
+                | "serviceaccounts"
+                | "services"
+        ) | (
+            "resource.k8s.io",
+            "deviceclasses" | "resourceclaims" | "resourceclaimtemplates" | "resourceslices"
+        ) | (
+            "storage.k8s.io",
+            "csidrivers"
+                | "csinodes"
+                | "storageclasses"
+                | "volumeattachments"
+                | "volumeattributesclasses"
+        )
     )
 }
 

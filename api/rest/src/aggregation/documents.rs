@@ -100,8 +100,14 @@ async fn local(
             documents::groups(context, headers, *named, address)
         }
         Route::Group(group) => documents::group(context, headers, group),
-        Route::OpenApiIndex => context.documents.index(headers).await,
-        Route::OpenApiV2 => context.documents.v2(headers).await,
+        Route::OpenApiIndex => {
+            let served = context.registry.served_full();
+            context.documents.index(&served, headers).await
+        }
+        Route::OpenApiV2 => {
+            let served = context.registry.served_full();
+            context.documents.v2(&served, headers).await
+        }
         _ => Err(ApiError::path_not_found().into()),
     }
 }

@@ -7,7 +7,7 @@
 // reference's document (api/openapi-spec/swagger.json of its release) states
 // them, without descriptions.
 //
-//	cargo run --release -p nautilus-machinery --example openapi_v2 -- FOLDER
+//	cargo run --release -p nautilus-machinery --example openapi -- FOLDER
 //	go run ./openapi check FOLDER
 //
 // reads our document with the libraries that clients read it with: the protobuf
