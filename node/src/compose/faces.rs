@@ -91,7 +91,7 @@ pub(super) async fn serve(
         node.consensus.cluster(),
         Arc::clone(&authority),
         facts,
-        RequestLimits::default(),
+        request_limits(config),
         stopped.clone(),
     );
     let workers = workers_router(workers_context(
@@ -293,6 +293,19 @@ async fn pin(kv: &dyn Kv, config: &NodeConfig) -> anyhow::Result<()> {
         };
         tracing::warn!(reason = %failed, "the operators are not pinned yet");
         tokio::time::sleep(PIN_PAUSE).await;
+    }
+}
+
+/// The face's limits, as configured.
+fn request_limits(config: &NodeConfig) -> RequestLimits {
+    let default = RequestLimits::default();
+    let [reading, changing] = config
+        .api_inflight
+        .map(|most| most.and_then(|most| usize::try_from(most).ok()));
+    RequestLimits {
+        max_requests_inflight: reading.unwrap_or(default.max_requests_inflight),
+        max_mutating_requests_inflight: changing.unwrap_or(default.max_mutating_requests_inflight),
+        ..default
     }
 }
 

@@ -94,6 +94,10 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
         )?,
         etcd: super::etcd::etcd(settings.etcd)?,
         api_extra_sans: settings.api.extra_sans.unwrap_or_default(),
+        api_inflight: [
+            settings.api.max_requests_inflight,
+            settings.api.max_mutating_requests_inflight,
+        ],
         plain_http_listen: settings
             .plain_http_listen
             .map(plain_http_listen)

@@ -48,6 +48,8 @@ pub(crate) struct NodeConfig {
     pub(crate) etcd: Option<Etcd>,
     /// Names and addresses of the serving certificate beyond the built-in ones.
     pub(crate) api_extra_sans: Vec<String>,
+    /// Requests served at once: reading ones, changing ones; `None`: the defaults.
+    pub(crate) api_inflight: [Option<u32>; 2],
     /// A listener without TLS for workers on this machine; loopback only.
     pub(crate) plain_http_listen: Option<SocketAddr>,
     /// Who may ask for credentials; pinned at genesis.

@@ -138,6 +138,13 @@ layer! {
         /// api.extra_sans: more names and addresses of the serving certificate
         #[arg(id = "api_extra_sans", long = "api-extra-sans", env = "NAUTILUS_API_EXTRA_SANS", value_delimiter = ',', value_name = "NAME,..")]
         extra_sans: Vec<String>,
+        /// api.max_requests_inflight: reading requests at once; priority levels share the sum of
+        /// this and the next [default: 400]
+        #[arg(id = "api_max_requests_inflight", long = "api-max-requests-inflight", alias = "max-requests-inflight", env = "NAUTILUS_API_MAX_REQUESTS_INFLIGHT", value_name = "N")]
+        max_requests_inflight: u32,
+        /// api.max_mutating_requests_inflight: changing requests at once [default: 200]
+        #[arg(id = "api_max_mutating_requests_inflight", long = "api-max-mutating-requests-inflight", alias = "max-mutating-requests-inflight", env = "NAUTILUS_API_MAX_MUTATING_REQUESTS_INFLIGHT", value_name = "N")]
+        max_mutating_requests_inflight: u32,
     }
 }
 
