@@ -110,6 +110,13 @@ owners-golden: ## Record again whom a kube-apiserver names as owners of fields (
 patch-golden: ## Record again what the reference's patches do (needs Go)
 	@cd tests/e2e && go run ./cmd/patchgolden -seed 3 -cases 300 > ../../api/machinery/tests/golden/patches.jsonl
 
+# What came of each test is in $(CARGO_TARGET_DIR)/conformance/results.json.
+.PHONY: conformance
+conformance: build e2e-bin ## Kubernetes' own [Conformance] tests of the API, built from its Go module (about 20 minutes)
+	@cd tests/conformance && go test -c -p 2 -vet=off -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.2" \
+		-o $(NAUTILUS_E2E_BIN)/conformance .
+	@tests/conformance/run $(CARGO_TARGET_DIR)/conformance $(CONFORMANCE)
+
 .PHONY: schema
 schema: ## Generate the facts about kinds and their golden files again (needs Go)
 	@cd api/machinery/schema/generate && go run . > ../facts-v1.37.json && go run ./golden ../../tests/golden
