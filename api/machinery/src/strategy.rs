@@ -210,7 +210,9 @@ pub fn before_update(
     split(resource, subresource, old, &mut next);
     (rules.prepare_update)(subresource, old, &mut next);
     let mut next = fields::conform_owned(&resource.schema, next)?;
-    if rules.counts_generation && changes_generation(rules.generation_of, old, &next) {
+    // To be given a node is no change of what was asked for.
+    let counts = rules.counts_generation && subresource != Some("binding");
+    if counts && changes_generation(rules.generation_of, old, &next) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         next["metadata"]["generation"] = json!(generation + 1);
         next = fields::conform_owned(&resource.schema, next)?;
