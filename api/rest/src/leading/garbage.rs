@@ -173,6 +173,9 @@ impl Garbage {
             return self.drop_references(target, &dropped).await;
         }
         let foreground = !waiting.is_empty() && self.has_dependents(&target.key());
+        if foreground && self.closes_a_circle(&target.key())? {
+            self.unblock_owners(target).await?;
+        }
         let policy = match () {
             () if foreground => "Foreground",
             () if has_finalizer(&row.object, ORPHAN) => "Orphan",
@@ -190,6 +193,37 @@ impl Garbage {
             .await
             .map(|_| ());
         settled(outcome)
+    }
+
+    /// Whether a dependent waits for its own dependents already: owners in a circle would
+    /// wait for each other.
+    fn closes_a_circle(&self, key: &str) -> Result<bool, Failure> {
+        for key in self.dependents_of(key) {
+            let Some((kind, _, _)) = place(&self.registry, &key) else {
+                continue;
+            };
+            let waits = self.storage.read(&kind, &key)?.is_some_and(|row| {
+                is_deleted(&row.object) && has_finalizer(&row.object, FOREGROUND)
+            });
+            if waits {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Lets the owners of an object go without it.
+    async fn unblock_owners(&self, target: &Target<'_>) -> Result<(), Failure> {
+        let unblocked = |present: &Value| {
+            let mut next = present.clone();
+            let references = next["metadata"]["ownerReferences"].as_array_mut();
+            for reference in references.into_iter().flatten() {
+                reference["blockOwnerDeletion"] = Value::Bool(false);
+            }
+            Ok(next)
+        };
+        let outcome = self.storage.update(target, &USER.writer(), unblocked).await;
+        settled(outcome.map(|_| ()))
     }
 
     /// Takes the owner off the dependents of an object that is deleted alone.

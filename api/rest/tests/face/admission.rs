@@ -254,6 +254,30 @@ async fn an_owner_deleted_in_the_foreground_outlives_its_dependents() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn owners_in_a_circle_do_not_wait_for_each_other() {
+    let led = Led::start().await;
+    let first = led
+        .make(MAPS, &json!({"metadata": {"name": "first"}}))
+        .await;
+    let second = led.make(MAPS, &owned("second", &first)).await;
+    let third = led.make(MAPS, &owned("third", &second)).await;
+    let path = format!("{MAPS}/first");
+    let closing = json!({"metadata": owned("first", &third)["metadata"]}).to_string();
+    let media = "application/merge-patch+json";
+    let closed = led.world.send(Method::PATCH, &path, media, closing).await;
+    assert_eq!(closed.status(), StatusCode::OK);
+    let foreground = json!({"propagationPolicy": "Foreground"});
+    led.world.call(Method::DELETE, &path, &foreground).await;
+    for name in ["first", "second", "third"] {
+        led.until(&format!("{MAPS}/{name}"), |status, _| {
+            status == StatusCode::NOT_FOUND
+        })
+        .await;
+    }
+    led.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn orphans_are_let_go() {
     let led = Led::start().await;
     let owner = led
