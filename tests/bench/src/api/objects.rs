@@ -55,7 +55,7 @@ pub fn pod(number: usize) -> Value {
         },
         "spec": {
             "nodeName": format!("node-{}", number % NODES), "restartPolicy": "Always",
-            "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler",
+            "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler",
             "containers": [container("service"), container("sidecar")],
             "volumes": [{"name": "config", "configMap": {"name": "service-config", "defaultMode": 420}}],
             "tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}],
