@@ -189,9 +189,8 @@ impl Rule {
                 ));
             }
         }
-        if !self.non_resource_urls.is_empty()
-            && !(self.resources.is_empty() && self.namespaces.is_empty())
-        {
+        let of_kinds = !(self.resources.is_empty() && self.namespaces.is_empty());
+        if of_kinds && !self.non_resource_urls.is_empty() {
             return Err(
                 ".nonResourceURLs: rules cannot apply to both regular resources and non-resource \
                  URLs"

@@ -136,26 +136,20 @@ impl Storage {
             )
             .into());
         }
+        let unnamed = Target {
+            resource,
+            namespace,
+            name: "",
+            subresource: None,
+        };
         let mut object = object.clone();
         if self.ownership == Ownership::ByChange {
-            let target = Target {
-                resource,
-                namespace,
-                name: "",
-                subresource: None,
-            };
             strategy::default_in_place(resource, &mut object);
-            apply::track(&target, writer.field_manager, None, &mut object);
+            apply::track(&unnamed, writer.field_manager, None, &mut object);
         }
         let mut object = self.mutate_new(resource, namespace, object, writer).await?;
         if let Some(access) = &self.access {
-            let target = Target {
-                resource,
-                namespace,
-                name: "",
-                subresource: None,
-            };
-            let asked = attributes(attributes::Operation::Create, &target, writer, None);
+            let asked = attributes(attributes::Operation::Create, &unnamed, writer, None);
             access.check_write(&asked, Some(&mut object))?;
         }
         for _ in 0..MAX_GENERATED_NAMES {
