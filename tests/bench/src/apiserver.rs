@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use nautilus_bench_etcd::api::kube::Kube;
-use nautilus_bench_etcd::api::measure::{ApiEffort, measure};
+use nautilus_bench_etcd::api::measure::{ApiEffort, CLIENTS, measure};
 use nautilus_bench_etcd::api::quorum::{Node, Quorum};
 use nautilus_bench_etcd::api::report;
 use nautilus_bench_etcd::api::rows::{MANY_PODS, PODS, ROWS};
@@ -69,6 +69,7 @@ async fn main() -> anyhow::Result<()> {
             warmup: Duration::from_millis(100),
             measured: Duration::from_secs(1),
             quiet: Duration::from_millis(300),
+            clients: 4,
             pods: 200,
             many_pods: 400,
         }
@@ -77,6 +78,7 @@ async fn main() -> anyhow::Result<()> {
             warmup: Duration::from_secs(1),
             measured: Duration::from_secs(arguments.seconds),
             quiet: Duration::from_secs(5),
+            clients: CLIENTS,
             pods: PODS,
             many_pods: MANY_PODS,
         }
