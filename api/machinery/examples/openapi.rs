@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use nautilus_machinery::openapi::{self, gnostic, v2};
+use nautilus_machinery::openapi::{self, gnostic, gnostic_v3, v2};
 use nautilus_machinery::{discovery, resource};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,6 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         let name = openapi::document_name(group, version).replace('/', "__");
         fs::write(folder.join(format!("v3-{name}.json")), document.to_string())?;
+        let protobuf = gnostic_v3::document(&document);
+        fs::write(folder.join(format!("v3-{name}.pb")), protobuf)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! OpenAPI v3 documents, from the schema and the table of kinds: an index, and
 //! one document for each group and version. [`v2`] makes the older form of them,
-//! [`gnostic`] writes that in protobuf.
+//! [`gnostic`] and [`gnostic_v3`] write them in protobuf.
 //!
 //! Pure: the same kinds give the same bytes. Documents state paths (with the query
 //! parameters that clients look for), types, and Kubernetes' extensions; descriptions
@@ -8,6 +8,7 @@
 
 pub mod descriptions;
 pub mod gnostic;
+pub mod gnostic_v3;
 mod paths;
 mod types;
 pub mod v2;

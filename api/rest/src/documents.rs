@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use nautilus_machinery::discovery;
-use nautilus_machinery::openapi::{self, gnostic, v2};
+use nautilus_machinery::openapi::{self, gnostic, gnostic_v3, v2};
 use nautilus_machinery::resource::{self, Index};
 use nautilus_machinery::status::ApiError;
 use parking_lot::Mutex;
@@ -40,6 +40,13 @@ const V2_PROTOBUF_TYPES: [&str; 2] = [
 /// What it is answered as, whichever name it was asked by.
 const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
+/// The same of v3.
+const V3_PROTOBUF_TYPES: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v3@v1.0+protobuf",
+    V3_PROTOBUF_TYPE,
+];
+const V3_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+
 /// The OpenAPI documents of the kinds served.
 #[derive(Default)]
 pub(crate) struct Documents {
@@ -54,6 +61,8 @@ struct OpenApi {
     index: Document,
     /// By path: `api/v1`, `apis/GROUP/VERSION`.
     documents: BTreeMap<String, Document>,
+    /// Those that were asked for in protobuf, in that form.
+    protobuf: Mutex<BTreeMap<String, Bytes>>,
     /// JSON and protobuf.
     v2: OnceCell<(Document, Document)>,
 }
@@ -135,14 +144,25 @@ impl Documents {
         uri: &Uri,
     ) -> Result<Response, Failure> {
         let clauses = negotiate::clauses(headers);
-        if !clauses.is_empty() && !clauses.iter().any(|clause| is_json(&clause.media)) {
-            return Err(ApiError::not_acceptable(&[JSON_TYPE]).into());
-        }
+        let form = |clause: &Clause| match clause.media.as_str() {
+            media if is_json(media) => Some(JSON_TYPE),
+            media if V3_PROTOBUF_TYPES.contains(&media) => Some(V3_PROTOBUF_TYPE),
+            _ => None,
+        };
+        let media = match clauses.iter().find_map(form) {
+            Some(media) => media,
+            None if clauses.is_empty() => JSON_TYPE,
+            None => return Err(ApiError::not_acceptable(&[JSON_TYPE, V3_PROTOBUF_TYPE]).into()),
+        };
         let openapi = self.openapi(served).await?;
         let document = openapi
             .documents
             .get(path)
             .ok_or_else(ApiError::path_not_found)?;
+        let content = match media {
+            V3_PROTOBUF_TYPE => openapi.protobuf(path, document).await?,
+            _ => document.content.clone(),
+        };
         let query = Query::of(uri);
         let mut response = match query.text("hash") {
             Some(hash) if hash != document.tag => {
@@ -154,8 +174,7 @@ impl Documents {
                 return Ok(response);
             }
             Some(_) => {
-                let mut response =
-                    tagged(headers, JSON_TYPE, document.content.clone(), &document.tag);
+                let mut response = tagged(headers, media, content, &document.tag);
                 let kept = response.headers_mut();
                 kept.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
                 kept.insert(
@@ -164,7 +183,7 @@ impl Documents {
                 );
                 response
             }
-            None => tagged(headers, JSON_TYPE, document.content.clone(), &document.tag),
+            None => tagged(headers, media, content, &document.tag),
         };
         response
             .headers_mut()
@@ -192,8 +211,29 @@ impl OpenApi {
             generation: served.generation,
             index: Document::new(json!({ "paths": paths }).to_string()),
             documents,
+            protobuf: Mutex::default(),
             v2: OnceCell::new(),
         }
+    }
+}
+
+impl OpenApi {
+    /// A document's protobuf, made once.
+    async fn protobuf(&self, path: &str, document: &Document) -> Result<Bytes, Failure> {
+        if let Some(known) = self.protobuf.lock().get(path) {
+            return Ok(known.clone());
+        }
+        let json = document.content.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            let document = serde_json::from_slice(&json).map_err(|error| error.to_string())?;
+            Ok::<_, String>(Bytes::from(gnostic_v3::document(&document)))
+        });
+        let made = made
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?;
+        let made = made.map_err(ApiError::internal)?;
+        self.protobuf.lock().insert(path.to_owned(), made.clone());
+        Ok(made)
     }
 }
 

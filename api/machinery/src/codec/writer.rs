@@ -267,7 +267,8 @@ fn leaf_message(shape: &Shape, value: &Value) -> Option<Vec<u8>> {
     Some(output)
 }
 
-fn tag(output: &mut Vec<u8>, number: u32, wire_type: u32) {
+/// A field's number and wire type.
+pub(crate) fn tag(output: &mut Vec<u8>, number: u32, wire_type: u32) {
     varint(output, u64::from(number << 3 | wire_type));
 }
 

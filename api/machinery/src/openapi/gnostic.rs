@@ -246,7 +246,7 @@ fn wrapped(path: &[u32], content: Vec<u8>) -> Vec<u8> {
 }
 
 /// An entry of a map: its key (1), its value (2).
-fn named(key: &str, value: &[u8]) -> Vec<u8> {
+pub(super) fn named(key: &str, value: &[u8]) -> Vec<u8> {
     let mut entry = Vec::new();
     bytes(&mut entry, 1, key.as_bytes());
     bytes(&mut entry, 2, value);
@@ -255,7 +255,7 @@ fn named(key: &str, value: &[u8]) -> Vec<u8> {
 
 /// An extension as YAML in block style: a scalar, a list of scalars or objects, or an
 /// object of scalars and objects. `None` for lists within anything.
-fn yaml(value: &Value) -> Option<String> {
+pub(super) fn yaml(value: &Value) -> Option<String> {
     let mut text = String::new();
     match value {
         Value::Array(items) => {
@@ -307,7 +307,7 @@ fn scalar(value: &Value) -> Option<String> {
         text.starts_with(|first: char| first.is_ascii_alphabetic())
             && text
                 .chars()
-                .all(|letter| letter.is_ascii_alphanumeric() || "-_./,".contains(letter))
+                .all(|letter| letter.is_ascii_alphanumeric() || "-_./,+".contains(letter))
             && !NOT_TEXT.contains(&text.to_ascii_lowercase().as_str())
     };
     match value {

@@ -57,7 +57,7 @@ pub(super) fn add(paths: &mut Map<String, Value>, resource: &Resource) {
     let base = if resource.namespaced {
         if resource.has_verb("list") {
             let mut everywhere = Map::new();
-            everywhere.insert("get".to_owned(), list(resource, Scope::Everywhere));
+            everywhere.insert("get".to_owned(), list(resource, &Scope::Everywhere));
             everywhere.insert("parameters".to_owned(), list_parameters());
             let path = format!("{root}/{}", resource.plural);
             paths.insert(path, Value::Object(everywhere));
@@ -89,10 +89,10 @@ pub(super) fn add(paths: &mut Map<String, Value>, resource: &Resource) {
                         &name,
                         &answer,
                         schema::DELETE_OPTIONS,
-                        kind,
+                        &kind,
                     )
                 }
-                method => operation(resource, method, &name, &body, &body, kind),
+                method => operation(resource, method, &name, &body, &body, &kind),
             };
             item.insert((*method).to_owned(), operation);
         }
@@ -126,7 +126,7 @@ fn subresource(resource: &Resource, sub: &Subresource) -> Value {
         if sub.verbs.iter().any(|own| own == verb) {
             let kind = kind_of(&sub.group, &sub.version, &sub.kind);
             let name = operation_id(resource, word, &sub.name);
-            let operation = operation(resource, method, &name, &body, &body, kind);
+            let operation = operation(resource, method, &name, &body, &body, &kind);
             item.insert((*method).to_owned(), operation);
         }
     }
@@ -217,11 +217,11 @@ fn collection(resource: &Resource) -> Value {
     let mut path = Map::new();
     let body = model_name(resource);
     if resource.has_verb("list") {
-        path.insert("get".to_owned(), list(resource, Scope::Own));
+        path.insert("get".to_owned(), list(resource, &Scope::Own));
     }
     if resource.has_verb("create") {
         let name = operation_id(resource, "create", "");
-        let operation = operation(resource, "post", &name, &body, &body, own_kind(resource));
+        let operation = operation(resource, "post", &name, &body, &body, &own_kind(resource));
         path.insert("post".to_owned(), operation);
     }
     if resource.has_verb("deletecollection") {
@@ -232,7 +232,7 @@ fn collection(resource: &Resource) -> Value {
             &name,
             schema::STATUS,
             schema::DELETE_OPTIONS,
-            own_kind(resource),
+            &own_kind(resource),
         );
         add_selection(&mut operation);
         path.insert("delete".to_owned(), operation);
@@ -250,7 +250,7 @@ enum Scope {
     Everywhere,
 }
 
-fn list(resource: &Resource, scope: Scope) -> Value {
+fn list(resource: &Resource, scope: &Scope) -> Value {
     let name = match scope {
         Scope::Own => operation_id(resource, "list", ""),
         Scope::Everywhere => format!(
@@ -260,7 +260,7 @@ fn list(resource: &Resource, scope: Scope) -> Value {
         ),
     };
     let answer = list_model_name(resource);
-    let mut operation = operation(resource, "list", &name, &answer, "", own_kind(resource));
+    let mut operation = operation(resource, "list", &name, &answer, "", &own_kind(resource));
     operation["parameters"] = list_parameters();
     operation
 }
@@ -327,7 +327,7 @@ fn operation(
     name: &str,
     answer: &str,
     body: &str,
-    kind: Value,
+    kind: &Value,
 ) -> Value {
     let codes: &[(&str, &str)] = match action {
         "post" => &[("200", "OK"), ("201", "Created"), ("202", "Accepted")],

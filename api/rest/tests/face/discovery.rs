@@ -95,6 +95,21 @@ async fn kubectl_gets_openapi_v2_as_protobuf_once() {
 }
 
 #[tokio::test]
+async fn kubectl_gets_openapi_v3_as_protobuf() {
+    let world = World::start().await;
+    let accept = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+    let url = format!("{}/openapi/v3/apis/apps/v1", world.base);
+    let answer = world.client.get(url).header("accept", accept).send();
+    let answer = answer.await.unwrap();
+    assert_eq!(
+        answer.headers()["content-type"],
+        "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
+    );
+    // Field 1, five bytes: the version of the form.
+    assert!(answer.bytes().await.unwrap().starts_with(b"\x0a\x053.0.0"));
+}
+
+#[tokio::test]
 async fn openapi_v2_is_json_unless_asked_otherwise() {
     let world = World::start().await;
     let (_, document) = world.get("/openapi/v2").await;

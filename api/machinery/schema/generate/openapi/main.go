@@ -26,6 +26,7 @@ import (
 	"strings"
 
 	openapi "github.com/google/gnostic-models/openapiv2"
+	openapiv3 "github.com/google/gnostic-models/openapiv3"
 	"google.golang.org/protobuf/proto"
 	models "k8s.io/kube-openapi/pkg/util/proto"
 	"k8s.io/kube-openapi/pkg/util/proto/validation"
@@ -97,6 +98,17 @@ func compact(text string) string {
 		fail("%v", err)
 	}
 	return out.String()
+}
+
+// checkV3 compares the protobuf form of each v3 document.
+func checkV3(folder string) {
+	for _, file := range must(filepath.Glob(filepath.Join(folder, "v3-*.json"))) {
+		expected := must(proto.Marshal(must(openapiv3.ParseDocument(must(os.ReadFile(file))))))
+		wire := must(os.ReadFile(strings.TrimSuffix(file, ".json") + ".pb"))
+		if !bytes.Equal(wire, expected) {
+			fail("%s: the protobuf form (%d bytes) is not what the reference makes of it (%d bytes)", file, len(wire), len(expected))
+		}
+	}
 }
 
 // The names of the kinds served and of all they refer to, in order.
@@ -201,6 +213,7 @@ func plain(value any, groups map[string]bool) any {
 }
 
 func check(folder string) {
+	checkV3(folder)
 	text := must(os.ReadFile(filepath.Join(folder, "openapi-v2.json")))
 	wire := must(os.ReadFile(filepath.Join(folder, "openapi-v2.pb")))
 	expected := must(proto.Marshal(must(openapi.ParseDocument(text))))
