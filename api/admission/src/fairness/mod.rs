@@ -31,7 +31,7 @@ use queues::{Enqueued, LevelQueues};
 pub enum Arrival {
     /// It runs; [`Fairness::finish`] must be called when it is done.
     Runs(Ticket),
-    /// It waits; [`Fairness::next`] or [`Fairness::finish`] will name it, unless
+    /// It waits; [`Fairness::start_next`] or [`Fairness::finish`] will name it, unless
     /// [`Fairness::give_up`] comes first.
     Waits(Ticket),
     /// There is no room: the level rejects or its queues are full.
@@ -180,7 +180,7 @@ impl Fairness {
     /// The next waiting request that may run, which runs from now on. Levels below
     /// their nominal seats come first: who lent seats has them back before others
     /// borrow.
-    pub fn next(&mut self) -> Option<Ticket> {
+    pub fn start_next(&mut self) -> Option<Ticket> {
         let mut borrower = None;
         let mut chosen = None;
         for (name, level) in &self.levels {

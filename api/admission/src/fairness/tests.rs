@@ -94,7 +94,7 @@ proptest! {
                 }
                 Step::Finish(_) => {}
             }
-            while let Some(ticket) = fairness.next() {
+            while let Some(ticket) = fairness.start_next() {
                 let found = waiting
                     .iter_mut()
                     .find(|(_, list)| list.contains(&ticket));
@@ -112,7 +112,7 @@ proptest! {
         // Nothing is left behind: when everything ends, everything was served.
         while let Some((level, ticket)) = running.pop() {
             fairness.finish(LEVELS[level], ticket);
-            while let Some(ticket) = fairness.next() {
+            while let Some(ticket) = fairness.start_next() {
                 for ((level, _), list) in &mut waiting {
                     if list.contains(&ticket) {
                         list.retain(|own| *own != ticket);
@@ -140,7 +140,7 @@ fn a_noisy_flow_does_not_hold_up_a_quiet_one() {
     let mut turns = 0;
     while running != quiet {
         fairness.finish("a", running);
-        running = fairness.next().expect("somebody waits");
+        running = fairness.start_next().expect("somebody waits");
         turns += 1;
     }
     assert!(turns <= 8, "it waited for {turns} of the noisy flow's");
@@ -162,7 +162,7 @@ fn lent_seats_come_back_and_kept_ones_were_never_away() {
     let kept = (0..10).filter_map(|flow| runs(fairness.arrive("a", flow, 1)));
     assert_eq!(kept.count(), 5);
     fairness.finish("b", taken[0]);
-    let next = fairness.next().expect("both levels wait");
+    let next = fairness.start_next().expect("both levels wait");
     let used: BTreeMap<&str, u64> = fairness
         .levels()
         .map(|(name, view)| (&**name, view.used))

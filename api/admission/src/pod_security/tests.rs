@@ -1,5 +1,10 @@
 //! Judgements in the reference's words.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "objects are written where they are used"
+)]
+
 use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::find;
 use serde_json::json;

@@ -130,14 +130,14 @@ impl Policy {
             authorizer: true,
             namespace: true,
         };
-        let (variables, mut scope) = Variables::of(&spec["variables"], environment(names));
+        let (variables, mut scope) = Variables::of(&spec["variables"], &environment(names));
         let conditions = Conditions::of(&spec["matchConditions"], &scope);
         let without_authorizer = {
             let names = Names {
                 authorizer: false,
                 ..names
             };
-            Variables::of(&spec["variables"], environment(names)).1
+            Variables::of(&spec["variables"], &environment(names)).1
         };
         let validations = items(&spec["validations"])
             .map(|one| validate::Validation::of(one, &scope, &without_authorizer))
@@ -273,7 +273,7 @@ type Memo<'a> = Rc<RefCell<BTreeMap<String, Result<Cel<'a>, EvalError>>>>;
 
 impl Variables {
     /// Compiles them, each over those before it; gives what expressions may name then.
-    fn of(list: &Value, base: Environment) -> (Self, Environment) {
+    fn of(list: &Value, base: &Environment) -> (Self, Environment) {
         let mut fields: BTreeMap<String, Field> = BTreeMap::new();
         let with = |fields: &BTreeMap<String, Field>| {
             let mut scope = base.clone();
@@ -366,20 +366,14 @@ pub fn with_kind_of(mut object: Value, resource: &Resource) -> Value {
 /// of fields; `None` stands for any element of a list.
 pub fn atomics(partial: &Value, is_atomic: &dyn Fn(&[Option<&str>]) -> bool) -> Vec<String> {
     let mut found = Vec::new();
-    walk_atomics(
-        partial,
-        &mut Vec::new(),
-        String::new(),
-        is_atomic,
-        &mut found,
-    );
+    walk_atomics(partial, &mut Vec::new(), "", is_atomic, &mut found);
     found
 }
 
 fn walk_atomics<'v>(
     value: &'v Value,
     path: &mut Vec<Option<&'v str>>,
-    shown: String,
+    shown: &str,
     is_atomic: &dyn Fn(&[Option<&str>]) -> bool,
     found: &mut Vec<String>,
 ) {
@@ -387,16 +381,16 @@ fn walk_atomics<'v>(
         return;
     }
     if (value.is_object() || value.is_array()) && is_atomic(path) {
-        found.push(shown.clone());
+        found.push(shown.to_owned());
     }
     for (name, inner) in value.as_object().into_iter().flatten() {
         path.push(Some(name));
-        walk_atomics(inner, path, format!("{shown}.{name}"), is_atomic, found);
+        walk_atomics(inner, path, &format!("{shown}.{name}"), is_atomic, found);
         path.pop();
     }
     for (index, inner) in items(value).enumerate() {
         path.push(None);
-        walk_atomics(inner, path, format!("{shown}[{index}]"), is_atomic, found);
+        walk_atomics(inner, path, &format!("{shown}[{index}]"), is_atomic, found);
         path.pop();
     }
 }

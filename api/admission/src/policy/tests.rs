@@ -1,5 +1,10 @@
 //! Policies as the reference judges.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "objects are written where they are used"
+)]
+
 use nautilus_cel::{Authorizer, Check, Decision as Allowed};
 use serde_json::json;
 

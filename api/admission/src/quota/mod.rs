@@ -57,8 +57,7 @@ pub fn handles(asked: &Attributes<'_>, object: &Value) -> bool {
                 .is_some_and(|old| scopes::is_terminating(old) != scopes::is_terminating(object));
             new || changed && moves
         }
-        (Tracked::Pods, Some("resize")) => changed,
-        (Tracked::Claims, Some("status")) => changed,
+        (Tracked::Pods, Some("resize")) | (Tracked::Claims, Some("status")) => changed,
         (Tracked::Services | Tracked::Claims | Tracked::DeviceClaims, None) => new || changed,
         (Tracked::Count, None) => new,
         _ => false,

@@ -1,5 +1,10 @@
 //! Charges and counts agree, and refusals read as the reference's.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "objects are written where they are used"
+)]
+
 use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::find;
 use proptest::prelude::*;

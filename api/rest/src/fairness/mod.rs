@@ -318,7 +318,7 @@ impl FlowControl {
 impl Core {
     /// Wakes whoever may run by now.
     fn start_waiting(&mut self) {
-        while let Some(ticket) = self.fairness.next() {
+        while let Some(ticket) = self.fairness.start_next() {
             // Whoever does not listen any more has left, or gives its seats back.
             if let Some(wake) = self.waiters.remove(&ticket) {
                 let _ = wake.send(());
