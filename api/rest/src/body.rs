@@ -122,8 +122,26 @@ pub(crate) fn decode_object(
     Ok(value)
 }
 
+/// Brackets and braces of a YAML text that are open at once, at most. Its scanner looks at
+/// each of them again for every token, so that a few MiB of them would take it hours.
+const MAX_YAML_OPEN: usize = 512;
+
 /// YAML as JSON text. The parser bounds depth and the growth of aliases.
 pub(crate) fn yaml_to_json(body: &[u8]) -> Result<Bytes, ApiError> {
+    let mut open = 0_usize;
+    for byte in body {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        if open > MAX_YAML_OPEN {
+            return Err(ApiError::bad_request(format!(
+                "the object provided is unrecognized: more than {MAX_YAML_OPEN} brackets are open \
+                 at once"
+            )));
+        }
+    }
     let value: Value = serde_yaml_ng::from_slice(body).map_err(|error| {
         ApiError::bad_request(format!("the object provided is unrecognized: {error}"))
     })?;

@@ -59,7 +59,7 @@ mod watch;
 
 pub use access::read_authentication;
 pub use authority::{Authority, AuthorityError};
-pub use connect::{KubeletSettings, KubeletTrust};
+pub use connect::{KubeletSettings, KubeletTrust, check_kubelet_bundle};
 pub use context::{
     CredentialReportData, EvidenceDigest, EvidenceSource, MetricsText, NodeFacts, RequestLimits,
     RestContext, RootSigner,

@@ -1,14 +1,16 @@
 //! Accepting connections and speaking HTTP on them.
 //!
 //! Invariants
-//! - Every connection holds a permit of a bounded number; a client that does not
-//!   finish its TLS handshake, or its request head, in time is dropped.
+//! - Every connection holds a permit of a bounded number, and of a smaller one for each
+//!   address; a client that does not finish its TLS handshake, or its request head, in
+//!   time is dropped.
 //! - A stop ends accepting at once, lets requests under way finish (watches end by
 //!   the same signal in [`crate::RestContext`]) and cuts what is left after a grace.
 //! - Plain HTTP is served on a loopback address only.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use http::uri::Scheme;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use nautilus_machinery::identity::User;
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -33,6 +36,8 @@ use crate::tls::user_of;
 pub struct ConnectionLimits {
     /// Connections served at once.
     pub max_connections: usize,
+    /// The same from one address; generous, for a balancer or a gateway is one.
+    pub max_connections_per_client: usize,
     /// From accept to the end of the TLS handshake.
     pub handshake_timeout: Duration,
     /// From the first byte of a request's head to its last.
@@ -52,6 +57,7 @@ impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             max_connections: 16_384,
+            max_connections_per_client: 8_192,
             handshake_timeout: Duration::from_secs(10),
             header_read_timeout: Duration::from_secs(30),
             max_header_bytes: 64 * 1024,
@@ -110,6 +116,7 @@ async fn serve(
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     let limits = Arc::new(limits);
     let tracker = TaskTracker::new();
+    let clients = Arc::new(Clients::default());
     loop {
         let permit = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -126,6 +133,11 @@ async fn serve(
                 }
             },
         };
+        let Some(place) = clients.enter(remote.ip(), limits.max_connections_per_client) else {
+            metrics::counter!("nautilus_connections_refused_total").increment(1);
+            tracing::info!(%remote, "a client has too many connections");
+            continue;
+        };
         let connection = Connection {
             acceptor: acceptor.clone(),
             router: router.clone(),
@@ -135,7 +147,7 @@ async fn serve(
         };
         tracker.spawn(async move {
             connection.run(stream).await;
-            drop(permit);
+            drop((permit, place));
         });
     }
     drop(listener);
@@ -150,6 +162,43 @@ async fn serve(
         );
     }
     Ok(())
+}
+
+/// How many connections each address has; an address without any is not kept.
+#[derive(Default)]
+struct Clients(Mutex<BTreeMap<IpAddr, usize>>);
+
+impl Clients {
+    fn enter(self: &Arc<Self>, address: IpAddr, limit: usize) -> Option<Place> {
+        let mut clients = self.0.lock();
+        let count = clients.entry(address).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            clients: self.clone(),
+            address,
+        })
+    }
+}
+
+/// One connection of an address.
+struct Place {
+    clients: Arc<Clients>,
+    address: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut clients = self.clients.0.lock();
+        if let Some(count) = clients.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                clients.remove(&self.address);
+            }
+        }
+    }
 }
 
 struct Connection {

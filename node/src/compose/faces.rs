@@ -15,9 +15,9 @@ use nautilus_machinery::identity::{MASTERS_GROUP, User};
 use nautilus_rest::audit::Audit;
 use nautilus_rest::operators::{OPERATORS_PREFIX, spki_fingerprint};
 use nautilus_rest::{
-    AuthenticationConfiguration, Authority, ConnectionLimits, KubeletSettings, NodeFacts, Operator,
-    RequestLimits, RestContext, ServingCertificate, pin_operators, read_authentication,
-    router_with, run_controllers, serve_plain_loopback, serve_tls, server_config,
+    AuthenticationConfiguration, Authority, ConnectionLimits, NodeFacts, Operator, RequestLimits,
+    RestContext, ServingCertificate, pin_operators, read_authentication, router_with,
+    run_controllers, serve_plain_loopback, serve_tls, server_config,
 };
 use nautilus_workers::{
     Facts, FileJudge, Leader, Probes, QuorumView, RosterSettings, SealToken, SystemClock,
@@ -395,7 +395,7 @@ fn facts(
             Box::pin(async move { signer.sign(head).await })
         }),
         metrics_text: Arc::new(move || metrics.render()),
-        kubelets: KubeletSettings::default(),
+        kubelets: config.kubelets.clone(),
     })
 }
 

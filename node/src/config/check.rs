@@ -79,7 +79,12 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
     }
     let operators_threshold = operators_threshold(settings.operators_threshold, operators.len())?;
     let founds = bootstrap == Bootstrap::Genesis;
+    let kubelets = super::kubelet::kubelets(
+        settings.api.kubelet_certificate_authority,
+        settings.api.kubelet_preferred_address_types,
+    )?;
     Ok(NodeConfig {
+        kubelets,
         node_id,
         cluster_id,
         data_dir,

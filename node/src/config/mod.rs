@@ -11,6 +11,7 @@ mod check;
 mod endorsements;
 mod error;
 mod etcd;
+mod kubelet;
 mod settings;
 
 use std::net::SocketAddr;
@@ -60,6 +61,8 @@ pub(crate) struct NodeConfig {
     pub(crate) backup: Option<Backup>,
     /// The snapshot a quorum is founded with.
     pub(crate) restore: Option<Restore>,
+    /// How nodes' kubelets are reached.
+    pub(crate) kubelets: nautilus_rest::KubeletSettings,
     /// How the node proves what it is, and what it accepts.
     pub(crate) attestation: Attestation,
     /// Seal tokens of the development judge.

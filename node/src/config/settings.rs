@@ -145,6 +145,14 @@ layer! {
         /// api.max_mutating_requests_inflight: changing requests at once [default: 200]
         #[arg(id = "api_max_mutating_requests_inflight", long = "api-max-mutating-requests-inflight", alias = "max-mutating-requests-inflight", env = "NAUTILUS_API_MAX_MUTATING_REQUESTS_INFLIGHT", value_name = "N")]
         max_mutating_requests_inflight: u32,
+        /// api.kubelet_certificate_authority: whose serving certificates of kubelets are good, "quorum"
+        /// or a PEM file [default: anybody's]
+        #[arg(id = "api_kubelet_certificate_authority", long = "api-kubelet-certificate-authority", alias = "kubelet-certificate-authority", env = "NAUTILUS_API_KUBELET_CERTIFICATE_AUTHORITY", value_name = "quorum|FILE")]
+        kubelet_certificate_authority: String,
+        /// api.kubelet_preferred_address_types: which of a node's addresses is taken, the best first
+        /// [default: InternalIP,ExternalIP,Hostname,InternalDNS,ExternalDNS]
+        #[arg(id = "api_kubelet_preferred_address_types", long = "api-kubelet-preferred-address-types", alias = "kubelet-preferred-address-types", env = "NAUTILUS_API_KUBELET_PREFERRED_ADDRESS_TYPES", value_delimiter = ',', value_name = "TYPE,..")]
+        kubelet_preferred_address_types: Vec<String>,
     }
 }
 

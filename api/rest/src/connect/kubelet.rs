@@ -39,6 +39,11 @@ pub enum KubeletTrust {
     Bundle(String),
 }
 
+/// Whether a PEM bundle is good for [`KubeletTrust::Bundle`], or why not.
+pub fn check_kubelet_bundle(pem: &str) -> Result<(), String> {
+    Trust::pem(pem.as_bytes()).map(|_| ())
+}
+
 impl Default for KubeletSettings {
     fn default() -> Self {
         let types = [

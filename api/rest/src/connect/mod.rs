@@ -29,7 +29,7 @@ use nautilus_machinery::identity::User;
 use nautilus_machinery::status::ApiError;
 
 pub(crate) use kubelet::Kubelets;
-pub use kubelet::{KubeletSettings, KubeletTrust};
+pub use kubelet::{KubeletSettings, KubeletTrust, check_kubelet_bundle};
 
 use crate::access;
 use crate::context::RestContext;

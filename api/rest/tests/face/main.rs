@@ -24,6 +24,7 @@ mod oidc;
 mod owners;
 mod policies;
 mod receipts;
+mod safety;
 mod services;
 mod watches;
 mod webhooks;
