@@ -90,13 +90,17 @@ impl Event {
         if let Some(answered) = answered {
             put("responseStatus", status(answered));
         }
+        // Bodies of what is no resource (as credentials) are never recorded.
+        let bodies = self.asked.is_resource;
         if late
+            && bodies
             && *level >= Level::Request
             && let Some(object) = &self.request_object
         {
             put("requestObject", self.body(object));
         }
-        if *level == Level::RequestResponse
+        if bodies
+            && *level == Level::RequestResponse
             && let Some(object) = answered.and_then(|answered| answered.object.as_ref())
         {
             put("responseObject", self.body(object));

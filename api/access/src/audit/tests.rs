@@ -119,6 +119,11 @@ fn an_event_shows_what_its_level_allows() {
         shown.to_string(),
         r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"id","stage":"ResponseComplete","requestURI":"/api/v1/namespaces/a/secrets","verb":"create","user":{"username":"jane","groups":["system:authenticated"]},"sourceIPs":["192.0.2.1"],"userAgent":"kubectl","objectRef":{"resource":"secrets","namespace":"a","name":"s","apiVersion":"v1"},"responseStatus":{"metadata":{},"code":201},"requestReceivedTimestamp":"2026-01-02T03:04:05.000000Z","stageTimestamp":"2026-01-02T03:04:06.500000Z"}"#
     );
+    let mut path = event(Level::RequestResponse);
+    path.asked.is_resource = false;
+    let shown = path.at(Stage::ResponseComplete, now, Some(&answered));
+    let shown = shown.expect("an event");
+    assert!(shown["requestObject"].is_null() && shown["responseObject"].is_null());
     let shown = at(Level::RequestResponse, Stage::ResponseComplete).expect("an event");
     assert_eq!(
         shown["requestObject"],

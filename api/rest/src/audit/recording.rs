@@ -80,7 +80,7 @@ impl Recording {
         let notes = Arc::new(Notes::default());
         request.extensions_mut().insert(notes.clone());
         let (schema, body_schema) = schemas(route);
-        let request_object = if recorded.level >= Level::Request {
+        let request_object = if asked.is_resource && recorded.level >= Level::Request {
             read_body(context, request, body_schema.as_deref()).await
         } else {
             None
