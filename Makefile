@@ -108,6 +108,10 @@ owners-golden: ## Record again whom a kube-apiserver names as owners of fields (
 	@cd tests/e2e && go run ./cmd/ownersgolden ../../api/rest/tests/face/owners/requests.json \
 		> ../../api/rest/tests/face/owners/answers.jsonl
 
+.PHONY: validation-golden
+validation-golden: ## Record again what a kube-apiserver defaults, refuses and warns of (needs `make peers`)
+	@python3 api/machinery/tests/validation/record.py
+
 .PHONY: patch-golden
 patch-golden: ## Record again what the reference's patches do (needs Go)
 	@cd tests/e2e && go run ./cmd/patchgolden -seed 3 -cases 300 > ../../api/machinery/tests/golden/patches.jsonl

@@ -8,13 +8,20 @@
 //! Invariants: what a function returns conforms to its type; an update never
 //! changes uid, creation time, name or namespace.
 
+mod admission_policies;
 pub mod autoscaler_v1;
 mod autoscaling;
 mod batch;
+mod certificates;
 mod claim;
+mod cron;
 mod defaults;
+mod devices;
 mod difference;
+mod flow;
+mod hooks;
 mod internal;
+mod job_policies;
 mod job_status;
 pub mod metadata;
 mod networking;
@@ -27,8 +34,10 @@ mod resources;
 pub mod rules;
 mod schedule;
 mod service;
+mod service_change;
 mod signers;
 mod small;
+mod stateful;
 mod storage;
 mod volumes;
 pub mod warnings;

@@ -5,6 +5,7 @@
 
 mod at;
 pub mod common;
+pub mod webhook;
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! What a real kube-apiserver made of the corpus in `validation/cases`, against what is
 //! made of it here: defaults, causes of refusals, warnings.
 //!
-//! The goldens are written by `validation/record.py` (`make record-validation`). With
+//! The goldens are written by `validation/record.py` (`make validation-golden`). With
 //! `VALIDATION_VERBOSE` set, every difference is printed, by kind and frequency.
 
 #![allow(

@@ -23,7 +23,7 @@ const SOURCES: &[&str] = &[
 ];
 
 /// Autoscalers.
-pub static HORIZONTAL_POD_AUTOSCALER: Rules = Rules {
+pub(crate) static HORIZONTAL_POD_AUTOSCALER: Rules = Rules {
     has_status: true,
     counts_generation: true,
     default: default_autoscaler,

@@ -2,17 +2,16 @@
 //!
 //! Source: `pkg/apis/batch`, `pkg/registry/batch` of v1.37.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Value, json};
 
 use super::defaults::{list_mut, made, object_mut, set_default};
+use super::job_policies::{failure_policy, success_policy};
 use super::rules::{PLAIN, Rules};
 use super::warnings::Warnings;
 use super::workloads::{no_status, template_warnings, warn_of_name};
-use super::{Context, internal, pod, schedule};
+use super::{Context, internal, pod};
 use crate::validation::common::{domain_prefixed_path, label_selector};
-use crate::validation::{At, Errors, dns_label, qualified_name};
+use crate::validation::{At, Errors, dns_label};
 
 const IMMUTABLE: &str = "field is immutable";
 const LABELS: [(&str, bool); 4] = [
@@ -27,12 +26,8 @@ const PARALLELISM_FOR_MANY: i64 = 10_000;
 const MAX_PARALLELISM: i64 = 100_000;
 const MAX_FAILED_INDEXES: i64 = 100_000;
 const FAILED_INDEXES_FOR_MANY: i64 = 10_000;
-const MAX_RULES: usize = 20;
-const MAX_EXIT_CODES: usize = 255;
-const MAX_INDEXES_BYTES: usize = 64 * 1024;
-
 /// Jobs.
-pub static JOB: Rules = Rules {
+pub(crate) static JOB: Rules = Rules {
     has_status: true,
     counts_generation: true,
     default: default_job,
@@ -49,28 +44,6 @@ pub static JOB: Rules = Rules {
     warn: |old, new, warnings| {
         warn_of_name(old, new, warnings);
         warn_of_job(old, new, "spec", "spec.template", warnings);
-    },
-    ..PLAIN
-};
-
-/// Cron jobs.
-pub static CRON_JOB: Rules = Rules {
-    has_status: true,
-    counts_generation: true,
-    default: default_cron_job,
-    prepare_create: |object, _| no_status(object),
-    validate: validate_cron_job,
-    validate_create: validate_cron_job_create,
-    validate_update: validate_cron_job_update,
-    warn: |old, new, warnings| {
-        warn_of_name(old, new, warnings);
-        let template = "spec.jobTemplate.spec.template";
-        warn_of_job(old, new, "spec.jobTemplate.spec", template, warnings);
-        if !old.is_null() && new.get("spec").str("schedule").contains("TZ") {
-            warnings.push(
-                "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details".to_owned(),
-            );
-        }
     },
     ..PLAIN
 };
@@ -103,7 +76,7 @@ fn default_job(job: &mut Value) {
     }
 }
 
-fn default_job_spec(spec: &mut serde_json::Map<String, Value>) {
+pub(super) fn default_job_spec(spec: &mut serde_json::Map<String, Value>) {
     if let Some(policy) = object_mut(spec, "podFailurePolicy") {
         for rule in list_mut(policy, "rules") {
             for pattern in list_mut(rule, "onPodConditions") {
@@ -114,21 +87,6 @@ fn default_job_spec(spec: &mut serde_json::Map<String, Value>) {
     let mut template = spec.remove("template").unwrap_or_else(|| json!({}));
     pod::defaults::template(&mut template);
     spec.insert("template".into(), template);
-}
-
-fn default_cron_job(object: &mut Value) {
-    let Some(spec) = object.as_object_mut().and_then(|map| made(map, "spec")) else {
-        return;
-    };
-    set_default(spec, "concurrencyPolicy", json!("Allow"));
-    set_default(spec, "suspend", json!(false));
-    set_default(spec, "successfulJobsHistoryLimit", json!(3));
-    set_default(spec, "failedJobsHistoryLimit", json!(1));
-    if let Some(template) = made(spec, "jobTemplate")
-        && let Some(spec) = made(template, "spec")
-    {
-        default_job_spec(spec);
-    }
 }
 
 /// A job without labels has those of its pods.
@@ -227,7 +185,7 @@ fn validate_job(job: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn job_spec(spec: &At<'_>, errors: &mut Errors) {
+pub(super) fn job_spec(spec: &At<'_>, errors: &mut Errors) {
     for name in [
         "parallelism",
         "completions",
@@ -342,203 +300,6 @@ fn indexed(spec: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn failure_policy(spec: &At<'_>, errors: &mut Errors) {
-    let rules = spec.get("podFailurePolicy.rules");
-    if rules.len() > MAX_RULES {
-        rules.too_many(errors, MAX_RULES);
-    }
-    for rule in rules.items() {
-        let action = rule.get("action");
-        let actions = ["Count", "FailIndex", "FailJob", "Ignore"];
-        match action.text() {
-            "" => action.required(errors, &format!("valid values: {}", listed(&actions))),
-            "FailIndex" if !spec.has("backoffLimitPerIndex") => {
-                action.invalid_text(errors, "requires the backoffLimitPerIndex to be set");
-            }
-            _ => {
-                action.one_of(errors, &actions);
-            }
-        }
-        let (codes, conditions) = (rule.get("onExitCodes"), rule.get("onPodConditions"));
-        if codes.is_set() {
-            exit_codes(spec.value, &codes, errors);
-        }
-        pod_conditions(&conditions, errors);
-        let which = match (codes.is_set(), conditions.is_empty()) {
-            (true, false) => "both OnExitCodes and OnPodConditions is not supported",
-            (false, true) => "one of OnExitCodes and OnPodConditions is required",
-            _ => continue,
-        };
-        errors.invalid_omitted(&rule.path(), &format!("specifying {which}"));
-    }
-}
-
-/// As Go writes a list of texts.
-fn listed(texts: &[&str]) -> String {
-    let quoted: Vec<String> = texts.iter().map(|text| format!("\"{text}\"")).collect();
-    format!("[{}]", quoted.join(" "))
-}
-
-fn pod_conditions(at: &At<'_>, errors: &mut Errors) {
-    if at.len() > MAX_RULES {
-        at.too_many(errors, MAX_RULES);
-    }
-    let known = ["False", "True", "Unknown"];
-    for pattern in at.items() {
-        pattern.get("type").check(errors, qualified_name);
-        let status = pattern.get("status");
-        if status.is_empty() {
-            status.required(errors, &format!("valid values: {}", listed(&known)));
-        } else {
-            status.one_of(errors, &known);
-        }
-    }
-}
-
-fn exit_codes(spec: &Value, at: &At<'_>, errors: &mut Errors) {
-    let operator = at.get("operator");
-    let known = ["In", "NotIn"];
-    if operator.is_empty() {
-        operator.required(errors, &format!("valid values: {}", listed(&known)));
-    } else {
-        operator.one_of(errors, &known);
-    }
-    let name = at.get("containerName");
-    let exists = ["containers", "initContainers"]
-        .iter()
-        .flat_map(|list| {
-            spec["template"]["spec"][*list]
-                .as_array()
-                .into_iter()
-                .flatten()
-        })
-        .any(|container| container["name"] == *name.value);
-    if name.is_set() && !exists {
-        let detail = "must be one of the container or initContainer names in the pod template";
-        name.invalid_text(errors, detail);
-    }
-    let values = at.get("values");
-    if values.is_empty() {
-        values.invalid(errors, "at least one value is required");
-    } else if values.len() > MAX_EXIT_CODES {
-        values.too_many(errors, MAX_EXIT_CODES);
-    }
-    let (mut seen, mut last, mut ordered) = (BTreeSet::new(), None, true);
-    for value in values.items() {
-        let own = value.int().unwrap_or(0);
-        if operator.text() == "In" && own == 0 {
-            value.invalid(errors, "must not be 0 for the In operator");
-        }
-        if !seen.insert(own) {
-            value.duplicate(errors);
-        }
-        ordered &= last.is_none_or(|last| last <= own);
-        last = Some(own);
-    }
-    if !ordered {
-        values.invalid(errors, "must be ordered");
-    }
-}
-
-fn success_policy(spec: &At<'_>, at: &At<'_>, errors: &mut Errors) {
-    let rules = at.get("rules");
-    if rules.is_empty() {
-        let detail = "at least one rules must be specified when the successPolicy is specified";
-        rules.required(errors, detail);
-    }
-    if rules.len() > MAX_RULES {
-        rules.too_many(errors, MAX_RULES);
-    }
-    let completions = spec.get("completions").int().unwrap_or(0);
-    for rule in rules.items() {
-        let (count, indexes) = (rule.get("succeededCount"), rule.get("succeededIndexes"));
-        if count.is_null() && indexes.is_null() {
-            let detail = "at least one of succeededCount or succeededIndexes must be specified";
-            rule.required(errors, detail);
-        }
-        let mut total = 0;
-        if indexes.is_set() {
-            if indexes.len() > MAX_INDEXES_BYTES {
-                indexes.too_long(errors, MAX_INDEXES_BYTES);
-            }
-            match count_indexes(indexes.text(), completions) {
-                Ok(all) => total = all,
-                Err(why) => {
-                    let detail = format!("error parsing succeededIndexes: {why}");
-                    indexes.invalid_text(errors, &detail);
-                }
-            }
-        }
-        let Some(own) = count.int() else { continue };
-        count.not_negative(errors);
-        if own > completions {
-            let detail = format!(
-                "must be less than or equal to {completions} (the number of specified completions)"
-            );
-            count.invalid(errors, &detail);
-        }
-        if indexes.is_set() && own > total {
-            let detail = format!(
-                "must be less than or equal to {total} (the number of indexes in the specified \
-                 succeededIndexes field)"
-            );
-            count.invalid(errors, &detail);
-        }
-    }
-}
-
-/// How many indexes `0,2-4` names.
-pub(super) fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
-    if text.is_empty() {
-        return Ok(0);
-    }
-    let (mut last, mut total) = (None, 0);
-    for interval in text.split(',') {
-        let (from, to) = index_interval(interval, completions)?;
-        if let Some(last) = last
-            && last >= from
-        {
-            return Err(format!(
-                "non-increasing order, previous: {last}, current: {from}"
-            ));
-        }
-        total += to - from + 1;
-        last = Some(to);
-    }
-    Ok(total)
-}
-
-/// Both ends of `2-4`, or of `2`.
-pub(super) fn index_interval(text: &str, completions: i64) -> Result<(i64, i64), String> {
-    let parts: Vec<&str> = text.split('-').collect();
-    if parts.len() > 2 {
-        return Err(format!(
-            "the fragment \"{text}\" violates the requirement that an index interval can have at \
-             most two parts separated by '-'"
-        ));
-    }
-    let index = |text: &str| {
-        let own: i64 = text
-            .parse()
-            .map_err(|_| format!("cannot convert string to integer for index: \"{text}\""))?;
-        if own >= completions {
-            return Err(format!("too large index: \"{text}\""));
-        }
-        Ok(own)
-    };
-    let from = index(parts[0])?;
-    let Some(to) = parts.get(1) else {
-        return Ok((from, from));
-    };
-    let to = index(to)?;
-    if from >= to {
-        return Err(format!(
-            "non-increasing order, previous: {from}, current: {to}"
-        ));
-    }
-    Ok((from, to))
-}
-
 fn validate_job_update(old: &At<'_>, new: &At<'_>, errors: &mut Errors) {
     let suspended = old.value["spec"]["suspend"] == true;
     let started = !old.value["status"]["startTime"].is_null();
@@ -645,95 +406,7 @@ fn bare(value: &Value) -> Value {
     }
 }
 
-fn validate_cron_job(at: &At<'_>, errors: &mut Errors) {
-    let spec = at.get("spec");
-    let schedule = spec.get("schedule");
-    if schedule.need(errors)
-        && let Err(why) = schedule::check(schedule.text())
-    {
-        schedule.invalid_text(errors, &why);
-    }
-    spec.get("startingDeadlineSeconds").not_negative(errors);
-    let policies = ["Allow", "Forbid", "Replace"];
-    spec.get("concurrencyPolicy").choice(errors, &policies);
-    let template = spec.get("jobTemplate");
-    let own = template.get("spec");
-    job_spec(&own, errors);
-    let selector = own.get("selector");
-    if selector.is_set() {
-        selector.invalid(errors, "`selector` will be auto-generated");
-    }
-    let manual = own.get("manualSelector");
-    if manual.is_true() {
-        errors.not_supported_shown(&manual.path(), "true", &["nil", "false"]);
-    }
-    spec.get("successfulJobsHistoryLimit").not_negative(errors);
-    spec.get("failedJobsHistoryLimit").not_negative(errors);
-}
-
-fn validate_cron_job_create(at: &At<'_>, errors: &mut Errors) {
-    let schedule = at.get("spec.schedule");
-    if schedule.text().contains("TZ") {
-        let detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
-        schedule.invalid_text(errors, detail);
-    }
-    time_zone(&at.get("spec.timeZone"), errors);
-    let name = at.get("metadata.name");
-    if name.len() > 52 {
-        name.invalid_text(errors, "must be no more than 52 characters");
-    }
-}
-
-fn validate_cron_job_update(old: &At<'_>, new: &At<'_>, errors: &mut Errors) {
-    let (old, new) = (old.get("spec"), new.get("spec"));
-    let schedule = new.get("schedule");
-    if schedule.text().contains("TZ") {
-        let detail = match (old.str("schedule").contains("TZ"), new.has("timeZone")) {
-            (true, true) => "cannot use both timeZone field and TZ or CRON_TZ in schedule",
-            (true, false) => "",
-            (false, _) => "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
-        };
-        if !detail.is_empty() {
-            schedule.invalid_text(errors, detail);
-        }
-    }
-    let zone = new.get("timeZone");
-    if zone.value != old.get("timeZone").value {
-        time_zone(&zone, errors);
-    }
-}
-
-fn time_zone(at: &At<'_>, errors: &mut Errors) {
-    if at.is_null() {
-        return;
-    }
-    let name = at.text();
-    if name.is_empty() {
-        at.invalid(errors, "timeZone must be nil or non-empty string");
-        return;
-    }
-    let known = |byte: u8| byte.is_ascii_alphanumeric() || b".-_+".contains(&byte);
-    let odd = name.split('/').any(|part| {
-        matches!(part, "." | "..")
-            || part.starts_with('-')
-            || !(1..=14).contains(&part.len())
-            || !part.bytes().all(known)
-    });
-    if odd {
-        at.invalid(errors, &format!("unknown time zone {name}"));
-        return;
-    }
-    if name.eq_ignore_ascii_case("local") {
-        let detail = "timeZone must be an explicit time zone as defined in \
-                      https://www.iana.org/time-zones";
-        at.invalid(errors, detail);
-    }
-    if name != "Local" && !schedule::is_time_zone(name) {
-        at.invalid(errors, &format!("unknown time zone {name}"));
-    }
-}
-
-fn warn_of_job(
+pub(super) fn warn_of_job(
     old: &Value,
     new: &At<'_>,
     path: &'static str,

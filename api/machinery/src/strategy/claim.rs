@@ -8,7 +8,7 @@ use crate::validation::common::label_selector;
 use crate::validation::{At, Errors, dns_label, dns_subdomain};
 
 /// The ways to mount a volume, in the order messages name them.
-pub const ACCESS_MODES: &[&str] = &[
+pub(crate) const ACCESS_MODES: &[&str] = &[
     "ReadOnlyMany",
     "ReadWriteMany",
     "ReadWriteOnce",
@@ -16,7 +16,7 @@ pub const ACCESS_MODES: &[&str] = &[
 ];
 
 /// Checks a list of access modes that may not be mixed with the one for a single pod.
-pub fn access_modes(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn access_modes(at: &At<'_>, errors: &mut Errors) {
     for mode in at.items() {
         if !ACCESS_MODES.contains(&mode.text()) {
             errors.not_supported(&at.path(), mode.text(), ACCESS_MODES);
@@ -32,7 +32,7 @@ pub fn access_modes(at: &At<'_>, errors: &mut Errors) {
 }
 
 /// Checks the spec of a claim.
-pub fn spec(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn spec(at: &At<'_>, errors: &mut Errors) {
     let modes = at.get("accessModes");
     if modes.is_empty() {
         modes.required(errors, "at least 1 access mode is required");

@@ -48,3 +48,10 @@ pub(crate) fn made<'a>(
     }
     own.as_object_mut()
 }
+
+/// An empty list is as none.
+pub(crate) fn drop_empty(map: &mut Map<String, Value>, name: &str) {
+    if map.get(name).is_some_and(|own| own == &json!([])) {
+        map.shift_remove(name);
+    }
+}

@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 64;
 type Match = (usize, usize, usize);
 
 /// The difference, empty if there is none.
-pub fn unified(old: &str, new: &str) -> String {
+pub(crate) fn unified(old: &str, new: &str) -> String {
     let (a, b): (Vec<&str>, Vec<&str>) = (old.split('\n').collect(), new.split('\n').collect());
     let mut matches = Vec::new();
     find(&a, &b, (0, a.len()), (0, b.len()), MAX_DEPTH, &mut matches);
@@ -110,10 +110,10 @@ fn longest(
     }
     let mut best = (low_a, low_b, 0);
     let mut previous = vec![0usize; high_b - low_b + 1];
-    for at_a in low_a..high_a {
+    for (at_a, own) in a.iter().enumerate().take(high_a).skip(low_a) {
         let mut current = vec![0usize; high_b - low_b + 1];
         for at_b in low_b..high_b {
-            if a[at_a] == b[at_b] {
+            if *own == b[at_b] {
                 let length = previous[at_b - low_b] + 1;
                 current[at_b - low_b + 1] = length;
                 if length > best.2 {

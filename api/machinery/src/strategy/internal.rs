@@ -15,7 +15,7 @@ const MACHINERY: &str = "io.k8s.apimachinery.";
 const MAX_DEPTH: usize = 32;
 
 /// A value of that type in one line.
-pub fn show(type_name: &str, value: &Value) -> String {
+pub(crate) fn show(type_name: &str, value: &Value) -> String {
     let mut text = String::new();
     match schema::find(type_name) {
         Some(found) => message(found, value, &mut text, MAX_DEPTH),
@@ -25,7 +25,7 @@ pub fn show(type_name: &str, value: &Value) -> String {
 }
 
 /// A list of values of that type in one line.
-pub fn show_list(type_name: &str, value: &Value) -> String {
+pub(crate) fn show_list(type_name: &str, value: &Value) -> String {
     let mut text = String::new();
     let element = Shape::Message(type_name.to_owned());
     shape(
@@ -148,7 +148,7 @@ fn zero(shape_of: &Shape) -> &'static str {
 }
 
 /// `hostIP` is `HostIP`; a few names differ by more than their first letter.
-pub fn go_name(name: &str) -> String {
+pub(crate) fn go_name(name: &str) -> String {
     for (json, go) in [
         ("apiVersion", "APIVersion"),
         ("apiGroup", "APIGroup"),
@@ -192,7 +192,7 @@ pub fn go_name(name: &str) -> String {
 }
 
 /// A value of that type over many lines, each level indented by a space.
-pub fn show_lines(type_name: &str, value: &Value) -> String {
+pub(crate) fn show_lines(type_name: &str, value: &Value) -> String {
     let line = show(type_name, value);
     let mut text = String::with_capacity(line.len() * 2);
     let (mut depth, mut in_text, mut escaped) = (0usize, false, false);

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use super::batch::{count_indexes, index_interval};
 use super::internal;
+use super::job_policies::{count_indexes, index_interval};
 use crate::validation::{At, Errors};
 
 fn holds(status: &At<'_>, kind: &str) -> bool {
@@ -16,7 +16,7 @@ fn holds(status: &At<'_>, kind: &str) -> bool {
 }
 
 /// Checks a new status.
-pub fn validate(old: &At<'_>, new: &At<'_>, errors: &mut Errors) {
+pub(crate) fn validate(old: &At<'_>, new: &At<'_>, errors: &mut Errors) {
     let (before, at, spec) = (old.get("status"), new.get("status"), new.get("spec"));
     for name in ["active", "succeeded", "failed", "ready", "terminating"] {
         at.get(name).not_negative(errors);

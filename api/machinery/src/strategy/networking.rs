@@ -20,7 +20,7 @@ const CLASS: &str = "kubernetes.io/ingress.class";
 const CLASS_CONTROLLER_MAX_BYTES: usize = 250;
 
 /// Ingresses.
-pub static INGRESS: Rules = Rules {
+pub(crate) static INGRESS: Rules = Rules {
     has_status: true,
     counts_generation: true,
     prepare_create: |object, _| no_status(object),
@@ -60,7 +60,7 @@ pub static INGRESS: Rules = Rules {
 };
 
 /// Classes of ingresses.
-pub static INGRESS_CLASS: Rules = Rules {
+pub(crate) static INGRESS_CLASS: Rules = Rules {
     counts_generation: true,
     default: |object| {
         if let Some(spec) = object["spec"].as_object_mut()
@@ -78,7 +78,7 @@ pub static INGRESS_CLASS: Rules = Rules {
 };
 
 /// Network policies.
-pub static NETWORK_POLICY: Rules = Rules {
+pub(crate) static NETWORK_POLICY: Rules = Rules {
     counts_generation: true,
     default: default_policy,
     validate: validate_policy,
@@ -87,7 +87,7 @@ pub static NETWORK_POLICY: Rules = Rules {
 };
 
 /// Addresses that services hold.
-pub static IP_ADDRESS: Rules = Rules {
+pub(crate) static IP_ADDRESS: Rules = Rules {
     validate: validate_address,
     validate_update: |old, new, errors| {
         let before = old.get("spec.parentRef");
@@ -97,7 +97,7 @@ pub static IP_ADDRESS: Rules = Rules {
 };
 
 /// Ranges of addresses for services.
-pub static SERVICE_CIDR: Rules = Rules {
+pub(crate) static SERVICE_CIDR: Rules = Rules {
     has_status: true,
     prepare_create: |object, _| no_status(object),
     validate_create: |at, errors| ranges(&at.get("spec.cidrs"), errors),

@@ -74,7 +74,7 @@ fn add_label_keys(spec: &mut Value, labels: &Value) {
     }
     let list = spec.get_mut("topologySpreadConstraints");
     each(list, &mut |constraint| {
-        select_own_labels(constraint, labels)
+        select_own_labels(constraint, labels);
     });
 }
 

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::defaults::{list_mut, set_default};
+use super::defaults::{drop_empty, list_mut, set_default};
 use super::resources::{self, Of};
 use super::rules::{PLAIN, Rules};
 use super::service::endpoint_ip;
@@ -26,7 +26,7 @@ const IMMUTABLE: &str = "field is immutable";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Disruption budgets.
-pub static POD_DISRUPTION_BUDGET: Rules = Rules {
+pub(crate) static POD_DISRUPTION_BUDGET: Rules = Rules {
     has_status: true,
     counts_generation: true,
     prepare_create: |object, _| no_status(object),
@@ -47,7 +47,7 @@ pub static POD_DISRUPTION_BUDGET: Rules = Rules {
 };
 
 /// Roles of a namespace.
-pub static ROLE: Rules = Rules {
+pub(crate) static ROLE: Rules = Rules {
     default: default_role,
     validate: |at, errors| {
         for rule in at.get("rules").items() {
@@ -58,7 +58,7 @@ pub static ROLE: Rules = Rules {
 };
 
 /// Roles of the cluster.
-pub static CLUSTER_ROLE: Rules = Rules {
+pub(crate) static CLUSTER_ROLE: Rules = Rules {
     default: default_role,
     validate: |at, errors| {
         for rule in at.get("rules").items() {
@@ -85,7 +85,7 @@ pub static CLUSTER_ROLE: Rules = Rules {
 };
 
 /// Bindings in a namespace.
-pub static ROLE_BINDING: Rules = Rules {
+pub(crate) static ROLE_BINDING: Rules = Rules {
     default: default_binding,
     validate: |at, errors| binding(at, &["Role", "ClusterRole"], errors),
     validate_update: same_role,
@@ -93,7 +93,7 @@ pub static ROLE_BINDING: Rules = Rules {
 };
 
 /// Bindings in the cluster.
-pub static CLUSTER_ROLE_BINDING: Rules = Rules {
+pub(crate) static CLUSTER_ROLE_BINDING: Rules = Rules {
     default: default_binding,
     validate: |at, errors| binding(at, &["ClusterRole"], errors),
     validate_update: same_role,
@@ -101,7 +101,7 @@ pub static CLUSTER_ROLE_BINDING: Rules = Rules {
 };
 
 /// Classes of priority.
-pub static PRIORITY_CLASS: Rules = Rules {
+pub(crate) static PRIORITY_CLASS: Rules = Rules {
     counts_generation: true,
     generation_of: &[],
     default: |object| {
@@ -123,7 +123,7 @@ pub static PRIORITY_CLASS: Rules = Rules {
 };
 
 /// Runtimes of containers.
-pub static RUNTIME_CLASS: Rules = Rules {
+pub(crate) static RUNTIME_CLASS: Rules = Rules {
     validate_create: validate_runtime,
     validate_update: |old, new, errors| {
         new.get("handler").fixed(errors, old.get("handler").value);
@@ -140,7 +140,7 @@ pub static RUNTIME_CLASS: Rules = Rules {
 };
 
 /// Addresses behind a service.
-pub static ENDPOINTS: Rules = Rules {
+pub(crate) static ENDPOINTS: Rules = Rules {
     default: |object| {
         let subsets = object["subsets"].as_array_mut().into_iter().flatten();
         for subset in subsets.filter_map(Value::as_object_mut) {
@@ -155,7 +155,7 @@ pub static ENDPOINTS: Rules = Rules {
 };
 
 /// Slices of the addresses behind a service.
-pub static ENDPOINT_SLICE: Rules = Rules {
+pub(crate) static ENDPOINT_SLICE: Rules = Rules {
     counts_generation: true,
     generation_of: &["/endpoints", "/ports", "/metadata/labels"],
     default: |object| {
@@ -238,13 +238,6 @@ fn policy_rule(at: &At<'_>, namespaced: bool, errors: &mut Errors) {
 fn default_role(object: &mut Value) {
     if let Some(map) = object.as_object_mut() {
         drop_empty(map, "rules");
-    }
-}
-
-/// An empty list is as none.
-fn drop_empty(map: &mut Map<String, Value>, name: &str) {
-    if map.get(name).is_some_and(|own| own == &json!([])) {
-        map.shift_remove(name);
     }
 }
 

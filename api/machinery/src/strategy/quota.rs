@@ -32,7 +32,7 @@ const COMPUTE: &[&str] = &[
 ];
 
 /// Quotas.
-pub static RESOURCE_QUOTA: Rules = Rules {
+pub(crate) static RESOURCE_QUOTA: Rules = Rules {
     has_status: true,
     default: |object| {
         for path in ["/spec/hard", "/status/hard", "/status/used"] {
@@ -63,7 +63,7 @@ pub static RESOURCE_QUOTA: Rules = Rules {
 };
 
 /// Ranges of limits.
-pub static LIMIT_RANGE: Rules = Rules {
+pub(crate) static LIMIT_RANGE: Rules = Rules {
     default: default_range,
     validate: |at, errors| {
         let mut kinds = BTreeSet::new();

@@ -35,7 +35,7 @@ const MEASURED: &[&str] = &[
 ];
 
 /// Whether the name is one of a size of huge pages.
-pub fn is_huge_page(name: &str) -> bool {
+pub(crate) fn is_huge_page(name: &str) -> bool {
     name.starts_with("hugepages-")
 }
 
@@ -44,17 +44,17 @@ fn is_quota_huge_page(name: &str) -> bool {
 }
 
 /// Whether Kubernetes itself gives the name its meaning.
-pub fn is_native(name: &str) -> bool {
+pub(crate) fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
 /// Whether more of it may be requested than there is.
-pub fn is_overcommitted(name: &str) -> bool {
+pub(crate) fn is_overcommitted(name: &str) -> bool {
     is_native(name) && !is_huge_page(name)
 }
 
 /// Whether the name is one that a vendor gives a device.
-pub fn is_extended(name: &str) -> bool {
+pub(crate) fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
         && qualified_name(&format!("requests.{name}")).is_empty()
@@ -65,17 +65,17 @@ fn is_standard(name: &str) -> bool {
 }
 
 /// Whether a quota may limit it without a group's name.
-pub fn is_standard_quota(name: &str) -> bool {
+pub(crate) fn is_standard_quota(name: &str) -> bool {
     COUNTED.contains(&name) || MEASURED.contains(&name) || is_quota_huge_page(name)
 }
 
 /// Whether there are only whole ones.
-pub fn is_counted(name: &str) -> bool {
+pub(crate) fn is_counted(name: &str) -> bool {
     COUNTED.contains(&name) || is_extended(name)
 }
 
 /// Checks the name of any resource; the place's own text is not looked at.
-pub fn resource_name(at: &At<'_>, name: &str, errors: &mut Errors) -> bool {
+pub(crate) fn resource_name(at: &At<'_>, name: &str, errors: &mut Errors) -> bool {
     let wrong = qualified_name(name);
     for message in &wrong {
         at.invalid_as(errors, name, message);
@@ -92,7 +92,7 @@ pub fn resource_name(at: &At<'_>, name: &str, errors: &mut Errors) -> bool {
 }
 
 /// Checks the name of a resource that containers use.
-pub fn container_resource_name(at: &At<'_>, name: &str, errors: &mut Errors) {
+pub(crate) fn container_resource_name(at: &At<'_>, name: &str, errors: &mut Errors) {
     resource_name(at, name, errors);
     if !name.contains('/') {
         let known = ["cpu", "memory", "ephemeral-storage"].contains(&name) || is_huge_page(name);
@@ -114,7 +114,7 @@ fn pod_resource_name(at: &At<'_>, name: &str, errors: &mut Errors) {
 }
 
 /// Checks the name of a resource that a quota limits.
-pub fn quota_resource_name(at: &At<'_>, name: &str, errors: &mut Errors) {
+pub(crate) fn quota_resource_name(at: &At<'_>, name: &str, errors: &mut Errors) {
     resource_name(at, name, errors);
     if !name.contains('/') && !is_standard_quota(name) {
         at.invalid_as(errors, name, "must be a standard resource for quota");
@@ -122,7 +122,7 @@ pub fn quota_resource_name(at: &At<'_>, name: &str, errors: &mut Errors) {
 }
 
 /// Checks an amount: not below zero, and whole where only whole ones exist.
-pub fn amount(at: &At<'_>, name: &str, errors: &mut Errors) {
+pub(crate) fn amount(at: &At<'_>, name: &str, errors: &mut Errors) {
     let Some(quantity) = at.quantity() else {
         return;
     };
@@ -137,7 +137,7 @@ pub fn amount(at: &At<'_>, name: &str, errors: &mut Errors) {
 
 /// Whose requirements are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Of {
+pub(crate) enum Of {
     /// One container's.
     Container,
     /// The whole pod's.
@@ -145,7 +145,7 @@ pub enum Of {
 }
 
 /// Checks limits and requests, and the claims a container uses.
-pub fn requirements(at: &At<'_>, of: Of, claims: &BTreeSet<&str>, errors: &mut Errors) {
+pub(crate) fn requirements(at: &At<'_>, of: Of, claims: &BTreeSet<&str>, errors: &mut Errors) {
     if at.value.as_object().is_none_or(serde_json::Map::is_empty) {
         return;
     }
@@ -253,7 +253,7 @@ fn claim_names(at: &At<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
 
 /// The sum of what containers ask for: those that start first and end count where they
 /// ask for more than all that run together.
-pub fn aggregate(spec: &At<'_>, list: &str) -> Vec<(String, Quantity)> {
+pub(crate) fn aggregate(spec: &At<'_>, list: &str) -> Vec<(String, Quantity)> {
     let mut sum: Vec<(String, Quantity)> = Vec::new();
     for container in spec.get("containers").items() {
         for (name, amount) in amounts(container.value, list) {
@@ -312,7 +312,7 @@ fn raise(sum: &mut Vec<(String, Quantity)>, name: &str, amount: &Quantity) {
 }
 
 /// Checks a pod's own requirements against those of its containers.
-pub fn pod_level(spec: &At<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
+pub(crate) fn pod_level(spec: &At<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
     let at = spec.get("resources");
     if at.is_null() {
         return;

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::warnings::Warnings;
 use super::{
-    Context, autoscaling, batch, networking, node, pod, policy, quota, service, small, storage,
+    Context, admission_policies, autoscaling, batch, certificates, cron, devices, flow, hooks,
+    networking, node, pod, policy, quota, service, service_change, small, stateful, storage,
     volumes, workloads,
 };
 use crate::resource::Resource;
@@ -87,8 +88,8 @@ pub fn of(group: &str, plural: &str, has_status: bool) -> &'static Rules {
         ("apps", "daemonsets") => &workloads::DAEMON_SET,
         ("apps", "deployments") => &workloads::DEPLOYMENT,
         ("apps", "replicasets") => &workloads::REPLICA_SET,
-        ("apps", "statefulsets") => &workloads::STATEFUL_SET,
-        ("batch", "cronjobs") => &batch::CRON_JOB,
+        ("apps", "statefulsets") => &stateful::STATEFUL_SET,
+        ("batch", "cronjobs") => &cron::CRON_JOB,
         ("batch", "jobs") => &batch::JOB,
         ("", "endpoints") => &policy::ENDPOINTS,
         ("", "limitranges") => &quota::LIMIT_RANGE,
@@ -116,6 +117,31 @@ pub fn of(group: &str, plural: &str, has_status: bool) -> &'static Rules {
         ("storage.k8s.io", "storageclasses") => &storage::STORAGE_CLASS,
         ("storage.k8s.io", "volumeattachments") => &storage::VOLUME_ATTACHMENT,
         ("storage.k8s.io", "volumeattributesclasses") => &storage::VOLUME_ATTRIBUTES_CLASS,
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicies") => {
+            &admission_policies::MUTATING_POLICY
+        }
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings") => {
+            &admission_policies::MUTATING_BINDING
+        }
+        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations") => {
+            &hooks::MUTATING_WEBHOOKS
+        }
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies") => {
+            &admission_policies::VALIDATING_POLICY
+        }
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings") => {
+            &admission_policies::VALIDATING_BINDING
+        }
+        ("admissionregistration.k8s.io", "validatingwebhookconfigurations") => {
+            &hooks::VALIDATING_WEBHOOKS
+        }
+        ("apiregistration.k8s.io", "apiservices") => &hooks::API_SERVICE,
+        ("certificates.k8s.io", "certificatesigningrequests") => &certificates::SIGNING_REQUEST,
+        ("certificates.k8s.io", "clustertrustbundles") => &certificates::TRUST_BUNDLE,
+        ("flowcontrol.apiserver.k8s.io", "flowschemas") => &flow::FLOW_SCHEMA,
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => &flow::PRIORITY_LEVEL,
+        ("resource.k8s.io", "resourceclaims") => &devices::RESOURCE_CLAIM,
+        ("resource.k8s.io", "resourceclaimtemplates") => &devices::RESOURCE_CLAIM_TEMPLATE,
         ("events.k8s.io", "events") => &EVENTS_EVENT,
         _ => match (has_status, generations(group, plural)) {
             (true, true) => &COUNTED_WITH_STATUS,
@@ -240,9 +266,9 @@ pub static SERVICE: Rules = Rules {
     has_status: true,
     default: service::default,
     prepare_create: service::prepare_create,
-    prepare_update: service::prepare_update,
+    prepare_update: service_change::prepare_update,
     validate: service::validate,
-    validate_update: service::validate_update,
+    validate_update: service_change::validate_update,
     validate_subresource: service::validate_subresource,
     warn: service::warn,
     cells: cells::service,

@@ -45,12 +45,12 @@ const FIELDS: [Bounds; 5] = [
 const ZONES: &str = include_str!("time_zones.txt");
 
 /// Whether there is a time zone of that name.
-pub fn is_time_zone(name: &str) -> bool {
+pub(crate) fn is_time_zone(name: &str) -> bool {
     name == "UTC" || ZONES.lines().any(|zone| zone == name)
 }
 
 /// What is wrong with a schedule.
-pub fn check(schedule: &str) -> Result<(), String> {
+pub(crate) fn check(schedule: &str) -> Result<(), String> {
     if schedule.is_empty() {
         return Err("empty spec string".to_owned());
     }

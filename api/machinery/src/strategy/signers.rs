@@ -7,14 +7,8 @@ use crate::validation::{At, DNS_SUBDOMAIN_MAX_BYTES, Errors, dns_label, dns_subd
 /// Longest name of a signer, in bytes: a domain, `/`, a label, `.`, and a domain again.
 const NAME_MAX_BYTES: usize = 253 + 1 + 63 + 1 + 253;
 
-/// Whether Kubernetes itself defines the signer.
-pub fn is_kubernetes_signer(name: &str) -> bool {
-    let host = name.split('/').next().unwrap_or(name);
-    host == "kubernetes.io" || host.ends_with(".kubernetes.io")
-}
-
 /// Checks a name of the form `example.com/signer`.
-pub fn signer_name(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn signer_name(at: &At<'_>, errors: &mut Errors) {
     if !at.need(errors) {
         return;
     }
@@ -56,13 +50,13 @@ fn first_bad(at: &At<'_>, text: &str, check: fn(&str) -> Vec<String>, errors: &m
 }
 
 /// What is wrong with the name of a trust bundle: a signer's begins with its name.
-pub fn trust_bundle_name(name: &str) -> Vec<String> {
+pub(crate) fn trust_bundle_name(name: &str) -> Vec<String> {
     let signer = name.rsplit_once(':').map(|(signer, _)| signer);
     trust_bundle_name_of(&signer.unwrap_or_default().replace(':', "/"), name)
 }
 
 /// What is wrong with the name of a trust bundle of that signer.
-pub fn trust_bundle_name_of(signer: &str, name: &str) -> Vec<String> {
+pub(crate) fn trust_bundle_name_of(signer: &str, name: &str) -> Vec<String> {
     if signer.is_empty() {
         if name.contains(':') {
             let what = "ClusterTrustBundle without signer name must not have \":\" in its name";

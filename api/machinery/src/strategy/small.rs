@@ -12,7 +12,7 @@ use crate::status::ApiError;
 use crate::validation::{self, At, Errors};
 
 /// Most bytes of data in a config map or secret.
-pub const MAX_DATA_BYTES: usize = 1024 * 1024;
+pub(crate) const MAX_DATA_BYTES: usize = 1024 * 1024;
 const IMMUTABLE: &str = "field is immutable when `immutable` is set";
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// Namespaces that may not be deleted.

@@ -21,7 +21,7 @@ const MAX_ERROR_BYTES: usize = 1024;
 const MAX_NODE_ID_BYTES: usize = 256;
 
 /// Classes of storage.
-pub static STORAGE_CLASS: Rules = Rules {
+pub(crate) static STORAGE_CLASS: Rules = Rules {
     default: |object| {
         if let Some(map) = object.as_object_mut() {
             set_default(map, "reclaimPolicy", json!("Delete"));
@@ -63,7 +63,7 @@ pub static STORAGE_CLASS: Rules = Rules {
 };
 
 /// Classes of attributes of volumes.
-pub static VOLUME_ATTRIBUTES_CLASS: Rules = Rules {
+pub(crate) static VOLUME_ATTRIBUTES_CLASS: Rules = Rules {
     validate: |at, errors| {
         provisioner(&at.get("driverName"), errors);
         let own = at.get("parameters");
@@ -84,7 +84,7 @@ pub static VOLUME_ATTRIBUTES_CLASS: Rules = Rules {
 };
 
 /// Drivers of volumes.
-pub static CSI_DRIVER: Rules = Rules {
+pub(crate) static CSI_DRIVER: Rules = Rules {
     default: default_driver,
     validate: validate_driver,
     validate_update: |old, new, errors| {
@@ -107,7 +107,7 @@ pub static CSI_DRIVER: Rules = Rules {
 };
 
 /// What a node's drivers say of it.
-pub static CSI_NODE: Rules = Rules {
+pub(crate) static CSI_NODE: Rules = Rules {
     validate: validate_node,
     validate_update: |old, new, errors| {
         const DRIVER: &str = "io.k8s.api.storage.v1.CSINodeDriver";
@@ -135,7 +135,7 @@ pub static CSI_NODE: Rules = Rules {
 };
 
 /// Room for volumes.
-pub static CSI_STORAGE_CAPACITY: Rules = Rules {
+pub(crate) static CSI_STORAGE_CAPACITY: Rules = Rules {
     validate_create: |at, errors| {
         label_selector(&at.get("nodeTopology"), errors);
         at.get("storageClassName").check(errors, dns_subdomain);
@@ -151,7 +151,7 @@ pub static CSI_STORAGE_CAPACITY: Rules = Rules {
 };
 
 /// Volumes attached to nodes.
-pub static VOLUME_ATTACHMENT: Rules = Rules {
+pub(crate) static VOLUME_ATTACHMENT: Rules = Rules {
     has_status: true,
     default: |_| {},
     prepare_create: |object, _| object["status"] = json!({"attached": false}),

@@ -15,7 +15,7 @@ const IMMUTABLE: &str = "field is immutable";
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// Persistent volumes.
-pub static PERSISTENT_VOLUME: Rules = Rules {
+pub(crate) static PERSISTENT_VOLUME: Rules = Rules {
     has_status: true,
     default: default_volume,
     prepare_create: |object, context| {
@@ -28,7 +28,7 @@ pub static PERSISTENT_VOLUME: Rules = Rules {
 };
 
 /// Claims to volumes.
-pub static CLAIM: Rules = Rules {
+pub(crate) static CLAIM: Rules = Rules {
     has_status: true,
     default: default_claim,
     prepare_create: prepare_claim,
@@ -106,7 +106,7 @@ type Check = fn(&At<'_>, &str, &mut Errors);
 /// In the order the reference looks at them: field, where its errors stand, as one too many.
 const SOURCES: &[(&str, &str, &str, Check)] = &[
     ("hostPath", "hostPath", "hostPath", |at, _, e| {
-        source::host_path(at, e)
+        source::host_path(at, e);
     }),
     (
         "gcePersistentDisk",
@@ -124,17 +124,17 @@ const SOURCES: &[(&str, &str, &str, Check)] = &[
         source::glusterfs(at, Owner::PersistentVolume, e);
     }),
     ("flocker", "flocker", "flocker", |at, _, e| {
-        source::flocker(at, e)
+        source::flocker(at, e);
     }),
     ("nfs", "nfs", "nfs", |at, _, e| source::nfs(at, e)),
     ("rbd", "rbd", "rbd", |at, _, e| {
-        needed(at, &["monitors", "image"], e)
+        needed(at, &["monitors", "image"], e);
     }),
     ("quobyte", "quobyte", "quobyte", |at, _, e| {
-        source::quobyte(at, e)
+        source::quobyte(at, e);
     }),
     ("cephfs", "cephfs", "cephFS", |at, _, e| {
-        needed(at, &["monitors"], e)
+        needed(at, &["monitors"], e);
     }),
     ("iscsi", "iscsi", "iscsi", |at, name, e| {
         source::iscsi(at, Owner::PersistentVolume, name, e);
@@ -144,7 +144,7 @@ const SOURCES: &[(&str, &str, &str, Check)] = &[
     }),
     ("fc", "fc", "fc", |at, _, e| source::fibre_channel(at, e)),
     ("flexVolume", "flexVolume", "", |at, _, e| {
-        source::flex(at, e)
+        source::flex(at, e);
     }),
     ("azureFile", "azureFile", "azureFile", |at, _, e| {
         source::azure_file(at, Owner::PersistentVolume, e);
@@ -172,7 +172,7 @@ const SOURCES: &[(&str, &str, &str, Check)] = &[
         },
     ),
     ("azureDisk", "azureDisk", "azureDisk", |at, _, e| {
-        source::azure_disk(at, e)
+        source::azure_disk(at, e);
     }),
     ("scaleIO", "scaleIO", "scaleIO", |at, _, e| {
         needed(at, &["gateway", "system", "volumeName"], e);
@@ -182,7 +182,7 @@ const SOURCES: &[(&str, &str, &str, Check)] = &[
         source::storage_os(at, Owner::PersistentVolume, e);
     }),
     ("csi", "csi", "csi", |at, _, e| {
-        source::csi_persistent(at, e)
+        source::csi_persistent(at, e);
     }),
 ];
 

@@ -7,18 +7,18 @@ use serde_json::{Value, json};
 
 use super::defaults::{made, set_default};
 use super::rules::{PLAIN, Rules};
-use super::warnings::{Warnings, claim_resources};
-use super::{Context, claim, internal, pod};
+use super::warnings::Warnings;
+use super::{Context, internal, pod};
 use crate::validation::common::{
     SelectorValues, is_empty_selector, label_selector_with, not_more_than_100_percent,
     percent_value, positive_int_or_percent,
 };
 use crate::validation::{At, Errors, dns_label};
 
-const IMMUTABLE: &str = "field is immutable";
+pub(super) const IMMUTABLE: &str = "field is immutable";
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
-const WORKLOAD: Rules = Rules {
+pub(super) const WORKLOAD: Rules = Rules {
     has_status: true,
     counts_generation: true,
     prepare_create: |object, _| no_status(object),
@@ -27,7 +27,7 @@ const WORKLOAD: Rules = Rules {
 };
 
 /// Deployments.
-pub static DEPLOYMENT: Rules = Rules {
+pub(crate) static DEPLOYMENT: Rules = Rules {
     generation_of: &["/spec", "/metadata/annotations"],
     default: default_deployment,
     prepare_update: keep_labels,
@@ -42,7 +42,7 @@ pub static DEPLOYMENT: Rules = Rules {
 };
 
 /// Replica sets.
-pub static REPLICA_SET: Rules = Rules {
+pub(crate) static REPLICA_SET: Rules = Rules {
     default: |object| {
         default_spec(object, |spec| set_default(spec, "replicas", json!(1)));
     },
@@ -57,7 +57,7 @@ pub static REPLICA_SET: Rules = Rules {
 };
 
 /// Replication controllers.
-pub static REPLICATION_CONTROLLER: Rules = Rules {
+pub(crate) static REPLICATION_CONTROLLER: Rules = Rules {
     default: default_controller,
     validate: validate_controller,
     validate_subresource: |sub, old, new, errors| {
@@ -68,29 +68,8 @@ pub static REPLICATION_CONTROLLER: Rules = Rules {
     ..WORKLOAD
 };
 
-/// Stateful sets.
-pub static STATEFUL_SET: Rules = Rules {
-    default: default_stateful_set,
-    validate: validate_stateful_set,
-    validate_create: validate_stateful_set_create,
-    validate_update: validate_stateful_set_update,
-    validate_subresource: |sub, old, new, errors| {
-        if sub == "status" {
-            replica_status(
-                old,
-                new,
-                REPLICAS_OF_STATEFUL,
-                "status.readyReplicas",
-                errors,
-            );
-        }
-    },
-    warn: warn_stateful_set,
-    ..WORKLOAD
-};
-
 /// Daemon sets.
-pub static DAEMON_SET: Rules = Rules {
+pub(crate) static DAEMON_SET: Rules = Rules {
     default: default_daemon_set,
     prepare_create: prepare_daemon_set,
     prepare_update: count_template,
@@ -102,7 +81,7 @@ pub static DAEMON_SET: Rules = Rules {
 };
 
 /// Templates of pods.
-pub static POD_TEMPLATE: Rules = Rules {
+pub(crate) static POD_TEMPLATE: Rules = Rules {
     counts_generation: true,
     generation_of: &["/template"],
     default: |object| pod::defaults::template(&mut object["template"]),
@@ -112,7 +91,7 @@ pub static POD_TEMPLATE: Rules = Rules {
 };
 
 /// Revisions of stateful sets and daemon sets.
-pub static CONTROLLER_REVISION: Rules = Rules {
+pub(crate) static CONTROLLER_REVISION: Rules = Rules {
     validate: |at, errors| {
         at.get("revision").not_negative(errors);
     },
@@ -142,7 +121,7 @@ pub(super) fn no_status(object: &mut Value) {
 type Fields = serde_json::Map<String, Value>;
 
 /// Fills in the spec of a workload and its template.
-fn default_spec(object: &mut Value, fill: fn(&mut Fields)) {
+pub(super) fn default_spec(object: &mut Value, fill: fn(&mut Fields)) {
     let Some(spec) = object.as_object_mut().and_then(|map| made(map, "spec")) else {
         return;
     };
@@ -192,46 +171,6 @@ fn default_daemon_set(object: &mut Value) {
             "updateStrategy",
             &[("maxUnavailable", json!(1)), ("maxSurge", json!(0))],
         );
-    });
-}
-
-fn default_stateful_set(object: &mut Value) {
-    default_spec(object, |spec| {
-        set_default(spec, "podManagementPolicy", json!("OrderedReady"));
-        set_default(spec, "replicas", json!(1));
-        set_default(spec, "revisionHistoryLimit", json!(10));
-        if let Some(strategy) = made(spec, "updateStrategy") {
-            if strategy
-                .get("type")
-                .and_then(Value::as_str)
-                .is_none_or(str::is_empty)
-            {
-                strategy.insert("type".into(), json!("RollingUpdate"));
-                made(strategy, "rollingUpdate");
-            }
-            if strategy.get("type") == Some(&json!("RollingUpdate"))
-                && let Some(rolling) = strategy.get_mut("rollingUpdate")
-                && let Some(rolling) = rolling.as_object_mut()
-            {
-                set_default(rolling, "partition", json!(0));
-                set_default(rolling, "maxUnavailable", json!(1));
-            }
-        }
-        if let Some(policy) = made(spec, "persistentVolumeClaimRetentionPolicy") {
-            set_default(policy, "whenDeleted", json!("Retain"));
-            set_default(policy, "whenScaled", json!("Retain"));
-        }
-        let claims = spec
-            .get_mut("volumeClaimTemplates")
-            .and_then(Value::as_array_mut);
-        for claim in claims.into_iter().flatten() {
-            pod::defaults::claim_spec(&mut claim["spec"]);
-            claim["apiVersion"] = json!("v1");
-            claim["kind"] = json!("PersistentVolumeClaim");
-            if claim["status"]["phase"].as_str().is_none_or(str::is_empty) {
-                claim["status"]["phase"] = json!("Pending");
-            }
-        }
     });
 }
 
@@ -309,19 +248,19 @@ fn selects(selector: &At<'_>, labels: &At<'_>) -> bool {
 }
 
 /// How a kind speaks of its selector.
-struct Selecting {
+pub(super) struct Selecting {
     /// That it is empty, if it may not be.
-    empty: &'static str,
+    pub(super) empty: &'static str,
     /// That it cannot be read.
-    unreadable: Option<&'static str>,
+    pub(super) unreadable: Option<&'static str>,
     /// Whether there must be one.
-    needed: bool,
+    pub(super) needed: bool,
     /// Whether one that selects everything is compared with the template.
-    everything: bool,
+    pub(super) everything: bool,
 }
 
 /// Checks the selector; the answer is whether the template is to be checked.
-fn selector(spec: &At<'_>, how: &Selecting, errors: &mut Errors) -> bool {
+pub(super) fn selector(spec: &At<'_>, how: &Selecting, errors: &mut Errors) -> bool {
     let at = spec.get("selector");
     let before = errors.len();
     if at.is_null() {
@@ -351,7 +290,7 @@ fn selector(spec: &At<'_>, how: &Selecting, errors: &mut Errors) -> bool {
 }
 
 /// Checks that pods of the template run until they are stopped.
-fn always_running(template: &At<'_>, kind: &str, errors: &mut Errors) {
+pub(super) fn always_running(template: &At<'_>, kind: &str, errors: &mut Errors) {
     let policy = template.get("spec.restartPolicy");
     policy.one_of(errors, &["Always"]);
     let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
@@ -421,7 +360,7 @@ fn deployment_strategy(at: &At<'_>, errors: &mut Errors) {
 }
 
 /// The number, or that of a percentage; of a text that is neither, the number it is.
-fn amount(at: &At<'_>) -> i64 {
+pub(super) fn amount(at: &At<'_>) -> i64 {
     match at.value {
         Value::String(text) => percent_value(at).unwrap_or_else(|| text.parse().unwrap_or(0)),
         _ => at.int().unwrap_or(0),
@@ -462,120 +401,6 @@ fn validate_controller(at: &At<'_>, errors: &mut Errors) {
     }
     pod::spec::template(&template, errors);
     always_running(&template, "ReplicationController", errors);
-}
-
-fn validate_stateful_set(at: &At<'_>, errors: &mut Errors) {
-    let spec = at.get("spec");
-    let policy = spec.get("podManagementPolicy");
-    if !["", "OrderedReady", "Parallel"].contains(&policy.text()) {
-        policy.invalid_text(errors, "must be 'OrderedReady' or 'Parallel'");
-    }
-    stateful_strategy(&spec.get("updateStrategy"), errors);
-    let retention = spec.get("persistentVolumeClaimRetentionPolicy");
-    for name in ["whenDeleted", "whenScaled"] {
-        retention.get(name).one_of(errors, &["Retain", "Delete"]);
-    }
-    spec.get("replicas").not_negative(errors);
-    spec.get("minReadySeconds").not_negative(errors);
-    spec.get("ordinals.start").not_negative(errors);
-    let how = Selecting {
-        empty: "empty selector is invalid for statefulset",
-        unreadable: Some(""),
-        needed: true,
-        everything: false,
-    };
-    let template = spec.get("template");
-    if selector(&spec, &how, errors) {
-        let own = stateful_template(spec.value);
-        pod::spec::template(&template.with(&own), errors);
-    }
-    always_running(&template, "StatefulSet", errors);
-}
-
-/// The template as its pods will be: named by the set, with the volumes of its claims.
-fn stateful_template(spec: &Value) -> Value {
-    let mut template = spec["template"].clone();
-    let claims = spec["volumeClaimTemplates"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
-    if let Some(own) = template["spec"].as_object_mut() {
-        own.insert("subdomain".into(), Value::Null);
-        own.insert("hostname".into(), Value::Null);
-        if !claims.is_empty() {
-            let name = |claim: &Value| claim["metadata"]["name"].clone();
-            let mut volumes: Vec<Value> = claims
-                .iter()
-                .map(|claim| {
-                    let source = json!({"claimName": name(claim)});
-                    json!({"name": name(claim), "persistentVolumeClaim": source})
-                })
-                .collect();
-            let kept = own.get("volumes").and_then(Value::as_array);
-            for volume in kept.into_iter().flatten() {
-                if !claims.iter().any(|claim| name(claim) == volume["name"]) {
-                    volumes.push(volume.clone());
-                }
-            }
-            own.insert("volumes".into(), Value::Array(volumes));
-        }
-    }
-    template
-}
-
-fn stateful_strategy(at: &At<'_>, errors: &mut Errors) {
-    const STRATEGY: &str = "io.k8s.api.apps.v1.StatefulSetUpdateStrategy";
-    const ROLLING: &str = "io.k8s.api.apps.v1.RollingUpdateStatefulSetStrategy";
-    let rolling = at.get("rollingUpdate");
-    match at.str("type") {
-        "" => at.required(errors, ""),
-        "OnDelete" if rolling.is_set() => {
-            let shown = internal::show(ROLLING, rolling.value);
-            let detail = "only allowed for updateStrategy 'RollingUpdate'";
-            rolling.invalid_shown(errors, &shown, detail);
-        }
-        "OnDelete" => {}
-        "RollingUpdate" => {
-            rolling.get("partition").not_negative(errors);
-            let down = rolling.get("maxUnavailable");
-            if down.is_set() {
-                positive_int_or_percent(&down, errors);
-                if amount(&down) == 0 {
-                    down.invalid(errors, "cannot be 0");
-                }
-                not_more_than_100_percent(&down, errors);
-            }
-        }
-        _ => {
-            let shown = internal::show(STRATEGY, at.value);
-            at.invalid_shown(errors, &shown, "must be 'RollingUpdate' or 'OnDelete'");
-        }
-    }
-}
-
-fn validate_stateful_set_create(at: &At<'_>, errors: &mut Errors) {
-    let spec = at.get("spec");
-    for own in spec.get("volumeClaimTemplates").items() {
-        claim::spec(&own.get("spec"), errors);
-    }
-    spec.get("serviceName").may_check(errors, dns_label);
-}
-
-fn validate_stateful_set_update(old: &At<'_>, new: &At<'_>, errors: &mut Errors) {
-    let (old, new) = (old.get("spec"), new.get("spec"));
-    for name in ["selector", "serviceName", "podManagementPolicy"] {
-        let at = new.get(name);
-        if at.value != old.get(name).value {
-            match at.is_null() {
-                true => at.invalid_text(errors, IMMUTABLE),
-                false => at.invalid(errors, IMMUTABLE),
-            }
-        }
-    }
-    let claims = new.get("volumeClaimTemplates");
-    if claims.value != old.get("volumeClaimTemplates").value {
-        let shown = internal::show_list("io.k8s.api.core.v1.PersistentVolumeClaim", claims.value);
-        claims.invalid_shown(errors, &shown, IMMUTABLE);
-    }
 }
 
 fn validate_daemon_set(at: &At<'_>, errors: &mut Errors) {
@@ -622,15 +447,8 @@ fn daemon_rolling(at: &At<'_>, errors: &mut Errors) {
 
 const REPLICAS_OF_DEPLOYMENT: &[&str] = &["updatedReplicas", "readyReplicas", "availableReplicas"];
 const REPLICAS_OF_SET: &[&str] = &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
-const REPLICAS_OF_STATEFUL: &[&str] = &[
-    "readyReplicas",
-    "currentReplicas",
-    "updatedReplicas",
-    "availableReplicas",
-];
-
 /// Counts of pods: none is negative, and none is more than all there are.
-fn replica_status(
+pub(super) fn replica_status(
     old: &At<'_>,
     new: &At<'_>,
     counts: &[&str],
@@ -725,16 +543,4 @@ pub(super) fn template_warnings(
 fn warn_of_template(old: &Value, new: &At<'_>, warnings: &mut Warnings) {
     warn_of_name(old, new, warnings);
     template_warnings(old, new, "spec.template", warnings);
-}
-
-fn warn_stateful_set(old: &Value, new: &At<'_>, warnings: &mut Warnings) {
-    template_warnings(old, new, "spec.template", warnings);
-    for own in new.get("spec.volumeClaimTemplates").items() {
-        claim_resources(&own.get("spec.resources"), warnings);
-    }
-    let limit = new.get("spec.revisionHistoryLimit");
-    if limit.int().is_some_and(|own| own < 0) {
-        let why = "a negative value retains all historical revisions; a value >= 0 is recommended";
-        warnings.add(&limit, why);
-    }
 }

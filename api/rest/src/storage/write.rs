@@ -60,6 +60,17 @@ pub(crate) struct Writer<'a> {
     pub(crate) warnings: Option<&'a Warnings>,
 }
 
+impl Writer<'_> {
+    /// Tells the client what is accepted and better written otherwise.
+    fn warn(&self, resource: &Resource, old: &Value, new: &Value) {
+        if let Some(warnings) = self.warnings {
+            for message in strategy::warnings(resource, old, new) {
+                warnings.add(message);
+            }
+        }
+    }
+}
+
 /// What came of an update.
 pub(crate) enum Updated {
     /// The object as it stands now.
@@ -157,6 +168,7 @@ impl Storage {
             let mut fresh = object.clone();
             take_version(&mut fresh);
             strategy::before_create(resource, &mut fresh, &facts.context(namespace, writer))?;
+            writer.warn(resource, &Value::Null, &fresh);
             let name = metadata_text(&fresh, "name").to_owned();
             let target = Target {
                 resource,
@@ -348,6 +360,9 @@ impl Storage {
             &mut wanted,
             &context,
         )?;
+        if target.subresource.is_none() {
+            writer.warn(target.resource, &row.object, &wanted);
+        }
         take_version(&mut wanted);
         if let Some(admission) = &self.admission {
             admission

@@ -9,7 +9,7 @@ use crate::validation::common::label_selector;
 use crate::validation::{At, Errors, dns_label, dns_subdomain, label_value, qualified_name};
 
 /// Checks all of a pod's affinity.
-pub fn affinity(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn affinity(at: &At<'_>, errors: &mut Errors) {
     let node = at.get("nodeAffinity");
     let required = node.get("requiredDuringSchedulingIgnoredDuringExecution");
     if required.is_set() {
@@ -47,7 +47,7 @@ fn weight(at: &At<'_>, errors: &mut Errors) {
 }
 
 /// Checks a selector of nodes: one of its terms has to hold.
-pub fn node_selector(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn node_selector(at: &At<'_>, errors: &mut Errors) {
     let terms = at.get("nodeSelectorTerms");
     if terms.is_empty() {
         terms.required(errors, "must have at least one node selector term");
@@ -166,7 +166,7 @@ fn label_keys(at: &At<'_>, errors: &mut Errors) {
 }
 
 /// Checks how a pod wants to be spread.
-pub fn topology_spread(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn topology_spread(at: &At<'_>, errors: &mut Errors) {
     let pair = |at: &At<'_>| {
         let (key, action) = (at.str("topologyKey"), at.str("whenUnsatisfiable"));
         format!("{{{key}, {action}}}")
@@ -207,10 +207,10 @@ pub fn topology_spread(at: &At<'_>, errors: &mut Errors) {
 }
 
 /// The effects of taints, as messages list them.
-pub const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
+pub(crate) const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 /// Checks tolerations of taints.
-pub fn tolerations(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn tolerations(at: &At<'_>, errors: &mut Errors) {
     for toleration in at.items() {
         let (key, operator, effect) = (
             toleration.get("key"),

@@ -15,7 +15,7 @@ use crate::validation::common::{no_backsteps, port, relative_path};
 use crate::validation::{At, Errors, dns_label, port_name};
 
 /// What containers have to agree with.
-pub struct World<'a> {
+pub(crate) struct World<'a> {
     /// The volumes that may be mounted.
     pub volumes: &'a Volumes<'a>,
     /// The names of the pod's claims for devices.
@@ -34,7 +34,7 @@ const MAX_RESTART_RULES: usize = 20;
 const MAX_EXIT_CODES: usize = 255;
 
 /// Checks the containers that run.
-pub fn containers(at: &At<'_>, world: &World<'_>, errors: &mut Errors) {
+pub(crate) fn containers(at: &At<'_>, world: &World<'_>, errors: &mut Errors) {
     if at.is_empty() {
         at.required(errors, "");
         return;
@@ -55,7 +55,7 @@ pub fn containers(at: &At<'_>, world: &World<'_>, errors: &mut Errors) {
 }
 
 /// Checks the containers that start first.
-pub fn init_containers(at: &At<'_>, spec: &At<'_>, world: &World<'_>, errors: &mut Errors) {
+pub(crate) fn init_containers(at: &At<'_>, spec: &At<'_>, world: &World<'_>, errors: &mut Errors) {
     if at.is_empty() {
         return;
     }
@@ -111,7 +111,12 @@ const EPHEMERAL_FIELDS: &[&str] = &[
 ];
 
 /// Checks the containers that look into a running pod.
-pub fn ephemeral_containers(at: &At<'_>, spec: &At<'_>, world: &World<'_>, errors: &mut Errors) {
+pub(crate) fn ephemeral_containers(
+    at: &At<'_>,
+    spec: &At<'_>,
+    world: &World<'_>,
+    errors: &mut Errors,
+) {
     if at.is_empty() {
         return;
     }
@@ -153,7 +158,7 @@ pub fn ephemeral_containers(at: &At<'_>, spec: &At<'_>, world: &World<'_>, error
 }
 
 /// A pod's own images have no space around them; a template's may.
-pub fn image_only_for_pods(container: &At<'_>, errors: &mut Errors) {
+pub(crate) fn image_only_for_pods(container: &At<'_>, errors: &mut Errors) {
     let image = container.get("image");
     if image.text().trim() != image.text() {
         image.invalid_text(errors, "must not have leading or trailing whitespace");
@@ -398,7 +403,7 @@ fn restart_policy(at: &At<'_>, errors: &mut Errors) {
 }
 
 /// Every container of a pod: those that start first, those that run, those that look in.
-pub fn each<'a>(spec: &'a At<'a>, mut visit: impl FnMut(&At<'_>)) {
+pub(crate) fn each<'a>(spec: &'a At<'a>, mut visit: impl FnMut(&At<'_>)) {
     for list in ["initContainers", "containers", "ephemeralContainers"] {
         for container in spec.get(list).items() {
             visit(&container);
@@ -407,7 +412,7 @@ pub fn each<'a>(spec: &'a At<'a>, mut visit: impl FnMut(&At<'_>)) {
 }
 
 /// Whether a pod has a container of that name.
-pub fn exists(spec: &Value, name: &str) -> bool {
+pub(crate) fn exists(spec: &Value, name: &str) -> bool {
     ["initContainers", "containers", "ephemeralContainers"]
         .iter()
         .flat_map(|list| spec[*list].as_array().into_iter().flatten())

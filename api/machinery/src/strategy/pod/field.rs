@@ -9,7 +9,7 @@ use crate::validation::{
 };
 
 /// What a volume may show of its pod.
-pub const VOLUME_FIELDS: &[&str] = &[
+pub(crate) const VOLUME_FIELDS: &[&str] = &[
     "metadata.annotations",
     "metadata.labels",
     "metadata.name",
@@ -58,7 +58,7 @@ const DIVISORS: &[&str] = &[
 ];
 
 /// Checks a container's variables.
-pub fn variables(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn variables(at: &At<'_>, errors: &mut Errors) {
     for variable in at.items() {
         variable.get("name").need_check(errors, env_name);
         let from = variable.get("valueFrom");
@@ -68,9 +68,11 @@ pub fn variables(at: &At<'_>, errors: &mut Errors) {
     }
 }
 
+type Source = fn(&At<'_>, &mut Errors);
+
 fn value_from(at: &At<'_>, has_value: bool, errors: &mut Errors) {
     let mut count = 0;
-    let sources: [(&str, fn(&At<'_>, &mut Errors)); 5] = [
+    let sources: [(&str, Source); 5] = [
         ("fieldRef", |at, errors| {
             object_field(at, VARIABLE_FIELDS, errors);
         }),
@@ -113,7 +115,7 @@ fn key_selector(at: &At<'_>, errors: &mut Errors) {
 }
 
 /// Checks the sources of many variables at once.
-pub fn variable_sources(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn variable_sources(at: &At<'_>, errors: &mut Errors) {
     for source in at.items() {
         source.get("prefix").may_check(errors, env_name);
         let mut count = 0;
@@ -148,7 +150,7 @@ fn subscripted(path: &str) -> Option<(&str, &str)> {
 }
 
 /// Checks a reference to a field of the pod.
-pub fn object_field(at: &At<'_>, allowed: &[&str], errors: &mut Errors) {
+pub(crate) fn object_field(at: &At<'_>, allowed: &[&str], errors: &mut Errors) {
     let path = at.get("fieldPath");
     if !at.get("apiVersion").need(errors) || !path.need(errors) {
         return;
@@ -189,7 +191,7 @@ pub fn object_field(at: &At<'_>, allowed: &[&str], errors: &mut Errors) {
 }
 
 /// Checks a reference to a container's resources.
-pub fn resource_field(at: &At<'_>, volume: bool, errors: &mut Errors) {
+pub(crate) fn resource_field(at: &At<'_>, volume: bool, errors: &mut Errors) {
     let resource = at.get("resource");
     let name = resource.text();
     let pages = name.starts_with("limits.hugepages-") || name.starts_with("requests.hugepages-");

@@ -8,7 +8,7 @@ use crate::validation::common::{http_header_name, port_or_name};
 use crate::validation::{At, Errors};
 
 /// Checks what a container asks to be probed by.
-pub fn probes(container: &At<'_>, errors: &mut Errors) {
+pub(crate) fn probes(container: &At<'_>, errors: &mut Errors) {
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let at = container.get(name);
         if at.is_null() {
@@ -45,7 +45,7 @@ fn probe(at: &At<'_>, errors: &mut Errors) {
 }
 
 /// Checks the hooks of a container whose pod ends within `grace` seconds.
-pub fn lifecycle(at: &At<'_>, grace: Option<i64>, errors: &mut Errors) {
+pub(crate) fn lifecycle(at: &At<'_>, grace: Option<i64>, errors: &mut Errors) {
     for name in ["postStart", "preStop"] {
         let hook = at.get(name);
         if hook.is_set() {

@@ -15,7 +15,7 @@ const APP_ARMOR_MAX_BYTES: usize = 4095;
 const PROFILES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
 
 /// Checks what holds for all containers of a pod.
-pub fn pod(spec: &At<'_>, errors: &mut Errors) {
+pub(crate) fn pod(spec: &At<'_>, errors: &mut Errors) {
     let at = spec.get("securityContext");
     if at.is_null() {
         return;
@@ -107,7 +107,7 @@ fn host_sysctl(spec: &At<'_>, name: &At<'_>, errors: &mut Errors) {
 }
 
 /// Checks what holds for one container; `host_users`: its users are the host's.
-pub fn container(at: &At<'_>, host_users: bool, errors: &mut Errors) {
+pub(crate) fn container(at: &At<'_>, host_users: bool, errors: &mut Errors) {
     if at.is_null() {
         return;
     }

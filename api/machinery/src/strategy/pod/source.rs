@@ -7,7 +7,7 @@ use crate::validation::{At, Errors, common, dns_label, dns_subdomain};
 
 /// Who names the source: what a persistent volume refers to says its namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
+pub(crate) enum Owner {
     /// A volume of a pod.
     Pod,
     /// A persistent volume.
@@ -15,7 +15,7 @@ pub enum Owner {
 }
 
 /// Checks of a source with nothing but fields that must be there.
-pub fn needed(at: &At<'_>, fields: &[&str], errors: &mut Errors) {
+pub(crate) fn needed(at: &At<'_>, fields: &[&str], errors: &mut Errors) {
     for field in fields {
         at.get(field).need(errors);
     }
@@ -31,7 +31,7 @@ fn secret(at: &At<'_>, owner: Owner, errors: &mut Errors) {
     }
 }
 
-pub fn host_path(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn host_path(at: &At<'_>, errors: &mut Errors) {
     let path = at.get("path");
     if !path.need(errors) {
         return;
@@ -50,7 +50,7 @@ pub fn host_path(at: &At<'_>, errors: &mut Errors) {
     at.get("type").may_one_of(errors, &types);
 }
 
-pub fn partitioned(at: &At<'_>, id: &str, errors: &mut Errors) {
+pub(crate) fn partitioned(at: &At<'_>, id: &str, errors: &mut Errors) {
     at.get(id).need(errors);
     let partition = at.get("partition");
     if !(0..=255).contains(&partition.int().unwrap_or(0)) {
@@ -58,7 +58,7 @@ pub fn partitioned(at: &At<'_>, id: &str, errors: &mut Errors) {
     }
 }
 
-pub fn nfs(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn nfs(at: &At<'_>, errors: &mut Errors) {
     needed(at, &["server", "path"], errors);
     let path = at.get("path");
     if !path.text().starts_with('/') {
@@ -114,7 +114,7 @@ fn is_iqn(name: &str) -> bool {
     })
 }
 
-pub fn iscsi(at: &At<'_>, owner: Owner, name: &str, errors: &mut Errors) {
+pub(crate) fn iscsi(at: &At<'_>, owner: Owner, name: &str, errors: &mut Errors) {
     at.get("targetPortal").need(errors);
     let too_long = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 \
                     characters if iscsi.initiatorName is specified.";
@@ -151,7 +151,7 @@ pub fn iscsi(at: &At<'_>, owner: Owner, name: &str, errors: &mut Errors) {
     }
 }
 
-pub fn fibre_channel(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn fibre_channel(at: &At<'_>, errors: &mut Errors) {
     let (targets, ids) = (at.get("targetWWNs"), at.get("wwids"));
     if targets.is_empty() && ids.is_empty() {
         let detail = "must specify either targetWWNs or wwids, but not both";
@@ -171,7 +171,7 @@ pub fn fibre_channel(at: &At<'_>, errors: &mut Errors) {
     }
 }
 
-pub fn glusterfs(at: &At<'_>, owner: Owner, errors: &mut Errors) {
+pub(crate) fn glusterfs(at: &At<'_>, owner: Owner, errors: &mut Errors) {
     needed(at, &["endpoints", "path"], errors);
     let namespace = at.get("endpointsNamespace");
     if owner == Owner::PersistentVolume && namespace.is_set() {
@@ -184,7 +184,7 @@ pub fn glusterfs(at: &At<'_>, owner: Owner, errors: &mut Errors) {
     }
 }
 
-pub fn quobyte(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn quobyte(at: &At<'_>, errors: &mut Errors) {
     let pairs = "must be a host:port pair or multiple pairs separated by commas";
     let registry = at.get("registry");
     if registry.is_empty() {
@@ -217,7 +217,7 @@ fn is_host_and_port(text: &str) -> bool {
     !inner.contains([':', '[', ']']) && !port.contains(['[', ']'])
 }
 
-pub fn flocker(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn flocker(at: &At<'_>, errors: &mut Errors) {
     let name = at.get("datasetName");
     match (name.is_empty(), at.str("datasetUUID").is_empty()) {
         (true, true) => at.required(errors, "one of datasetName and datasetUUID is required"),
@@ -233,12 +233,12 @@ pub fn flocker(at: &At<'_>, errors: &mut Errors) {
     }
 }
 
-pub fn cinder(at: &At<'_>, owner: Owner, errors: &mut Errors) {
+pub(crate) fn cinder(at: &At<'_>, owner: Owner, errors: &mut Errors) {
     at.get("volumeID").need(errors);
     secret(at, owner, errors);
 }
 
-pub fn flex(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn flex(at: &At<'_>, errors: &mut Errors) {
     at.get("driver").need(errors);
     for (key, option) in at.get("options").entries() {
         let namespace = key.split('/').next().unwrap_or(key);
@@ -250,7 +250,7 @@ pub fn flex(at: &At<'_>, errors: &mut Errors) {
     }
 }
 
-pub fn azure_file(at: &At<'_>, owner: Owner, errors: &mut Errors) {
+pub(crate) fn azure_file(at: &At<'_>, owner: Owner, errors: &mut Errors) {
     needed(at, &["secretName", "shareName"], errors);
     let namespace = at.get("secretNamespace");
     if owner == Owner::PersistentVolume && namespace.is_set() {
@@ -258,7 +258,7 @@ pub fn azure_file(at: &At<'_>, owner: Owner, errors: &mut Errors) {
     }
 }
 
-pub fn azure_disk(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn azure_disk(at: &At<'_>, errors: &mut Errors) {
     needed(at, &["diskName", "diskURI"], errors);
     let modes = ["None", "ReadOnly", "ReadWrite"];
     at.get("cachingMode").may_one_of(errors, &modes);
@@ -269,23 +269,22 @@ pub fn azure_disk(at: &At<'_>, errors: &mut Errors) {
                    microsoft.compute/disks/{disk-id}";
     let blob = "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd";
     match at.str("kind") {
-        "" => {}
         "Managed" if !uri.text().starts_with("/subscriptions/") => {
             uri.unsupported(errors, &[managed]);
         }
-        "Managed" => {}
+        "" | "Managed" => {}
         _ if !uri.text().starts_with("https://") => uri.unsupported(errors, &[blob]),
         _ => {}
     }
 }
 
-pub fn storage_os(at: &At<'_>, owner: Owner, errors: &mut Errors) {
+pub(crate) fn storage_os(at: &At<'_>, owner: Owner, errors: &mut Errors) {
     at.get("volumeName").need_check(errors, dns_label);
     at.get("volumeNamespace").may_check(errors, dns_label);
     secret(at, owner, errors);
 }
 
-pub fn local(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn local(at: &At<'_>, errors: &mut Errors) {
     let path = at.get("path");
     if path.need(errors) {
         no_backsteps(&path, errors);
@@ -293,7 +292,7 @@ pub fn local(at: &At<'_>, errors: &mut Errors) {
 }
 
 /// The name of a CSI driver.
-pub fn csi_driver_name(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn csi_driver_name(at: &At<'_>, errors: &mut Errors) {
     if !at.need(errors) {
         return;
     }
@@ -303,7 +302,7 @@ pub fn csi_driver_name(at: &At<'_>, errors: &mut Errors) {
     at.check(errors, common::dns_subdomain_caseless);
 }
 
-pub fn csi(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn csi(at: &At<'_>, errors: &mut Errors) {
     csi_driver_name(&at.get("driver"), errors);
     let reference = at.get("nodePublishSecretRef");
     if reference.is_set() {
@@ -315,7 +314,7 @@ pub fn csi(at: &At<'_>, errors: &mut Errors) {
     }
 }
 
-pub fn csi_persistent(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn csi_persistent(at: &At<'_>, errors: &mut Errors) {
     csi_driver_name(&at.get("driver"), errors);
     at.get("volumeHandle").need(errors);
     for name in [

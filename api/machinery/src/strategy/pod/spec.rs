@@ -16,7 +16,7 @@ use crate::validation::{
 
 /// Whose spec it is.
 #[derive(Debug, Clone, Copy)]
-pub enum Owner<'a> {
+pub(crate) enum Owner<'a> {
     /// A pod's, with its metadata.
     Pod(&'a Value),
     /// A template's.
@@ -30,7 +30,7 @@ const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_BYTES: usize = 2048;
 
 /// Checks a template of pods.
-pub fn template(at: &At<'_>, errors: &mut Errors) {
+pub(crate) fn template(at: &At<'_>, errors: &mut Errors) {
     // The reference leaves metadata out of these paths.
     let metadata = &at.value["metadata"];
     labels(errors, &at.get("labels").path(), metadata.get("labels"));
@@ -47,7 +47,7 @@ pub fn template(at: &At<'_>, errors: &mut Errors) {
 }
 
 /// Checks a spec.
-pub fn spec(at: &At<'_>, of: Owner<'_>, errors: &mut Errors) {
+pub(crate) fn spec(at: &At<'_>, of: Owner<'_>, errors: &mut Errors) {
     let grace = at.get("terminationGracePeriodSeconds");
     if grace.is_null() {
         grace.required(errors, "");
@@ -446,7 +446,7 @@ const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Checks the annotations that mean something to a pod; `at`: the annotations.
-pub fn pod_annotations(at: &At<'_>, spec: &Value, errors: &mut Errors) {
+pub(crate) fn pod_annotations(at: &At<'_>, spec: &Value, errors: &mut Errors) {
     for (key, own) in at.entries() {
         match key {
             MIRROR if spec["nodeName"].as_str().unwrap_or_default().is_empty() => {
@@ -498,7 +498,7 @@ fn app_armor_profile(own: &At<'_>, name: &str, spec: &Value, errors: &mut Errors
 }
 
 /// What annotations once said and fields say now must agree; `at`: the annotations.
-pub fn annotations_agree(at: &At<'_>, spec: &At<'_>, errors: &mut Errors) {
+pub(crate) fn annotations_agree(at: &At<'_>, spec: &At<'_>, errors: &mut Errors) {
     if at.is_empty() {
         return;
     }

@@ -13,7 +13,7 @@ use crate::validation::{At, Errors, dns_subdomain, qualified_name};
 const SYSTEM_CONDITIONS: &[&str] = &["PodScheduled", "Ready", "Initialized"];
 
 /// Checks a new status.
-pub fn validate(old: &At<'_>, new: &At<'_>, errors: &mut Errors) {
+pub(crate) fn validate(old: &At<'_>, new: &At<'_>, errors: &mut Errors) {
     let (before, after) = (old.get("status"), new.get("status"));
     conditions(&after.get("conditions"), errors);
     let node = after.get("nominatedNodeName");

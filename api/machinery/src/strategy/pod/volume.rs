@@ -10,13 +10,13 @@ use super::field;
 use super::source::{self, Owner, needed};
 use crate::strategy::claim;
 use crate::strategy::signers;
-use crate::validation::common::{self, MAX_ID, label_selector, projected_path};
+use crate::validation::common::{self, label_selector, projected_path};
 use crate::validation::{
     At, Errors, annotations, dns_label, dns_subdomain, labels, qualified_name,
 };
 
 /// The volumes that were found good, by name.
-pub type Volumes<'a> = BTreeMap<&'a str, &'a Value>;
+pub(crate) type Volumes<'a> = BTreeMap<&'a str, &'a Value>;
 
 const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const DUPLICATE_PATHS: &str = "conflicting duplicate paths";
@@ -147,7 +147,7 @@ const SOURCES: &[Source] = &[
 ];
 
 /// Checks all volumes; the answer holds those that may be mounted.
-pub fn volumes<'a>(at: &'a At<'a>, pod_name: &str, errors: &mut Errors) -> Volumes<'a> {
+pub(crate) fn volumes<'a>(at: &'a At<'a>, pod_name: &str, errors: &mut Errors) -> Volumes<'a> {
     let claims: BTreeSet<String> = at
         .items()
         .filter(|volume| !pod_name.is_empty() && volume.has("ephemeral"))
@@ -470,9 +470,4 @@ fn ephemeral(at: &At<'_>, _: &Volume<'_>, errors: &mut Errors) {
         }
     }
     claim::spec(&template.get("spec"), errors);
-}
-
-/// Checks an id of a user who owns files.
-pub fn user(at: &At<'_>, errors: &mut Errors) {
-    at.within(errors, 0, MAX_ID);
 }
