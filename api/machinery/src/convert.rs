@@ -24,6 +24,9 @@ const EVENT_FIELDS: &[(&str, &str)] = &[
 
 /// The form that is stored.
 pub fn to_stored(resource: &Resource, value: Value) -> Value {
+    if let Some(defined) = &resource.defined {
+        return defined.to_stored(value);
+    }
     match form(resource) {
         Form::Own => value,
         Form::Autoscaler => autoscaler::to_v2(value),
@@ -38,6 +41,9 @@ pub fn to_stored(resource: &Resource, value: Value) -> Value {
 
 /// The form that `resource` serves, from the one stored.
 pub fn from_stored(resource: &Resource, value: Value) -> Value {
+    if let Some(defined) = &resource.defined {
+        return defined.from_stored(value);
+    }
     match form(resource) {
         Form::Own => value,
         Form::Autoscaler => autoscaler::to_v1(value),

@@ -9,6 +9,7 @@
 //! Invariants: a kind is never changed once it is made; a row of the table that is not
 //! understood is left out, and a test holds that none is.
 
+mod defined;
 mod index;
 mod own;
 
@@ -17,6 +18,7 @@ use std::sync::{Arc, LazyLock};
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use self::defined::Defined;
 pub use self::index::Index;
 use crate::scale::ScalePaths;
 use crate::schema;
@@ -78,6 +80,8 @@ pub struct Resource {
     pub scale: Option<ScalePaths>,
     /// Defaults, validation, columns' values.
     pub rules: &'static Rules,
+    /// What stands in place of a type of the table, for kinds made at run time.
+    pub defined: Option<Arc<dyn Defined>>,
 }
 
 /// A subresource of a kind.
@@ -175,6 +179,7 @@ impl Default for Resource {
             openapi: None,
             scale: None,
             rules: &rules::PLAIN,
+            defined: None,
         }
     }
 }

@@ -16,6 +16,7 @@ mod certificates;
 mod claim;
 mod cron;
 mod defaults;
+mod defined;
 mod devices;
 mod difference;
 mod flow;
@@ -161,6 +162,10 @@ impl DeleteOptions {
 ///
 /// [`default_in_place`] is the same without the last normalization.
 pub fn default_decoded(resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
+    if let Some(defined) = &resource.defined {
+        *object = defined::conform(defined.as_ref(), resource, object.take())?;
+        return Ok(());
+    }
     let mut new = fields::conform_owned(&resource.schema, object.take())?;
     fields::apply_defaults(&resource.schema, &mut new);
     (resource.rules.default)(&mut new);
@@ -170,6 +175,10 @@ pub fn default_decoded(resource: &Resource, object: &mut Value) -> Result<(), Ap
 
 /// Fills in the defaults of a conforming object: what its fields' owners are told by.
 pub fn default_in_place(resource: &Resource, object: &mut Value) {
+    if resource.defined.is_some() {
+        // Defaults came with decoding.
+        return;
+    }
     fields::apply_defaults(&resource.schema, object);
     (resource.rules.default)(object);
 }
@@ -180,6 +189,9 @@ pub fn before_create(
     object: &mut Value,
     context: &Context<'_>,
 ) -> Result<(), ApiError> {
+    if let Some(defined) = &resource.defined {
+        return defined::before_create(defined.as_ref(), resource, object, context);
+    }
     let rules = resource.rules;
     let owners = metadata::take_owners(object);
     let mut new = fields::conform_owned(&resource.schema, object.take())?;
@@ -208,10 +220,13 @@ pub fn before_update(
     new: &mut Value,
     context: &Context<'_>,
 ) -> Result<Change, ApiError> {
-    let rules = resource.rules;
-    let owners = metadata::take_owners(new);
     // A scale is a way to write the object itself.
     let subresource = subresource.filter(|name| *name != "scale");
+    if let Some(defined) = &resource.defined {
+        return defined::before_update(defined.as_ref(), resource, subresource, old, new, context);
+    }
+    let rules = resource.rules;
+    let owners = metadata::take_owners(new);
     let mut next = fields::conform_owned(&resource.schema, new.take())?;
     fields::apply_defaults(&resource.schema, &mut next);
     (rules.default)(&mut next);
@@ -255,6 +270,16 @@ fn changes_generation(of: &[&str], old: &Value, new: &Value) -> bool {
 /// What a client is told about an object that is accepted, as it is to be; `old`: as it
 /// was, null if it is new.
 pub fn warnings(resource: &Resource, old: &Value, new: &Value) -> Vec<String> {
+    if let Some(defined) = &resource.defined {
+        let mut warnings: Vec<String> = defined
+            .deprecation()
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        let before = Some(old).filter(|old| !old.is_null());
+        warnings.extend(defined.check(None, before, new).1);
+        return warnings;
+    }
     let mut warnings = Warnings::new();
     (resource.rules.warn)(old, &At::root(new), &mut warnings);
     warnings.into_texts()
@@ -361,7 +386,10 @@ pub fn before_delete(
         marked["metadata"]["generation"] = json!(generation + 1);
     }
     (resource.rules.mark_deleted)(&mut marked);
-    let marked = fields::conform_owned(&resource.schema, marked)?;
+    let marked = match &resource.defined {
+        Some(_) => marked,
+        None => fields::conform_owned(&resource.schema, marked)?,
+    };
     Ok(Deletion::Mark(marked))
 }
 

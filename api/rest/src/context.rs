@@ -144,7 +144,6 @@ pub struct RestContext {
 impl RestContext {
     /// Serves these kinds beside the built-in ones from now on. Watches of a kind that is
     /// gone or has changed end.
-    #[allow(dead_code, reason = "until kinds are made at run time")]
     pub(crate) fn serve_kinds(&self, dynamic: Vec<Arc<Resource>>) {
         self.registry.set_dynamic(dynamic);
         self.caches.keep(&self.registry.served().kinds);
@@ -170,7 +169,7 @@ impl RestContext {
         let kubelets = Kubelets::new(node.kubelets.clone(), &authority, tunnels.clone());
         let registry = Arc::new(Registry::new());
         let admission = Admission::start(kv.clone(), access.clone(), registry.clone(), &shutdown);
-        Arc::new(Self {
+        let context = Arc::new(Self {
             aggregator,
             tunnels,
             kubelets,
@@ -189,6 +188,8 @@ impl RestContext {
             registry,
             caches,
             admission,
-        })
+        });
+        crate::custom::follow(&context);
+        context
     }
 }

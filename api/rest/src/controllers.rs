@@ -21,6 +21,7 @@ use crate::access::accounts::Accounts;
 use crate::access::{BootstrapRoles, Leader, Looked, ensure_root_ca};
 use crate::aggregation;
 use crate::context::RestContext;
+use crate::custom;
 use crate::failure::Failure;
 use crate::leading;
 use crate::namespaces::terminate;
@@ -208,6 +209,7 @@ pub async fn run_controllers(
                 ) => None,
                 () = keep_endpoints(&context, term) => None,
                 () = keep_access(&kv, term) => None,
+                () = keep_definitions(&context, term) => None,
                 () = keep_credentials(&context, term) => None,
                 () = aggregation::keep(&context, leader_storage(&context, term), writer()) => None,
             }
@@ -238,6 +240,11 @@ async fn next_term(
 async fn keep_endpoints(context: &RestContext, term: u64) {
     let storage = storage_of(context.kv.clone(), Some(term));
     leading::endpoints::keep(storage, context.cluster.clone(), writer()).await;
+}
+
+async fn keep_definitions(context: &RestContext, term: u64) {
+    let storage = storage_of(context.kv.clone(), Some(term));
+    custom::keep(&storage, writer()).await;
 }
 
 async fn look_after_ranges(kv: &Arc<dyn Kv>, term: u64) {

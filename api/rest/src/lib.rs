@@ -23,6 +23,7 @@ mod compress;
 mod connect;
 mod context;
 mod controllers;
+mod custom;
 mod documents;
 mod eviction;
 mod failure;

@@ -117,6 +117,15 @@ pub(crate) fn negotiate(headers: &HeaderMap, transforms: bool) -> Result<Agreed,
         .ok_or_else(|| ApiError::not_acceptable(&SERVED))
 }
 
+/// The first clause that can be served by objects that have no protobuf.
+pub(crate) fn without_protobuf(headers: &HeaderMap) -> Result<Agreed, ApiError> {
+    clauses(headers)
+        .iter()
+        .filter_map(|clause| agree(clause, true))
+        .find(|agreed| agreed.format != Format::Protobuf || agreed.rendering != Rendering::Whole)
+        .ok_or_else(|| ApiError::not_acceptable(&["application/json", "application/yaml"]))
+}
+
 fn agree(clause: &Clause, transforms: bool) -> Option<Agreed> {
     let format = match clause.media.as_str() {
         "application/json" | "*/*" | "application/*" => Format::Json,

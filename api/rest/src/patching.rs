@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use nautilus_machinery::fields::{self, FieldValidation};
 use nautilus_machinery::patch::{self, PatchKind};
+use nautilus_machinery::resource::{Defined, Resource};
 use nautilus_machinery::status::ApiError;
 use serde_json::Value;
 
@@ -59,6 +60,34 @@ impl Patch {
             warnings.replace(found);
         }
         fields::conform_owned(schema, patched)
+    }
+
+    /// The patched object of a defined kind, as it is stored.
+    pub(crate) fn apply_defined(
+        &self,
+        resource: &Resource,
+        defined: &dyn Defined,
+        current: &Value,
+        validation: FieldValidation,
+        warnings: &Warnings,
+    ) -> Result<Value, ApiError> {
+        if self.kind == PatchKind::StrategicMerge {
+            return Err(ApiError::unsupported_media_type(&[
+                "application/json-patch+json",
+                "application/merge-patch+json",
+                "application/apply-patch+yaml",
+            ]));
+        }
+        let mut patched = patch::apply_loosely(self.kind, "", current, &self.value)?;
+        crate::custom::judge(
+            resource,
+            defined,
+            &mut patched,
+            Vec::new(),
+            validation,
+            warnings,
+        )?;
+        Ok(patched)
     }
 
     /// Fields named twice in the patch, and fields of the result that its type does

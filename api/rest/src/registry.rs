@@ -58,10 +58,19 @@ impl Served {
         name: &str,
         make: impl FnOnce(&Index) -> Option<Value>,
     ) -> Option<Document> {
+        self.document_of(name, |kinds| Some(make(kinds)?.to_string().into_bytes()))
+    }
+
+    /// As [`Self::document`], of bytes.
+    pub(crate) fn document_of(
+        &self,
+        name: &str,
+        make: impl FnOnce(&Index) -> Option<Vec<u8>>,
+    ) -> Option<Document> {
         if let Some(document) = self.documents.lock().get(name) {
             return Some(document.clone());
         }
-        let document = Document::new(make(&self.kinds)?.to_string());
+        let document = Document::new(make(&self.kinds)?);
         let mut documents = self.documents.lock();
         documents.insert(name.to_owned(), document.clone());
         Some(document)
@@ -72,11 +81,9 @@ impl Served {
 pub(crate) struct Registry {
     served: ArcSwap<Served>,
     /// Held while a generation is replaced.
-    #[allow(dead_code, reason = "until kinds are made at run time")]
     replacing: Mutex<()>,
 }
 
-#[allow(dead_code, reason = "until kinds are made at run time")]
 impl Registry {
     /// The built-in kinds.
     pub(crate) fn new() -> Self {
@@ -97,7 +104,8 @@ impl Registry {
     }
 
     /// The kind at that group, version and plural name.
-    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
+    #[cfg(test)]
+    fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
         self.served().kinds.find(group, version, plural).cloned()
     }
 

@@ -19,8 +19,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::body::{self, Warnings};
 use crate::connect::{self, Connection};
 use crate::context::RestContext;
+use crate::custom;
 use crate::failure::Failure;
-use crate::negotiate::{Agreed, Rendering, negotiate};
+use crate::negotiate::{self, Agreed, Format, Rendering, negotiate};
 use crate::options::{ListOptions, Query, WriteOptions, parse_dry_run, parse_version};
 use crate::patching::Patch;
 use crate::respond::{self, Form};
@@ -49,6 +50,7 @@ impl Call {
             return Connection::of(self).serve(connect, request).await;
         }
         let agreed = negotiate(request.headers(), true)?;
+        let agreed = self.speakable(agreed, request.headers())?;
         let form = Form {
             agreed,
             include: include(request.uri(), agreed)?,
@@ -67,6 +69,17 @@ impl Call {
             (Verb::DeleteCollection, None) => self.delete_collection(request, form).await,
             _ => Err(ApiError::method_not_allowed().into()),
         }
+    }
+
+    /// Objects of defined kinds have no protobuf.
+    fn speakable(&self, agreed: Agreed, headers: &HeaderMap) -> Result<Agreed, Failure> {
+        if self.asked.resource.defined.is_none()
+            || agreed.rendering != Rendering::Whole
+            || agreed.format != Format::Protobuf
+        {
+            return Ok(agreed);
+        }
+        Ok(negotiate::without_protobuf(headers)?)
     }
 
     fn check_verb(&self) -> Result<(), Failure> {
@@ -242,6 +255,18 @@ impl Call {
         let content = body::read(&parts.headers, content, limit).await?;
         let validation = options.field_validation;
         let schema = self.body_schema();
+        let resource = &self.asked.resource;
+        if let (true, Some(defined)) = (schema.is_empty(), &resource.defined) {
+            let defined = defined.as_ref();
+            return Ok(custom::decode(
+                resource,
+                defined,
+                &parts.headers,
+                &content,
+                validation,
+                warnings,
+            )?);
+        }
         Ok(body::decode_object(
             schema,
             &parts.headers,
@@ -314,9 +339,16 @@ impl Call {
         let patch = Patch::read(&media, content)?;
         let warnings = Warnings::default();
         let writer = self.writer(&options, &warnings);
-        let schema = self.asked.resource.schema.as_str();
+        let resource = &self.asked.resource;
         let apply = |current: &Value| {
-            Ok(patch.apply(schema, current, options.field_validation, &warnings)?)
+            let validation = options.field_validation;
+            Ok(match &resource.defined {
+                Some(defined) => {
+                    let defined = defined.as_ref();
+                    patch.apply_defined(resource, defined, current, validation, &warnings)?
+                }
+                None => patch.apply(&resource.schema, current, validation, &warnings)?,
+            })
         };
         let updated = self
             .storage()

@@ -17,12 +17,17 @@ const KINDS: &str = "x-kubernetes-group-version-kind";
 
 /// `GET /openapi/v2`: every group and version in one document.
 pub fn document(kinds: &Index) -> Value {
+    let all = discovery::group_versions(kinds);
+    of(all
+        .into_iter()
+        .filter_map(|(group, version)| v3_document(kinds, group, version)))
+}
+
+/// One document of the v3 documents of groups and versions.
+pub fn of(documents: impl Iterator<Item = Value>) -> Value {
     let mut paths = Map::new();
     let mut definitions = Map::new();
-    for (group, version) in discovery::group_versions(kinds) {
-        let Some(v3) = v3_document(kinds, group, version) else {
-            continue;
-        };
+    for v3 in documents {
         for (path, item) in entries(&v3["paths"]) {
             paths.insert(path.clone(), path_item(item));
         }

@@ -48,6 +48,11 @@ pub(super) fn with_finalizers<'o>(
     if let Some(wanted) = wanted.filter(|wanted| !finalizers.contains(wanted)) {
         finalizers.push(wanted);
     }
+    let cleanup = resource.rules.cleanup_finalizer;
+    let being_deleted = !object["metadata"]["deletionTimestamp"].is_null();
+    if !cleanup.is_empty() && !being_deleted && !finalizers.contains(&cleanup) {
+        finalizers.push(cleanup);
+    }
     if finalizers == present {
         return Cow::Borrowed(object);
     }

@@ -44,6 +44,8 @@ pub struct Rules {
     pub warn: fn(&Value, &At<'_>, &mut Warnings),
     /// Refuses a deletion.
     pub may_delete: fn(&Resource, &Value) -> Result<(), ApiError>,
+    /// The finalizer that a deletion waits for, or empty.
+    pub cleanup_finalizer: &'static str,
     /// Seconds of grace, of the object and what was asked; `None`: the kind knows none.
     pub grace_seconds: fn(&Value, Option<i64>) -> Option<i64>,
     /// What else changes when an object is marked for deletion.
@@ -67,6 +69,7 @@ pub const PLAIN: Rules = Rules {
     validate_subresource: |_, _, _, _| {},
     warn: |_, _, _| {},
     may_delete: |_, _| Ok(()),
+    cleanup_finalizer: "",
     grace_seconds: |_, _| None,
     mark_deleted: |_| {},
     cells: cells::plain,
@@ -97,6 +100,7 @@ pub fn of(group: &str, plural: &str, has_status: bool) -> &'static Rules {
         ("", "persistentvolumes") => &volumes::PERSISTENT_VOLUME,
         ("", "resourcequotas") => &quota::RESOURCE_QUOTA,
         ("autoscaling", "horizontalpodautoscalers") => &autoscaling::HORIZONTAL_POD_AUTOSCALER,
+        ("apiextensions.k8s.io", "customresourcedefinitions") => &DEFINITION,
         ("coordination.k8s.io", "leases") => &LEASE,
         ("discovery.k8s.io", "endpointslices") => &policy::ENDPOINT_SLICE,
         ("networking.k8s.io", "ingresses") => &networking::INGRESS,
@@ -198,6 +202,13 @@ fn drop_status(object: &mut Value) {
         map.shift_remove("status");
     }
 }
+
+/// Definitions of kinds: they go after their objects. What they define is judged by who
+/// serves it.
+pub static DEFINITION: Rules = Rules {
+    cleanup_finalizer: "customresourcecleanup.apiextensions.k8s.io",
+    ..COUNTED_WITH_STATUS
+};
 
 /// Config maps.
 pub static CONFIG_MAP: Rules = Rules {

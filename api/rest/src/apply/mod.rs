@@ -15,7 +15,7 @@ mod serve;
 use std::borrow::Cow;
 
 use nautilus_apply::reset::Reset;
-use nautilus_apply::schema::{Schema, TypeView, table};
+use nautilus_apply::schema::{Schema, TypeView, structural, table};
 use nautilus_apply::{FieldManager, Versions};
 use nautilus_machinery::resource::{self, Resource};
 use nautilus_machinery::{convert, fields, schema};
@@ -52,6 +52,12 @@ impl KindVersions<'_> {
 
 impl Versions for KindVersions<'_> {
     fn schema(&self, api_version: &str) -> Option<TypeView> {
+        if let Some(defined) = &self.resource.defined {
+            // All versions of a defined kind have its fields, as far as this one knows.
+            let (schema, keeps_unknown) = defined.schema();
+            let schema = Some(schema).filter(|schema| !schema.is_null());
+            return Some(structural::of_json_schema(schema, keeps_unknown));
+        }
         if api_version == self.resource.api_version() {
             return Some(table::find(&self.resource.schema).unwrap_or_else(Schema::deduced));
         }
@@ -64,6 +70,11 @@ impl Versions for KindVersions<'_> {
         let from = object["apiVersion"].as_str().unwrap_or_default();
         if from == api_version {
             return Some(Cow::Borrowed(object));
+        }
+        if self.resource.defined.is_some() {
+            let mut object = object.clone();
+            object["apiVersion"] = json!(api_version);
+            return Some(Cow::Owned(object));
         }
         let (from, to) = (self.in_version(from)?, self.in_version(api_version)?);
         let stored = convert::to_stored(from, object.clone());

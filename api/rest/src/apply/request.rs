@@ -124,7 +124,23 @@ impl Configuration {
             options.force.unwrap_or_default(),
         )?;
         self.judge_repeated(options.field_validation, warnings)?;
-        fields::conform(&resource.schema, &applied)
+        match &resource.defined {
+            Some(defined) => {
+                let mut applied = applied;
+                let validation = options.field_validation;
+                let defined = defined.as_ref();
+                crate::custom::judge(
+                    resource,
+                    defined,
+                    &mut applied,
+                    Vec::new(),
+                    validation,
+                    warnings,
+                )?;
+                Ok(applied)
+            }
+            None => fields::conform(&resource.schema, &applied),
+        }
     }
 
     fn judge_repeated(

@@ -139,7 +139,7 @@ fn insert_version(at: usize, filled: bool, revision: Revision, out: &mut Vec<u8>
 /// than its kind serves.
 pub(crate) fn json_of_row(resource: &Resource, row: &KeyValue) -> Option<Vec<u8>> {
     static BARE: LazyLock<Shape> = LazyLock::new(|| Shape::new(&[]));
-    if resource.stored_as.is_some() {
+    if resource.stored_as.is_some() || resource.defined.is_some() {
         return None;
     }
     let found = BARE.scan(&row.value).ok()?;
@@ -199,11 +199,9 @@ impl Maker {
 
     /// The entry of a stored version.
     pub(crate) fn entry(&mut self, key: &str, row: &KeyValue) -> Result<Arc<Entry>, Failure> {
-        let as_stored = self
-            .resource
-            .stored_as
-            .is_none()
-            .then(|| self.shape.scan(&row.value));
+        // A definition may have changed since the object was stored.
+        let is_own_form = self.resource.stored_as.is_none() && self.resource.defined.is_none();
+        let as_stored = is_own_form.then(|| self.shape.scan(&row.value));
         let (body, found): (Box<[u8]>, Found) = match as_stored {
             Some(Ok(found)) if self.serves(&found) => (row.value.as_ref().into(), found),
             _ => self.converted(row)?,

@@ -27,6 +27,7 @@ use super::lifetime;
 use super::{Row, Storage, metadata_text, namespaces, take_version, with_version};
 use crate::apply::{self, Ownership};
 use crate::body::Warnings;
+use crate::custom;
 use crate::failure::Failure;
 use crate::ids;
 
@@ -156,6 +157,7 @@ impl Storage {
         let mut object = object.clone();
         if self.ownership == Ownership::ByChange {
             strategy::default_in_place(resource, &mut object);
+            custom::default_definition(resource, &mut object);
             apply::track(&unnamed, writer.field_manager, None, &mut object);
         }
         let mut object = self.mutate_new(resource, namespace, object, writer).await?;
@@ -169,6 +171,7 @@ impl Storage {
             take_version(&mut fresh);
             strategy::before_create(resource, &mut fresh, &facts.context(namespace, writer))?;
             writer.warn(resource, &Value::Null, &fresh);
+            custom::check_definition(resource, None, None, &mut fresh)?;
             let name = metadata_text(&fresh, "name").to_owned();
             let target = Target {
                 resource,
@@ -332,6 +335,7 @@ impl Storage {
         }
         if self.ownership == Ownership::ByChange {
             strategy::default_in_place(target.resource, &mut wanted);
+            custom::default_definition(target.resource, &mut wanted);
             apply::track(target, writer.field_manager, Some(&current), &mut wanted);
         }
         let asked = attributes(
@@ -359,6 +363,12 @@ impl Storage {
             &row.object,
             &mut wanted,
             &context,
+        )?;
+        custom::check_definition(
+            target.resource,
+            target.subresource,
+            Some(&row.object),
+            &mut wanted,
         )?;
         if target.subresource.is_none() {
             writer.warn(target.resource, &row.object, &wanted);

@@ -13,6 +13,7 @@ mod apply;
 mod audit;
 mod certificates;
 mod connects;
+mod definitions;
 mod discovery;
 mod fairness;
 mod forms;
