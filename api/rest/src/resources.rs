@@ -46,6 +46,11 @@ impl Call {
     /// Serves the request.
     pub(crate) async fn serve(self, request: Request) -> Result<Response, Failure> {
         self.check_verb()?;
+        if let Some(defined) = &self.asked.resource.defined
+            && let Some(why) = defined.unconvertible(None)
+        {
+            return Err(ApiError::internal(why).into());
+        }
         if let Some(connect) = connect::asked(&self.asked) {
             return Connection::of(self).serve(connect, request).await;
         }

@@ -27,6 +27,11 @@ pub trait Defined: std::fmt::Debug + Send + Sync {
     /// An object of this version as it is stored.
     fn to_stored(&self, object: Value) -> Value;
 
+    /// Why this version cannot be served of objects that are stored as `stored` (an
+    /// `apiVersion`; `None`: the one objects are stored as now): who converts them is not
+    /// called.
+    fn unconvertible(&self, stored: Option<&str>) -> Option<String>;
+
     /// Whether `status` is written only through its subresource.
     fn has_status(&self) -> bool;
 

@@ -269,7 +269,9 @@ pub(super) fn validate(resource: &Resource, object: &Value, errors: &mut Errors)
         let finalizer = finalizer.as_str().unwrap_or_default();
         let wrong = validation::qualified_name(finalizer);
         let standard = ["orphan", "foregroundDeletion", "kubernetes"].contains(&finalizer);
-        if wrong.is_empty() && !finalizer.contains('/') && !standard {
+        // Definitions, and what they define, may have any.
+        let any = resource.defined.is_some() || !resource.rules.cleanup_finalizer.is_empty();
+        if wrong.is_empty() && !finalizer.contains('/') && !standard && !any {
             errors.invalid_text(
                 &path,
                 finalizer,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nautilus_extension::custom;
-use nautilus_extension::definition::{Column as Printed, Definition, Names, Version};
+use nautilus_extension::definition::{Column as Printed, Conversion, Definition, Names, Version};
 use nautilus_extension::{ColumnPath, cell};
 use nautilus_machinery::resource::{Cells, Column, Defined, Resource, Selectable, Subresource};
 use nautilus_machinery::scale;
@@ -71,6 +71,9 @@ impl Defined for Kind {
     }
 
     fn from_stored(&self, object: Value) -> Value {
+        if self.unconvertible(object["apiVersion"].as_str()).is_some() {
+            return object;
+        }
         let mut object = self.in_version(object, self.version());
         // What was stored before the schema became what it is.
         let _ = custom::normalize(
@@ -83,9 +86,28 @@ impl Defined for Kind {
 
     fn to_stored(&self, object: Value) -> Value {
         match self.definition.storage_version() {
+            Some(_) if self.unconvertible(None).is_some() => object,
             Some(storage) => self.in_version(object, storage),
             None => object,
         }
+    }
+
+    fn unconvertible(&self, stored: Option<&str>) -> Option<String> {
+        let definition = &self.definition;
+        if definition.conversion == Conversion::None {
+            return None;
+        }
+        let own = format!("{}/{}", definition.group, self.version().name);
+        let is_own = match stored {
+            Some(stored) => stored == own,
+            None => self.version().storage,
+        };
+        (!is_own).then(|| {
+            format!(
+                "conversion webhook for {own}, Kind={} is not called by this server yet",
+                definition.names.kind
+            )
+        })
     }
 
     fn has_status(&self) -> bool {

@@ -83,10 +83,16 @@ pub(crate) fn versioned_object(resource: &Resource, row: &KeyValue) -> Result<Va
 }
 
 fn parse_object(resource: &Resource, row: &KeyValue) -> Result<Value, Failure> {
-    let stored = serde_json::from_slice(&row.value).map_err(|error| {
+    let stored: Value = serde_json::from_slice(&row.value).map_err(|error| {
         let key = String::from_utf8_lossy(&row.key).into_owned();
         ApiError::internal(format!("the object under {key} is damaged: {error}"))
     })?;
+    if let Some(defined) = &resource.defined {
+        let found = stored["apiVersion"].as_str();
+        if let Some(why) = defined.unconvertible(found) {
+            return Err(ApiError::internal(why).into());
+        }
+    }
     Ok(convert::from_stored(resource, stored))
 }
 
