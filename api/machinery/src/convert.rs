@@ -42,7 +42,7 @@ pub fn to_stored(resource: &Resource, value: Value) -> Value {
 /// The form that `resource` serves, from the one stored.
 pub fn from_stored(resource: &Resource, value: Value) -> Value {
     if let Some(defined) = &resource.defined {
-        return defined.from_stored(value);
+        return defined.read_stored(value);
     }
     match form(resource) {
         Form::Own => value,

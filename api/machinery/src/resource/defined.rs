@@ -22,7 +22,7 @@ pub trait Defined: std::fmt::Debug + Send + Sync {
     ) -> (Errors, Vec<String>);
 
     /// A stored object in this version.
-    fn from_stored(&self, object: Value) -> Value;
+    fn read_stored(&self, object: Value) -> Value;
 
     /// An object of this version as it is stored.
     fn to_stored(&self, object: Value) -> Value;

@@ -70,7 +70,7 @@ impl Defined for Kind {
         (findings.errors, findings.warnings)
     }
 
-    fn from_stored(&self, object: Value) -> Value {
+    fn read_stored(&self, object: Value) -> Value {
         if self.unconvertible(object["apiVersion"].as_str()).is_some() {
             return object;
         }

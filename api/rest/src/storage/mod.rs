@@ -18,6 +18,7 @@ mod commit;
 mod companions;
 mod lifetime;
 mod list;
+mod refusals;
 mod write;
 
 use std::sync::Arc;

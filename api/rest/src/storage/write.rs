@@ -16,7 +16,7 @@ use nautilus_machine::{Compare, Operation, Put, Revision};
 use nautilus_machinery::convert;
 use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::Resource;
-use nautilus_machinery::status::{ApiError, Cause};
+use nautilus_machinery::status::ApiError;
 use nautilus_machinery::strategy::{self, Change, Context, DeleteOptions, Deletion};
 use serde_json::Value;
 
@@ -24,6 +24,7 @@ use super::asked::attributes;
 use super::commit::{Evidence, Swap};
 use super::companions::Companions;
 use super::lifetime;
+use super::refusals::{contended, missing_version, uid_conflict, uid_is_immutable};
 use super::{Row, Storage, metadata_text, namespaces, take_version, with_version};
 use crate::apply::{self, Ownership};
 use crate::body::Warnings;
@@ -579,44 +580,15 @@ fn put(resource: &Resource, key: &str, bytes: Bytes) -> Operation {
 pub(crate) fn stored_bytes(resource: &Resource, object: &Value) -> Result<Bytes, Failure> {
     let text = match resource.stored_as {
         // Of most kinds there is one form.
-        None => serde_json::to_vec(object),
-        Some(_) => serde_json::to_vec(&convert::to_stored(resource, object.clone())),
+        None if resource.defined.is_none() => serde_json::to_vec(object),
+        _ => serde_json::to_vec(&convert::to_stored(resource, object.clone())),
     };
     text.map(Bytes::from)
         .map_err(|error| ApiError::internal(error.to_string()).into())
-}
-
-/// 422: an object of this kind is not written over unseen.
-fn missing_version(target: &Target<'_>) -> Failure {
-    let cause = Cause {
-        field: "metadata.resourceVersion".into(),
-        reason: "FieldValueInvalid".into(),
-        message: "Invalid value: 0x0: must be specified for an update".into(),
-    };
-    ApiError::invalid(target.resource, target.name, vec![cause]).into()
 }
 
 /// Whether a refusal may come from this node's lag: the first attempt reads without a
 /// barrier. What the quorum itself failed at is no such thing.
 fn may_be_stale(attempt: u32, writer: &Writer<'_>, failure: &Failure) -> bool {
     attempt == 0 && !writer.dry_run && failure.error.code() < 500
-}
-
-fn uid_is_immutable(target: &Target<'_>, wanted: &str) -> Failure {
-    let cause = Cause {
-        field: "metadata.uid".into(),
-        reason: "FieldValueInvalid".into(),
-        message: format!("Invalid value: {wanted:?}: field is immutable"),
-    };
-    ApiError::invalid(target.resource, target.name, vec![cause]).into()
-}
-
-fn uid_conflict(target: &Target<'_>, wanted: &str, actual: &str) -> Failure {
-    let why =
-        format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}");
-    ApiError::conflict_with(target.resource, target.name, &why).into()
-}
-
-fn contended(target: &Target<'_>) -> Failure {
-    ApiError::conflict(target.resource, target.name).into()
 }

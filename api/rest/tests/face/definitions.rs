@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use nautilus_machine::types::KeyRange;
+use nautilus_machine::{Kv as _, RangeRequest};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -266,6 +268,26 @@ async fn objects_are_listed_as_tables_by_selectors_and_in_every_version() {
     let mut watch = shop.world.watch(&format!("{beta}?watch=true")).await;
     let event = watch.next().await.unwrap();
     assert_eq!(event["object"]["apiVersion"], "example.org/v1beta1");
+}
+
+#[tokio::test]
+async fn objects_of_every_version_are_stored_in_one() {
+    let shop = Workshop::open().await;
+    let beta = WIDGETS.replace("/v1/", "/v1beta1/");
+    let mut object = widget("a", &json!({"size": 3}));
+    object["apiVersion"] = json!("example.org/v1beta1");
+    let (status, made) = shop.world.call(Method::POST, &beta, &object).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    assert_eq!(made["apiVersion"], "example.org/v1beta1");
+    let all = RangeRequest::newest(KeyRange::prefix("/nautilus/registry/"));
+    let rows = shop.world.kv.range(&all).unwrap().kvs;
+    let stored: Vec<Value> = rows
+        .iter()
+        .filter_map(|row| serde_json::from_slice(&row.value).ok())
+        .filter(|object: &Value| object["kind"] == "Widget")
+        .collect();
+    assert_eq!(stored.len(), 1);
+    assert_eq!(stored[0]["apiVersion"], "example.org/v1");
 }
 
 #[tokio::test]
