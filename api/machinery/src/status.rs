@@ -6,11 +6,15 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::resource::Resource;
 
+mod details;
 mod server_response;
+
+pub use self::details::Cause;
+use self::details::Details;
 
 /// A refusal as the client will see it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -21,27 +25,6 @@ pub struct ApiError {
     message: String,
     /// `None`: no `details` at all.
     details: Option<Box<Details>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Default)]
-struct Details {
-    name: String,
-    group: String,
-    kind: String,
-    uid: String,
-    causes: Vec<Cause>,
-    retry_after_seconds: u32,
-}
-
-/// One reason among several: a field and what is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Cause {
-    /// The field's path, as `spec.containers[0].image`.
-    pub field: String,
-    /// `FieldValueRequired` and its kin.
-    pub reason: String,
-    /// What is wrong, without the path.
-    pub message: String,
 }
 
 impl ApiError {
@@ -524,49 +507,6 @@ impl ApiError {
     }
 }
 
-impl Details {
-    fn to_value(&self) -> Value {
-        let mut map = Map::new();
-        for (key, text) in [
-            ("name", &self.name),
-            ("group", &self.group),
-            ("kind", &self.kind),
-            ("uid", &self.uid),
-        ] {
-            if !text.is_empty() {
-                map.insert(key.to_owned(), json!(text));
-            }
-        }
-        if !self.causes.is_empty() {
-            let causes = self.causes.iter().map(Cause::to_value).collect();
-            map.insert("causes".to_owned(), Value::Array(causes));
-        }
-        if self.retry_after_seconds > 0 {
-            map.insert(
-                "retryAfterSeconds".to_owned(),
-                json!(self.retry_after_seconds),
-            );
-        }
-        Value::Object(map)
-    }
-}
-
-impl Cause {
-    fn to_value(&self) -> Value {
-        let mut map = Map::new();
-        for (key, text) in [
-            ("reason", &self.reason),
-            ("message", &self.message),
-            ("field", &self.field),
-        ] {
-            if !text.is_empty() {
-                map.insert(key.to_owned(), json!(text));
-            }
-        }
-        Value::Object(map)
-    }
-}
-
 /// The `Status` of a successful delete: `details` names what was deleted.
 pub fn deleted(resource: &Resource, name: &str, uid: &str) -> Value {
     let details = Details {
@@ -609,32 +549,4 @@ pub fn quote(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::resource::find;
-
-    #[test]
-    fn a_missing_pod_is_named_as_clients_expect() {
-        let pods = find("", "v1", "pods").expect("pods are served");
-        let status = ApiError::not_found(pods, "web").to_status();
-        assert_eq!(
-            status.to_string(),
-            r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"pods \"web\" not found","reason":"NotFound","details":{"name":"web","kind":"pods"},"code":404}"#
-        );
-    }
-
-    #[test]
-    fn several_causes_stand_in_brackets() {
-        let pods = find("", "v1", "pods").expect("pods are served");
-        let cause = |field: &str| Cause {
-            field: field.to_owned(),
-            reason: "FieldValueRequired".to_owned(),
-            message: "Required value".to_owned(),
-        };
-        let error = ApiError::invalid(pods, "web", vec![cause("a"), cause("b")]);
-        assert_eq!(
-            error.message(),
-            "Pod \"web\" is invalid: [a: Required value, b: Required value]"
-        );
-    }
-}
+mod tests;

@@ -168,7 +168,7 @@ impl RestContext {
         let tunnels = Tunnels::new(kv.clone(), &node.api_address, &authority);
         let kubelets = Kubelets::new(node.kubelets.clone(), &authority, tunnels.clone());
         let registry = Arc::new(Registry::new());
-        let admission = Admission::start(kv.clone(), access.clone(), registry.clone(), &shutdown);
+        let admission = Admission::start(&kv, access.clone(), registry.clone(), &shutdown);
         let context = Arc::new(Self {
             aggregator,
             tunnels,

@@ -8,15 +8,13 @@ use base64::Engine as _;
 use nautilus_attest_protocol::{EvidencePolicy, Measurement, OWN_MEASUREMENT_WORD, TeeKind};
 use nautilus_attest_tee::{DEFAULT_PCRS, PcrSelection};
 use nautilus_attest_tls::RENEWAL_INTERVAL;
-use nautilus_rest::audit::LogFile;
 
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::{
-    Attestation, AttestationSettings, Audit, AuditSettings, Bootstrap, ConfigError, Endpoint, Log,
-    LogFormat, LogSettings, NodeConfig, Operator, Provider, RaftSettings, RaftTimings, Settings,
-    Tpm, backup,
+    Attestation, AttestationSettings, Bootstrap, ConfigError, Endpoint, Log, LogFormat,
+    LogSettings, NodeConfig, Operator, Provider, RaftSettings, RaftTimings, Settings, Tpm, backup,
 };
 
 /// Log entries between two checkpoints, when nothing is said.
@@ -80,7 +78,7 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
     let operators_threshold = operators_threshold(settings.operators_threshold, operators.len())?;
     let founds = bootstrap == Bootstrap::Genesis;
     let kubelets = super::kubelet::kubelets(
-        settings.api.kubelet_certificate_authority,
+        settings.api.kubelet_certificate_authority.as_deref(),
         settings.api.kubelet_preferred_address_types,
     )?;
     Ok(NodeConfig {
@@ -124,7 +122,7 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
             .config
             .map(|path| existing("authentication.config", path))
             .transpose()?,
-        audit: audit(settings.audit)?,
+        audit: super::audit::audit(settings.audit)?,
         log: log(settings.log)?,
         otlp_endpoint: settings.otlp_endpoint.map(otlp_endpoint).transpose()?,
         shutdown_timeout: Duration::from_millis(
@@ -472,39 +470,6 @@ pub(super) fn existing(key: &'static str, path: PathBuf) -> Result<PathBuf, Conf
         "no such file",
         "name an existing file",
     ))
-}
-
-fn audit(settings: AuditSettings) -> Result<Option<Audit>, ConfigError> {
-    const MEGABYTE: u64 = 1024 * 1024;
-    let (policy_file, path) = match (settings.policy_file, settings.log_path) {
-        (Some(policy_file), Some(path)) => (policy_file, path),
-        (None, None) => return Ok(None),
-        (Some(policy_file), None) => {
-            return Err(ConfigError::invalid(
-                "audit.policy_file",
-                policy_file.display(),
-                "nothing says where events go",
-                "name audit.log_path too",
-            ));
-        }
-        (None, Some(path)) => {
-            return Err(ConfigError::invalid(
-                "audit.log_path",
-                path.display(),
-                "no policy says what is recorded",
-                "name audit.policy_file too",
-            ));
-        }
-    };
-    Ok(Some(Audit {
-        policy_file: existing("audit.policy_file", policy_file)?,
-        log: LogFile {
-            path,
-            max_bytes: settings.log_maxsize.unwrap_or(100).saturating_mul(MEGABYTE),
-            max_backups: settings.log_maxbackup.unwrap_or(0),
-            max_age: Duration::from_secs(settings.log_maxage.unwrap_or(0).saturating_mul(86_400)),
-        },
-    }))
 }
 
 fn raft(settings: &RaftSettings) -> Result<RaftTimings, ConfigError> {

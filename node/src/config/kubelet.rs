@@ -16,7 +16,7 @@ const ADDRESS_TYPES: [&str; 5] = [
 const QUORUM: &str = "quorum";
 
 pub(super) fn kubelets(
-    authority: Option<String>,
+    authority: Option<&str>,
     types: Option<Vec<String>>,
 ) -> Result<KubeletSettings, ConfigError> {
     const AUTHORITY: &str = "api.kubelet_certificate_authority";
@@ -35,7 +35,7 @@ pub(super) fn kubelets(
         }
         settings.preferred_address_types = types;
     }
-    settings.trust = match authority.as_deref() {
+    settings.trust = match authority {
         None => KubeletTrust::Anybody,
         Some(QUORUM) => KubeletTrust::Quorum,
         Some(path) => {
@@ -60,7 +60,7 @@ mod tests {
         let none = kubelets(None, None).unwrap();
         assert_eq!(none.trust, KubeletTrust::Anybody);
         assert_eq!(none.preferred_address_types[0], "InternalIP");
-        let said = kubelets(Some("quorum".into()), Some(vec!["Hostname".into()])).unwrap();
+        let said = kubelets(Some("quorum"), Some(vec!["Hostname".into()])).unwrap();
         assert_eq!(said.trust, KubeletTrust::Quorum);
         assert_eq!(said.preferred_address_types, ["Hostname"]);
     }
@@ -69,7 +69,7 @@ mod tests {
     fn what_makes_no_sense_is_named() {
         let refused = kubelets(None, Some(vec!["Planet".into()])).unwrap_err();
         assert!(refused.to_string().contains("Planet"), "{refused}");
-        let refused = kubelets(Some("/does/not/exist".into()), None).unwrap_err();
+        let refused = kubelets(Some("/does/not/exist"), None).unwrap_err();
         assert!(refused.to_string().contains("/does/not/exist"), "{refused}");
     }
 }

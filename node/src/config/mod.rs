@@ -6,6 +6,7 @@
 //! [`NodeConfig`] is what it means: the rest of the program sees only the latter,
 //! so that no later place has to check a value again.
 
+mod audit;
 mod backup;
 mod check;
 mod endorsements;

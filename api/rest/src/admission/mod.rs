@@ -49,7 +49,7 @@ pub(crate) struct Admission {
 impl Admission {
     /// Starts following what the plugins read, until `shutdown`.
     pub(crate) fn start(
-        kv: Arc<dyn Kv>,
+        kv: &Arc<dyn Kv>,
         access: Arc<Access>,
         registry: Arc<Registry>,
         shutdown: &CancellationToken,
@@ -59,8 +59,8 @@ impl Admission {
             turns: quota::Turns::default(),
             access,
             registry,
-            policies: policies::Policies::start(&kv, shutdown),
-            webhooks: webhooks::Webhooks::start(&kv, shutdown),
+            policies: policies::Policies::start(kv, shutdown),
+            webhooks: webhooks::Webhooks::start(kv, shutdown),
             clients: clients::WebhookClients::new(storage.clone()),
             storage,
         })

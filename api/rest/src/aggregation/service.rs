@@ -32,6 +32,7 @@ pub(super) struct ServiceReference {
 }
 
 impl ApiService {
+    #[expect(clippy::needless_pass_by_value, reason = "the form a lister wants")]
     pub(super) fn read(object: Value) -> Result<Self, String> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let spec = &object["spec"];

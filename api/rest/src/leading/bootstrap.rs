@@ -37,7 +37,7 @@ pub(super) async fn keep(storage: &Storage) {
         tracing::warn!(error = %failure.error, "bootstrap objects are not there yet");
         tokio::time::sleep(RETRY_PAUSE).await;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn ensure_all(storage: &Storage) -> Result<(), Failure> {

@@ -31,7 +31,7 @@ pub(super) fn list(resource: &Resource, page: &EntryPage) -> Result<Vec<u8>, Fai
     let mut raw = Vec::new();
     writer::list_meta(&mut raw, &meta);
     for entry in &page.entries {
-        writer::list_item(&mut raw, &*entry.protobuf(resource)?);
+        writer::list_item(&mut raw, &entry.protobuf(resource)?);
     }
     let mut body = Vec::with_capacity(raw.len() + 64);
     body.extend_from_slice(PROTOBUF_MAGIC);
