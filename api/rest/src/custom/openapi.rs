@@ -54,6 +54,14 @@ pub(crate) fn document(kinds: &Index, group: &str, version: &str) -> Option<Valu
         })
         .collect();
     let mut document = openapi::document(&Index::new(named), group, version)?;
+    // By this clients know what patches may be sent: the types of defined kinds do not
+    // say how a strategic merge would go.
+    for path in document["paths"].as_object_mut().into_iter().flatten() {
+        let content = path.1.pointer_mut("/patch/requestBody/content");
+        if let Some(content) = content.and_then(Value::as_object_mut) {
+            content.shift_remove("application/strategic-merge-patch+json");
+        }
+    }
     for kind in own {
         let name = type_name(kind);
         let (object, list) = types(kind, &name);

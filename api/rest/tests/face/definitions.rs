@@ -179,10 +179,10 @@ async fn a_definition_is_established_and_its_kind_discovered() {
     assert_eq!(own["description"], "A thing that is wound.");
     let size = &own["properties"]["spec"]["properties"]["size"];
     assert_eq!(size["description"], "How large it is.");
-    assert!(
-        document["paths"]["/apis/example.org/v1/namespaces/{namespace}/widgets/{name}"]["patch"]
-            .is_object()
-    );
+    let path = "/apis/example.org/v1/namespaces/{namespace}/widgets/{name}";
+    let patches = &document["paths"][path]["patch"]["requestBody"]["content"];
+    assert!(patches[MERGE].is_object());
+    assert!(patches[STRATEGIC].is_null());
     let (_, v2) = shop.world.get("/openapi/v2").await;
     assert!(v2["definitions"]["org.example.v1.Widget"].is_object());
     assert!(v2["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
