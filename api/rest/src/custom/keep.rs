@@ -66,8 +66,14 @@ async fn keep_once(
         });
         for at in 0..all.len() {
             if !all[at]["metadata"]["deletionTimestamp"].is_null() {
-                if !finalize(storage, resource, &all[at], writer).await? {
-                    pause = BUSY_PAUSE;
+                match finalize(storage, resource, &all[at], writer).await {
+                    Ok(true) => {}
+                    Ok(false) => pause = BUSY_PAUSE,
+                    // The others are looked after all the same.
+                    Err(failure) => {
+                        tracing::warn!(error = %failure.error, "a definition cannot go yet");
+                        pause = RETRY_PAUSE;
+                    }
                 }
                 continue;
             }
@@ -335,8 +341,8 @@ async fn remove_objects(
         return Ok(true);
     };
     let names = Names::parse(&object["status"]["acceptedNames"]);
-    let kinds = super::kind::resources(&std::sync::Arc::new(definition), &names, true);
-    let Some(kind) = kinds.first() else {
+    let kind = super::kind::stored(&std::sync::Arc::new(definition), &names);
+    let Some(kind) = &kind else {
         return Ok(true);
     };
     let (rows, _) = storage

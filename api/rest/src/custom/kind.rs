@@ -152,6 +152,12 @@ pub(super) fn resources(
         .collect()
 }
 
+/// The kind in the version in which its objects are stored, served or not.
+pub(super) fn stored(definition: &Arc<Definition>, names: &Names) -> Option<Resource> {
+    let at = definition.versions.iter().position(|own| own.storage)?;
+    Some(resource(definition, names, at))
+}
+
 fn resource(definition: &Arc<Definition>, names: &Names, at: usize) -> Resource {
     let version = &definition.versions[at];
     let storage = definition

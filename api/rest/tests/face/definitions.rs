@@ -418,6 +418,9 @@ async fn nothing_is_converted_where_a_webhook_would_have_to() {
     let mut hooked = definition();
     hooked["metadata"]["name"] = json!("gears.example.org");
     hooked["spec"]["names"] = json!({"plural": "gears", "kind": "Gear"});
+    // Objects are stored in the version that is not preferred.
+    hooked["spec"]["versions"][0]["storage"] = json!(false);
+    hooked["spec"]["versions"][1]["storage"] = json!(true);
     hooked["spec"]["conversion"] = json!({
         "strategy": "Webhook",
         "webhook": {
@@ -427,7 +430,8 @@ async fn nothing_is_converted_where_a_webhook_would_have_to() {
     });
     let (status, made) = shop.world.call(Method::POST, DEFINITIONS, &hooked).await;
     assert_eq!(status, StatusCode::CREATED, "{made}");
-    let gears = WIDGETS.replace("widgets", "gears");
+    let other = WIDGETS.replace("widgets", "gears");
+    let gears = other.replace("/v1/", "/v1beta1/");
     let served = async {
         while shop.world.get(&gears).await.0 != StatusCode::OK {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -436,20 +440,28 @@ async fn nothing_is_converted_where_a_webhook_would_have_to() {
     within(served).await;
     let mut gear = widget("a", &json!({"size": 3}));
     gear["kind"] = json!("Gear");
+    gear["apiVersion"] = json!("example.org/v1beta1");
     let (status, made) = shop.world.call(Method::POST, &gears, &gear).await;
     assert_eq!(status, StatusCode::CREATED, "{made}");
-    let beta = gears.replace("/v1/", "/v1beta1/");
-    gear["apiVersion"] = json!("example.org/v1beta1");
+    gear["apiVersion"] = json!("example.org/v1");
     for (status, refused) in [
-        shop.world.get(&beta).await,
-        shop.world.get(&format!("{beta}/a")).await,
-        shop.world.call(Method::POST, &beta, &gear).await,
+        shop.world.get(&other).await,
+        shop.world.get(&format!("{other}/a")).await,
+        shop.world.call(Method::POST, &other, &gear).await,
     ] {
         assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{refused}");
         let message = refused["message"].as_str().unwrap();
         assert!(
-            message.contains("conversion webhook for example.org/v1beta1"),
+            message.contains("conversion webhook for example.org/v1,"),
             "{message}"
         );
     }
+    let path = format!("{DEFINITIONS}/gears.example.org");
+    assert_eq!(shop.world.delete(&path).await.0, StatusCode::OK);
+    let gone = async {
+        while shop.world.get(&path).await.0 != StatusCode::NOT_FOUND {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(gone).await;
 }
