@@ -54,8 +54,8 @@ e2e-bin: ## Build kubectl and the clients' programs for the end-to-end tests
 	@mkdir -p $(NAUTILUS_E2E_BIN)
 	@cd tests/e2e && go build -ldflags "-X k8s.io/component-base/version.gitVersion=v1.37.2" -o $(NAUTILUS_E2E_BIN)/ ./cmd/...
 	@cd tests/e2e/rust && cargo build --release -q -p protoc \
-		&& PROTOC=$(CARGO_TARGET_DIR)/release/protoc cargo build --release -q -p etcdrust \
-		&& cp $(CARGO_TARGET_DIR)/release/etcdrust $(NAUTILUS_E2E_BIN)/
+		&& PROTOC=$(CARGO_TARGET_DIR)/release/protoc cargo build --release -q -p etcdrust -p kubers \
+		&& cp $(CARGO_TARGET_DIR)/release/etcdrust $(CARGO_TARGET_DIR)/release/kubers $(NAUTILUS_E2E_BIN)/
 	@python3 -m venv $(NAUTILUS_E2E_BIN)/python
 	@$(NAUTILUS_E2E_BIN)/python/bin/pip install -q --disable-pip-version-check -r tests/e2e/python/requirements.txt
 	@mkdir -p $(NAUTILUS_E2E_BIN)/javascript && cp tests/e2e/javascript/* $(NAUTILUS_E2E_BIN)/javascript/
