@@ -382,8 +382,7 @@ impl Call {
         let warnings = Warnings::default();
         let mut binding = self.read_object(request, &options, &warnings).await?;
         self.fill_namespace(&mut binding)?;
-        let pods = nautilus_machinery::resource::find("", "v1", "pods")
-            .ok_or_else(|| ApiError::internal("the table of kinds lacks pods"))?;
+        let pods = crate::storage::built_in("", "pods")?;
         let name = match &self.asked.name {
             Some(name) => name.clone(),
             None => metadata_text(&binding, "name").to_owned(),

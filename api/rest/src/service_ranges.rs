@@ -13,19 +13,20 @@ use std::time::Duration;
 use nautilus_machine::types::KeyRange;
 use nautilus_machine::{RangeRequest, WatchRequest, Watcher};
 use nautilus_machinery::allocation::Cidr;
-use nautilus_machinery::resource::{self, Resource};
-use nautilus_machinery::status::ApiError;
+use nautilus_machinery::resource::Resource;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::ids;
-use crate::storage::{Storage, Target, Writer, metadata_text, versioned_object};
+use crate::storage::{Storage, Target, Writer, built_in, metadata_text, versioned_object};
 
 /// The range of a cluster whose operator chose none: the reference tools' own.
 pub(crate) const DEFAULT_RANGE: &str = "10.96.0.0/12";
 /// The name of the default range.
 pub(crate) const DEFAULT_NAME: &str = "kubernetes";
 
+/// The group of ranges and addresses.
+const GROUP: &str = "networking.k8s.io";
 /// Holds a range until its addresses are free.
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
 /// Between two looks while nothing was seen to change.
@@ -74,13 +75,8 @@ pub(crate) async fn run(storage: &Storage, writer: Writer<'_>) {
     }
 }
 
-fn kind(plural: &str) -> Result<&'static Resource, Failure> {
-    let found = resource::find("networking.k8s.io", "v1", plural);
-    Ok(found.ok_or_else(|| ApiError::internal(format!("the table of kinds lacks {plural}")))?)
-}
-
 fn watch(storage: &Storage) -> Option<Box<dyn Watcher>> {
-    let range = KeyRange::prefix(kind("servicecidrs").ok()?.storage_prefix());
+    let range = KeyRange::prefix(built_in(GROUP, "servicecidrs").ok()?.storage_prefix());
     let request = WatchRequest {
         range,
         from: None,
@@ -92,7 +88,7 @@ fn watch(storage: &Storage) -> Option<Box<dyn Watcher>> {
 /// One look at every range; whether one still waits.
 async fn sweep(storage: &Storage, writer: &Writer<'_>) -> Result<bool, Failure> {
     storage.barrier().await?;
-    let resource = kind("servicecidrs")?;
+    let resource = built_in(GROUP, "servicecidrs")?;
     let (rows, _) = storage
         .rows(KeyRange::prefix(resource.storage_prefix()))
         .await?;
@@ -130,7 +126,7 @@ fn is_in_use(storage: &Storage, range: &Value, ranges: &[Value]) -> Result<bool,
         .flat_map(cidrs)
         .collect();
     let own: Vec<Cidr> = cidrs(range).collect();
-    let prefix = kind("ipaddresses")?.storage_prefix();
+    let prefix = built_in(GROUP, "ipaddresses")?.storage_prefix();
     let request = RangeRequest {
         keys_only: true,
         ..RangeRequest::newest(KeyRange::prefix(prefix.clone()))

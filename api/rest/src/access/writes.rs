@@ -4,7 +4,6 @@
 use nautilus_access::rbac::{self, Guarded};
 use nautilus_access::{Attributes, certificates, node};
 use nautilus_admission::attributes::{Attributes as Asked, Operation};
-use nautilus_machinery::resource;
 use nautilus_machinery::status::ApiError;
 use serde_json::Value;
 
@@ -114,8 +113,7 @@ impl Access {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Value>, ApiError> {
-        let resource = resource::find(group, "v1", plural)
-            .ok_or_else(|| ApiError::internal(format!("the table of kinds lacks {plural}")))?;
+        let resource = crate::storage::built_in(group, plural)?;
         let namespace = Some(namespace).filter(|namespace| !namespace.is_empty());
         let key = resource.key(namespace, name);
         let row = self.storage.read(resource, &key);

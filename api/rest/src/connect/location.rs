@@ -1,6 +1,5 @@
 //! Which server a request is for: the pod's node, the pod, the service's endpoint.
 
-use nautilus_machinery::resource;
 use nautilus_machinery::status::ApiError;
 use serde_json::Value;
 
@@ -27,8 +26,7 @@ impl Connection {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Value, Failure> {
-        let resource = resource::find("", "v1", plural)
-            .ok_or_else(|| ApiError::internal(format!("the table of kinds lacks {plural}")))?;
+        let resource = crate::storage::built_in("", plural)?;
         let target = Target {
             resource,
             namespace,

@@ -15,8 +15,7 @@ use std::time::Duration;
 
 use nautilus_machine::{Cluster, Member};
 use nautilus_machinery::allocation::family_of;
-use nautilus_machinery::resource::{self, Resource};
-use nautilus_machinery::status::ApiError;
+use nautilus_machinery::resource::Resource;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -153,8 +152,7 @@ async fn put(
     plural: &str,
     wanted: &Value,
 ) -> Result<(), Failure> {
-    let resource: &Resource = resource::find(group, "v1", plural)
-        .ok_or_else(|| ApiError::internal(format!("the table of kinds lacks {plural}")))?;
+    let resource: &Resource = crate::storage::built_in(group, plural)?;
     let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
     let target = Target {
         resource,

@@ -18,26 +18,23 @@ use nautilus_admission::attributes::Attributes;
 use nautilus_machine::types::KeyRange;
 use nautilus_machine::{Compare, Operation, Put, RangeRequest};
 use nautilus_machinery::allocation::{self, Cidr, Held, Pool, family_of};
-use nautilus_machinery::resource::{self, Resource};
+use nautilus_machinery::resource::Resource;
 use nautilus_machinery::status::ApiError;
 use serde_json::{Value, json};
 
 use super::companions::Companions;
-use super::{Storage, metadata_text, parse_object};
+use super::{Storage, built_in, metadata_text, parse_object};
 use crate::failure::Failure;
 use crate::ids;
 
+/// The group of ranges and addresses.
+const GROUP: &str = "networking.k8s.io";
 /// The ports of nodes that services are given, the reference's own range.
 const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 /// Where the rows of taken ports stand.
 const PORTS_PREFIX: &str = "/nautilus/allocations/nodeports/";
 /// Draws before the free ones are looked for in order.
 const DRAWS: u32 = 64;
-
-fn kind(plural: &str) -> Result<&'static Resource, Failure> {
-    let found = resource::find("networking.k8s.io", "v1", plural);
-    Ok(found.ok_or_else(|| ApiError::internal(format!("the table of kinds lacks {plural}")))?)
-}
 
 fn port_key(port: u16) -> String {
     format!("{PORTS_PREFIX}{port}")
@@ -70,7 +67,7 @@ impl Storage {
                 .key(asked.namespace, metadata_text(service, "name"));
             take(&before, &after, service, &key, companions)?;
         }
-        let addresses = kind("ipaddresses")?;
+        let addresses = built_in(GROUP, "ipaddresses")?;
         let given_up = before.addresses.difference(&after.addresses);
         let keys = given_up
             .map(|address| addresses.key(None, &address.to_string()))
@@ -98,7 +95,7 @@ fn take(
     service_key: &str,
     companions: &mut Companions,
 ) -> Result<(), Failure> {
-    let addresses = kind("ipaddresses")?;
+    let addresses = built_in(GROUP, "ipaddresses")?;
     let mut put = |key: String, bytes: Vec<u8>| {
         companions
             .compare
@@ -152,7 +149,7 @@ struct Free<'a> {
 
 impl<'a> Free<'a> {
     fn open(storage: &'a Storage) -> Result<Self, Failure> {
-        let cidrs = kind("servicecidrs")?;
+        let cidrs = built_in(GROUP, "servicecidrs")?;
         let request = RangeRequest::newest(KeyRange::prefix(cidrs.storage_prefix()));
         let mut families: Vec<&'static str> = Vec::new();
         let mut ranges: BTreeMap<&'static str, Vec<Cidr>> = BTreeMap::new();
@@ -183,7 +180,7 @@ impl<'a> Free<'a> {
         }
         Ok(Self {
             storage,
-            addresses: kind("ipaddresses")?,
+            addresses: built_in(GROUP, "ipaddresses")?,
             families,
             ranges,
         })

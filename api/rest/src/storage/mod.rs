@@ -125,10 +125,15 @@ pub(crate) fn metadata_text<'a>(object: &'a Value, field: &str) -> &'a str {
     object["metadata"][field].as_str().unwrap_or_default()
 }
 
+/// A built-in kind of version `v1`, which the table has unless it was cut short.
+pub(crate) fn built_in(group: &str, plural: &str) -> Result<&'static Arc<Resource>, ApiError> {
+    resource::find(group, "v1", plural)
+        .ok_or_else(|| ApiError::internal(format!("the table of kinds lacks {plural}")))
+}
+
 /// The kind `Namespace` of the table.
-pub(crate) fn namespaces() -> Result<&'static Arc<Resource>, Failure> {
-    resource::find("", "v1", "namespaces")
-        .ok_or_else(|| ApiError::internal("the table of kinds lacks namespaces").into())
+pub(crate) fn namespaces() -> Result<&'static Arc<Resource>, ApiError> {
+    built_in("", "namespaces")
 }
 
 impl Storage {

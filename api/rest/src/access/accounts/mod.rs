@@ -20,7 +20,6 @@ use http::{HeaderValue, StatusCode};
 use nautilus_access::token::{self, Claims, Refused, TokenAsked};
 use nautilus_machine::Kv;
 use nautilus_machinery::identity::User;
-use nautilus_machinery::resource;
 use nautilus_machinery::status::ApiError;
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -164,8 +163,7 @@ impl Accounts {
     }
 
     fn lookup(&self, plural: &str, namespace: &str, name: &str) -> Result<Option<Value>, ApiError> {
-        let resource = resource::find("", "v1", plural)
-            .ok_or_else(|| ApiError::internal(format!("the table of kinds lacks {plural}")))?;
+        let resource = crate::storage::built_in("", plural)?;
         let namespace = Some(namespace).filter(|namespace| !namespace.is_empty());
         let row = self
             .storage
