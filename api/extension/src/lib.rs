@@ -27,7 +27,7 @@ mod validate;
 pub mod version;
 
 pub use columns::{ColumnPath, cell};
-pub use convert::{ConversionError, check_converted};
+pub use convert::{ConversionError, conversion_review, converted_objects};
 pub use defaults::{apply_defaults, prune_nulls};
 pub use lists::check_lists;
 pub use metadata::{coerce_metadata, validate_embedded};

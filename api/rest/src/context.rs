@@ -19,7 +19,9 @@ use crate::connect::{KubeletSettings, Kubelets};
 use crate::fairness::FlowControl;
 use crate::receipts::SignedRoot;
 use crate::registry::Registry;
+use crate::storage::Storage;
 use crate::tunnel::Tunnels;
+use crate::webhook::WebhookClients;
 
 /// Makes this node's evidence over 64 bytes of report data.
 pub type EvidenceSource = Arc<dyn Fn([u8; 64]) -> Result<Vec<u8>, String> + Send + Sync>;
@@ -135,6 +137,7 @@ pub struct RestContext {
     pub(crate) caches: crate::cache::Caches,
     /// What every write passes.
     pub(crate) admission: Arc<Admission>,
+    pub(crate) webhook_clients: Arc<WebhookClients>,
     pub(crate) aggregator: Arc<Aggregator>,
     pub(crate) tunnels: Arc<Tunnels>,
     /// Or why none can be reached.
@@ -142,6 +145,11 @@ pub struct RestContext {
 }
 
 impl RestContext {
+    /// The store as this process itself writes to it: through admission.
+    pub(crate) fn storage(&self) -> Storage {
+        Storage::new(self.kv.clone()).admitted(self.admission.clone())
+    }
+
     /// Serves these kinds beside the built-in ones from now on. Watches of a kind that is
     /// gone or has changed end.
     pub(crate) fn serve_kinds(&self, dynamic: Vec<Arc<Resource>>) {
@@ -168,7 +176,14 @@ impl RestContext {
         let tunnels = Tunnels::new(kv.clone(), &node.api_address, &authority);
         let kubelets = Kubelets::new(node.kubelets.clone(), &authority, tunnels.clone());
         let registry = Arc::new(Registry::new());
-        let admission = Admission::start(&kv, access.clone(), registry.clone(), &shutdown);
+        let webhook_clients = Arc::new(WebhookClients::new(Storage::new(kv.clone())));
+        let admission = Admission::start(
+            &kv,
+            access.clone(),
+            registry.clone(),
+            webhook_clients.clone(),
+            &shutdown,
+        );
         let context = Arc::new(Self {
             aggregator,
             tunnels,
@@ -188,6 +203,7 @@ impl RestContext {
             registry,
             caches,
             admission,
+            webhook_clients,
         });
         crate::custom::follow(&context);
         context

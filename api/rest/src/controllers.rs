@@ -2,7 +2,8 @@
 //! the quorum.
 //!
 //! Invariants
-//! - Every write is fenced by the leader's term: a deposed leader changes nothing.
+//! - Every write is fenced by the leader's term: a deposed leader changes nothing; and it
+//!   passes admission as anybody's.
 //! - Everything is idempotent and read from the store: a new leader goes on where
 //!   the old one was lost.
 
@@ -78,14 +79,13 @@ impl ControllerError {
 }
 
 /// Makes the default namespaces, the `kubernetes` Service and the default
-/// ServiceAccounts where they are missing. Idempotent; with `term` its writes count in
-/// that term only. `api_port` is where nodes serve.
-pub async fn ensure_defaults(
-    kv: Arc<dyn Kv>,
-    term: Option<u64>,
-    api_port: u16,
-) -> Result<(), ControllerError> {
-    let storage = storage_of(kv, term);
+/// ServiceAccounts where they are missing, whoever leads. Idempotent. `api_port` is where
+/// nodes serve.
+pub async fn ensure_defaults(context: &RestContext, api_port: u16) -> Result<(), ControllerError> {
+    make_defaults(&context.storage(), api_port).await
+}
+
+async fn make_defaults(storage: &Storage, api_port: u16) -> Result<(), ControllerError> {
     storage
         .barrier()
         .await
@@ -94,12 +94,12 @@ pub async fn ensure_defaults(
         let object = json!({
             "kind": "Namespace", "apiVersion": "v1", "metadata": { "name": name },
         });
-        ensure(&storage, ("", "namespaces"), None, name, &object).await?;
-        ensure_account(&storage, name).await?;
+        ensure(storage, ("", "namespaces"), None, name, &object).await?;
+        ensure_account(storage, name).await?;
     }
     let ranges = ("networking.k8s.io", "servicecidrs");
     let range = service_ranges::default_object();
-    ensure(&storage, ranges, None, service_ranges::DEFAULT_NAME, &range).await?;
+    ensure(storage, ranges, None, service_ranges::DEFAULT_NAME, &range).await?;
     let service = json!({
         "kind": "Service",
         "apiVersion": "v1",
@@ -117,13 +117,12 @@ pub async fn ensure_defaults(
         },
     });
     let services = ("", "services");
-    ensure(&storage, services, Some("default"), API_SERVICE, &service).await
+    ensure(storage, services, Some("default"), API_SERVICE, &service).await
 }
 
-/// Makes the roles and bindings that every cluster has. Idempotent; fenced as
-/// [`ensure_defaults`].
-pub async fn ensure_roles(kv: Arc<dyn Kv>, term: Option<u64>) -> Result<(), ControllerError> {
-    bootstrap_roles(&storage_of(kv, term))
+/// Makes the roles and bindings that every cluster has, whoever leads. Idempotent.
+pub async fn ensure_roles(context: &RestContext) -> Result<(), ControllerError> {
+    bootstrap_roles(&context.storage())
         .ensure()
         .await
         .map_err(|failure| ControllerError::new("roles could not be made", &failure))
@@ -134,11 +133,6 @@ fn bootstrap_roles(storage: &Storage) -> BootstrapRoles<'_> {
         storage,
         writer: writer(),
     }
-}
-
-fn storage_of(kv: Arc<dyn Kv>, term: Option<u64>) -> Storage {
-    let storage = Storage::new(kv);
-    term.map_or_else(|| storage.clone(), |term| storage.fenced(term))
 }
 
 async fn ensure_account(storage: &Storage, namespace: &str) -> Result<(), ControllerError> {
@@ -196,22 +190,27 @@ pub async fn run_controllers(
     loop {
         let changed = if leadership.is_self {
             let term = leadership.term;
+            let storage = context.storage().fenced(term);
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = next_term(&mut changes, Some(term)) => changed,
-                () = lead(&context, term, api_port) => None,
-                () = leading::run(leader_storage(&context, term), context.registry.clone()) => None,
-                () = look_after_ranges(&kv, term) => None,
+                () = lead(&context, &storage, api_port) => None,
+                () = leading::run(storage.clone(), context.registry.clone()) => None,
+                () = service_ranges::run(&storage, writer()) => None,
                 () = leading::compaction::keep(
                     kv.clone(),
                     term,
                     context.limits.compaction_interval,
                 ) => None,
-                () = keep_endpoints(&context, term) => None,
-                () = keep_access(&kv, term) => None,
-                () = keep_definitions(&context, term) => None,
-                () = keep_credentials(&context, term) => None,
-                () = aggregation::keep(&context, leader_storage(&context, term), writer()) => None,
+                () = leading::endpoints::keep(
+                    storage.clone(),
+                    context.cluster.clone(),
+                    writer(),
+                ) => None,
+                () = keep_access(&storage, term) => None,
+                () = custom::keep(&storage, &context.webhook_clients, writer()) => None,
+                () = keep_credentials(&context, &storage) => None,
+                () = aggregation::keep(&context, storage.clone(), writer()) => None,
             }
         } else {
             tokio::select! {
@@ -237,46 +236,22 @@ async fn next_term(
     }
 }
 
-async fn keep_endpoints(context: &RestContext, term: u64) {
-    let storage = storage_of(context.kv.clone(), Some(term));
-    leading::endpoints::keep(storage, context.cluster.clone(), writer()).await;
-}
-
-async fn keep_definitions(context: &RestContext, term: u64) {
-    let storage = storage_of(context.kv.clone(), Some(term));
-    custom::keep(&storage, writer()).await;
-}
-
-async fn look_after_ranges(kv: &Arc<dyn Kv>, term: u64) {
-    let storage = storage_of(kv.clone(), Some(term));
-    service_ranges::run(&storage, writer()).await;
-}
-
-/// The store as the leader's tasks use it: in their term only, through admission.
-fn leader_storage(context: &RestContext, term: u64) -> Storage {
-    Storage::new(context.kv.clone())
-        .fenced(term)
-        .admitted(context.admission.clone())
-}
-
 /// One term's work. Ends only by being dropped.
-async fn lead(context: &RestContext, term: u64, api_port: u16) {
-    let kv = &context.kv;
-    let storage = leader_storage(context, term);
+async fn lead(context: &RestContext, storage: &Storage, api_port: u16) {
     let mut made_defaults = false;
     let mut watcher: Option<Box<dyn Watcher>> = None;
     loop {
         if !made_defaults {
-            match ensure_defaults(kv.clone(), Some(term), api_port).await {
+            match make_defaults(storage, api_port).await {
                 Ok(()) => made_defaults = true,
                 Err(error) => tracing::warn!(%error, "defaults are not there yet"),
             }
         }
         if watcher.is_none() {
-            watcher = watch_namespaces(kv);
+            watcher = watch_namespaces(&context.kv);
         }
         let pem = context.authority.certificate_pem();
-        let pause = match sweep(&storage, &context.registry, &pem).await {
+        let pause = match sweep(storage, &context.registry, &pem).await {
             Ok(Pass::Settled) if made_defaults && watcher.is_some() => IDLE_PAUSE,
             Ok(_) => BUSY_PAUSE,
             Err(failure) => {
@@ -296,13 +271,12 @@ async fn lead(context: &RestContext, term: u64, api_port: u16) {
 
 /// One term's work on roles and on the keys of service accounts. Ends only by being
 /// dropped.
-async fn keep_access(kv: &Arc<dyn Kv>, term: u64) {
-    let storage = storage_of(kv.clone(), Some(term));
+async fn keep_access(storage: &Storage, term: u64) {
     loop {
-        if let Err(failure) = Accounts::keep_keys(&storage, term).await {
+        if let Err(failure) = Accounts::keep_keys(storage, term).await {
             tracing::warn!(error = %failure.error, "signing keys could not be kept");
         }
-        let roles = bootstrap_roles(&storage);
+        let roles = bootstrap_roles(storage);
         if let Ok(Err(failure)) = tokio::time::timeout(KEYS_PAUSE, roles.keep()).await {
             tracing::warn!(error = %failure.error, "roles could not be kept");
         }
@@ -311,10 +285,9 @@ async fn keep_access(kv: &Arc<dyn Kv>, term: u64) {
 }
 
 /// One term's work on credentials. Ends only by being dropped.
-async fn keep_credentials(context: &RestContext, term: u64) {
-    let storage = storage_of(context.kv.clone(), Some(term));
+async fn keep_credentials(context: &RestContext, storage: &Storage) {
     let leader = Leader {
-        storage: &storage,
+        storage,
         writer: writer(),
         access: &context.access,
         authority: &context.authority,

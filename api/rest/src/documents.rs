@@ -366,7 +366,7 @@ fn found(
 
 /// A document in the form that the client prefers.
 fn plain_document(headers: &HeaderMap, document: Option<Document>) -> Result<Response, Failure> {
-    let mut response = match negotiate::negotiate(headers, false)?.format {
+    let mut response = match negotiate::negotiate(headers, negotiate::Transforms::None)?.format {
         Format::Yaml => {
             let document = document.ok_or_else(ApiError::path_not_found)?;
             let value = serde_json::from_slice(&document.content)

@@ -37,17 +37,14 @@ pub(crate) async fn serve(call: &Call, request: Request, form: Form) -> Result<R
             ApiError::bad_request("name in URL does not match name in Eviction object").into(),
         );
     }
-    let delete = DeleteOptions::from_value(&eviction["deleteOptions"])?;
-    options.dry_run |= delete.dry_run;
+    options.dry_run |= DeleteOptions::from_value(&eviction["deleteOptions"])?.dry_run;
     let writer = call.writer(&options, &warnings);
     let asked = attributes(Operation::Create, &target, &writer, None);
     let admission = &call.context.admission;
     admission
-        .mutate_other(&asked, &mut eviction, writer.warnings)
+        .pass_other(&asked, &mut eviction, writer.warnings)
         .await?;
-    admission
-        .validate(&asked, Some(&eviction), writer.warnings)
-        .await?;
+    let delete = DeleteOptions::from_value(&eviction["deleteOptions"])?;
     let pod = Target {
         subresource: None,
         ..target

@@ -30,7 +30,6 @@ mod failure;
 mod fairness;
 mod health;
 mod ids;
-#[allow(dead_code, reason = "deciders with few objects read by snapshots")]
 mod leading;
 mod lister;
 mod master_event;
@@ -57,6 +56,7 @@ mod trace;
 mod tunnel;
 mod upstream;
 mod watch;
+mod webhook;
 
 pub use access::read_authentication;
 pub use authority::{Authority, AuthorityError};

@@ -3,7 +3,7 @@
 //! the registry of kinds.
 //!
 //! For kinds with few objects that are read on every request. Reads never wait and
-//! never fail; they see this node's state as of [`Snapshot::revision`].
+//! never fail; they see what this node has applied.
 //!
 //! Invariants
 //! - A snapshot is the state of one revision: nothing of a later one, nothing missing.
@@ -30,39 +30,10 @@ use crate::storage::{Storage, versioned_object};
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// A kind's objects at one revision, by namespace (empty for none) and name.
-#[allow(
-    dead_code,
-    reason = "deciders of other crates' rules read by name and place"
-)]
 pub(crate) struct Snapshot<T> {
-    /// The revision of the state.
-    pub(crate) revision: Revision,
     /// Whether the state was ever read.
     pub(crate) synced: bool,
-    pub(crate) objects: BTreeMap<(String, String), Arc<T>>,
-}
-
-#[allow(
-    dead_code,
-    reason = "deciders of other crates' rules read by name and place"
-)]
-impl<T> Snapshot<T> {
-    /// The object of that namespace (empty for none) and name.
-    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<&Arc<T>> {
-        // The map is keyed by owned text; two short strings cost less than a scan.
-        self.objects.get(&(namespace.to_owned(), name.to_owned()))
-    }
-
-    /// The objects of one namespace.
-    pub(crate) fn in_namespace<'a>(
-        &'a self,
-        namespace: &'a str,
-    ) -> impl Iterator<Item = &'a Arc<T>> {
-        self.objects
-            .range((namespace.to_owned(), String::new())..)
-            .take_while(move |((own, _), _)| own == namespace)
-            .map(|(_, object)| object)
-    }
+    pub(crate) objects: BTreeMap<Place, Arc<T>>,
 }
 
 /// Namespace (empty for none) and name.
@@ -141,10 +112,6 @@ pub(crate) struct Lister<T> {
     changed: watch::Sender<Revision>,
 }
 
-#[allow(
-    dead_code,
-    reason = "deciders of other crates' rules read by name and place"
-)]
 impl<T: Send + Sync + 'static> Lister<T> {
     /// Follows a kind until `shutdown`.
     pub(crate) fn start(
@@ -155,7 +122,6 @@ impl<T: Send + Sync + 'static> Lister<T> {
     ) -> Arc<Self> {
         let lister = Arc::new(Self {
             snapshot: ArcSwap::from_pointee(Snapshot {
-                revision: 0,
                 synced: false,
                 objects: BTreeMap::new(),
             }),
@@ -175,19 +141,20 @@ impl<T: Send + Sync + 'static> Lister<T> {
         self.changed.subscribe()
     }
 
-    /// Waits until the snapshot is of `revision` or later: an answer to a write is a
-    /// good `revision` to wait for before deciding by what was written.
-    pub(crate) async fn reached(&self, revision: Revision) {
+    /// Waits until the state was read once.
+    pub(crate) async fn synced(&self) {
+        if self.snapshot.load().synced {
+            return;
+        }
         let mut changes = self.changes();
         // The sender lives as long as `self`.
-        let _ = changes.wait_for(|at| *at >= revision).await;
+        let _ = changes.wait_for(|_| self.snapshot.load().synced).await;
     }
 }
 
 impl<T: Send + Sync> Sink<T> for Lister<T> {
     fn reset(&self, revision: Revision, objects: BTreeMap<Place, Arc<T>>) {
         self.snapshot.store(Arc::new(Snapshot {
-            revision,
             synced: true,
             objects,
         }));

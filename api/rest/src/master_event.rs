@@ -1,15 +1,15 @@
 //! Events about the masters themselves, as `kubectl get events` shows them.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
-use nautilus_machine::Kv;
 use nautilus_machinery::identity::User;
 use nautilus_machinery::resource;
 use serde_json::json;
 
+use crate::context::RestContext;
 use crate::controllers::ControllerError;
 use crate::ids;
-use crate::storage::{Storage, Writer};
+use crate::storage::Writer;
 
 /// Where they stand; masters are not in any namespace.
 const NAMESPACE: &str = "default";
@@ -46,7 +46,7 @@ pub struct MasterEvent {
 /// # Errors
 /// The quorum did not take it; it may be tried again.
 pub async fn record_master_event(
-    kv: Arc<dyn Kv>,
+    context: &RestContext,
     event: &MasterEvent,
 ) -> Result<(), ControllerError> {
     let Some(events) = resource::find("", "v1", "events") else {
@@ -70,7 +70,8 @@ pub async fn record_master_event(
         "lastTimestamp": now,
         "count": 1,
     });
-    match Storage::new(kv)
+    match context
+        .storage()
         .create(events, Some(NAMESPACE), &object, &writer())
         .await
     {

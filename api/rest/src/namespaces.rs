@@ -117,7 +117,7 @@ async fn empty_of(
     remaining: &mut Remaining,
 ) -> Result<(), Failure> {
     let range = KeyRange::prefix(kind.namespace_prefix(namespace));
-    let (rows, _) = storage.rows(range).await?;
+    let (rows, _) = storage.rows_of(kind, range).await?;
     let options = DeleteOptions::default();
     for row in &rows {
         let object = versioned_object(kind, row)?;

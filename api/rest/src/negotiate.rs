@@ -104,9 +104,19 @@ fn parse_clause(text: &str) -> Option<Clause> {
     (clause.quality > 0.0).then_some(clause)
 }
 
-/// Picks the first clause that can be served. `transforms` says whether tables and
-/// metadata make sense for the answer (they do for objects of the table of kinds).
-pub(crate) fn negotiate(headers: &HeaderMap, transforms: bool) -> Result<Agreed, ApiError> {
+/// In what other shape an answer can be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Transforms {
+    /// As it is alone: documents.
+    None,
+    /// Its metadata alone too: objects that are answered and not stored.
+    Metadata,
+    /// As a table besides: objects that are stored.
+    Table,
+}
+
+/// Picks the first clause that can be served.
+pub(crate) fn negotiate(headers: &HeaderMap, transforms: Transforms) -> Result<Agreed, ApiError> {
     let clauses = clauses(headers);
     if clauses.is_empty() {
         return Ok(Agreed::JSON);
@@ -121,12 +131,12 @@ pub(crate) fn negotiate(headers: &HeaderMap, transforms: bool) -> Result<Agreed,
 pub(crate) fn without_protobuf(headers: &HeaderMap) -> Result<Agreed, ApiError> {
     clauses(headers)
         .iter()
-        .filter_map(|clause| agree(clause, true))
+        .filter_map(|clause| agree(clause, Transforms::Table))
         .find(|agreed| agreed.format != Format::Protobuf || agreed.rendering != Rendering::Whole)
         .ok_or_else(|| ApiError::not_acceptable(&["application/json", "application/yaml"]))
 }
 
-fn agree(clause: &Clause, transforms: bool) -> Option<Agreed> {
+fn agree(clause: &Clause, transforms: Transforms) -> Option<Agreed> {
     let format = match clause.media.as_str() {
         "application/json" | "*/*" | "application/*" => Format::Json,
         "application/yaml" => Format::Yaml,
@@ -139,7 +149,7 @@ fn agree(clause: &Clause, transforms: bool) -> Option<Agreed> {
             rendering: Rendering::Whole,
         });
     };
-    if !transforms || clause.parameter("g") != Some("meta.k8s.io") {
+    if clause.parameter("g") != Some("meta.k8s.io") {
         return None;
     }
     let version = match clause.parameter("v") {
@@ -149,8 +159,14 @@ fn agree(clause: &Clause, transforms: bool) -> Option<Agreed> {
     };
     let rendering = match kind {
         // A table has no protobuf form.
-        "Table" if format != Format::Protobuf => Rendering::Table(version),
-        "PartialObjectMetadata" | "PartialObjectMetadataList" => Rendering::Metadata(version),
+        "Table" if format != Format::Protobuf && transforms == Transforms::Table => {
+            Rendering::Table(version)
+        }
+        "PartialObjectMetadata" | "PartialObjectMetadataList"
+            if transforms >= Transforms::Metadata =>
+        {
+            Rendering::Metadata(version)
+        }
         _ => return None,
     };
     Some(Agreed { format, rendering })
@@ -163,7 +179,7 @@ mod tests {
     fn agreed(accept: &str) -> Result<Agreed, ApiError> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().expect("a header"));
-        negotiate(&headers, true)
+        negotiate(&headers, Transforms::Table)
     }
 
     #[test]
@@ -181,6 +197,18 @@ mod tests {
     fn quality_decides_before_order() {
         let accept = "application/json;q=0.5, application/yaml";
         assert_eq!(agreed(accept).expect("served").format, Format::Yaml);
+    }
+
+    #[test]
+    fn what_is_not_stored_is_no_table() {
+        let mut headers = HeaderMap::new();
+        let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        headers.insert(ACCEPT, accept.parse().expect("a header"));
+        let refused = negotiate(&headers, Transforms::Metadata).expect_err("not served");
+        assert_eq!(refused.code(), 406);
+        let accept = format!("{accept}, application/json");
+        headers.insert(ACCEPT, accept.parse().expect("a header"));
+        assert_eq!(negotiate(&headers, Transforms::Metadata), Ok(Agreed::JSON));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::connect::{self, Connection};
 use crate::context::RestContext;
 use crate::custom;
 use crate::failure::Failure;
-use crate::negotiate::{self, Agreed, Format, Rendering, negotiate};
+use crate::negotiate::{self, Agreed, Format, Rendering, Transforms, negotiate};
 use crate::options::{ListOptions, Query, WriteOptions, parse_dry_run, parse_version};
 use crate::patching::Patch;
 use crate::respond::{self, Form};
@@ -46,15 +46,10 @@ impl Call {
     /// Serves the request.
     pub(crate) async fn serve(self, request: Request) -> Result<Response, Failure> {
         self.check_verb()?;
-        if let Some(defined) = &self.asked.resource.defined
-            && let Some(why) = defined.unconvertible(None)
-        {
-            return Err(ApiError::internal(why).into());
-        }
         if let Some(connect) = connect::asked(&self.asked) {
             return Connection::of(self).serve(connect, request).await;
         }
-        let agreed = negotiate(request.headers(), true)?;
+        let agreed = negotiate(request.headers(), self.transforms())?;
         let agreed = self.speakable(agreed, request.headers())?;
         let form = Form {
             agreed,
@@ -73,6 +68,16 @@ impl Call {
             (Verb::Delete, None) => self.delete(request, form).await,
             (Verb::DeleteCollection, None) => self.delete_collection(request, form).await,
             _ => Err(ApiError::method_not_allowed().into()),
+        }
+    }
+
+    /// Only objects that are stored have columns; what is of a kind of its own is answered
+    /// as it is.
+    fn transforms(&self) -> Transforms {
+        match special::of(&self.asked) {
+            Some(_) => Transforms::None,
+            None if self.asked.resource.is_stored() => Transforms::Table,
+            None => Transforms::Metadata,
         }
     }
 
@@ -111,9 +116,7 @@ impl Call {
     }
 
     pub(crate) fn storage(&self) -> Storage {
-        Storage::new(self.context.kv.clone())
-            .admitted(self.context.admission.clone())
-            .guarded(self.context.access.clone())
+        self.context.storage().guarded(self.context.access.clone())
     }
 
     pub(crate) fn target(&self) -> Target<'_> {

@@ -20,7 +20,7 @@ use crate::audit::{Notes, Recording};
 use crate::context::RestContext;
 use crate::failure::Failure;
 use crate::fairness::{Marks, Seats};
-use crate::negotiate::{Format, negotiate};
+use crate::negotiate::{Format, Transforms, negotiate};
 use crate::resources::Call;
 use crate::route::{self, Route};
 use crate::{
@@ -137,7 +137,7 @@ async fn authenticate(context: &RestContext, request: &mut Request) -> Result<()
         }
         Err(reason) => {
             tracing::info!(%reason, "a token does not count");
-            let agreed = negotiate(request.headers(), false);
+            let agreed = negotiate(request.headers(), Transforms::None);
             let format = agreed.map_or(Format::Json, |agreed| agreed.format);
             Err(respond::failure(format, &ApiError::unauthorized().into()))
         }
@@ -249,7 +249,8 @@ async fn dispatch(
     axum::Extension(context): axum::Extension<Arc<RestContext>>,
     request: Request,
 ) -> Response {
-    let format = negotiate(request.headers(), false).map_or(Format::Json, |agreed| agreed.format);
+    let format =
+        negotiate(request.headers(), Transforms::None).map_or(Format::Json, |agreed| agreed.format);
     let mut marks = None;
     let mut response = match admit_and_handle(&context, request, &mut marks).await {
         Ok(response) => response,

@@ -117,9 +117,9 @@ pub(super) async fn serve(
     if let Some(plan) = backup_plan(config)? {
         tracker.spawn(run_schedule(source, plan, stopped.clone()));
     }
-    super::restart::follow_up(node, config, stopped);
+    super::restart::follow_up(node, config, &context, stopped);
     if let Some(recovery) = recovery {
-        super::restart::tell_of_recovery(&recovery, &kv, stopped);
+        super::restart::tell_of_recovery(&recovery, &context, stopped);
     }
     tracker.spawn(run_workers(leader, Arc::clone(&kv), stopped.clone()));
     endorsements::describe_metrics();

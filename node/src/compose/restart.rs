@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nautilus_consensus::{Rejoin, Verdict};
-use nautilus_machine::Kv;
-use nautilus_rest::{MasterEvent, record_master_event};
+use nautilus_rest::{MasterEvent, RestContext, record_master_event};
 use tokio_util::sync::CancellationToken;
 
 use super::Node;
@@ -20,18 +19,18 @@ const EVENT_PAUSE: Duration = Duration::from_secs(1);
 pub(super) async fn tell_of_disk(
     node_id: u64,
     rejoined: Rejoin,
-    kv: Arc<dyn Kv>,
+    context: Arc<RestContext>,
     stopped: CancellationToken,
 ) {
     if let Some(event) = event_of(node_id, &rejoined) {
-        tell(event, kv, stopped).await;
+        tell(event, context, stopped).await;
     }
 }
 
 /// Writes an event, once there is a quorum to take it.
-async fn tell(event: MasterEvent, kv: Arc<dyn Kv>, stopped: CancellationToken) {
+async fn tell(event: MasterEvent, context: Arc<RestContext>, stopped: CancellationToken) {
     loop {
-        match record_master_event(Arc::clone(&kv), &event).await {
+        match record_master_event(&context, &event).await {
             Ok(()) => return,
             Err(error) => tracing::debug!(%error, "the event is not written yet"),
         }
@@ -74,19 +73,28 @@ fn event_of(node_id: u64, rejoined: &Rejoin) -> Option<MasterEvent> {
 }
 
 /// Tells of the disk once the node has come back and there is a quorum.
-pub(super) fn follow_up(node: &Node, config: &NodeConfig, stopped: &CancellationToken) {
-    let (id, kv) = (config.node_id, node.consensus.kv());
+pub(super) fn follow_up(
+    node: &Node,
+    config: &NodeConfig,
+    context: &Arc<RestContext>,
+    stopped: &CancellationToken,
+) {
+    let (id, context) = (config.node_id, Arc::clone(context));
     let (rejoined, told) = (node.consensus.rejoined(), stopped.clone());
     tokio::spawn(async move {
         tokio::select! {
             () = told.clone().cancelled_owned() => {}
-            rejoined = rejoined => tell_of_disk(id, rejoined, kv, told).await,
+            rejoined = rejoined => tell_of_disk(id, rejoined, context, told).await,
         }
     });
 }
 
 /// An event about a recovery by operators.
-pub(super) fn tell_of_recovery(recovery: &Recovery, kv: &Arc<dyn Kv>, stopped: &CancellationToken) {
+pub(super) fn tell_of_recovery(
+    recovery: &Recovery,
+    context: &Arc<RestContext>,
+    stopped: &CancellationToken,
+) {
     let event = MasterEvent {
         node_id: recovery.node_id,
         suffix: format!("recovered-{}", recovery.recovery),
@@ -99,7 +107,7 @@ pub(super) fn tell_of_recovery(recovery: &Recovery, kv: &Arc<dyn Kv>, stopped: &
             recovery.node_id,
         ),
     };
-    tokio::spawn(tell(event, Arc::clone(kv), stopped.clone()));
+    tokio::spawn(tell(event, Arc::clone(context), stopped.clone()));
 }
 
 #[cfg(test)]

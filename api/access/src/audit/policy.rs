@@ -3,6 +3,7 @@
 use nautilus_machinery::identity::User;
 use nautilus_machinery::validation::dns_subdomain;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::attributes::Attributes;
 
@@ -80,9 +81,9 @@ pub struct Policy {
 struct Document {
     api_version: String,
     kind: String,
-    #[serde(default)]
-    #[allow(dead_code, reason = "allowed, and without meaning")]
-    metadata: serde_json::Value,
+    /// May be there, and means nothing.
+    #[serde(default, rename = "metadata")]
+    _metadata: IgnoredAny,
     #[serde(default)]
     rules: Vec<Rule>,
     #[serde(default)]

@@ -7,7 +7,7 @@ use crate::status::Cause;
 use crate::validation::Errors;
 
 /// What a kind made at run time knows of its objects.
-pub trait Defined: std::fmt::Debug + Send + Sync {
+pub trait Defined: std::any::Any + std::fmt::Debug + Send + Sync {
     /// Makes of a decoded object what is stored: unknown fields go, defaults come. Gives
     /// the paths of unknown fields; an error says what metadata cannot hold.
     fn normalize(&self, object: &mut Value) -> Result<Vec<String>, Vec<Cause>>;
@@ -24,13 +24,12 @@ pub trait Defined: std::fmt::Debug + Send + Sync {
     /// A stored object in this version.
     fn read_stored(&self, object: Value) -> Value;
 
-    /// An object of this version as it is stored.
+    /// An object of this version as it is stored; unchanged where somebody else converts it.
     fn to_stored(&self, object: Value) -> Value;
 
-    /// Why this version cannot be served of objects that are stored as `stored` (an
-    /// `apiVersion`; `None`: the one objects are stored as now): who converts them is not
-    /// called.
-    fn unconvertible(&self, stored: Option<&str>) -> Option<String>;
+    /// Whether [`Defined::read_stored`] takes an object that is stored as `stored` (an
+    /// `apiVersion`); if not, somebody else has to convert it before.
+    fn reads(&self, stored: &str) -> bool;
 
     /// Whether `status` is written only through its subresource.
     fn has_status(&self) -> bool;

@@ -6,18 +6,18 @@
 //!
 //! Invariants
 //! - Nothing is written that did not pass: the store's writers call this chain, not the
-//!   handlers.
+//!   handlers; nothing passes before this node has read who is to be asked.
 //! - What a plugin would refuse for want of another object is looked up again behind a
 //!   read barrier before it is refused.
 
 mod authorizer;
-mod clients;
 mod lookup;
 mod policies;
 mod quota;
 mod webhooks;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nautilus_admission::attributes::{Attributes, Operation};
 use nautilus_admission::matching::Matching;
@@ -33,6 +33,10 @@ use crate::failure::Failure;
 use crate::ids;
 use crate::registry::Registry;
 use crate::storage::{Storage, metadata_text};
+use crate::webhook::WebhookClients;
+
+/// How long a write waits for this node to have read who is to be asked.
+const READY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The plugins of one node, and what they read.
 pub(crate) struct Admission {
@@ -43,7 +47,7 @@ pub(crate) struct Admission {
     registry: Arc<Registry>,
     policies: policies::Policies,
     webhooks: webhooks::Webhooks,
-    clients: clients::WebhookClients,
+    clients: Arc<WebhookClients>,
 }
 
 impl Admission {
@@ -52,6 +56,7 @@ impl Admission {
         kv: &Arc<dyn Kv>,
         access: Arc<Access>,
         registry: Arc<Registry>,
+        clients: Arc<WebhookClients>,
         shutdown: &CancellationToken,
     ) -> Arc<Self> {
         let storage = Storage::new(kv.clone());
@@ -61,21 +66,37 @@ impl Admission {
             registry,
             policies: policies::Policies::start(kv, shutdown),
             webhooks: webhooks::Webhooks::start(kv, shutdown),
-            clients: clients::WebhookClients::new(storage.clone()),
+            clients,
             storage,
         })
     }
 
+    /// Waits until webhooks and policies are known: nothing passes before.
+    async fn ready(&self, asked: &Attributes<'_>) -> Result<(), Failure> {
+        let known = async {
+            self.webhooks.ready().await;
+            self.policies.ready().await;
+        };
+        tokio::time::timeout(READY_PATIENCE, known)
+            .await
+            .map_err(|_| {
+                asked
+                    .forbidden(None, "not yet ready to handle request")
+                    .into()
+            })
+    }
+
     /// Whether a mutating plugin may want the object.
-    pub(crate) fn mutates(&self, asked: &Attributes<'_>) -> bool {
+    pub(crate) async fn mutates(&self, asked: &Attributes<'_>) -> Result<bool, Failure> {
+        self.ready(asked).await?;
         let new = asked.operation == Operation::Create;
         let changed = new || asked.operation == Operation::Update;
-        changed && asked.is("", "pods")
+        Ok(changed && asked.is("", "pods")
             || limits::handles(asked)
             || defaults::protection(asked).is_some()
             || new && (asked.is("", "nodes") || asked.is("networking.k8s.io", "ingresses"))
             || self.webhooks.may_mutate()
-            || self.policies.may_mutate()
+            || self.policies.may_mutate())
     }
 
     /// Lets the mutating plugins and webhooks at the defaulted object; once more where a
@@ -104,17 +125,20 @@ impl Admission {
         Ok(())
     }
 
-    /// The same for what a subresource brings that is no object of the kind, as an
-    /// eviction: webhooks alone.
-    pub(crate) async fn mutate_other(
+    /// Lets through what a subresource brings that is no object of the kind, as an eviction
+    /// or the options of a stream: mutating webhooks may change it, and everybody who
+    /// validates is asked.
+    pub(crate) async fn pass_other(
         &self,
         asked: &Attributes<'_>,
         object: &mut Value,
         warnings: Option<&Warnings>,
     ) -> Result<(), Failure> {
+        self.ready(asked).await?;
         let mut rounds = webhooks::Rounds::default();
         self.ask_mutating(asked, Some(object), &mut rounds, false, warnings)
-            .await
+            .await?;
+        self.validate(asked, Some(object), warnings).await
     }
 
     async fn run_plugins(&self, asked: &Attributes<'_>, object: &mut Value) -> Result<(), Failure> {
@@ -171,6 +195,7 @@ impl Admission {
         object: Option<&Value>,
         warnings: Option<&Warnings>,
     ) -> Result<(), Failure> {
+        self.ready(asked).await?;
         match object {
             Some(object) => self.validate_object(asked, object, warnings).await?,
             None => {

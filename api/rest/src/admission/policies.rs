@@ -14,7 +14,6 @@ use nautilus_admission::{matching, review};
 use nautilus_apply::merge;
 use nautilus_apply::schema::{Schema, table};
 use nautilus_machine::Kv;
-use nautilus_machine::RangeRequest;
 use nautilus_machine::types::KeyRange;
 use nautilus_machinery::patch::{self, PatchKind};
 use nautilus_machinery::resource::{self, Resource};
@@ -25,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Admission;
 use super::authorizer::AccessAuthorizer;
-use super::webhooks::{Rounds, in_form};
+use super::webhooks::{Rounds, form_of, in_form};
 use crate::body::Warnings;
 use crate::failure::Failure;
 use crate::lister::Lister;
@@ -77,6 +76,14 @@ impl Policies {
                 "mutatingadmissionpolicies",
                 "mutatingadmissionpolicybindings",
             ),
+        }
+    }
+
+    /// Waits until the configuration was read once.
+    pub(super) async fn ready(&self) {
+        for own in [&self.validating, &self.mutating].into_iter().flatten() {
+            own.policies.synced().await;
+            own.bindings.synced().await;
         }
     }
 
@@ -147,7 +154,10 @@ impl Admission {
                     continue;
                 }
                 let before = object.clone();
-                if !self.mutate_by(&question, asked, matched, object, namespace.as_ref())? {
+                let met = self
+                    .mutate_by(&question, asked, matched, object, namespace.as_ref())
+                    .await?;
+                if !met {
                     continue;
                 }
                 rounds.note(id, *object != before, question.policy.reinvokes);
@@ -158,7 +168,7 @@ impl Admission {
     }
 
     /// Applies a policy's mutations in turn; false where its conditions do not hold.
-    fn mutate_by(
+    async fn mutate_by(
         &self,
         question: &Question,
         asked: &Attributes<'_>,
@@ -168,7 +178,7 @@ impl Admission {
     ) -> Result<bool, Failure> {
         let policy = &question.policy;
         let request = review::request(asked, matched);
-        let old = asked.old.map(|old| in_form(asked.resource, matched, old));
+        let old = form_of(asked.resource, matched, asked.old).await?;
         let fail = |object: &Value, why: String| match policy.ignores_failure {
             true => Ok(()),
             false => Err(self.refuse(
@@ -182,36 +192,38 @@ impl Admission {
             )),
         };
         for index in 0..policy.mutations() {
-            let form = in_form(asked.resource, matched, object);
-            let input = Input {
-                object: Some(&form),
-                old: old.as_ref(),
-                request: &request,
-                namespace,
-                params: question.params.as_ref(),
-                authorizer: AccessAuthorizer::of(&self.access, asked.user),
-                check: expressions::request_check(asked, matched),
-            };
-            if index == 0 {
-                match policy.meets(&input) {
-                    Verdict::Matches => {}
-                    Verdict::Skips => return Ok(false),
-                    Verdict::Fails(why) => {
-                        fail(object, why)?;
-                        return Ok(false);
+            let form = in_form(asked.resource, matched, object).await?;
+            let changed = {
+                let input = Input {
+                    object: Some(&form),
+                    old: old.as_ref(),
+                    request: &request,
+                    namespace,
+                    params: question.params.as_ref(),
+                    authorizer: AccessAuthorizer::of(&self.access, asked.user),
+                    check: expressions::request_check(asked, matched),
+                };
+                if index == 0 {
+                    match policy.meets(&input) {
+                        Verdict::Matches => {}
+                        Verdict::Skips => return Ok(false),
+                        Verdict::Fails(why) => {
+                            fail(object, why)?;
+                            return Ok(false);
+                        }
                     }
                 }
-            }
-            let changed = policy.mutate(index, &input).and_then(|change| {
-                change
-                    .map(|change| carry_out(matched, &form, change))
-                    .transpose()
-            });
+                policy.mutate(index, &input).and_then(|change| {
+                    change
+                        .map(|change| carry_out(matched, &form, change))
+                        .transpose()
+                })
+            };
             match changed {
                 Err(why) => fail(object, why)?,
                 Ok(None) => {}
                 Ok(Some(next)) => {
-                    let mut next = in_form(matched, asked.resource, &next);
+                    let mut next = in_form(matched, asked.resource, &next).await?;
                     match strategy::default_decoded(asked.resource, &mut next) {
                         Ok(()) => *object = next,
                         Err(error) => fail(object, error.to_string())?,
@@ -250,14 +262,11 @@ impl Admission {
                 .await?;
             for question in questions {
                 let refused = match &question {
-                    Ok(question) => self.judge_by(
-                        question,
-                        asked,
-                        matched,
-                        object,
-                        namespace.as_ref(),
-                        warnings,
-                    ),
+                    Ok(question) => {
+                        let namespace = namespace.as_ref();
+                        self.judge_by(question, asked, matched, object, namespace, warnings)
+                            .await?
+                    }
                     Err(wrong) if wrong.policy.ignores_failure => None,
                     Err(wrong) => Some(wrong.denied(asked, object)),
                 };
@@ -270,7 +279,7 @@ impl Admission {
         }
     }
 
-    fn judge_by(
+    async fn judge_by(
         &self,
         question: &Question,
         asked: &Attributes<'_>,
@@ -278,11 +287,11 @@ impl Admission {
         object: Option<&Value>,
         namespace: Option<&Value>,
         warnings: Option<&Warnings>,
-    ) -> Option<ApiError> {
+    ) -> Result<Option<ApiError>, Failure> {
         let (policy, binding) = (&question.policy, &question.binding);
-        let form = |object: &Value| in_form(asked.resource, matched, object);
         let request = review::request(asked, matched);
-        let (in_new_form, old) = (object.map(form), asked.old.map(form));
+        let in_new_form = form_of(asked.resource, matched, object).await?;
+        let old = form_of(asked.resource, matched, asked.old).await?;
         let outcome = policy.validate(&Input {
             object: in_new_form.as_ref(),
             old: old.as_ref(),
@@ -322,7 +331,7 @@ impl Admission {
         if let Some(error) = outcome.errors.first() {
             refusal.get_or_insert_with(|| denied(error));
         }
-        refusal
+        Ok(refusal)
     }
 
     /// Whether a policy is about the request, and about which form.
@@ -434,10 +443,10 @@ impl Admission {
         let with_kind = |object: Value| policy::with_kind_of(object, resource);
         if let Some(name) = &reference.name {
             let key = resource.key(namespace, name);
-            let mut row = self.storage.read(resource, &key)?;
+            let mut row = self.storage.find(resource, &key).await?;
             if row.is_none() {
                 self.storage.barrier().await?;
-                row = self.storage.read(resource, &key)?;
+                row = self.storage.find(resource, &key).await?;
             }
             let object = row.map(crate::storage::Row::into_versioned);
             return Ok(object.map(with_kind).into_iter().collect());
@@ -449,9 +458,10 @@ impl Admission {
             Some(namespace) => resource.namespace_prefix(namespace),
             None => resource.storage_prefix(),
         };
-        let request = RangeRequest::newest(KeyRange::prefix(prefix));
+        let range = KeyRange::prefix(prefix);
+        let (rows, _) = self.storage.rows_of(resource, range).await?;
         let mut params = Vec::new();
-        for row in &self.storage.kv.range(&request)?.kvs {
+        for row in &rows {
             let object = versioned_object(resource, row)?;
             if selector.matches(&object) {
                 params.push(with_kind(object));

@@ -21,7 +21,7 @@ use nautilus_machine::Kv;
 use nautilus_machinery::patch::{self, PatchKind};
 use nautilus_machinery::resource::{self, Resource};
 use nautilus_machinery::status::ApiError;
-use nautilus_machinery::{convert, strategy};
+use nautilus_machinery::{convert, fields, strategy};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::Admission;
 use super::authorizer::AccessAuthorizer;
 use crate::body::Warnings;
+use crate::custom;
 use crate::failure::Failure;
 use crate::ids;
 use crate::lister::Lister;
@@ -119,6 +120,13 @@ impl Webhooks {
         all.cloned().collect()
     }
 
+    /// Waits until the configurations were read once.
+    pub(super) async fn ready(&self) {
+        for lister in [&self.mutating, &self.validating].into_iter().flatten() {
+            lister.synced().await;
+        }
+    }
+
     /// Whether there is a mutating one at all.
     pub(super) fn may_mutate(&self) -> bool {
         self.mutating
@@ -148,7 +156,8 @@ impl Admission {
                 continue;
             }
             let present = object.as_deref();
-            let Some(matched) = self.concerns(&hook, asked, present, &equivalents)? else {
+            let concerned = self.concerns(&hook, asked, present, &equivalents).await?;
+            let Some(matched) = concerned else {
                 continue;
             };
             let call = Call { hook, matched };
@@ -157,7 +166,7 @@ impl Admission {
                 answer.and_then(|answer| answer.patch),
                 object.as_deref_mut(),
             ) {
-                (Some(patch), Some(object)) => apply(&call, asked, object, &patch)?,
+                (Some(patch), Some(object)) => apply(&call, asked, object, &patch).await?,
                 (Some(_), None) => {
                     return Err(ApiError::internal(format!(
                         "admission webhook \"{}\" attempted to modify the object, which is not \
@@ -194,7 +203,8 @@ impl Admission {
         let equivalents: Vec<&Resource> = equivalents.iter().map(|kind| &**kind).collect();
         let mut calls = Vec::new();
         for hook in hooks {
-            if let Some(matched) = self.concerns(&hook, asked, object, &equivalents)? {
+            let concerned = self.concerns(&hook, asked, object, &equivalents).await?;
+            if let Some(matched) = concerned {
                 calls.push(Call { hook, matched });
             }
         }
@@ -208,7 +218,7 @@ impl Admission {
     }
 
     /// Whether a webhook is to be asked, and about which form.
-    fn concerns<'a>(
+    async fn concerns<'a>(
         &self,
         hook: &Hook,
         asked: &Attributes<'a>,
@@ -227,10 +237,8 @@ impl Admission {
             return Ok(Some(matched));
         }
         let request = review::request(asked, matched);
-        let (object, old) = (
-            object.map(|object| in_form(asked.resource, matched, object)),
-            asked.old.map(|old| in_form(asked.resource, matched, old)),
-        );
+        let object = form_of(asked.resource, matched, object).await?;
+        let old = form_of(asked.resource, matched, asked.old).await?;
         let input = Input {
             object: object.as_ref(),
             old: old.as_ref(),
@@ -266,8 +274,10 @@ impl Admission {
         if asked.dry_run && !hook.allows_dry_run {
             return Err(review::no_dry_run(&hook.name).into());
         }
+        let object = form_of(asked.resource, call.matched, object).await?;
+        let old = form_of(asked.resource, call.matched, asked.old).await?;
         let begun = Instant::now();
-        let outcome = self.call(call, asked, object).await;
+        let outcome = self.call(call, asked, object.as_ref(), old.as_ref()).await;
         let (code, rejected) = match &outcome {
             Ok(answer) => match &answer.refused {
                 Some(error) => (error.code(), true),
@@ -308,6 +318,7 @@ impl Admission {
         call: &Call<'_>,
         asked: &Attributes<'_>,
         object: Option<&Value>,
+        old: Option<&Value>,
     ) -> Result<Answer, String> {
         let hook = &call.hook;
         if !hook.speaks_v1 {
@@ -318,10 +329,8 @@ impl Admission {
             );
         }
         let uid = ids::uuid();
-        let form = |object: &Value| in_form(asked.resource, call.matched, object);
-        let (object, old) = (object.map(form), asked.old.map(form));
         let request = review::request(asked, call.matched);
-        let body = review::review(request, &uid, object.as_ref(), old.as_ref());
+        let body = review::review(request, &uid, object, old);
         let timeout = Duration::from_secs(hook.timeout_seconds);
         let answer = self
             .clients
@@ -348,32 +357,63 @@ impl Admission {
 }
 
 /// The object in another form of its kind, with its kind's name.
-pub(super) fn in_form(from: &Resource, to: &Resource, object: &Value) -> Value {
-    let same = (&from.group, &from.version) == (&to.group, &to.version);
-    let mut object = match same {
-        true => object.clone(),
-        false => convert::from_stored(to, convert::to_stored(from, object.clone())),
-    };
-    if !same || object["kind"].is_null() {
-        object["kind"] = json!(to.kind);
-        object["apiVersion"] = json!(to.api_version());
+pub(super) async fn in_form(
+    from: &Resource,
+    to: &Resource,
+    object: &Value,
+) -> Result<Value, Failure> {
+    if (&from.group, &from.version) == (&to.group, &to.version) {
+        let mut object = object.clone();
+        if object["kind"].is_null() {
+            object["kind"] = json!(to.kind);
+            object["apiVersion"] = json!(to.api_version());
+        }
+        return Ok(object);
     }
-    object
+    let stored = match custom::in_version(from, object, &to.api_version()).await? {
+        Some(converted) => converted,
+        None => convert::to_stored(from, object.clone()),
+    };
+    let mut object = convert::from_stored(to, stored);
+    object["kind"] = json!(to.kind);
+    object["apiVersion"] = json!(to.api_version());
+    Ok(object)
+}
+
+/// The same of an object that there may be.
+pub(super) async fn form_of(
+    from: &Resource,
+    to: &Resource,
+    object: Option<&Value>,
+) -> Result<Option<Value>, Failure> {
+    match object {
+        Some(object) => in_form(from, to, object).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Applies a webhook's patch; whether it changed anything.
-fn apply(
+async fn apply(
     call: &Call<'_>,
     asked: &Attributes<'_>,
     object: &mut Value,
     patch: &Value,
 ) -> Result<bool, Failure> {
-    let form = in_form(asked.resource, call.matched, object);
+    let form = in_form(asked.resource, call.matched, object).await?;
     let broken = |error: ApiError| Failure::from(ApiError::internal(error.to_string()));
     let patched = patch::apply_loosely(PatchKind::Json, &call.matched.schema, &form, patch)
         .map_err(broken)?;
-    let mut patched = in_form(call.matched, asked.resource, &patched);
-    strategy::default_decoded(asked.resource, &mut patched).map_err(broken)?;
+    let mut patched = in_form(call.matched, asked.resource, &patched).await?;
+    let subresource = asked
+        .subresource
+        .and_then(|name| asked.resource.subresource(name));
+    match subresource {
+        // What it brings is of a type of its own.
+        Some(own) if own.schema != asked.resource.schema => {
+            patched = fields::conform_owned(&own.schema, patched).map_err(broken)?;
+        }
+        _ => strategy::default_decoded(asked.resource, &mut patched).map_err(broken)?,
+    }
     let changed = patched != *object;
     *object = patched;
     Ok(changed)

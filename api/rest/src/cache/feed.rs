@@ -19,6 +19,7 @@ use super::MAX_OBJECT_BYTES;
 use super::collection::{Collection, Incoming, Standing};
 use super::entry::{Entry, Maker};
 use super::tree::Tree;
+use crate::custom;
 use crate::failure::Failure;
 
 /// Rows read from the store in one go.
@@ -118,7 +119,11 @@ impl Feed {
             // A compaction meanwhile is no harm: it is read anew.
             let answer = read.map_err(|_| Ended::Closed)?.map_err(|_| Ended::Lost)?;
             pinned.get_or_insert(answer.revision);
-            for row in &answer.kvs {
+            let last = answer.kvs.last().map(|row| row.key.clone());
+            let rows = custom::own_rows(&self.collection.resource, answer.kvs)
+                .await
+                .map_err(|failure| bypass(&failure))?;
+            for row in &rows {
                 let Some(key) = self.maker.key(row).map(str::to_owned) else {
                     continue;
                 };
@@ -130,8 +135,8 @@ impl Feed {
                 tree.insert(entry);
             }
             self.check_room()?;
-            match answer.kvs.last().filter(|_| answer.more) {
-                Some(last) => next = [&last.key[..], b"\0"].concat().into(),
+            match last.filter(|_| answer.more) {
+                Some(last) => next = [&last[..], b"\0"].concat().into(),
                 None => break,
             }
         }
@@ -175,7 +180,8 @@ impl Feed {
                     continue;
                 }
             };
-            match self.read(&events) {
+            let events = custom::own_events(&collection.resource, events).await;
+            match events.and_then(|events| self.read(&events)) {
                 Ok(incoming) => collection.apply(incoming, watcher.progress()),
                 Err(failure) => return bypass(&failure),
             }

@@ -7,6 +7,8 @@
 //! Invariants
 //! - What is passed on was authorized for the subresource by the verb of its method;
 //!   a stream into a container needs `create` too, whatever its method.
+//! - Streams and proxies pass admission as `CONNECT`, with their options, before anything
+//!   is looked up.
 //! - The server holds no more of a stream than a few buffers' worth.
 
 mod channels;
@@ -23,20 +25,26 @@ use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::response::Response;
-use http::Method;
+use http::{Method, Uri};
 use nautilus_access::Decision;
+use nautilus_admission::attributes::Operation;
+use nautilus_machinery::fields;
 use nautilus_machinery::identity::User;
+use nautilus_machinery::resource::api_version;
 use nautilus_machinery::status::ApiError;
+use serde_json::{Value, json};
 
 pub(crate) use kubelet::Kubelets;
 pub use kubelet::{KubeletSettings, KubeletTrust, check_kubelet_bundle};
 
 use crate::access;
+use crate::body::Warnings;
 use crate::context::RestContext;
 use crate::failure::Failure;
 use crate::resources::Call;
+use crate::respond;
 use crate::route::{ResourceRequest, Route};
-use crate::storage::Storage;
+use crate::storage::{Storage, Target, Writer, attributes};
 use crate::upstream::Permit;
 
 /// What is asked of a node, a pod or a service.
@@ -104,25 +112,72 @@ impl Connection {
         if !served {
             return Err(ApiError::method_not_allowed().into());
         }
-        match connect {
+        let warnings = Warnings::default();
+        let mut response = match connect {
             Connect::Log => self.log(request).await,
-            Connect::Proxy => self.proxy(request).await,
-            _ => self.stream(connect, request).await,
-        }
+            Connect::Proxy => {
+                let options = self.admit(connect, request.uri(), &warnings).await?;
+                self.proxy(request, &options).await
+            }
+            _ => {
+                self.check_create(&request)?;
+                let options = self.admit(connect, request.uri(), &warnings).await?;
+                match connect {
+                    Connect::PortForward => self.port_forward(request, &options).await,
+                    _ => self.remote_command(connect, request, &options).await,
+                }
+            }
+        }?;
+        respond::warn(&mut response, &warnings.take());
+        Ok(response)
     }
 
     /// A browser opens WebSockets by GET, which must not lead where only `get` is granted.
-    async fn stream(self, connect: Connect, request: Request) -> Result<Response, Failure> {
+    fn check_create(&self, request: &Request) -> Result<(), Failure> {
         let route = Route::Resource(self.asked.clone());
         let mut asked = access::attributes(request.method(), request.uri(), &route)?;
         "create".clone_into(&mut asked.verb);
         if let Decision::NoOpinion(reason) = self.context.access.authorize(&self.user, &asked) {
             return Err(asked.forbidden(&self.user, &reason).into());
         }
-        match connect {
-            Connect::PortForward => self.port_forward(request).await,
-            _ => self.remote_command(connect, request).await,
-        }
+        Ok(())
+    }
+
+    /// The options of the request as admission leaves them.
+    async fn admit(
+        &self,
+        connect: Connect,
+        uri: &Uri,
+        warnings: &Warnings,
+    ) -> Result<Value, Failure> {
+        let asked = &self.asked;
+        let subresource = asked.subresource.as_deref();
+        let own = subresource
+            .and_then(|name| asked.resource.subresource(name))
+            .ok_or_else(ApiError::method_not_allowed)?;
+        let proxied = asked.proxied.as_deref().unwrap_or_default();
+        let mut options = options::connecting(connect, uri, proxied)?;
+        options["kind"] = json!(own.kind);
+        options["apiVersion"] = json!(api_version(&own.group, &own.version));
+        let mut options = fields::conform_owned(&own.schema, options)?;
+        let writer = Writer {
+            user: &self.user,
+            field_manager: "",
+            dry_run: false,
+            warnings: Some(warnings),
+        };
+        let target = Target {
+            resource: &asked.resource,
+            namespace: asked.namespace.as_deref(),
+            name: self.name(),
+            subresource,
+        };
+        let attributes = attributes(Operation::Connect, &target, &writer, None);
+        let admission = &self.context.admission;
+        admission
+            .pass_other(&attributes, &mut options, writer.warnings)
+            .await?;
+        Ok(options)
     }
 
     fn storage(&self) -> Storage {

@@ -1,12 +1,14 @@
 //! The query of a connecting request: `PodLogOptions`, `PodExecOptions`,
-//! `PodAttachOptions` and `PodPortForwardOptions` of core v1.
+//! `PodAttachOptions` and `PodPortForwardOptions` of core v1, and the path of a proxy's.
 
 use http::Uri;
 use nautilus_machinery::status::{ApiError, Cause};
 use nautilus_machinery::validation::Errors;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::route::{query_pairs, truth};
+use super::Connect;
+use super::proxy::clean;
+use crate::route::{query_pairs, segments, truth};
 
 /// Values of one parameter, at most (a command's words, ports).
 const MAX_VALUES: usize = 4_096;
@@ -172,15 +174,19 @@ pub(super) struct CommandOptions {
 }
 
 impl CommandOptions {
-    pub(super) fn parse(uri: &Uri) -> Self {
-        let query = Parameters::of(uri);
+    /// Of `PodExecOptions` or `PodAttachOptions`.
+    pub(super) fn of(options: &Value) -> Self {
+        let flag = |name: &str| options[name] == true;
+        let command = options["command"].as_array().into_iter().flatten();
         Self {
-            container: query.text("container"),
-            stdin: query.flag("stdin"),
-            stdout: query.flag("stdout"),
-            stderr: query.flag("stderr"),
-            tty: query.flag("tty"),
-            command: query.all("command"),
+            container: options["container"].as_str().unwrap_or_default().to_owned(),
+            stdin: flag("stdin"),
+            stdout: flag("stdout"),
+            stderr: flag("stderr"),
+            tty: flag("tty"),
+            command: command
+                .filter_map(|word| word.as_str().map(str::to_owned))
+                .collect(),
         }
     }
 
@@ -204,19 +210,43 @@ impl CommandOptions {
     }
 }
 
-/// The kubelet's query for these ports of a pod.
-pub(super) fn port_forward_query(uri: &Uri) -> Result<String, ApiError> {
-    let ports = Parameters::of(uri).all("ports");
-    if ports.is_empty() {
-        return Ok(String::new());
-    }
-    let mut numbers = Vec::with_capacity(ports.len());
-    for port in &ports {
-        for port in port.split(',') {
-            numbers.push(integer(port)?.to_string());
+/// What is asked for, as admission sees it, without kind and version. `proxied` is the path
+/// behind a proxy.
+pub(super) fn connecting(connect: Connect, uri: &Uri, proxied: &str) -> Result<Value, ApiError> {
+    let query = Parameters::of(uri);
+    Ok(match connect {
+        Connect::PortForward => {
+            let ports = query.all("ports");
+            let numbers = ports.iter().flat_map(|text| text.split(',')).map(integer);
+            json!({ "ports": numbers.collect::<Result<Vec<i64>, _>>()? })
         }
+        Connect::Proxy => json!({ "path": shown(proxied) }),
+        _ => json!({
+            "stdin": query.flag("stdin"),
+            "stdout": query.flag("stdout"),
+            "stderr": query.flag("stderr"),
+            "tty": query.flag("tty"),
+            "container": query.text("container"),
+            "command": query.all("command"),
+        }),
+    })
+}
+
+/// A path in words: what is asked of a server, however it is written.
+pub(super) fn shown(path: &str) -> String {
+    let path = clean(path);
+    let words = segments(&path).map(|segments| segments.join("/"));
+    words.unwrap_or_else(|| path.trim_matches('/').to_owned())
+}
+
+/// The kubelet's query for the ports of `PodPortForwardOptions`.
+pub(super) fn port_forward_query(options: &Value) -> String {
+    let ports = options["ports"].as_array().into_iter().flatten();
+    let numbers: Vec<String> = ports.map(Value::to_string).collect();
+    if numbers.is_empty() {
+        return String::new();
     }
-    Ok(encode(vec![("port", numbers.join(","))]))
+    encode(vec![("port", numbers.join(","))])
 }
 
 fn encode(pairs: Vec<(&str, String)>) -> String {
@@ -283,8 +313,8 @@ mod tests {
 
     #[test]
     fn a_commands_words_stay_words() {
-        let options =
-            CommandOptions::parse(&uri("command=sh&command=-c&command=a%20%26b&stdout=1"));
+        let asked = uri("command=sh&command=-c&command=a%20%26b&stdout=1");
+        let options = CommandOptions::of(&connecting(Connect::Exec, &asked, "").unwrap());
         assert_eq!(
             options.kubelet_query(true),
             "?output=1&command=sh&command=-c&command=a%20%26b"
@@ -294,11 +324,25 @@ mod tests {
 
     #[test]
     fn ports_are_numbers() {
-        assert_eq!(port_forward_query(&uri("")).unwrap(), "");
-        assert_eq!(
-            port_forward_query(&uri("ports=80&ports=81")).unwrap(),
-            "?port=80%2C81"
-        );
-        assert!(port_forward_query(&uri("ports=http")).is_err());
+        let query = |query: &str| {
+            let options = connecting(Connect::PortForward, &uri(query), "")?;
+            Ok::<_, ApiError>(port_forward_query(&options))
+        };
+        assert_eq!(query("").unwrap(), "");
+        assert_eq!(query("ports=80&ports=81").unwrap(), "?port=80%2C81");
+        assert!(query("ports=http").is_err());
+    }
+
+    #[test]
+    fn a_path_is_shown_as_what_it_leads_to() {
+        for (written, path) in [
+            ("", ""),
+            ("/", ""),
+            ("/a//b/", "a/b"),
+            ("/x/../%61dmin", "admin"),
+            ("/a%2Fb", "a%2Fb"),
+        ] {
+            assert_eq!(shown(written), path, "{written}");
+        }
     }
 }

@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use nautilus_machinery::status::ApiError;
 use nautilus_streams::subprotocol::{tunnel_of, tunnelled};
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout};
 
@@ -38,8 +39,12 @@ const READ_BYTES: usize = 32 * 1024;
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Connection {
-    pub(super) async fn port_forward(self, request: Request) -> Result<Response, Failure> {
-        let query = port_forward_query(request.uri())?;
+    pub(super) async fn port_forward(
+        self,
+        request: Request,
+        options: &Value,
+    ) -> Result<Response, Failure> {
+        let query = port_forward_query(options);
         let pod = self.pod().await?;
         let kubelet = self.pods_kubelet(&pod).await?;
         let path_and_query = format!("/portForward/{}/{}{query}", self.namespace(), self.name());

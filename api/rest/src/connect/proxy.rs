@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::Connection;
 use super::location::Reference;
+use super::options::shown;
 use crate::failure::Failure;
 use crate::ids;
 use crate::storage::versioned_object;
@@ -25,7 +26,11 @@ use crate::upstream::{
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 impl Connection {
-    pub(super) async fn proxy(self, request: Request) -> Result<Response, Failure> {
+    pub(super) async fn proxy(
+        self,
+        request: Request,
+        options: &Value,
+    ) -> Result<Response, Failure> {
         let reference = Reference::parse(self.kind(), self.name())?;
         let upstream = match self.asked.resource.plural.as_str() {
             "nodes" => self.node(&reference).await?,
@@ -33,7 +38,11 @@ impl Connection {
             _ => self.endpoint(&reference).await?,
         };
         let tail = self.asked.proxied.clone().unwrap_or_default();
-        let path = clean(&tail);
+        let mut path = clean(&tail);
+        // Admission may lead it elsewhere.
+        if let Some(led) = options["path"].as_str().filter(|led| *led != shown(&tail)) {
+            path = clean(&format!("/{led}"));
+        }
         let upgrade = is_upgrade(request.headers());
         let reading = *request.method() == Method::GET || *request.method() == Method::HEAD;
         if path.is_empty() && reading && !upgrade {
@@ -256,7 +265,7 @@ fn check_address(address: IpAddr) -> Result<(), ApiError> {
 }
 
 /// The path behind, without empty or dotted segments; a slash at its end stays.
-fn clean(tail: &str) -> String {
+pub(super) fn clean(tail: &str) -> String {
     let mut segments: Vec<&str> = Vec::new();
     for segment in tail.split('/') {
         match segment {

@@ -6,6 +6,7 @@ use http::HeaderMap;
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use nautilus_machinery::status::ApiError;
 use nautilus_streams::subprotocol::{V5_CHANNEL, requested};
+use serde_json::Value;
 
 use super::channels::Translation;
 use super::location::container;
@@ -23,8 +24,9 @@ impl Connection {
         self,
         connect: Connect,
         request: Request,
+        options: &Value,
     ) -> Result<Response, Failure> {
-        let options = CommandOptions::parse(request.uri());
+        let options = CommandOptions::of(options);
         let pod = self.pod().await?;
         let container = container(&options.container, &pod)?;
         let kubelet = self.pods_kubelet(&pod).await?;

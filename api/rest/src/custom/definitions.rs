@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::kind;
 use crate::context::RestContext;
 use crate::lister::{self, Place, Sink};
+use crate::webhook::WebhookClients;
 
 /// Definitions of a quorum.
 const MAX_DEFINITIONS: usize = 10_000;
@@ -100,45 +101,51 @@ struct Kinds {
 
 impl Sink<Value> for Kinds {
     fn reset(&self, _: Revision, objects: BTreeMap<Place, Arc<Value>>) {
+        let Some(context) = self.context.upgrade() else {
+            return;
+        };
         let mut followed = self.followed.lock();
         let before = std::mem::take(&mut *followed);
         for ((_, name), object) in objects.into_iter().take(MAX_DEFINITIONS) {
-            if let Some(made) = make(before.get(&name), &object) {
+            if let Some(made) = make(before.get(&name), &object, &context.webhook_clients) {
                 followed.insert(name, made);
             }
         }
-        self.publish(&followed);
+        publish(&context, &followed);
     }
 
     fn change(&self, _: Revision, changes: Vec<(Place, Option<Arc<Value>>)>) {
+        let Some(context) = self.context.upgrade() else {
+            return;
+        };
+        let clients = &context.webhook_clients;
         let mut followed = self.followed.lock();
         for ((_, name), object) in changes {
-            let made = object.and_then(|object| make(followed.get(&name), &object));
+            let made = object.and_then(|object| make(followed.get(&name), &object, clients));
             match made {
                 Some(made) => followed.insert(name, made),
                 None => followed.remove(&name),
             };
         }
-        self.publish(&followed);
+        publish(&context, &followed);
     }
 }
 
-impl Kinds {
-    fn publish(&self, followed: &BTreeMap<String, Followed>) {
-        let Some(context) = self.context.upgrade() else {
-            return;
-        };
-        let all: Vec<Arc<Resource>> = followed
-            .values()
-            .flat_map(|definition| definition.resources.iter().cloned())
-            .collect();
-        context.serve_kinds(all);
-    }
+fn publish(context: &RestContext, followed: &BTreeMap<String, Followed>) {
+    let all: Vec<Arc<Resource>> = followed
+        .values()
+        .flat_map(|definition| definition.resources.iter().cloned())
+        .collect();
+    context.serve_kinds(all);
 }
 
 /// The kinds of a definition that is established; those of before, where nothing that
 /// matters to them has changed.
-fn make(before: Option<&Followed>, object: &Value) -> Option<Followed> {
+fn make(
+    before: Option<&Followed>,
+    object: &Value,
+    clients: &Arc<WebhookClients>,
+) -> Option<Followed> {
     if !holds(object, "Established") {
         return None;
     }
@@ -162,6 +169,7 @@ fn make(before: Option<&Followed>, object: &Value) -> Option<Followed> {
                 &Arc::new(definition),
                 &Names::parse(&accepted),
                 terminating,
+                clients,
             ),
             spec,
             accepted,

@@ -6,6 +6,7 @@
 //! - Every write is fenced by the term.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nautilus_extension::definition::{CLEANUP_FINALIZER, Names};
@@ -19,6 +20,7 @@ use super::definitions::{definitions, holds};
 use crate::failure::Failure;
 use crate::ids;
 use crate::storage::{Storage, Target, Writer, metadata_text, versioned_object};
+use crate::webhook::WebhookClients;
 
 /// Pause after a failure.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -28,12 +30,12 @@ const BUSY_PAUSE: Duration = Duration::from_millis(200);
 const IDLE_PAUSE: Duration = Duration::from_secs(30);
 
 /// One term's work. Ends only by being dropped.
-pub(crate) async fn keep(storage: &Storage, writer: Writer<'_>) {
+pub(crate) async fn keep(storage: &Storage, clients: &Arc<WebhookClients>, writer: Writer<'_>) {
     let Some(resource) = definitions() else {
         return std::future::pending().await;
     };
     loop {
-        if let Err(failure) = keep_once(storage, resource, writer).await {
+        if let Err(failure) = keep_once(storage, resource, clients, writer).await {
             tracing::warn!(error = %failure.error, "definitions are looked at anew");
         }
         tokio::time::sleep(RETRY_PAUSE).await;
@@ -43,6 +45,7 @@ pub(crate) async fn keep(storage: &Storage, writer: Writer<'_>) {
 async fn keep_once(
     storage: &Storage,
     resource: &Resource,
+    clients: &Arc<WebhookClients>,
     writer: Writer<'_>,
 ) -> Result<(), Failure> {
     storage.barrier().await?;
@@ -66,7 +69,7 @@ async fn keep_once(
         });
         for at in 0..all.len() {
             if !all[at]["metadata"]["deletionTimestamp"].is_null() {
-                match finalize(storage, resource, &all[at], writer).await {
+                match finalize(storage, resource, clients, &all[at], writer).await {
                     Ok(true) => {}
                     Ok(false) => pause = BUSY_PAUSE,
                     // The others are looked after all the same.
@@ -286,6 +289,7 @@ fn taken_by_others(all: &[Value], at: usize) -> BTreeMap<String, ()> {
 async fn finalize(
     storage: &Storage,
     resource: &Resource,
+    clients: &Arc<WebhookClients>,
     object: &Value,
     writer: Writer<'_>,
 ) -> Result<bool, Failure> {
@@ -309,7 +313,7 @@ async fn finalize(
     }
     // A definition whose name was never accepted has no objects of its own.
     let established = holds(object, "Established");
-    if established && !remove_objects(storage, object, writer).await? {
+    if established && !remove_objects(storage, clients, object, writer).await? {
         return Ok(false);
     }
     let target = Target {
@@ -334,6 +338,7 @@ async fn finalize(
 /// Deletes every object of a definition; true when none is left.
 async fn remove_objects(
     storage: &Storage,
+    clients: &Arc<WebhookClients>,
     object: &Value,
     writer: Writer<'_>,
 ) -> Result<bool, Failure> {
@@ -341,12 +346,12 @@ async fn remove_objects(
         return Ok(true);
     };
     let names = Names::parse(&object["status"]["acceptedNames"]);
-    let kind = super::kind::stored(&std::sync::Arc::new(definition), &names);
+    let kind = super::kind::stored(&Arc::new(definition), &names, clients);
     let Some(kind) = &kind else {
         return Ok(true);
     };
     let (rows, _) = storage
-        .rows(KeyRange::prefix(kind.storage_prefix()))
+        .rows_of(kind, KeyRange::prefix(kind.storage_prefix()))
         .await?;
     for row in &rows {
         let own = versioned_object(kind, row)?;

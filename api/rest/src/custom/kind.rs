@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use nautilus_extension::custom;
-use nautilus_extension::definition::{Column as Printed, Conversion, Definition, Names, Version};
+use nautilus_extension::definition::{Column as Printed, Definition, Names, Version};
 use nautilus_extension::{ColumnPath, cell};
-use nautilus_machinery::resource::{Cells, Column, Defined, Resource, Selectable, Subresource};
+use nautilus_machinery::resource::{
+    Cells, Column, Defined, Resource, Selectable, Subresource, api_version,
+};
 use nautilus_machinery::scale;
 use nautilus_machinery::scale::{ScalePaths, ScaleSelector};
 use nautilus_machinery::status::Cause;
@@ -13,6 +15,9 @@ use nautilus_machinery::strategy::rules::{PLAIN, Rules};
 use nautilus_machinery::table::duration;
 use nautilus_machinery::validation::Errors;
 use serde_json::{Value, json};
+
+use super::conversion::Converter;
+use crate::webhook::WebhookClients;
 
 static RULES: Rules = Rules {
     counts_generation: true,
@@ -32,9 +37,11 @@ const VERBS: [&str; 8] = [
 
 /// One version of a definition, for the machinery.
 #[derive(Debug)]
-struct Kind {
+pub(super) struct Kind {
     definition: Arc<Definition>,
     at: usize,
+    /// Who converts between the versions, if more than `apiVersion` changes.
+    pub(super) converter: Option<Arc<Converter>>,
 }
 
 impl Kind {
@@ -43,9 +50,19 @@ impl Kind {
         &self.definition.versions[self.at]
     }
 
+    fn api_version(&self, version: &Version) -> String {
+        api_version(&self.definition.group, &version.name)
+    }
+
+    /// The `apiVersion` of objects that are stored now.
+    pub(super) fn stored_as(&self) -> Option<String> {
+        let version = self.definition.storage_version()?;
+        Some(self.api_version(version))
+    }
+
     fn in_version(&self, mut object: Value, version: &Version) -> Value {
         if object.is_object() {
-            object["apiVersion"] = json!(format!("{}/{}", self.definition.group, version.name));
+            object["apiVersion"] = json!(self.api_version(version));
         }
         object
     }
@@ -71,9 +88,6 @@ impl Defined for Kind {
     }
 
     fn read_stored(&self, object: Value) -> Value {
-        if self.unconvertible(object["apiVersion"].as_str()).is_some() {
-            return object;
-        }
         let mut object = self.in_version(object, self.version());
         // What was stored before the schema became what it is.
         let _ = custom::normalize(
@@ -86,28 +100,13 @@ impl Defined for Kind {
 
     fn to_stored(&self, object: Value) -> Value {
         match self.definition.storage_version() {
-            Some(_) if self.unconvertible(None).is_some() => object,
-            Some(storage) => self.in_version(object, storage),
-            None => object,
+            Some(storage) if self.converter.is_none() => self.in_version(object, storage),
+            _ => object,
         }
     }
 
-    fn unconvertible(&self, stored: Option<&str>) -> Option<String> {
-        let definition = &self.definition;
-        if definition.conversion == Conversion::None {
-            return None;
-        }
-        let own = format!("{}/{}", definition.group, self.version().name);
-        let is_own = match stored {
-            Some(stored) => stored == own,
-            None => self.version().storage,
-        };
-        (!is_own).then(|| {
-            format!(
-                "conversion webhook for {own}, Kind={} is not called by this server yet",
-                definition.names.kind
-            )
-        })
+    fn reads(&self, stored: &str) -> bool {
+        self.converter.is_none() || stored == self.api_version(self.version())
     }
 
     fn has_status(&self) -> bool {
@@ -132,7 +131,9 @@ pub(super) fn resources(
     definition: &Arc<Definition>,
     names: &Names,
     terminating: bool,
+    clients: &Arc<WebhookClients>,
 ) -> Vec<Arc<Resource>> {
+    let converter = Converter::of(&definition.conversion, clients);
     let mut order: Vec<usize> = (0..definition.versions.len())
         .filter(|at| definition.versions[*at].served)
         .collect();
@@ -143,7 +144,7 @@ pub(super) fn resources(
     order
         .into_iter()
         .map(|at| {
-            let mut made = resource(definition, names, at);
+            let mut made = resource(definition, names, at, converter.clone());
             if terminating {
                 made.verbs.retain(|verb| verb != "create");
             }
@@ -153,12 +154,22 @@ pub(super) fn resources(
 }
 
 /// The kind in the version in which its objects are stored, served or not.
-pub(super) fn stored(definition: &Arc<Definition>, names: &Names) -> Option<Resource> {
+pub(super) fn stored(
+    definition: &Arc<Definition>,
+    names: &Names,
+    clients: &Arc<WebhookClients>,
+) -> Option<Resource> {
     let at = definition.versions.iter().position(|own| own.storage)?;
-    Some(resource(definition, names, at))
+    let converter = Converter::of(&definition.conversion, clients);
+    Some(resource(definition, names, at, converter))
 }
 
-fn resource(definition: &Arc<Definition>, names: &Names, at: usize) -> Resource {
+fn resource(
+    definition: &Arc<Definition>,
+    names: &Names,
+    at: usize,
+    converter: Option<Arc<Converter>>,
+) -> Resource {
     let version = &definition.versions[at];
     let storage = definition
         .storage_version()
@@ -204,6 +215,7 @@ fn resource(definition: &Arc<Definition>, names: &Names, at: usize) -> Resource 
         defined: Some(Arc::new(Kind {
             definition: Arc::clone(definition),
             at,
+            converter,
         })),
         ..Resource::default()
     }

@@ -7,12 +7,14 @@
 //! - Conditions of definitions are written by the leader only, in its term.
 //! - A definition goes after its last object.
 
+mod conversion;
 mod decode;
 mod definitions;
 mod keep;
 mod kind;
 pub(crate) mod openapi;
 
+pub(crate) use conversion::{in_storage_version, in_version, own_events, own_rows};
 pub(crate) use decode::{decode, judge};
 pub(crate) use definitions::{check_definition, default_definition, follow};
 pub(crate) use keep::keep;

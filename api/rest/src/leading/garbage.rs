@@ -117,7 +117,7 @@ impl Garbage {
         let Some((kind, namespace, name)) = place(&self.registry, key) else {
             return Ok(());
         };
-        let Some(row) = self.storage.read(&kind, key)? else {
+        let Some(row) = self.storage.find(&kind, key).await? else {
             return Ok(());
         };
         let target = Target {
@@ -150,7 +150,7 @@ impl Garbage {
             let Some(owner) = self.owner(reference, target.namespace) else {
                 continue;
             };
-            match self.storage.read(&owner.kind, &owner.key)? {
+            match self.storage.find(&owner.kind, &owner.key).await? {
                 Some(found) if metadata_text(&found.object, "uid") == owner.uid => {
                     let waits =
                         is_deleted(&found.object) && has_finalizer(&found.object, FOREGROUND);
@@ -173,7 +173,7 @@ impl Garbage {
             return self.drop_references(target, &dropped).await;
         }
         let foreground = !waiting.is_empty() && self.has_dependents(&target.key());
-        if foreground && self.closes_a_circle(&target.key())? {
+        if foreground && self.closes_a_circle(&target.key()).await? {
             self.unblock_owners(target).await?;
         }
         let policy = match () {
@@ -197,12 +197,13 @@ impl Garbage {
 
     /// Whether a dependent waits for its own dependents already: owners in a circle would
     /// wait for each other.
-    fn closes_a_circle(&self, key: &str) -> Result<bool, Failure> {
+    async fn closes_a_circle(&self, key: &str) -> Result<bool, Failure> {
         for key in self.dependents_of(key) {
             let Some((kind, _, _)) = place(&self.registry, &key) else {
                 continue;
             };
-            let waits = self.storage.read(&kind, &key)?.is_some_and(|row| {
+            let found = self.storage.find(&kind, &key).await?;
+            let waits = found.is_some_and(|row| {
                 is_deleted(&row.object) && has_finalizer(&row.object, FOREGROUND)
             });
             if waits {
@@ -252,7 +253,7 @@ impl Garbage {
             let Some((kind, namespace, name)) = place(&self.registry, &key) else {
                 continue;
             };
-            let Some(dependent) = self.storage.read(&kind, &key)? else {
+            let Some(dependent) = self.storage.find(&kind, &key).await? else {
                 continue;
             };
             let references = dependent.object["metadata"]["ownerReferences"].as_array();

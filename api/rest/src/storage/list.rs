@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Storage, versioned_object};
+use crate::custom;
 use crate::failure::Failure;
 use crate::options::{ListOptions, Version, VersionMatch};
 
@@ -109,7 +110,9 @@ impl Storage {
             .exact_name()
             .filter(|_| namespace.is_some() || !resource.namespaced);
         if let Some(name) = by_name {
-            return self.list_one(resource, namespace, name, &start, options);
+            return self
+                .list_one(resource, namespace, name, &start, options)
+                .await;
         }
         self.scan(resource, &prefix, start, options).await
     }
@@ -160,7 +163,7 @@ impl Storage {
         }
     }
 
-    fn list_one(
+    async fn list_one(
         &self,
         resource: &Resource,
         namespace: Option<&str>,
@@ -174,7 +177,7 @@ impl Storage {
         };
         let answer = self.kv.range(&request)?;
         let mut items = Vec::new();
-        for row in &answer.kvs {
+        for row in &custom::own_rows(resource, answer.kvs).await? {
             let object = versioned_object(resource, row)?;
             if options.labels.matches(&object) && options.fields.matches(&object) {
                 items.push(object);
@@ -225,16 +228,17 @@ impl Storage {
             };
             page.revision = *pinned.get_or_insert(answer.revision);
             let taken = answer.kvs.len() as u64;
-            for row in &answer.kvs {
+            let last = answer.kvs.last().map(|row| row.key.clone());
+            for row in &custom::own_rows(resource, answer.kvs).await? {
                 let object = versioned_object(resource, row)?;
                 if options.labels.matches(&object) && options.fields.matches(&object) {
                     page.items.push(object);
                 }
             }
-            let Some(last) = answer.kvs.last().filter(|_| answer.more) else {
+            let Some(last) = last.filter(|_| answer.more) else {
                 return Ok(page);
             };
-            next = successor(&last.key);
+            next = successor(&last);
             if options
                 .limit
                 .is_some_and(|limit| page.items.len() as u64 >= limit)
@@ -261,7 +265,17 @@ impl Storage {
         }
     }
 
-    /// Every row of a range, at one revision.
+    /// Every row of a kind within a range, at one revision, in the kind's version.
+    pub(crate) async fn rows_of(
+        &self,
+        resource: &Resource,
+        range: KeyRange,
+    ) -> Result<(Vec<nautilus_machine::KeyValue>, Revision), Failure> {
+        let (rows, revision) = self.rows(range).await?;
+        Ok((custom::own_rows(resource, rows).await?, revision))
+    }
+
+    /// Every row of a range, at one revision, as it is stored.
     pub(crate) async fn rows(
         &self,
         range: KeyRange,

@@ -19,6 +19,7 @@ mod companions;
 mod lifetime;
 mod list;
 mod refusals;
+mod stored;
 mod write;
 
 use std::sync::Arc;
@@ -33,13 +34,15 @@ use serde_json::{Value, json};
 use crate::access::Access;
 use crate::admission::Admission;
 use crate::apply::Ownership;
+use crate::custom;
 use crate::failure::Failure;
 
 pub(crate) use asked::attributes;
 pub(crate) use cached::{EntryPage, Listed};
 pub(crate) use companions::Companions;
 pub(crate) use list::{Page, watch_range};
-pub(crate) use write::{Deleted, Target, Updated, Writer, stored_bytes};
+pub(crate) use stored::stored_bytes;
+pub(crate) use write::{Deleted, Target, Updated, Writer};
 
 /// The store as one request, or one controller of a term, uses it.
 #[derive(Clone)]
@@ -89,8 +92,10 @@ fn parse_object(resource: &Resource, row: &KeyValue) -> Result<Value, Failure> {
         ApiError::internal(format!("the object under {key} is damaged: {error}"))
     })?;
     if let Some(defined) = &resource.defined {
-        let found = stored["apiVersion"].as_str();
-        if let Some(why) = defined.unconvertible(found) {
+        let found = stored["apiVersion"].as_str().unwrap_or_default();
+        if !defined.reads(found) {
+            let key = String::from_utf8_lossy(&row.key);
+            let why = format!("the object under {key} was not converted from {found}");
             return Err(ApiError::internal(why).into());
         }
     }
@@ -209,7 +214,18 @@ impl Storage {
         Ok(())
     }
 
-    /// One object of this node's state as it is.
+    /// One object of this node's state as it is, of any kind.
+    pub(crate) async fn find(
+        &self,
+        resource: &Resource,
+        key: &str,
+    ) -> Result<Option<Row>, Failure> {
+        let row = self.read_row(key)?.into_iter().collect();
+        let row = custom::own_rows(resource, row).await?.pop();
+        row.map(|row| Row::parse(resource, &row)).transpose()
+    }
+
+    /// The same of a built-in kind: nobody has to be asked to convert it.
     pub(crate) fn read(&self, resource: &Resource, key: &str) -> Result<Option<Row>, Failure> {
         self.read_row(key)?
             .map(|row| Row::parse(resource, &row))
@@ -236,7 +252,7 @@ impl Storage {
             Version::Any => {}
             Version::At(revision) => self.reach(revision).await?,
         }
-        let row = self.read(target.resource, &target.key())?;
+        let row = self.find(target.resource, &target.key()).await?;
         let row = row.ok_or_else(|| ApiError::not_found(target.resource, target.name))?;
         Ok(row.into_versioned())
     }

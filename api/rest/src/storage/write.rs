@@ -13,7 +13,6 @@ use bytes::Bytes;
 use nautilus_admission::attributes;
 use nautilus_machine::types::KeyRange;
 use nautilus_machine::{Compare, Operation, Put, Revision};
-use nautilus_machinery::convert;
 use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::Resource;
 use nautilus_machinery::status::ApiError;
@@ -25,6 +24,7 @@ use super::commit::{Evidence, Swap};
 use super::companions::Companions;
 use super::lifetime;
 use super::refusals::{contended, missing_version, uid_conflict, uid_is_immutable};
+use super::stored::bytes_to_store;
 use super::{Row, Storage, metadata_text, namespaces, take_version, with_version};
 use crate::apply::{self, Ownership};
 use crate::body::Warnings;
@@ -216,7 +216,7 @@ impl Storage {
             subresource: None,
         };
         let asked = attributes(attributes::Operation::Create, &target, writer, None);
-        if admission.mutates(&asked) {
+        if admission.mutates(&asked).await? {
             self.open_namespace(&target).await?;
             strategy::default_decoded(resource, &mut object)?;
             admission
@@ -257,7 +257,7 @@ impl Storage {
                 companions.compare.push(compare);
             }
             let absent = Compare::mod_revision(key.clone(), 0);
-            let bytes = stored_bytes(target.resource, &object)?;
+            let bytes = bytes_to_store(target.resource, &object).await?;
             let put = put(target.resource, &key, bytes);
             let evidence = Evidence::Uid(&uid);
             match self.swap(&key, absent, put, companions, evidence).await? {
@@ -323,7 +323,7 @@ impl Storage {
         writer: &Writer<'_>,
         make: &(impl Fn(&Value) -> Result<Value, Failure> + Send + Sync),
     ) -> Result<Attempt<Updated>, Failure> {
-        let row = self.existing(target)?;
+        let row = self.existing(target).await?;
         let current = with_version(row.object.clone(), row.revision);
         let mut wanted = make(&current)?;
         self.check_identity(target, &current, &mut wanted)?;
@@ -346,7 +346,7 @@ impl Storage {
             Some(&current),
         );
         if let Some(admission) = &self.admission
-            && admission.mutates(&asked)
+            && admission.mutates(&asked).await?
         {
             strategy::default_decoded(target.resource, &mut wanted)?;
             admission
@@ -479,7 +479,7 @@ impl Storage {
         options: &DeleteOptions,
         writer: &Writer<'_>,
     ) -> Result<Attempt<Deleted>, Failure> {
-        let row = self.existing(target)?;
+        let row = self.existing(target).await?;
         let facts = Facts::new();
         let context = facts.context(target.namespace, writer);
         let versioned = with_version(row.object.clone(), row.revision);
@@ -531,8 +531,9 @@ impl Storage {
         }
     }
 
-    fn existing(&self, target: &Target<'_>) -> Result<Row, Failure> {
-        self.read(target.resource, &target.key())?
+    async fn existing(&self, target: &Target<'_>) -> Result<Row, Failure> {
+        self.find(target.resource, &target.key())
+            .await?
             .ok_or_else(|| ApiError::not_found(target.resource, target.name).into())
     }
 
@@ -544,7 +545,7 @@ impl Storage {
         companions: Companions,
     ) -> Result<Swap, Failure> {
         let key = target.key();
-        let bytes = stored_bytes(target.resource, object)?;
+        let bytes = bytes_to_store(target.resource, object).await?;
         let compare = Compare::mod_revision(key.clone(), revision);
         let put = put(target.resource, &key, bytes.clone());
         let evidence = Evidence::Bytes(&bytes);
@@ -575,16 +576,6 @@ fn put(resource: &Resource, key: &str, bytes: Bytes) -> Operation {
         lease: resource.lifetime_seconds.map(lifetime::lease),
         ..Put::new(key.to_owned(), bytes)
     })
-}
-
-pub(crate) fn stored_bytes(resource: &Resource, object: &Value) -> Result<Bytes, Failure> {
-    let text = match resource.stored_as {
-        // Of most kinds there is one form.
-        None if resource.defined.is_none() => serde_json::to_vec(object),
-        _ => serde_json::to_vec(&convert::to_stored(resource, object.clone())),
-    };
-    text.map(Bytes::from)
-        .map_err(|error| ApiError::internal(error.to_string()).into())
 }
 
 /// Whether a refusal may come from this node's lag: the first attempt reads without a

@@ -15,6 +15,7 @@ use nautilus_machinery::resource::Resource;
 
 use super::Source;
 use crate::cache::{Change, Delivery, Entry, Maker, Selection, Snapshot, Tree};
+use crate::custom;
 use crate::failure::{Failure, expired_watch};
 use crate::storage::Storage;
 
@@ -25,13 +26,19 @@ type Next =
 /// See the module.
 pub(super) struct History {
     next: Next,
+    resource: Arc<Resource>,
     maker: Maker,
     through: Revision,
 }
 
-fn next(mut watcher: Box<dyn Watcher>) -> Next {
+fn next(mut watcher: Box<dyn Watcher>, resource: Arc<Resource>) -> Next {
     Box::pin(async move {
-        let events = watcher.next().await;
+        let events = match watcher.next().await {
+            Ok(events) => custom::own_events(&resource, events)
+                .await
+                .map_err(|failure| WatchError::Storage(failure.error.to_string())),
+            Err(error) => Err(error),
+        };
         (watcher, events)
     })
 }
@@ -51,7 +58,8 @@ impl History {
         };
         match kv.watch(request) {
             Ok(watcher) => Ok(Source::Behind(Box::new(Self {
-                next: next(watcher),
+                next: next(watcher, resource.clone()),
+                resource: resource.clone(),
                 maker: Maker::new(resource),
                 through: after,
             }))),
@@ -75,7 +83,7 @@ impl History {
     ) -> Poll<Result<VecDeque<Delivery>, WatchError>> {
         let (watcher, events) = std::task::ready!(self.next.as_mut().poll(context));
         let progress = watcher.progress();
-        self.next = next(watcher);
+        self.next = next(watcher, self.resource.clone());
         let deliveries = events.and_then(|events| {
             let mut deliveries = VecDeque::new();
             for event in &events {
@@ -131,7 +139,7 @@ pub(super) async fn snapshot(
     resource: &Arc<Resource>,
     range: KeyRange,
 ) -> Result<Snapshot, Failure> {
-    let (rows, revision) = storage.rows(range).await?;
+    let (rows, revision) = storage.rows_of(resource, range).await?;
     let mut maker = Maker::new(resource);
     let mut tree = Tree::<Entry>::default();
     for row in &rows {

@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::{World, parts, within};
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const WIDGETS: &str = "/apis/example.org/v1/namespaces/default/widgets";
+pub(crate) const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+pub(crate) const WIDGETS: &str = "/apis/example.org/v1/namespaces/default/widgets";
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
-const MERGE: &str = "application/merge-patch+json";
+pub(crate) const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const APPLY: &str = "application/apply-patch+yaml";
 
-fn definition() -> Value {
+pub(crate) fn definition() -> Value {
     let schema = json!({"openAPIV3Schema": {
         "type": "object",
         "description": "A thing that is wound.",
@@ -85,7 +85,7 @@ fn definition() -> Value {
     })
 }
 
-fn widget(name: &str, spec: &Value) -> Value {
+pub(crate) fn widget(name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "example.org/v1", "kind": "Widget",
         "metadata": {"name": name}, "spec": spec,
@@ -93,13 +93,13 @@ fn widget(name: &str, spec: &Value) -> Value {
 }
 
 /// A world whose leader looks after definitions, with the one of widgets.
-struct Workshop {
-    world: World,
+pub(crate) struct Workshop {
+    pub(crate) world: World,
     stop: CancellationToken,
 }
 
 impl Workshop {
-    async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let world = World::start().await;
         world.kv.lead(1, true);
         let stop = CancellationToken::new();
@@ -406,60 +406,6 @@ async fn a_definition_goes_after_its_objects() {
         while shop.world.get(&path).await.0 != StatusCode::NOT_FOUND
             || shop.world.get(WIDGETS).await.0 != StatusCode::NOT_FOUND
         {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    within(gone).await;
-}
-
-#[tokio::test]
-async fn nothing_is_converted_where_a_webhook_would_have_to() {
-    let shop = Workshop::open().await;
-    let mut hooked = definition();
-    hooked["metadata"]["name"] = json!("gears.example.org");
-    hooked["spec"]["names"] = json!({"plural": "gears", "kind": "Gear"});
-    // Objects are stored in the version that is not preferred.
-    hooked["spec"]["versions"][0]["storage"] = json!(false);
-    hooked["spec"]["versions"][1]["storage"] = json!(true);
-    hooked["spec"]["conversion"] = json!({
-        "strategy": "Webhook",
-        "webhook": {
-            "clientConfig": {"url": "https://converter.example.org/convert"},
-            "conversionReviewVersions": ["v1"],
-        },
-    });
-    let (status, made) = shop.world.call(Method::POST, DEFINITIONS, &hooked).await;
-    assert_eq!(status, StatusCode::CREATED, "{made}");
-    let other = WIDGETS.replace("widgets", "gears");
-    let gears = other.replace("/v1/", "/v1beta1/");
-    let served = async {
-        while shop.world.get(&gears).await.0 != StatusCode::OK {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    within(served).await;
-    let mut gear = widget("a", &json!({"size": 3}));
-    gear["kind"] = json!("Gear");
-    gear["apiVersion"] = json!("example.org/v1beta1");
-    let (status, made) = shop.world.call(Method::POST, &gears, &gear).await;
-    assert_eq!(status, StatusCode::CREATED, "{made}");
-    gear["apiVersion"] = json!("example.org/v1");
-    for (status, refused) in [
-        shop.world.get(&other).await,
-        shop.world.get(&format!("{other}/a")).await,
-        shop.world.call(Method::POST, &other, &gear).await,
-    ] {
-        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{refused}");
-        let message = refused["message"].as_str().unwrap();
-        assert!(
-            message.contains("conversion webhook for example.org/v1,"),
-            "{message}"
-        );
-    }
-    let path = format!("{DEFINITIONS}/gears.example.org");
-    assert_eq!(shop.world.delete(&path).await.0, StatusCode::OK);
-    let gone = async {
-        while shop.world.get(&path).await.0 != StatusCode::NOT_FOUND {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

@@ -43,6 +43,32 @@ async fn metadata_comes_in_protobuf_alone_and_in_lists() {
 }
 
 #[tokio::test]
+async fn what_is_not_stored_is_no_table() {
+    let world = World::start().await;
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {"namespace": "default", "verb": "list", "resource": "pods"}},
+    });
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    for (accept, status) in [
+        (table.to_owned(), 406),
+        (format!("{table}, application/json"), 201),
+    ] {
+        let request = world
+            .client
+            .post(format!("{}{path}", world.base))
+            .header("accept", accept)
+            .header("content-type", "application/json")
+            .body(review.to_string());
+        let answer = within(request.send()).await.unwrap();
+        assert_eq!(answer.status().as_u16(), status);
+        let answer: serde_json::Value = within(answer.json()).await.unwrap();
+        assert_ne!(answer["kind"], "Table", "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_watch_of_metadata_comes_in_protobuf() {
     let world = World::start().await;
     world.config_map("a", &json!({}), &json!({"k": "v"})).await;

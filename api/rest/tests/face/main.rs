@@ -13,6 +13,7 @@ mod apply;
 mod audit;
 mod certificates;
 mod connects;
+mod conversion;
 mod definitions;
 mod discovery;
 mod fairness;

@@ -14,7 +14,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::world::{World, within};
+use crate::connects::web;
+use crate::world::{World, own_address, within};
 
 type Answerer = Arc<dyn Fn(&Value) -> Value + Send + Sync>;
 
@@ -44,35 +45,36 @@ async fn serve(State(serving): State<Serving>, Json(review): Json<Value>) -> Jso
     }))
 }
 
+/// Serves webhooks over TLS; gives the port, and who vouches for it in base64.
+pub(crate) async fn listen(world: &World, router: Router) -> (u16, String) {
+    let names = vec!["127.0.0.1".to_owned(), "hooks.default.svc".to_owned()];
+    let certificate = ServingCertificate::issue(world.authority.clone(), names).unwrap();
+    let tls = server_config(&world.authority, certificate).unwrap();
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(serve_tls(
+        listener,
+        tls,
+        router,
+        ConnectionLimits::default(),
+        world.shutdown.clone(),
+    ));
+    (port, BASE64.encode(world.authority.certificate_pem()))
+}
+
 impl Hooks {
     async fn start(
         world: &World,
         answer: impl Fn(&Value) -> Value + Send + Sync + 'static,
     ) -> Self {
-        let names = vec!["127.0.0.1".to_owned(), "hooks.default.svc".to_owned()];
-        let certificate = ServingCertificate::issue(world.authority.clone(), names).unwrap();
-        let tls = server_config(&world.authority, certificate).unwrap();
-        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
         let seen = Arc::<Mutex<Vec<Value>>>::default();
         let serving = Serving {
             seen: seen.clone(),
             answer: Arc::new(answer),
         };
         let router = Router::new().route("/", post(serve)).with_state(serving);
-        let stop = world.shutdown.clone();
-        tokio::spawn(serve_tls(
-            listener,
-            tls,
-            router,
-            ConnectionLimits::default(),
-            stop,
-        ));
-        Self {
-            seen,
-            port,
-            ca: BASE64.encode(world.authority.certificate_pem()),
-        }
+        let (port, ca) = listen(world, router).await;
+        Self { seen, port, ca }
     }
 
     fn webhook(&self, name: &str) -> Value {
@@ -89,14 +91,6 @@ impl Hooks {
             "admissionReviewVersions": ["v1"],
         })
     }
-}
-
-/// An address of this machine that is not its loopback's: no slice may name that one.
-/// Nothing is sent.
-fn own_address() -> String {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket.connect("192.0.2.1:9").unwrap();
-    socket.local_addr().unwrap().ip().to_string()
 }
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -322,4 +316,65 @@ async fn a_webhook_with_effects_of_its_own_is_refused() {
             "message": "Unsupported value: \"Some\": supported values: \"None\", \"NoneOnDryRun\"",
         }])
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_and_proxies_are_connections_to_admission() {
+    let world = World::start().await;
+    web(&world).await;
+    let hooks = Hooks::start(&world, |request| {
+        let object = &request["object"];
+        match object["kind"].as_str() {
+            Some("PodExecOptions") => {
+                let allowed = object["command"] != json!(["rm"]);
+                json!({"allowed": allowed, "status": {"message": "not that", "code": 403}})
+            }
+            Some("PodProxyOptions") => patch(&json!([
+                {"op": "replace", "path": "/path", "value": "elsewhere"},
+            ])),
+            Some("Eviction") => patch(&json!([
+                {"op": "add", "path": "/deleteOptions", "value": {"preconditions": {"uid": "x"}}},
+            ])),
+            _ => json!({"allowed": true}),
+        }
+    })
+    .await;
+    let mut webhook = hooks.webhook("connect.example.com");
+    webhook["rules"][0]["resources"] =
+        json!(["configmaps", "pods/exec", "pods/proxy", "pods/eviction"]);
+    let webhooks = json!([webhook]);
+    register(&world, "mutatingwebhookconfigurations", &hooks, webhooks).await;
+
+    let pods = "/api/v1/namespaces/default/pods";
+    let (status, refused) = world
+        .get(&format!("{pods}/none/exec?command=rm&tty=1"))
+        .await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert_eq!(
+        refused["message"],
+        "admission webhook \"connect.example.com\" denied the request: not that"
+    );
+    let request = hooks.seen.lock()[0].clone();
+    assert_eq!(request["operation"], "CONNECT");
+    assert_eq!(request["kind"]["kind"], "PodExecOptions");
+    assert_eq!(request["subResource"], "exec");
+    assert_eq!(
+        request["object"],
+        json!({
+            "kind": "PodExecOptions", "apiVersion": "v1", "tty": true, "command": ["rm"],
+        })
+    );
+    assert_eq!(request["options"], Value::Null);
+    let (status, missing) = world.get(&format!("{pods}/none/exec?command=ls")).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{missing}");
+
+    let (_, said) = world.get(&format!("{pods}/web/proxy/%61/../b/?x=1")).await;
+    assert_eq!(said["path"], "/elsewhere?x=1");
+    let seen = hooks.seen.lock().last().cloned().unwrap();
+    assert_eq!(seen["object"]["path"], "b");
+
+    let eviction = json!({"metadata": {"name": "web"}});
+    let path = format!("{pods}/web/eviction");
+    let (status, refused) = world.call(Method::POST, &path, &eviction).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{refused}");
 }

@@ -1,6 +1,7 @@
 //! The world of these tests: a quorum of one, its face on a loopback socket, a client.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -92,6 +93,31 @@ impl Kv for Forgetful {
     }
 }
 
+/// An address of this machine that is not its loopback's: endpoints may not have that one.
+/// Nothing is sent.
+pub(crate) fn own_address() -> IpAddr {
+    let usable = |address: &IpAddr| !address.is_loopback() && !address.is_unspecified();
+    let of_route = || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+        // The system only chooses the address it would send from.
+        socket.connect("192.0.2.1:9").ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(usable)
+    };
+    // Without a route: the addresses of all interfaces, each above its line of scope.
+    let of_interfaces = || {
+        let table = std::fs::read_to_string("/proc/net/fib_trie").ok()?;
+        let lines: Vec<&str> = table.lines().map(str::trim).collect();
+        lines.windows(2).find_map(|pair| {
+            let address = pair[0].strip_prefix("|-- ")?.parse().ok()?;
+            (pair[1] == "/32 host LOCAL" && usable(&address)).then_some(address)
+        })
+    };
+    of_route().or_else(of_interfaces).expect(
+        "this test needs a machine with an IPv4 address beside the loopback one: \
+         give it one, as by `ip addr add 10.255.255.1/32 dev lo`",
+    )
+}
+
 pub(crate) struct World {
     pub(crate) kv: Arc<Forgetful>,
     pub(crate) authority: Arc<Authority>,
@@ -158,11 +184,11 @@ impl World {
             limits,
             shutdown.clone(),
         );
-        nautilus_rest::ensure_defaults(kv.clone(), None, 6443)
+        nautilus_rest::ensure_defaults(&context, 6443)
             .await
             .unwrap();
         if !user.is_master() {
-            nautilus_rest::ensure_roles(kv.clone(), None).await.unwrap();
+            nautilus_rest::ensure_roles(&context).await.unwrap();
         }
         let base = serve_as(&context, &shutdown, user).await;
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
