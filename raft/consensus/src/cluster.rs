@@ -14,7 +14,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use crate::node_core::Core;
 use crate::peers::{Lane, chain, never_sent};
 use crate::state_machine::hex;
-use crate::types::{NodeInfo, TypeConfig};
+use crate::types::{LogId, NodeInfo, TypeConfig};
 use crate::wire::v1;
 
 /// How long a change looks for a leader and waits for it.
@@ -359,12 +359,7 @@ async fn submit_once(
     change: ChangeMembers<NodeId, NodeInfo>,
 ) -> Result<Result<(), ClusterError>, UnderWay> {
     match core.raft.change_membership(change, false).await {
-        Ok(_) => {
-            let metrics = core.raft.metrics();
-            let membership = metrics.borrow_watched().membership_config.clone();
-            core.peers.set_membership(membership);
-            Ok(Ok(()))
-        }
+        Ok(written) => Ok(learn(core, written.log_id).await),
         Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => {
             use openraft::errors::ChangeMembershipError as Refused;
             match error {
@@ -374,4 +369,17 @@ async fn submit_once(
         }
         Err(other) => Ok(Err(ClusterError::Unavailable(other.to_string()))),
     }
+}
+
+/// Waits until this node knows the membership of the entry at `place`, which is
+/// committed: who was told of a change can build the next one on it.
+async fn learn(core: &Core, place: LogId) -> Result<(), ClusterError> {
+    let known = |metrics: &openraft::RaftMetrics<TypeConfig>| {
+        *metrics.membership_config.log_id() >= Some(place)
+    };
+    let wait = core.raft.wait(Some(UNDER_WAY));
+    let waited = wait.metrics(known, "membership").await;
+    let metrics = waited.map_err(|error| ClusterError::Unavailable(error.to_string()))?;
+    core.peers.set_membership(metrics.membership_config);
+    Ok(())
 }
