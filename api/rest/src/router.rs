@@ -163,6 +163,59 @@ fn describe_metrics() {
         "nautilus_tls_handshakes_refused_total",
         "TLS handshakes of clients that came to nothing."
     );
+    metrics::describe_counter!(
+        "nautilus_connections_refused_total",
+        "Connections refused because their client has too many."
+    );
+    for (name, about) in [
+        (
+            "nautilus_watch_cache_objects",
+            "Objects in the watch cache.",
+        ),
+        (
+            "nautilus_watch_cache_bytes",
+            "Bytes of objects in the watch cache, as packed.",
+        ),
+        (
+            "nautilus_watch_cache_ring_bytes",
+            "Bytes of past events kept for watchers.",
+        ),
+        (
+            "nautilus_watch_cache_protobuf_bytes",
+            "Bytes of objects kept in protobuf too.",
+        ),
+    ] {
+        metrics::describe_gauge!(name, about);
+    }
+    for (name, about) in [
+        (
+            "apiserver_watch_cache_events_received_total",
+            "Events that the watch cache took, by resource.",
+        ),
+        (
+            "apiserver_terminated_watchers_total",
+            "Watchers ended for being slow, by resource.",
+        ),
+        (
+            "apiserver_admission_webhook_request_total",
+            "Calls of admission webhooks, by webhook and code.",
+        ),
+        (
+            "apiserver_admission_webhook_rejection_count",
+            "Requests that webhooks refused or failed, by webhook.",
+        ),
+        (
+            "apiserver_admission_webhook_fail_open_count",
+            "Failed calls that were let pass, by webhook.",
+        ),
+    ] {
+        metrics::describe_counter!(name, about);
+    }
+    metrics::describe_histogram!(
+        "apiserver_admission_webhook_admission_duration_seconds",
+        metrics::Unit::Seconds,
+        "Time of one call of an admission webhook."
+    );
     metrics::counter!("nautilus_tls_handshakes_refused_total").increment(0);
 }
 
