@@ -140,14 +140,8 @@ fn claim_faults(claim: &Value, range: &Value) -> Vec<String> {
             faults.extend(below(kind, name, least, &requests, &Resources::new()));
         }
         for (name, most) in &resources(&limit["max"]) {
-            let bound = format!("maximum {name} usage per {kind} is {}", most.canonical());
-            match requests.get(name) {
-                None => faults.push(format!("{bound}.  No request is specified")),
-                Some(request) if request > most => {
-                    faults.push(format!("{bound}, but request is {}", request.canonical()));
-                }
-                Some(_) => {}
-            }
+            let request = ("request", requests.get(name));
+            faults.extend(above(kind, name, most, request, ("limit", None)));
         }
     }
     faults
@@ -177,12 +171,32 @@ impl<'a> Bounds<'a> {
             faults.extend(below(kind, name, least, requests, limits));
         }
         for (name, most) in &self.max {
-            faults.extend(above(kind, name, most, requests, limits));
+            let (limit, request) = (("limit", limits.get(name)), ("request", requests.get(name)));
+            faults.extend(above(kind, name, most, limit, request));
         }
         for (name, most) in &self.ratio {
             faults.extend(out_of_ratio(kind, name, most, requests, limits));
         }
     }
+}
+
+/// An amount and what it is called.
+type Named<'a> = (&'a str, Option<&'a Quantity>);
+
+/// The fault of what must be stated, or else of another amount.
+fn fault(
+    bound: &str,
+    stated: Named<'_>,
+    other: Named<'_>,
+    is_out: impl Fn(&Quantity) -> bool,
+) -> Option<String> {
+    if stated.1.is_none() {
+        return Some(format!("{bound}.  No {} is specified", stated.0));
+    }
+    [stated, other].into_iter().find_map(|(word, amount)| {
+        let amount = amount.filter(|amount| is_out(amount))?;
+        Some(format!("{bound}, but {word} is {}", amount.canonical()))
+    })
 }
 
 fn below(
@@ -193,36 +207,19 @@ fn below(
     limits: &Resources,
 ) -> Option<String> {
     let bound = format!("minimum {name} usage per {kind} is {}", least.canonical());
-    match (requests.get(name), limits.get(name)) {
-        (None, _) => Some(format!("{bound}.  No request is specified")),
-        (Some(request), _) if request < least => {
-            Some(format!("{bound}, but request is {}", request.canonical()))
-        }
-        (_, Some(limit)) if limit < least => {
-            Some(format!("{bound}, but limit is {}", limit.canonical()))
-        }
-        _ => None,
-    }
+    let (request, limit) = (("request", requests.get(name)), ("limit", limits.get(name)));
+    fault(&bound, request, limit, |amount| amount < least)
 }
 
 fn above(
     kind: &str,
     name: &str,
     most: &Quantity,
-    requests: &Resources,
-    limits: &Resources,
+    stated: Named<'_>,
+    other: Named<'_>,
 ) -> Option<String> {
     let bound = format!("maximum {name} usage per {kind} is {}", most.canonical());
-    match (requests.get(name), limits.get(name)) {
-        (_, None) => Some(format!("{bound}.  No limit is specified")),
-        (_, Some(limit)) if limit > most => {
-            Some(format!("{bound}, but limit is {}", limit.canonical()))
-        }
-        (Some(request), _) if request > most => {
-            Some(format!("{bound}, but request is {}", request.canonical()))
-        }
-        _ => None,
-    }
+    fault(&bound, stated, other, |amount| amount > most)
 }
 
 fn out_of_ratio(

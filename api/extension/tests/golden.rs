@@ -125,27 +125,32 @@ fn our_object(case: &Value) -> Value {
     json!(causes)
 }
 
-#[test]
-fn definitions_are_judged_as_the_reference_does() {
+/// Compares what we say of each case with what was recorded.
+fn compare(kind: &str, ours: impl Fn(&Value) -> Value) {
     let answers: BTreeMap<String, Value> = serde_json::from_str(ANSWERS).expect("answers");
     let mut wrong = Vec::new();
-    for case in cases()["definitions"].as_array().expect("cases") {
+    for case in cases()[kind].as_array().expect("cases") {
         let name = case["name"].as_str().expect("a name");
         if KNOWN.iter().any(|(known, _)| *known == name) {
             continue;
         }
-        let ours = json!(our_definition(case));
-        let theirs = without_numbers(&answers[name]);
+        let (ours, theirs) = (ours(case), without_numbers(&answers[name]));
         if ours != theirs {
             wrong.push(format!("--- {name}\nours:   {ours:#}\ntheirs: {theirs:#}"));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} differ\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+    let texts = wrong.join("\n");
+    assert!(wrong.is_empty(), "{} differ\n{texts}", wrong.len());
+}
+
+#[test]
+fn definitions_are_judged_as_the_reference_does() {
+    compare("definitions", |case| json!(our_definition(case)));
+}
+
+#[test]
+fn objects_are_judged_as_the_reference_does() {
+    compare("objects", our_object);
 }
 
 /// The reference numbers the types of `self`, anew each time.
@@ -158,29 +163,6 @@ fn without_numbers(answer: &Value) -> Value {
         out.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
     }
     serde_json::from_str(&out).expect("JSON")
-}
-
-#[test]
-fn objects_are_judged_as_the_reference_does() {
-    let answers: BTreeMap<String, Value> = serde_json::from_str(ANSWERS).expect("answers");
-    let mut wrong = Vec::new();
-    for case in cases()["objects"].as_array().expect("cases") {
-        let name = case["name"].as_str().expect("a name");
-        if KNOWN.iter().any(|(known, _)| *known == name) {
-            continue;
-        }
-        let ours = our_object(case);
-        let theirs = &answers[name];
-        if ours != *theirs {
-            wrong.push(format!("--- {name}\nours:   {ours:#}\ntheirs: {theirs:#}"));
-        }
-    }
-    assert!(
-        wrong.is_empty(),
-        "{} differ\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
 }
 
 /// A kube-apiserver, asked by curl.

@@ -3,13 +3,12 @@
 
 use std::sync::Arc;
 
-use super::{Context, Outcome, Row, arg, text};
+use super::{Context, ONE, Outcome, Row, arg, text};
 use crate::cost::Cost;
 use crate::error::EvalError;
 use crate::limits::AUTHORIZE_COST;
 use crate::value::{Opaque, Value};
 
-const ONE: Cost = Cost::Fixed(1);
 const ASK: Cost = Cost::Fixed(AUTHORIZE_COST);
 
 pub(super) const ROWS: &[Row] = &[

@@ -6,12 +6,10 @@ use nautilus_machinery::timestamp::{self, Instant};
 
 use super::numbers::{go_double, go_fixed};
 use super::time::{MAX_SECONDS, MIN_SECONDS, format_rfc3339};
-use super::{Context, Outcome, Row, arg};
+use super::{Context, ONE, Outcome, Row, arg};
 use crate::cost::Cost;
 use crate::error::EvalError;
 use crate::value::{Opaque, Value};
-
-const ONE: Cost = Cost::Fixed(1);
 
 pub(super) const ROWS: &[Row] = &[
     ("type", "(A) -> type(A)", ONE, type_of),

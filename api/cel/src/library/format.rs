@@ -3,12 +3,22 @@
 use nautilus_machinery::timestamp;
 use nautilus_machinery::validation::{self, NameRule};
 
-use super::{Context, Outcome, Row, arg, text};
+use super::{Context, ONE, Outcome, Row, arg, text};
 use crate::cost::Cost;
 use crate::error::EvalError;
 use crate::value::{Opaque, Value};
 
-const ONE: Cost = Cost::Fixed(1);
+/// The row of a format's own name.
+macro_rules! constant {
+    ($name:literal) => {
+        (
+            concat!("format.", $name),
+            "() -> NamedFormat",
+            ONE,
+            |_, _| constant($name),
+        )
+    };
+}
 
 pub(super) const ROWS: &[Row] = &[
     (
@@ -23,57 +33,19 @@ pub(super) const ROWS: &[Row] = &[
         ONE,
         named,
     ),
-    ("format.dns1123Label", "() -> NamedFormat", ONE, |_, _| {
-        constant("dns1123Label")
-    }),
-    (
-        "format.dns1123Subdomain",
-        "() -> NamedFormat",
-        ONE,
-        |_, _| constant("dns1123Subdomain"),
-    ),
-    ("format.dns1035Label", "() -> NamedFormat", ONE, |_, _| {
-        constant("dns1035Label")
-    }),
-    ("format.qualifiedName", "() -> NamedFormat", ONE, |_, _| {
-        constant("qualifiedName")
-    }),
-    (
-        "format.dns1123LabelPrefix",
-        "() -> NamedFormat",
-        ONE,
-        |_, _| constant("dns1123LabelPrefix"),
-    ),
-    (
-        "format.dns1123SubdomainPrefix",
-        "() -> NamedFormat",
-        ONE,
-        |_, _| constant("dns1123SubdomainPrefix"),
-    ),
-    (
-        "format.dns1035LabelPrefix",
-        "() -> NamedFormat",
-        ONE,
-        |_, _| constant("dns1035LabelPrefix"),
-    ),
-    ("format.labelValue", "() -> NamedFormat", ONE, |_, _| {
-        constant("labelValue")
-    }),
-    ("format.uri", "() -> NamedFormat", ONE, |_, _| {
-        constant("uri")
-    }),
-    ("format.uuid", "() -> NamedFormat", ONE, |_, _| {
-        constant("uuid")
-    }),
-    ("format.byte", "() -> NamedFormat", ONE, |_, _| {
-        constant("byte")
-    }),
-    ("format.date", "() -> NamedFormat", ONE, |_, _| {
-        constant("date")
-    }),
-    ("format.datetime", "() -> NamedFormat", ONE, |_, _| {
-        constant("datetime")
-    }),
+    constant!("dns1123Label"),
+    constant!("dns1123Subdomain"),
+    constant!("dns1035Label"),
+    constant!("qualifiedName"),
+    constant!("dns1123LabelPrefix"),
+    constant!("dns1123SubdomainPrefix"),
+    constant!("dns1035LabelPrefix"),
+    constant!("labelValue"),
+    constant!("uri"),
+    constant!("uuid"),
+    constant!("byte"),
+    constant!("date"),
+    constant!("datetime"),
 ];
 
 /// A format with a name.

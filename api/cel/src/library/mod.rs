@@ -40,6 +40,15 @@ pub(crate) type Native = for<'a> fn(&[Value<'a>], &mut Context<'_>) -> Outcome<'
 /// Name, signature, cost, implementation.
 pub(crate) type Row = (&'static str, &'static str, Cost, Native);
 
+/// What most functions cost.
+const ONE: Cost = Cost::Fixed(1);
+/// What it costs to read a text.
+const PARSE: Cost = Cost::Walk {
+    of: 0,
+    times: 1,
+    sized: false,
+};
+
 /// What functions may use.
 pub(crate) struct Context<'p> {
     pub(crate) work: Work,
@@ -120,6 +129,10 @@ static FUNCTIONS: LazyLock<BTreeMap<&'static str, Vec<Overload>>> = LazyLock::ne
 fn rows() -> impl Iterator<Item = Row> {
     [
         operators::ROWS,
+        operators::LESS,
+        operators::LESS_EQUAL,
+        operators::GREATER,
+        operators::GREATER_EQUAL,
         convert::ROWS,
         strings::ROWS,
         printf::ROWS,

@@ -3,17 +3,11 @@
 
 use std::net::IpAddr;
 
-use super::{Context, Outcome, Row, arg, text};
+use super::{Context, ONE, Outcome, PARSE, Row, arg, text};
 use crate::cost::Cost;
 use crate::error::EvalError;
 use crate::value::{Opaque, Value};
 
-const ONE: Cost = Cost::Fixed(1);
-const PARSE: Cost = Cost::Walk {
-    of: 0,
-    times: 1,
-    sized: false,
-};
 const TWICE: Cost = Cost::Walk {
     of: 0,
     times: 2,

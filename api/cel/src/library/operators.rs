@@ -2,13 +2,11 @@
 
 use std::cmp::Ordering;
 
-use super::{Context, Outcome, Row, arg, by_evaluator, count, list};
+use super::{Context, ONE, Outcome, Row, arg, by_evaluator, count, list};
 use crate::cost::Cost;
 use crate::error::EvalError;
 use crate::library::time::{add_to_timestamp, between};
-use crate::value::{Key, List, Value};
-
-const ONE: Cost = Cost::Fixed(1);
+use crate::value::{Key, List, Opaque, Value};
 
 pub(super) const ROWS: &[Row] = &[
     ("_?_:_", "(bool, A, A) -> A", Cost::Choice, by_evaluator),
@@ -48,77 +46,6 @@ pub(super) const ROWS: &[Row] = &[
     ("_-_", "(timestamp, duration) -> timestamp", ONE, subtract),
     ("_-_", "(timestamp, timestamp) -> duration", ONE, subtract),
     ("_-_", "(uint, uint) -> uint", ONE, subtract),
-    ("_<_", "(bool, bool) -> bool", ONE, less),
-    ("_<_", "(int, int) -> bool", ONE, less),
-    ("_<_", "(int, double) -> bool", ONE, less),
-    ("_<_", "(int, uint) -> bool", ONE, less),
-    ("_<_", "(uint, uint) -> bool", ONE, less),
-    ("_<_", "(uint, double) -> bool", ONE, less),
-    ("_<_", "(uint, int) -> bool", ONE, less),
-    ("_<_", "(double, double) -> bool", ONE, less),
-    ("_<_", "(double, int) -> bool", ONE, less),
-    ("_<_", "(double, uint) -> bool", ONE, less),
-    ("_<_", "(string, string) -> bool", Cost::Equality, less),
-    ("_<_", "(bytes, bytes) -> bool", Cost::Equality, less),
-    ("_<_", "(timestamp, timestamp) -> bool", ONE, less),
-    ("_<_", "(duration, duration) -> bool", ONE, less),
-    ("_<=_", "(bool, bool) -> bool", ONE, less_equal),
-    ("_<=_", "(int, int) -> bool", ONE, less_equal),
-    ("_<=_", "(int, double) -> bool", ONE, less_equal),
-    ("_<=_", "(int, uint) -> bool", ONE, less_equal),
-    ("_<=_", "(uint, uint) -> bool", ONE, less_equal),
-    ("_<=_", "(uint, double) -> bool", ONE, less_equal),
-    ("_<=_", "(uint, int) -> bool", ONE, less_equal),
-    ("_<=_", "(double, double) -> bool", ONE, less_equal),
-    ("_<=_", "(double, int) -> bool", ONE, less_equal),
-    ("_<=_", "(double, uint) -> bool", ONE, less_equal),
-    (
-        "_<=_",
-        "(string, string) -> bool",
-        Cost::Equality,
-        less_equal,
-    ),
-    ("_<=_", "(bytes, bytes) -> bool", Cost::Equality, less_equal),
-    ("_<=_", "(timestamp, timestamp) -> bool", ONE, less_equal),
-    ("_<=_", "(duration, duration) -> bool", ONE, less_equal),
-    ("_>_", "(bool, bool) -> bool", ONE, greater),
-    ("_>_", "(int, int) -> bool", ONE, greater),
-    ("_>_", "(int, double) -> bool", ONE, greater),
-    ("_>_", "(int, uint) -> bool", ONE, greater),
-    ("_>_", "(uint, uint) -> bool", ONE, greater),
-    ("_>_", "(uint, double) -> bool", ONE, greater),
-    ("_>_", "(uint, int) -> bool", ONE, greater),
-    ("_>_", "(double, double) -> bool", ONE, greater),
-    ("_>_", "(double, int) -> bool", ONE, greater),
-    ("_>_", "(double, uint) -> bool", ONE, greater),
-    ("_>_", "(string, string) -> bool", Cost::Equality, greater),
-    ("_>_", "(bytes, bytes) -> bool", Cost::Equality, greater),
-    ("_>_", "(timestamp, timestamp) -> bool", ONE, greater),
-    ("_>_", "(duration, duration) -> bool", ONE, greater),
-    ("_>=_", "(bool, bool) -> bool", ONE, greater_equal),
-    ("_>=_", "(int, int) -> bool", ONE, greater_equal),
-    ("_>=_", "(int, double) -> bool", ONE, greater_equal),
-    ("_>=_", "(int, uint) -> bool", ONE, greater_equal),
-    ("_>=_", "(uint, uint) -> bool", ONE, greater_equal),
-    ("_>=_", "(uint, double) -> bool", ONE, greater_equal),
-    ("_>=_", "(uint, int) -> bool", ONE, greater_equal),
-    ("_>=_", "(double, double) -> bool", ONE, greater_equal),
-    ("_>=_", "(double, int) -> bool", ONE, greater_equal),
-    ("_>=_", "(double, uint) -> bool", ONE, greater_equal),
-    (
-        "_>=_",
-        "(string, string) -> bool",
-        Cost::Equality,
-        greater_equal,
-    ),
-    (
-        "_>=_",
-        "(bytes, bytes) -> bool",
-        Cost::Equality,
-        greater_equal,
-    ),
-    ("_>=_", "(timestamp, timestamp) -> bool", ONE, greater_equal),
-    ("_>=_", "(duration, duration) -> bool", ONE, greater_equal),
     ("_[_]", "(list(A), int) -> A", ONE, by_evaluator),
     ("_[_]", "(map(A, B), A) -> B", ONE, by_evaluator),
     (
@@ -172,8 +99,44 @@ pub(super) const ROWS: &[Row] = &[
     ),
 ];
 
-fn overflow<'a>(what: &str) -> Outcome<'a> {
-    Err(EvalError::failed(format!("{what} overflow")))
+/// The rows of an operator that compares.
+macro_rules! comparison {
+    ($operator:literal, $call:ident) => {
+        &[
+            ($operator, "(bool, bool) -> bool", ONE, $call),
+            ($operator, "(int, int) -> bool", ONE, $call),
+            ($operator, "(int, double) -> bool", ONE, $call),
+            ($operator, "(int, uint) -> bool", ONE, $call),
+            ($operator, "(uint, uint) -> bool", ONE, $call),
+            ($operator, "(uint, double) -> bool", ONE, $call),
+            ($operator, "(uint, int) -> bool", ONE, $call),
+            ($operator, "(double, double) -> bool", ONE, $call),
+            ($operator, "(double, int) -> bool", ONE, $call),
+            ($operator, "(double, uint) -> bool", ONE, $call),
+            ($operator, "(string, string) -> bool", Cost::Equality, $call),
+            ($operator, "(bytes, bytes) -> bool", Cost::Equality, $call),
+            ($operator, "(timestamp, timestamp) -> bool", ONE, $call),
+            ($operator, "(duration, duration) -> bool", ONE, $call),
+        ]
+    };
+}
+
+pub(super) const LESS: &[Row] = comparison!("_<_", less);
+pub(super) const LESS_EQUAL: &[Row] = comparison!("_<=_", less_equal);
+pub(super) const GREATER: &[Row] = comparison!("_>_", greater);
+pub(super) const GREATER_EQUAL: &[Row] = comparison!("_>=_", greater_equal);
+
+const INTEGER: &str = "integer";
+const UNSIGNED: &str = "unsigned integer";
+const DURATION: &str = "duration";
+
+fn overflow(what: &str) -> EvalError {
+    EvalError::failed(format!("{what} overflow"))
+}
+
+/// What was computed, unless it left its range.
+fn within<'a>(computed: Option<Value<'a>>, what: &str) -> Outcome<'a> {
+    computed.ok_or_else(|| overflow(what))
 }
 
 fn pair<'v, 'a>(args: &'v [Value<'a>]) -> Result<(&'v Value<'a>, &'v Value<'a>), EvalError> {
@@ -199,21 +162,14 @@ fn not_equal<'a>(args: &[Value<'a>], context: &mut Context<'_>) -> Outcome<'a> {
 
 fn add<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
     Ok(match pair(args)? {
-        (Value::Int(a), Value::Int(b)) => match a.checked_add(*b) {
-            Some(sum) => Value::Int(sum),
-            None => return overflow("integer"),
-        },
-        (Value::Uint(a), Value::Uint(b)) => match a.checked_add(*b) {
-            Some(sum) => Value::Uint(sum),
-            None => return overflow("unsigned integer"),
-        },
+        (Value::Int(a), Value::Int(b)) => within(a.checked_add(*b).map(Value::Int), INTEGER)?,
+        (Value::Uint(a), Value::Uint(b)) => within(a.checked_add(*b).map(Value::Uint), UNSIGNED)?,
         (Value::Double(a), Value::Double(b)) => Value::Double(a + b),
         (Value::String(a), Value::String(b)) => Value::text(format!("{}{}", &**a, &**b)),
         (Value::Bytes(a), Value::Bytes(b)) => Value::Bytes([&**a, &**b].concat().into()),
-        (Value::Duration(a), Value::Duration(b)) => match a.checked_add(*b) {
-            Some(sum) => Value::Duration(sum),
-            None => return overflow("duration"),
-        },
+        (Value::Duration(a), Value::Duration(b)) => {
+            within(a.checked_add(*b).map(Value::Duration), DURATION)?
+        }
         (Value::Duration(by), Value::Timestamp(at))
         | (Value::Timestamp(at), Value::Duration(by)) => {
             Value::Timestamp(add_to_timestamp(*at, *by)?)
@@ -247,23 +203,16 @@ pub(crate) fn append<'a>(
 
 fn subtract<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
     Ok(match pair(args)? {
-        (Value::Int(a), Value::Int(b)) => match a.checked_sub(*b) {
-            Some(difference) => Value::Int(difference),
-            None => return overflow("integer"),
-        },
-        (Value::Uint(a), Value::Uint(b)) => match a.checked_sub(*b) {
-            Some(difference) => Value::Uint(difference),
-            None => return overflow("unsigned integer"),
-        },
+        (Value::Int(a), Value::Int(b)) => within(a.checked_sub(*b).map(Value::Int), INTEGER)?,
+        (Value::Uint(a), Value::Uint(b)) => within(a.checked_sub(*b).map(Value::Uint), UNSIGNED)?,
         (Value::Double(a), Value::Double(b)) => Value::Double(a - b),
-        (Value::Duration(a), Value::Duration(b)) => match a.checked_sub(*b) {
-            Some(difference) => Value::Duration(difference),
-            None => return overflow("duration"),
-        },
-        (Value::Timestamp(at), Value::Duration(by)) => match by.checked_neg() {
-            Some(by) => Value::Timestamp(add_to_timestamp(*at, by)?),
-            None => return overflow("duration"),
-        },
+        (Value::Duration(a), Value::Duration(b)) => {
+            within(a.checked_sub(*b).map(Value::Duration), DURATION)?
+        }
+        (Value::Timestamp(at), Value::Duration(by)) => {
+            let by = by.checked_neg().ok_or_else(|| overflow(DURATION))?;
+            Value::Timestamp(add_to_timestamp(*at, by)?)
+        }
         (Value::Timestamp(a), Value::Timestamp(b)) => Value::Duration(between(*a, *b)?),
         _ => return Err(EvalError::no_such_overload()),
     })
@@ -271,14 +220,8 @@ fn subtract<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
 
 fn multiply<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
     Ok(match pair(args)? {
-        (Value::Int(a), Value::Int(b)) => match a.checked_mul(*b) {
-            Some(product) => Value::Int(product),
-            None => return overflow("integer"),
-        },
-        (Value::Uint(a), Value::Uint(b)) => match a.checked_mul(*b) {
-            Some(product) => Value::Uint(product),
-            None => return overflow("unsigned integer"),
-        },
+        (Value::Int(a), Value::Int(b)) => within(a.checked_mul(*b).map(Value::Int), INTEGER)?,
+        (Value::Uint(a), Value::Uint(b)) => within(a.checked_mul(*b).map(Value::Uint), UNSIGNED)?,
         (Value::Double(a), Value::Double(b)) => Value::Double(a * b),
         _ => return Err(EvalError::no_such_overload()),
     })
@@ -289,10 +232,7 @@ fn divide<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
         (Value::Int(_), Value::Int(0)) | (Value::Uint(_), Value::Uint(0)) => {
             return Err(EvalError::failed("division by zero"));
         }
-        (Value::Int(a), Value::Int(b)) => match a.checked_div(*b) {
-            Some(quotient) => Value::Int(quotient),
-            None => return overflow("integer"),
-        },
+        (Value::Int(a), Value::Int(b)) => within(a.checked_div(*b).map(Value::Int), INTEGER)?,
         (Value::Uint(a), Value::Uint(b)) => Value::Uint(a / b),
         (Value::Double(a), Value::Double(b)) => Value::Double(a / b),
         _ => return Err(EvalError::no_such_overload()),
@@ -304,10 +244,7 @@ fn modulo<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
         (Value::Int(_), Value::Int(0)) | (Value::Uint(_), Value::Uint(0)) => {
             return Err(EvalError::failed("modulus by zero"));
         }
-        (Value::Int(a), Value::Int(b)) => match a.checked_rem(*b) {
-            Some(rest) => Value::Int(rest),
-            None => return overflow("integer"),
-        },
+        (Value::Int(a), Value::Int(b)) => within(a.checked_rem(*b).map(Value::Int), INTEGER)?,
         (Value::Uint(a), Value::Uint(b)) => Value::Uint(a % b),
         _ => return Err(EvalError::no_such_overload()),
     })
@@ -315,10 +252,7 @@ fn modulo<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
 
 fn negate<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
     match arg(args, 0)? {
-        Value::Int(value) => match value.checked_neg() {
-            Some(value) => Ok(Value::Int(value)),
-            None => overflow("integer"),
-        },
+        Value::Int(value) => within(value.checked_neg().map(Value::Int), INTEGER),
         Value::Double(value) => Ok(Value::Double(-value)),
         _ => Err(EvalError::no_such_overload()),
     }
@@ -346,6 +280,29 @@ fn greater<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
 
 fn greater_equal<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
     ordered(args, Ordering::is_ge)
+}
+
+/// How two quantities or two versions stand to each other.
+fn order(args: &[Value<'_>]) -> Result<Ordering, EvalError> {
+    match pair(args)? {
+        (Value::Opaque(Opaque::Quantity(a)), Value::Opaque(Opaque::Quantity(b))) => {
+            Ok(a.0.cmp(&b.0))
+        }
+        (Value::Opaque(Opaque::Semver(a)), Value::Opaque(Opaque::Semver(b))) => Ok(a.order(b)),
+        _ => Err(EvalError::no_such_overload()),
+    }
+}
+
+pub(super) fn is_greater<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
+    Ok(Value::Bool(order(args)?.is_gt()))
+}
+
+pub(super) fn is_less<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
+    Ok(Value::Bool(order(args)?.is_lt()))
+}
+
+pub(super) fn compare<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
+    Ok(Value::Int(order(args)? as i64))
 }
 
 fn in_list<'a>(args: &[Value<'a>], context: &mut Context<'_>) -> Outcome<'a> {

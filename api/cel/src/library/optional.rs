@@ -1,11 +1,8 @@
 //! Values that may be absent.
 
-use super::{Context, Outcome, Row, arg, by_evaluator, list};
-use crate::cost::Cost;
+use super::{Context, ONE, Outcome, Row, arg, by_evaluator, list};
 use crate::error::EvalError;
 use crate::value::Value;
-
-const ONE: Cost = Cost::Fixed(1);
 
 pub(super) const ROWS: &[Row] = &[
     ("optional.of", "(A) -> optional(A)", ONE, of),

@@ -2,17 +2,10 @@
 
 use nautilus_machinery::quantity::Quantity;
 
-use super::{Context, Outcome, Row, arg, text};
-use crate::cost::Cost;
+use super::operators::{compare, is_greater, is_less};
+use super::{Context, ONE, Outcome, PARSE, Row, arg, text};
 use crate::error::EvalError;
 use crate::value::{Opaque, Value};
-
-const ONE: Cost = Cost::Fixed(1);
-const PARSE: Cost = Cost::Walk {
-    of: 0,
-    times: 1,
-    sized: false,
-};
 
 pub(super) const ROWS: &[Row] = &[
     ("quantity", "(string) -> Quantity", PARSE, parse),
@@ -78,19 +71,6 @@ fn sign<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
     #[allow(clippy::cast_possible_truncation)]
     let sign = of.nanounits().signum() as i64;
     Ok(Value::Int(sign))
-}
-
-fn is_greater<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
-    Ok(Value::Bool(quantity(args, 0)? > quantity(args, 1)?))
-}
-
-fn is_less<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
-    Ok(Value::Bool(quantity(args, 0)? < quantity(args, 1)?))
-}
-
-fn compare<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
-    let order = quantity(args, 0)?.cmp(quantity(args, 1)?);
-    Ok(Value::Int(order as i64))
 }
 
 #[allow(clippy::cast_precision_loss)]

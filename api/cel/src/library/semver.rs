@@ -3,17 +3,10 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::{Context, Outcome, Row, text};
-use crate::cost::Cost;
+use super::operators::{compare, is_greater, is_less};
+use super::{Context, ONE, Outcome, PARSE, Row, text};
 use crate::error::EvalError;
 use crate::value::{Opaque, Value};
-
-const ONE: Cost = Cost::Fixed(1);
-const PARSE: Cost = Cost::Walk {
-    of: 0,
-    times: 1,
-    sized: false,
-};
 
 pub(super) const ROWS: &[Row] = &[
     ("semver", "(string) -> Semver", PARSE, parse),
@@ -42,7 +35,7 @@ enum Identifier {
 }
 
 impl Semver {
-    fn order(&self, other: &Self) -> Ordering {
+    pub(super) fn order(&self, other: &Self) -> Ordering {
         self.numbers.cmp(&other.numbers).then_with(|| {
             match (self.pre_release.is_empty(), other.pre_release.is_empty()) {
                 (true, true) => Ordering::Equal,
@@ -166,13 +159,6 @@ fn parsed(args: &[Value<'_>]) -> Result<Result<Semver, String>, EvalError> {
     })
 }
 
-fn version<'v>(args: &'v [Value<'_>], at: usize) -> Result<&'v Semver, EvalError> {
-    match args.get(at) {
-        Some(Value::Opaque(Opaque::Semver(version))) => Ok(version),
-        _ => Err(EvalError::no_such_overload()),
-    }
-}
-
 fn parse<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
     let version = parsed(args)?.map_err(EvalError::failed)?;
     Ok(Value::Opaque(Opaque::Semver(Arc::new(version))))
@@ -182,24 +168,11 @@ fn is_semver<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
     Ok(Value::Bool(parsed(args)?.is_ok()))
 }
 
-fn order(args: &[Value<'_>]) -> Result<Ordering, EvalError> {
-    Ok(version(args, 0)?.order(version(args, 1)?))
-}
-
-fn is_greater<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
-    Ok(Value::Bool(order(args)?.is_gt()))
-}
-
-fn is_less<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
-    Ok(Value::Bool(order(args)?.is_lt()))
-}
-
-fn compare<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
-    Ok(Value::Int(order(args)? as i64))
-}
-
 fn component<'a>(args: &[Value<'a>], at: usize) -> Outcome<'a> {
-    let number = version(args, 0)?.numbers[at];
+    let Some(Value::Opaque(Opaque::Semver(version))) = args.first() else {
+        return Err(EvalError::no_such_overload());
+    };
+    let number = version.numbers[at];
     Ok(Value::Int(i64::try_from(number).unwrap_or(i64::MAX)))
 }
 

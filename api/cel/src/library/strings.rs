@@ -1,11 +1,10 @@
 //! Strings, counted in characters (the reference's extension library, version 2).
 
-use super::{Context, Outcome, Row, count, int, list, text};
+use super::{Context, ONE, Outcome, Row, count, int, list, text};
 use crate::cost::Cost;
 use crate::error::EvalError;
 use crate::value::Value;
 
-const ONE: Cost = Cost::Fixed(1);
 const WALK: Cost = Cost::Walk {
     of: 0,
     times: 1,

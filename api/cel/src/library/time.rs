@@ -3,8 +3,7 @@
 
 use nautilus_machinery::timestamp::Instant;
 
-use super::{Context, Outcome, Row, arg, text};
-use crate::cost::Cost;
+use super::{Context, ONE, Outcome, Row, arg, text};
 use crate::error::EvalError;
 use crate::value::Value;
 
@@ -14,7 +13,6 @@ pub(crate) const MIN_SECONDS: i64 = -62_135_596_800;
 pub(crate) const MAX_SECONDS: i64 = 253_402_300_799;
 const NANO: i64 = 1_000_000_000;
 const DAY: i64 = 86_400;
-const ONE: Cost = Cost::Fixed(1);
 
 pub(super) const ROWS: &[Row] = &[
     ("getFullYear", "timestamp.() -> int", ONE, year),

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Context, Outcome, Row, text};
+use super::{Context, ONE, Outcome, Row, text};
 use crate::cost::Cost;
 use crate::error::EvalError;
 use crate::value::{Opaque, Value};
 
-const ONE: Cost = Cost::Fixed(1);
 const PARSE: Cost = Cost::Walk {
     of: 0,
     times: 1,

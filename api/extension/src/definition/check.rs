@@ -171,7 +171,7 @@ fn spec(errors: &mut Errors, spec: &Value, old: Option<&Value>, established: boo
     }
     names(errors, "spec.names", &spec["names"]);
     shared(errors, spec, old);
-    conversion(errors, &spec["conversion"]);
+    conversion(errors, spec);
     if let Some(old) = old {
         let mut immutable = |path: &str, new: &Value, old: &Value| {
             if new != old {
