@@ -112,6 +112,10 @@ owners-golden: ## Record again whom a kube-apiserver names as owners of fields (
 validation-golden: ## Record again what a kube-apiserver defaults, refuses and warns of (needs `make peers`)
 	@python3 api/machinery/tests/validation/record.py
 
+.PHONY: published-golden
+published-golden: ## Record again what a kube-apiserver publishes of defined kinds (needs `make peers`)
+	@python3 api/machinery/tests/validation/published.py
+
 .PHONY: patch-golden
 patch-golden: ## Record again what the reference's patches do (needs Go)
 	@cd tests/e2e && go run ./cmd/patchgolden -seed 3 -cases 300 > ../../api/machinery/tests/golden/patches.jsonl

@@ -1,11 +1,12 @@
-//! OpenAPI v3 documents, from the schema and the table of kinds: an index, and
-//! one document for each group and version. [`v2`] makes the older form of them,
-//! [`gnostic`] and [`gnostic_v3`] write them in protobuf.
+//! OpenAPI v3 documents, from the schema and the table of kinds: one document for each
+//! group and version. [`v2`] makes the older form of them, [`gnostic`] and [`gnostic_v3`]
+//! write them in protobuf.
 //!
 //! Pure: the same kinds give the same bytes. Documents state paths (with the query
 //! parameters that clients look for), types, and Kubernetes' extensions; descriptions
 //! come from the crate of Kubernetes' types ([`descriptions`]).
 
+mod defined;
 pub mod descriptions;
 pub mod gnostic;
 pub mod gnostic_v3;
@@ -15,14 +16,15 @@ pub mod v2;
 
 use std::collections::BTreeSet;
 
+use defined::Form;
 use serde_json::{Map, Value, json};
 
-use crate::discovery;
 use crate::resource::{Index, Resource, Subresource};
 use crate::schema;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 const REFERENCE: &str = "#/components/schemas/";
+const DEFINITIONS: &str = "#/definitions/";
 
 /// `api/v1`, or `apis/<group>/<version>`: the name of a document.
 pub fn document_name(group: &str, version: &str) -> String {
@@ -31,21 +33,6 @@ pub fn document_name(group: &str, version: &str) -> String {
     } else {
         format!("apis/{group}/{version}")
     }
-}
-
-/// `GET /openapi/v3`: where each document is, with its hash.
-pub fn index(kinds: &Index) -> Value {
-    let mut paths = Map::new();
-    for (group, version) in discovery::group_versions(kinds) {
-        let name = document_name(group, version);
-        let Some(document) = document(kinds, group, version) else {
-            continue;
-        };
-        let hash = discovery::entity_tag(document.to_string().as_bytes());
-        let url = format!("/openapi/v3/{name}?hash={hash}");
-        paths.insert(name, json!({"serverRelativeURL": url}));
-    }
-    json!({"paths": paths})
 }
 
 /// One group and version's document; `None` for what is not served.
@@ -64,9 +51,8 @@ pub fn document(kinds: &Index, group: &str, version: &str) -> Option<Value> {
     let mut own = Map::new();
     for resource in &served {
         paths::add(&mut paths, resource);
-        if resource.schema.is_empty() {
-            types::add_dynamic(&mut own, resource);
-        } else {
+        defined::add(&mut own, resource, Form::V3);
+        if resource.defined.is_none() {
             wanted.insert(resource.schema.clone());
             if resource.has_verb("list") {
                 wanted.insert(resource.list_schema());
@@ -75,41 +61,50 @@ pub fn document(kinds: &Index, group: &str, version: &str) -> Option<Value> {
         let bodies = resource.subresources.iter().filter(|sub| has_body(sub));
         wanted.extend(bodies.map(|sub| sub.schema.clone()));
     }
-    for name in [
-        "DeleteOptions",
-        "ListMeta",
-        "ObjectMeta",
-        "Status",
-        "WatchEvent",
-    ] {
+    for name in ["DeleteOptions", "ListMeta", "ObjectMeta", "Status"] {
         wanted.insert(format!("{META}{name}"));
     }
+    let is_built_in = served.iter().any(|resource| resource.defined.is_none());
+    if is_built_in {
+        wanted.insert(format!("{META}WatchEvent"));
+    }
     paths.sort_keys();
-    let mut schemas = types::schemas(wanted, (group, version));
+    let mut schemas = types::schemas(wanted, is_built_in.then_some((group, version)));
     schemas.append(&mut own);
     schemas.sort_keys();
+    let (title, release) = match is_built_in {
+        true => ("Kubernetes", schema::release()),
+        false => ("Kubernetes CRD Swagger", "v0.1.0"),
+    };
     Some(json!({
         "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": schema::release()},
+        "info": {"title": title, "version": release},
         "paths": paths,
         "components": {"schemas": schemas},
     }))
 }
 
-/// The name of a kind's type: of one made at run time its group from the last part to
-/// the first, its version and kind.
-pub fn model_name(resource: &Resource) -> String {
-    if !resource.schema.is_empty() {
-        return resource.schema.clone();
+/// The name of a kind's type.
+fn model_name(resource: &Resource) -> String {
+    match resource.schema.as_str() {
+        "" => defined_name(resource, &resource.kind),
+        name => name.to_owned(),
     }
-    let mut parts: Vec<&str> = resource.group.rsplit('.').collect();
-    parts.extend([resource.version.as_str(), resource.kind.as_str()]);
-    parts.join(".")
 }
 
 /// The name of the type of a kind's lists.
 fn list_model_name(resource: &Resource) -> String {
-    format!("{}List", model_name(resource))
+    match resource.schema.as_str() {
+        "" => defined_name(resource, &resource.list_kind()),
+        _ => resource.list_schema(),
+    }
+}
+
+/// The group from the last part to the first, the version, and the kind.
+fn defined_name(resource: &Resource, kind: &str) -> String {
+    let mut parts: Vec<&str> = resource.group.rsplit('.').collect();
+    parts.extend([resource.version.as_str(), kind]);
+    parts.join(".")
 }
 
 /// Connections have options, in the query, and no bodies.
@@ -124,6 +119,7 @@ fn kind_of(group: &str, version: &str, kind: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery;
     use crate::resource::built_in;
 
     #[test]
@@ -194,55 +190,5 @@ mod tests {
             without_text(containers).to_string(),
             r##"{"type":"array","items":{"$ref":"#/components/schemas/io.k8s.api.core.v1.Container"},"x-kubernetes-list-map-keys":["name"],"x-kubernetes-list-type":"map","x-kubernetes-patch-merge-key":"name","x-kubernetes-patch-strategy":"merge"}"##
         );
-    }
-
-    #[test]
-    fn a_kind_made_at_run_time_has_its_types_in_both_versions() {
-        let schema = json!({
-            "type": "object", "required": ["spec"],
-            "properties": {
-                "spec": {"type": "object", "properties": {
-                    "size": {"type": "integer", "minimum": 1, "x-kubernetes-validations": [{"rule": "self > 0"}]},
-                    "any": {"x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {}}},
-                    "port": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]},
-                }},
-            },
-        });
-        let resource = Resource {
-            group: "stable.example.org".to_owned(),
-            version: "v1".to_owned(),
-            kind: "Widget".to_owned(),
-            plural: "widgets".to_owned(),
-            verbs: vec!["get".to_owned(), "list".to_owned(), "patch".to_owned()],
-            openapi: Some(std::sync::Arc::new(schema)),
-            ..Resource::default()
-        };
-        let kinds = Index::new(vec![std::sync::Arc::new(resource)]);
-        let v3 = document(&kinds, "stable.example.org", "v1").expect("served");
-        let widget = &v3["components"]["schemas"]["org.example.stable.v1.Widget"];
-        assert_eq!(
-            widget["properties"]["spec"]["properties"]["size"]["minimum"],
-            1
-        );
-        assert!(widget["properties"]["metadata"].is_object());
-        let patch = &v3["paths"]["/apis/stable.example.org/v1/namespaces/{namespace}/widgets/{name}"]
-            ["patch"];
-        assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Widget");
-        let v2 = v2::document(&kinds);
-        let spec = &v2["definitions"]["org.example.stable.v1.Widget"]["properties"]["spec"];
-        assert_eq!(
-            spec["properties"].to_string(),
-            r#"{"size":{"type":"integer"},"any":{"x-kubernetes-preserve-unknown-fields":true},"port":{"x-kubernetes-int-or-string":true}}"#
-        );
-        assert!(gnostic::document(&v2).is_ok());
-    }
-
-    #[test]
-    fn the_index_names_each_document_with_its_hash() {
-        let index = index(built_in());
-        let url = index["paths"]["api/v1"]["serverRelativeURL"]
-            .as_str()
-            .unwrap_or_default();
-        assert!(url.starts_with("/openapi/v3/api/v1?hash="), "{url}");
     }
 }

@@ -35,6 +35,8 @@ pub struct Resource {
     pub version: String,
     /// Kind, as `Pod`.
     pub kind: String,
+    /// The kind of its lists; empty: the kind and `List`.
+    pub list_kind: String,
     /// The path's name, as `pods`.
     pub plural: String,
     /// As `pod`.
@@ -74,8 +76,6 @@ pub struct Resource {
     pub name_rule: NameRule,
     /// The values of the columns.
     pub cells: Cells,
-    /// Of a kind made at run time the schema that its definition states, for OpenAPI.
-    pub openapi: Option<Arc<Value>>,
     /// Where its scale stands, of kinds with that subresource.
     pub scale: Option<ScalePaths>,
     /// Defaults, validation, columns' values.
@@ -158,6 +158,7 @@ impl Default for Resource {
             group: String::new(),
             version: String::new(),
             kind: String::new(),
+            list_kind: String::new(),
             plural: String::new(),
             singular: String::new(),
             namespaced: true,
@@ -176,7 +177,6 @@ impl Default for Resource {
             lifetime_seconds: None,
             name_rule: NameRule::DnsSubdomain,
             cells: Cells::new(cells::plain),
-            openapi: None,
             scale: None,
             rules: &rules::PLAIN,
             defined: None,
@@ -242,7 +242,10 @@ impl Resource {
 
     /// As `PodList`.
     pub fn list_kind(&self) -> String {
-        format!("{}List", self.kind)
+        match self.list_kind.as_str() {
+            "" => format!("{}List", self.kind),
+            named => named.to_owned(),
+        }
     }
 
     /// The OpenAPI name of the list's type.

@@ -19,7 +19,6 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::context::RestContext;
-use crate::custom;
 use crate::failure::Failure;
 use crate::negotiate::{self, Clause, Format};
 use crate::options::Query;
@@ -112,7 +111,7 @@ impl Documents {
         let kinds = served.clone();
         let made = openapi.v2.get_or_try_init(|| async {
             off_thread(move || {
-                let document = v2_of(&kinds.kinds);
+                let document = v2::document(&kinds.kinds);
                 let protobuf = gnostic::document(&document)?;
                 Ok((Document::new(document.to_string()), Document::new(protobuf)))
             })
@@ -193,18 +192,6 @@ impl Documents {
     }
 }
 
-/// The OpenAPI v3 document of a group and version, its kinds defined or not.
-fn v3_of(kinds: &Index, group: &str, version: &str) -> Option<Value> {
-    custom::openapi::document(kinds, group, version)
-        .or_else(|| openapi::document(kinds, group, version))
-}
-
-/// OpenAPI v2 of all of them.
-fn v2_of(kinds: &Index) -> Value {
-    let all = discovery::group_versions(kinds).into_iter();
-    v2::of(all.filter_map(|(group, version)| v3_of(kinds, group, version)))
-}
-
 fn is_json(media: &str) -> bool {
     matches!(media, JSON_TYPE | "*/*" | "application/*")
 }
@@ -257,7 +244,7 @@ fn documents_of(kinds: &Index, known: &BTreeMap<String, Document>) -> BTreeMap<S
         .map(|(group, version)| (openapi::document_name(group, version), group, version))
         .filter(|(path, _, _)| !known.contains_key(path))
         .filter_map(|(path, group, version)| {
-            let document = v3_of(kinds, group, version)?;
+            let document = openapi::document(kinds, group, version)?;
             Some((path, Document::new(document.to_string())))
         })
         .collect()

@@ -9,7 +9,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::codec::writer::{bytes, varint_field};
+use crate::codec::writer::{bytes, tag, varint_field};
 
 /// Why a document can't be written.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,13 @@ enum Form {
     /// A string, or several.
     Text,
     Flag,
+    Whole,
+    Number,
+    /// Any values, as YAML.
+    Anything,
     Message(&'static Message),
+    /// A message, or a flag in the field after it.
+    MessageOrFlag(&'static Message),
     /// An object of any keys: entries of a name (1) and a value (2), which has the
     /// message at this path.
     Entries(&'static [u32], &'static Message),
@@ -158,14 +164,43 @@ static SCHEMA: Message = Message {
     fields: &[
         field("$ref", &[1], Form::Text),
         field("format", &[2], Form::Text),
+        field("title", &[3], Form::Text),
         field("description", &[4], Form::Text),
+        field("multipleOf", &[6], Form::Number),
+        field("maximum", &[7], Form::Number),
+        field("exclusiveMaximum", &[8], Form::Flag),
+        field("minimum", &[9], Form::Number),
+        field("exclusiveMinimum", &[10], Form::Flag),
+        field("maxLength", &[11], Form::Whole),
+        field("minLength", &[12], Form::Whole),
+        field("pattern", &[13], Form::Text),
+        field("maxItems", &[14], Form::Whole),
+        field("minItems", &[15], Form::Whole),
+        field("uniqueItems", &[16], Form::Flag),
+        field("maxProperties", &[17], Form::Whole),
+        field("minProperties", &[18], Form::Whole),
         field("required", &[19], Form::Text),
-        field("additionalProperties", &[21, 1], Form::Message(&SCHEMA)),
+        field("enum", &[20], Form::Anything),
+        field(
+            "additionalProperties",
+            &[21, 1],
+            Form::MessageOrFlag(&SCHEMA),
+        ),
         field("type", &[22, 1], Form::Text),
         field("items", &[23, 1], Form::Message(&SCHEMA)),
         field("properties", &[25, 1], Form::Entries(&[], &SCHEMA)),
+        field("externalDocs", &[29], Form::Message(&EXTERNAL_DOCS)),
+        field("example", &[30], Form::Anything),
     ],
     extensions: 31,
+};
+
+static EXTERNAL_DOCS: Message = Message {
+    fields: &[
+        field("description", &[1], Form::Text),
+        field("url", &[2], Form::Text),
+    ],
+    extensions: 3,
 };
 
 fn message(found: &Message, name: &str, value: &Value) -> Result<Vec<u8>, GnosticError> {
@@ -185,10 +220,7 @@ fn message(found: &Message, name: &str, value: &Value) -> Result<Vec<u8>, Gnosti
         }
     }
     for (key, value) in map.iter().filter(|(key, _)| is_extension(key)) {
-        let mut any = Vec::new();
-        let text = yaml(value).ok_or_else(|| GnosticError::Form(key.clone()))?;
-        bytes(&mut any, 2, text.as_bytes());
-        bytes(&mut output, found.extensions, &named(key, &any));
+        bytes(&mut output, found.extensions, &named(key, &any(value)));
     }
     Ok(output)
 }
@@ -211,7 +243,25 @@ fn write_field(output: &mut Vec<u8>, field: &Field, value: &Value) -> Result<(),
         (Form::Text, Value::String(text)) => bytes(&mut content, *last, text.as_bytes()),
         (Form::Flag, Value::Bool(false)) => {}
         (Form::Flag, Value::Bool(true)) => varint_field(&mut content, *last, 1),
-        (Form::Message(inner), value) => {
+        (Form::Whole, Value::Number(number)) => match number.as_i64() {
+            Some(0) => {}
+            whole => varint_field(&mut content, *last, whole.ok_or_else(form)?.cast_unsigned()),
+        },
+        (Form::Number, Value::Number(number)) => {
+            if let Some(number) = number.as_f64().filter(|number| *number != 0.0) {
+                double(&mut content, *last, number);
+            }
+        }
+        (Form::Anything, Value::Array(values)) if field.key == "enum" => {
+            for value in values {
+                bytes(&mut content, *last, &any(value));
+            }
+        }
+        (Form::Anything, value) => bytes(&mut content, *last, &any(value)),
+        (Form::MessageOrFlag(_), Value::Bool(flag)) => {
+            varint_field(&mut content, *last + 1, u64::from(*flag));
+        }
+        (Form::Message(inner) | Form::MessageOrFlag(inner), value) => {
             bytes(&mut content, *last, &message(inner, field.key, value)?);
         }
         (Form::Entries(path, inner), Value::Object(map)) => {
@@ -253,9 +303,22 @@ pub(super) fn named(key: &str, value: &[u8]) -> Vec<u8> {
     entry
 }
 
+/// A value as YAML; JSON, which is YAML too, for what nests deeper.
+pub(super) fn any(value: &Value) -> Vec<u8> {
+    let text = yaml(value).unwrap_or_else(|| format!("{value}\n"));
+    let mut any = Vec::new();
+    bytes(&mut any, 2, text.as_bytes());
+    any
+}
+
+pub(super) fn double(output: &mut Vec<u8>, number: u32, value: f64) {
+    tag(output, number, 1);
+    output.extend_from_slice(&value.to_le_bytes());
+}
+
 /// An extension as YAML in block style: a scalar, a list of scalars or objects, or an
 /// object of scalars and objects. `None` for lists within anything.
-pub(super) fn yaml(value: &Value) -> Option<String> {
+fn yaml(value: &Value) -> Option<String> {
     let mut text = String::new();
     match value {
         Value::Array(items) => {

@@ -7,8 +7,8 @@
 
 use serde_json::{Map, Value};
 
-use super::gnostic::{named, yaml};
-use crate::codec::writer::{bytes, tag, varint_field};
+use super::gnostic::{any, double, named};
+use crate::codec::writer::{bytes, varint_field};
 
 /// The protobuf form of the whole document.
 pub fn document(v3: &Value) -> Vec<u8> {
@@ -60,23 +60,10 @@ fn whole(output: &mut Vec<u8>, number: u32, value: &Value) {
     }
 }
 
-fn double(output: &mut Vec<u8>, number: u32, value: f64) {
-    tag(output, number, 1);
-    output.extend_from_slice(&value.to_le_bytes());
-}
-
 fn extensions(output: &mut Vec<u8>, number: u32, value: &Value) {
     for (key, value) in entries(value).filter(|(key, _)| key.starts_with("x-")) {
         bytes(output, number, &named(key, &any(value)));
     }
-}
-
-/// A value as YAML; JSON, which is YAML too, for what nests deeper.
-fn any(value: &Value) -> Vec<u8> {
-    let text = yaml(value).unwrap_or_else(|| format!("{value}\n"));
-    let mut any = Vec::new();
-    bytes(&mut any, 2, text.as_bytes());
-    any
 }
 
 fn path_item(item: &Value) -> Vec<u8> {

@@ -335,7 +335,7 @@ fn operation(
         "delete" => &[("200", "OK"), ("202", "Accepted")],
         _ => &[("200", "OK")],
     };
-    let is_dynamic = resource.schema.is_empty();
+    let is_dynamic = resource.defined.is_some();
     let types = if is_dynamic { JSON_TYPES } else { BODY_TYPES };
     let mut answers: Vec<&str> = types.to_vec();
     if action == "list" {

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::{META, REFERENCE, descriptions, kind_of, list_model_name, model_name};
-use crate::resource::Resource;
+use super::{META, REFERENCE, descriptions};
 use crate::schema::{self, Field, SchemaOr, Shape, Type};
 
 const KINDS: &str = "x-kubernetes-group-version-kind";
 /// A type whose fields say what they are in every kind.
-const SAMPLE: &str = "io.k8s.api.core.v1.ConfigMap";
+pub(super) const SAMPLE: &str = "io.k8s.api.core.v1.ConfigMap";
 
-/// The named types and all they refer to.
-pub(super) fn schemas(wanted: BTreeSet<String>, own: (&str, &str)) -> Map<String, Value> {
+/// The named types and all they refer to; options and events are of the `own` group and
+/// version too.
+pub(super) fn schemas(wanted: BTreeSet<String>, own: Option<(&str, &str)>) -> Map<String, Value> {
     let mut pending: Vec<String> = wanted.into_iter().collect();
     let mut done = Map::new();
     let patch = format!("{META}Patch");
@@ -68,50 +68,6 @@ fn with_text(text: Option<&str>, body: Value) -> Value {
     Value::Object(output)
 }
 
-/// The types of a kind made at run time: as its definition states it, with what every
-/// object has, and its list.
-pub(super) fn add_dynamic(schemas: &mut Map<String, Value>, resource: &Resource) {
-    let mut body = match resource.openapi.as_deref() {
-        Some(Value::Object(own)) => own.clone(),
-        _ => Map::new(),
-    };
-    body.insert("type".to_owned(), json!("object"));
-    let properties = body.entry("properties").or_insert_with(|| json!({}));
-    let text = |field: &str| descriptions::of_field(SAMPLE, field).unwrap_or_default();
-    let typed = |field: &str| json!({"description": text(field), "type": "string"});
-    let metadata = |name: &str| {
-        let target = format!("{REFERENCE}{META}{name}");
-        json!({"description": text("metadata"), "allOf": [{"$ref": target}]})
-    };
-    for (name, value) in [
-        ("apiVersion", typed("apiVersion")),
-        ("kind", typed("kind")),
-        ("metadata", metadata("ObjectMeta")),
-    ] {
-        properties[name] = value;
-    }
-    let kind = kind_of(&resource.group, &resource.version, &resource.kind);
-    body.insert(KINDS.to_owned(), json!([kind]));
-    schemas.insert(model_name(resource), Value::Object(body));
-    let item = format!("{REFERENCE}{}", model_name(resource));
-    let kind = kind_of(&resource.group, &resource.version, &resource.list_kind());
-    schemas.insert(
-        list_model_name(resource),
-        json!({
-            "description": format!("A list of {}.", resource.kind),
-            "type": "object",
-            "required": ["items"],
-            "properties": {
-                "apiVersion": typed("apiVersion"),
-                "items": {"type": "array", "items": {"$ref": item}},
-                "kind": typed("kind"),
-                "metadata": metadata("ListMeta"),
-            },
-            KINDS: [kind],
-        }),
-    );
-}
-
 fn leaf_name(shape: &Shape) -> Option<&'static str> {
     Some(match shape {
         Shape::Time => "io.k8s.apimachinery.pkg.apis.meta.v1.Time",
@@ -153,7 +109,7 @@ fn leaf_schema(name: &str) -> Option<Value> {
     })
 }
 
-fn type_schema(found: &Type, own: (&str, &str), pending: &mut Vec<String>) -> Value {
+fn type_schema(found: &Type, own: Option<(&str, &str)>, pending: &mut Vec<String>) -> Value {
     let mut properties = Map::new();
     let mut required = Vec::new();
     add_properties(found, found, &mut properties, &mut required, pending);
@@ -175,10 +131,10 @@ fn type_schema(found: &Type, own: (&str, &str), pending: &mut Vec<String>) -> Va
         .kinds
         .iter()
         .flat_map(|(group, version, kind)| {
-            // Options and events of watches are of this document's group too.
             let shared = ["DeleteOptions", "WatchEvent"].contains(&kind.as_str());
             let pair = (group.as_str(), version.as_str());
-            let pairs = std::iter::once(pair).chain((shared && own != pair).then_some(own));
+            let more = own.filter(|own| shared && *own != pair);
+            let pairs = std::iter::once(pair).chain(more);
             pairs.map(
                 move |(group, version)| json!({"group": group, "kind": kind, "version": version}),
             )

@@ -8,32 +8,28 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{REFERENCE, document as v3_document};
+use super::defined::{self, Form};
+use super::{DEFINITIONS, REFERENCE, document as v3_document};
 use crate::resource::Index;
 use crate::{discovery, schema};
 
-const DEFINITIONS: &str = "#/definitions/";
 const KINDS: &str = "x-kubernetes-group-version-kind";
 
 /// `GET /openapi/v2`: every group and version in one document.
 pub fn document(kinds: &Index) -> Value {
-    let all = discovery::group_versions(kinds);
-    of(all
-        .into_iter()
-        .filter_map(|(group, version)| v3_document(kinds, group, version)))
-}
-
-/// One document of the v3 documents of groups and versions.
-pub fn of(documents: impl Iterator<Item = Value>) -> Value {
     let mut paths = Map::new();
     let mut definitions = Map::new();
-    for v3 in documents {
+    let all = discovery::group_versions(kinds).into_iter();
+    for v3 in all.filter_map(|(group, version)| v3_document(kinds, group, version)) {
         for (path, item) in entries(&v3["paths"]) {
             paths.insert(path.clone(), path_item(item));
         }
         for (name, schema) in entries(&v3["components"]["schemas"]) {
             merge(&mut definitions, name, definition(schema));
         }
+    }
+    for kind in kinds.all() {
+        defined::add(&mut definitions, kind, Form::V2);
     }
     for definition in definitions.values_mut() {
         if let Some(Value::Array(kinds)) = definition.get_mut(KINDS) {
@@ -152,8 +148,6 @@ fn parameters(v3: &Value) -> Value {
 /// limits, alternatives) is for v3 alone.
 fn definition(v3: &Value) -> Value {
     let mut v2 = Map::new();
-    // What may hold anything is not described further.
-    let is_open = v3["x-kubernetes-preserve-unknown-fields"] == true;
     for (key, value) in entries(v3) {
         let value = match (key.as_str(), value) {
             // A reference that has siblings; v2 lets them stand together.
@@ -166,27 +160,19 @@ fn definition(v3: &Value) -> Value {
             // Quantities and the like: text, which clients take numbers for too.
             ("oneOf", _) if v3.get("properties").is_none() => json!("string"),
             ("$ref", Value::String(target)) => json!(target.replace(REFERENCE, DEFINITIONS)),
-            ("properties", Value::Object(properties)) if !is_open => properties
+            ("properties", Value::Object(properties)) => properties
                 .iter()
                 .map(|(name, property)| (name.clone(), definition(property)))
                 .collect(),
-            ("items" | "additionalProperties", value @ Value::Object(_)) if !is_open => {
-                definition(value)
-            }
-            ("type", _) if v3["x-kubernetes-int-or-string"] == true => continue,
+            ("items" | "additionalProperties", value) => definition(value),
             ("description" | "format" | "required" | "type", value) => value.clone(),
-            (key, value) if key.starts_with("x-kubernetes-") && is_plain(key) => value.clone(),
+            (key, value) if key.starts_with("x-kubernetes-") => value.clone(),
             _ => continue,
         };
         let key = if key == "oneOf" { "type" } else { key };
         v2.insert(key.to_owned(), value);
     }
     Value::Object(v2)
-}
-
-/// Rules in CEL are not for clients of v2.
-fn is_plain(extension: &str) -> bool {
-    extension != "x-kubernetes-validations"
 }
 
 #[cfg(test)]

@@ -188,6 +188,7 @@ fn resource(
         group: definition.group.clone(),
         version: version.name.clone(),
         kind: names.kind.clone(),
+        list_kind: names.list_kind.clone(),
         plural: names.plural.clone(),
         singular: names.singular.clone(),
         namespaced: definition.namespaced,

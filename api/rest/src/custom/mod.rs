@@ -12,7 +12,6 @@ mod decode;
 mod definitions;
 mod keep;
 mod kind;
-pub(crate) mod openapi;
 
 pub(crate) use conversion::{in_storage_version, in_version, own_events, own_rows};
 pub(crate) use decode::{decode, judge};
