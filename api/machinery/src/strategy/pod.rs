@@ -382,7 +382,8 @@ pub(super) fn grace_seconds(pod: &Value, asked: Option<i64>) -> Option<i64> {
     })
 }
 
-/// Puts a pod on the node that a `Binding` names.
+/// Puts a pod on the node that a `Binding` names, with the binding's annotations and
+/// labels. It counts as no change of the spec: `metadata.generation` stays.
 pub(super) fn bind(pod: &Value, binding: &Value, context: &Context<'_>) -> Result<Value, ApiError> {
     let Some(pods) = resource::find("", "v1", "pods") else {
         return Err(ApiError::path_not_found());
@@ -392,10 +393,13 @@ pub(super) fn bind(pod: &Value, binding: &Value, context: &Context<'_>) -> Resul
     let node = binding["target"]["name"].as_str().unwrap_or_default();
     let mut bound = pod.clone();
     bound["spec"]["nodeName"] = json!(node);
-    if let Some(annotations) = binding["metadata"]["annotations"].as_object() {
-        for (key, value) in annotations {
-            bound["metadata"]["annotations"][key] = value.clone();
+    for field in ["annotations", "labels"] {
+        for (key, value) in binding["metadata"][field].as_object().into_iter().flatten() {
+            bound["metadata"][field][key] = value.clone();
         }
+    }
+    if let Some(status) = bound["status"].as_object_mut() {
+        status.shift_remove("nominatedNodeName");
     }
     set_condition(
         &mut bound["status"],
@@ -404,9 +408,6 @@ pub(super) fn bind(pod: &Value, binding: &Value, context: &Context<'_>) -> Resul
             "lastProbeTime": null, "lastTransitionTime": context.now,
         }),
     );
-    if let Some(generation) = pod["metadata"]["generation"].as_i64() {
-        bound["metadata"]["generation"] = json!(generation + 1);
-    }
     fields::conform(&pods.schema, &bound)
 }
 

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::resource::Resource;
 use crate::status::ApiError;
-use crate::table::cells;
 use crate::validation::{At, Errors};
 
 /// What a kind does at each step of an object's life.
@@ -50,8 +49,6 @@ pub struct Rules {
     pub grace_seconds: fn(&Value, Option<i64>) -> Option<i64>,
     /// What else changes when an object is marked for deletion.
     pub mark_deleted: fn(&mut Value),
-    /// The values of the kind's columns; `now` in seconds since 1970.
-    pub cells: fn(&Value, i64) -> Vec<Value>,
 }
 
 /// A kind without rules of its own.
@@ -72,7 +69,6 @@ pub const PLAIN: Rules = Rules {
     cleanup_finalizer: "",
     grace_seconds: |_, _| None,
     mark_deleted: |_| {},
-    cells: cells::plain,
 };
 
 /// The rules of a built-in kind; `has_status` says whether it has that subresource.
@@ -214,7 +210,6 @@ pub static DEFINITION: Rules = Rules {
 pub static CONFIG_MAP: Rules = Rules {
     validate: small::validate_config_map,
     validate_update: small::validate_config_map_update,
-    cells: cells::config_map,
     ..PLAIN
 };
 
@@ -223,7 +218,6 @@ pub static SECRET: Rules = Rules {
     default: small::default_secret,
     validate: small::validate_secret,
     validate_update: small::validate_secret_update,
-    cells: cells::secret,
     ..PLAIN
 };
 
@@ -238,7 +232,6 @@ pub static NAMESPACE: Rules = Rules {
     prepare_update: small::keep_namespace,
     may_delete: small::may_delete_namespace,
     mark_deleted: small::mark_namespace_deleted,
-    cells: cells::namespace,
     ..PLAIN
 };
 
@@ -251,7 +244,6 @@ pub static NODE: Rules = Rules {
     validate_update: node::validate_update,
     validate_subresource: node::validate_subresource,
     warn: node::warn,
-    cells: cells::node,
     ..PLAIN
 };
 
@@ -268,7 +260,6 @@ pub static POD: Rules = Rules {
     validate_subresource: pod::validate_subresource,
     warn: pod::warn,
     grace_seconds: pod::grace_seconds,
-    cells: cells::pod,
     ..PLAIN
 };
 
@@ -282,7 +273,6 @@ pub static SERVICE: Rules = Rules {
     validate_update: service_change::validate_update,
     validate_subresource: service::validate_subresource,
     warn: service::warn,
-    cells: cells::service,
     ..PLAIN
 };
 
@@ -290,14 +280,12 @@ pub static SERVICE: Rules = Rules {
 pub static LEASE: Rules = Rules {
     default: small::default_lease,
     validate: small::validate_lease,
-    cells: cells::lease,
     ..PLAIN
 };
 
 /// Events of the core group.
 pub static EVENT: Rules = Rules {
     validate: small::validate_event,
-    cells: cells::event,
     ..PLAIN
 };
 
@@ -306,6 +294,5 @@ pub static EVENTS_EVENT: Rules = Rules {
     validate: small::validate_events_event,
     validate_create: small::validate_events_event_create,
     validate_update: small::validate_events_event_update,
-    cells: cells::events_event,
     ..PLAIN
 };

@@ -576,9 +576,19 @@ fn a_precondition_that_does_not_hold_is_a_conflict() {
 
 #[test]
 fn a_pod_is_bound_once() {
-    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
-    let bound = bind(&pod(), &binding, &CONTEXT).expect("free");
+    let binding = json!({
+        "metadata": {"name": "p", "annotations": {"a": "1"}, "labels": {"zone": "z"}},
+        "target": {"kind": "Node", "name": "n"},
+    });
+    let mut pod = pod();
+    pod["metadata"]["generation"] = json!(1);
+    pod["status"]["nominatedNodeName"] = json!("m");
+    let bound = bind(&pod, &binding, &CONTEXT).expect("free");
     assert_eq!(bound["spec"]["nodeName"], "n");
+    assert_eq!(bound["metadata"]["generation"], 1);
+    assert_eq!(bound["metadata"]["annotations"]["a"], "1");
+    assert_eq!(bound["metadata"]["labels"]["zone"], "z");
+    assert!(bound["status"]["nominatedNodeName"].is_null());
     assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
     assert_eq!(
         bind(&bound, &binding, &CONTEXT)
@@ -588,7 +598,7 @@ fn a_pod_is_bound_once() {
     );
     let nowhere = json!({"target": {"kind": "Node"}});
     assert_eq!(
-        bind(&pod(), &nowhere, &CONTEXT)
+        bind(&pod, &nowhere, &CONTEXT)
             .expect_err("no target")
             .code(),
         422
