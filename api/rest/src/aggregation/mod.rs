@@ -96,7 +96,8 @@ impl Aggregator {
 
     fn remote(&self, group: &str, version: &str) -> Option<Arc<ApiService>> {
         let snapshot = self.services.as_ref()?.snapshot();
-        let service = snapshot.get("", &format!("{version}.{group}"))?;
+        let place = (String::new(), format!("{version}.{group}"));
+        let service = snapshot.objects.get(&place)?;
         service.is_remote().then(|| service.clone())
     }
 
