@@ -17,11 +17,11 @@ use nautilus_machine::RangeRequest;
 use nautilus_machine::types::KeyRange;
 use nautilus_machinery::resource;
 use parking_lot::Mutex;
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client};
+use reqwest::Client;
 use serde_json::Value;
 
 use crate::storage::{Storage, versioned_object};
+use crate::upstream::{Trust, http_client};
 
 /// Clients kept.
 const MAX_CLIENTS: usize = 256;
@@ -119,18 +119,17 @@ impl WebhookClients {
         if let Some(client) = self.clients.lock().get(&key) {
             return Ok(client.clone());
         }
-        let mut builder = Client::builder()
-            .no_proxy()
-            .redirect(Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE);
-        if !ca_bundle.is_empty() {
+        let trust = if ca_bundle.is_empty() {
+            Trust::system()
+        } else {
             let wrong =
                 |why: &dyn std::fmt::Display| format!("unable to load root certificates: {why}");
             let pem = BASE64.decode(ca_bundle).map_err(|error| wrong(&error))?;
-            let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(&error))?;
-            builder = builder.tls_certs_only(certificates);
-        }
+            Trust::pem(&pem).map_err(|error| wrong(&error))?
+        };
+        let mut builder = http_client(trust)?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE);
         if let Some((host, address)) = &key.pinned {
             builder = builder.resolve(host, *address);
         }

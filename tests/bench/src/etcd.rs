@@ -316,9 +316,12 @@ fn make_certificates(folder: &Path) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.der().clone())?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let mut tls = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(vec![client.der().clone()], key)?;
+    let mut tls = ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()?
+    .with_root_certificates(roots)
+    .with_client_auth_cert(vec![client.der().clone()], key)?;
     tls.alpn_protocols = vec![b"h2".to_vec()];
     Ok(tls)
 }

@@ -290,9 +290,12 @@ fn client_tls(folder: &Path) -> anyhow::Result<ClientConfig> {
     let chain: Vec<_> =
         CertificateDer::pem_slice_iter(&read("etcd/client.crt")?).collect::<Result<_, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(&read("etcd/client.key")?)?;
-    let mut tls = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)?;
+    let mut tls = ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()?
+    .with_root_certificates(roots)
+    .with_client_auth_cert(chain, key)?;
     tls.alpn_protocols = vec![b"h2".to_vec()];
     Ok(tls)
 }

@@ -23,6 +23,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::ids;
+use crate::upstream::{Trust, http_client};
 
 /// From one fetch of an issuer's keys to the next, at least.
 const REFETCH_PAUSE: Duration = Duration::from_secs(10);
@@ -159,16 +160,12 @@ fn verify_with(keys: &[Jwk], id: Option<&str>, alg: Algorithm, token: &str) -> O
 
 /// An issuer's keys, by its discovery document.
 async fn fetch(issuer: &Authenticator) -> Result<Vec<Jwk>, String> {
-    let mut builder = reqwest::Client::builder()
-        .https_only(true)
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(FETCH_TIMEOUT);
-    if !issuer.certificate_authority.is_empty() {
-        let roots = reqwest::Certificate::from_pem_bundle(issuer.certificate_authority.as_bytes())
-            .map_err(|error| error.to_string())?;
-        builder = builder.tls_certs_only(roots);
-    }
+    let trust = if issuer.certificate_authority.is_empty() {
+        Trust::system()
+    } else {
+        Trust::pem(issuer.certificate_authority.as_bytes())?
+    };
+    let builder = http_client(trust)?.https_only(true).timeout(FETCH_TIMEOUT);
     let client = builder.build().map_err(|error| error.to_string())?;
     let discovery = issuer.discovery_url.clone().unwrap_or_else(|| {
         let base = issuer.issuer.trim_end_matches('/');

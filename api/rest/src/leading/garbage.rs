@@ -385,17 +385,14 @@ impl Part for Garbage {
             None => BTreeSet::new(),
         };
         let mut state = self.state.lock();
-        if state.owners.get(change.key).cloned().unwrap_or_default() != owners {
-            // An owner that waits for it may be free now.
-            let before = state.owners.get(change.key).cloned().unwrap_or_default();
+        let before = state.owners.get(change.key).cloned().unwrap_or_default();
+        // An owner that waits for it may be free now: it may not block it any more.
+        let waiting: Vec<String> = before.intersection(&state.deleting).cloned().collect();
+        for owner in waiting {
+            self.mark(&mut state, &owner);
+        }
+        if before != owners {
             Self::forget(&mut state, change.key);
-            for owner in before
-                .intersection(&state.deleting)
-                .cloned()
-                .collect::<Vec<_>>()
-            {
-                self.mark(&mut state, &owner);
-            }
             for owner in &owners {
                 let dependents = state.dependents.entry(owner.clone()).or_default();
                 dependents.insert(change.key.to_owned());

@@ -28,7 +28,7 @@ pub(crate) use client::{Stream, exchange};
 pub(crate) use forward::{Forwarding, HostHeader, Permit, forward, held, is_upgrade, outgoing};
 pub(crate) use links::Links;
 pub(crate) use splice::{idle, splice};
-pub(crate) use tls::{ComponentIdentity, Trust, client_config};
+pub(crate) use tls::{ComponentIdentity, Trust, client_config, http_client};
 
 /// A server to pass requests on to.
 #[derive(Clone)]

@@ -1,5 +1,8 @@
 //! Whom this server trusts when it is the client, and as whom it comes.
+//!
+//! Invariant: every client names its cryptographic provider; none is the process's default.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +21,8 @@ use crate::authority::{Authority, AuthorityError, SERVING_VALIDITY_DAYS};
 const RENEW_AFTER: Duration = Duration::from_secs(SERVING_VALIDITY_DAYS * 86_400 * 2 / 3);
 /// Certificates of one bundle, at most.
 const MAX_BUNDLE: usize = 256;
+/// The system's authorities, unless `SSL_CERT_FILE` names another file.
+const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Whose certificates are good.
 pub(crate) enum Trust {
@@ -41,6 +46,17 @@ impl Trust {
         Ok(Self::Authorities(roots))
     }
 
+    /// The system's authorities: nobody, on a system without.
+    pub(crate) fn system() -> Self {
+        let path = std::env::var_os("SSL_CERT_FILE")
+            .map_or_else(|| SYSTEM_AUTHORITIES.into(), PathBuf::from);
+        let mut roots = RootCertStore::empty();
+        if let Ok(certificates) = CertificateDer::pem_file_iter(path) {
+            roots.add_parsable_certificates(certificates.filter_map(Result::ok));
+        }
+        Self::Authorities(roots)
+    }
+
     /// The quorum's own authority.
     pub(crate) fn own(authority: &Authority) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
@@ -58,6 +74,9 @@ pub(crate) fn client_config(
 ) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
+        Trust::Authorities(roots) if roots.is_empty() => {
+            return Err("no authority is trusted on this system".into());
+        }
         Trust::Authorities(roots) => {
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
                 .build()
@@ -76,6 +95,16 @@ pub(crate) fn client_config(
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// What HTTP clients are built from: HTTP/2 or 1.1, straight to where they are sent.
+pub(crate) fn http_client(trust: Trust) -> Result<reqwest::ClientBuilder, String> {
+    let mut config = Arc::unwrap_or_clone(client_config(trust, None)?);
+    config.alpn_protocols.insert(0, b"h2".to_vec());
+    Ok(reqwest::Client::builder()
+        .tls_backend_preconfigured(config)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none()))
 }
 
 /// Takes any certificate whose key signs the handshake.

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::world::{World, parts, text, within};
+use crate::world::{World, parts, provider, text, within};
 
 /// The face of `world` behind TLS; gives `https://...`.
 async fn serve(world: &World, limits: ConnectionLimits) -> String {
@@ -49,7 +49,10 @@ fn trust(authority: &Authority) -> RootCertStore {
 type Credential = (CertificateDer<'static>, KeyPair);
 
 fn client(authority: &Authority, credential: Option<Credential>) -> reqwest::Client {
-    let builder = ClientConfig::builder().with_root_certificates(trust(authority));
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(trust(authority));
     let config = match credential {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {

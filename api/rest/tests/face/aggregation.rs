@@ -27,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::world::{World, own_address, text, within};
+use crate::world::{World, own_address, provider, text, within};
 
 const APISERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const WIDGETS: &str = "/apis/example.org/v1/namespaces/default/widgets";
@@ -129,11 +129,13 @@ async fn extension_server(
     let mut roots = RootCertStore::empty();
     let authority = CertificateDer::from_pem_slice(front_proxy.as_bytes()).unwrap();
     roots.add(authority).unwrap();
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
         .unwrap();
     let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
-    let config = ServerConfig::builder()
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![certificate.der().clone()], key)
         .unwrap();

@@ -14,7 +14,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::world::{World, own_address, parts, text, within};
+use crate::world::{World, own_address, parts, plain_client, text, within};
 
 async fn create(world: &World, path: &str, object: &Value) -> Value {
     let (status, created) = world.call(Method::POST, path, object).await;
@@ -274,11 +274,7 @@ async fn links_and_redirections_lead_through_the_proxy_again() {
     let base = "/api/v1/namespaces/default/pods/web/proxy";
     let (_, page) = world.get(&format!("{base}/page")).await;
     assert_eq!(page, format!("<a href=\"{base}/rewriteme\">x</a>"));
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .unwrap();
+    let client = plain_client(reqwest::redirect::Policy::none());
     for (path, status, leads) in [
         ("/away", 307, format!("{base}/elsewhere")),
         ("?a=b", 301, format!("{base}/?a=b")),

@@ -28,6 +28,23 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+/// A client without TLS; it follows redirects as `redirect` says.
+pub(crate) fn plain_client(redirect: reqwest::redirect::Policy) -> reqwest::Client {
+    // No provider is the process's default, as in the program: the library asks for one
+    // even where nothing is encrypted.
+    let unused = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let builder = reqwest::Client::builder().tls_backend_preconfigured(unused);
+    builder.no_proxy().redirect(redirect).build().unwrap()
+}
+
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
 /// Long enough for anything that should happen at all.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -155,7 +172,6 @@ impl World {
         audit: Option<Arc<Audit>>,
         authentication: Option<Arc<AuthenticationConfiguration>>,
     ) -> Self {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let inner = SoloKv::new(|| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
             UnixMillis(u64::try_from(now.as_millis()).unwrap())
@@ -191,7 +207,7 @@ impl World {
             nautilus_rest::ensure_roles(&context).await.unwrap();
         }
         let base = serve_as(&context, &shutdown, user).await;
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = plain_client(reqwest::redirect::Policy::default());
         Self {
             kv,
             authority,

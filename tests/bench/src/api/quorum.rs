@@ -96,9 +96,12 @@ fn client_tls(kubeconfig: &Path) -> anyhow::Result<ClientConfig> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem("client-certificate-data")?)
         .collect::<Result<_, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(&pem("client-key-data")?)?;
-    let mut tls = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)?;
+    let mut tls = ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()?
+    .with_root_certificates(roots)
+    .with_client_auth_cert(chain, key)?;
     tls.alpn_protocols = vec![b"h2".to_vec()];
     Ok(tls)
 }
