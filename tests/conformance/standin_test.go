@@ -49,6 +49,9 @@ func startStandIn(kubeconfig string) error {
 	if err != nil {
 		return err
 	}
+	if err := startWebhooks(nodes, factory); err != nil {
+		return err
+	}
 	factory.Start(context.Background().Done())
 	return nil
 }
@@ -72,7 +75,8 @@ func (nodes *standIn) look(pod *core.Pod) {
 			ObjectMeta: meta.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID},
 			Target:     core.ObjectReference{Kind: "Node", Name: standInNode},
 		}, meta.CreateOptions{})
-	case pod.Spec.NodeName == standInNode && pod.Status.Phase == core.PodPending:
+	case pod.Spec.NodeName == standInNode && pod.Status.Phase == core.PodPending,
+		pod.Spec.NodeName == standInNode && pod.Status.ObservedGeneration != pod.Generation:
 		nodes.run(pod)
 		_, err = pods.UpdateStatus(ctx, pod, meta.UpdateOptions{})
 	}
@@ -84,16 +88,19 @@ func (nodes *standIn) look(pod *core.Pod) {
 // The status of a pod whose containers all run.
 func (nodes *standIn) run(pod *core.Pod) {
 	now := meta.Now()
+	status := &pod.Status
+	status.ObservedGeneration = pod.Generation
+	if status.Phase == core.PodRunning {
+		return
+	}
 	number := nodes.address.Add(1)
 	address := fmt.Sprintf("10.200.%d.%d", number/250%250, number%250+1)
-	status := &pod.Status
 	status.Phase = core.PodRunning
 	status.StartTime = &now
 	status.HostIP = "127.0.0.1"
 	status.HostIPs = []core.HostIP{{IP: "127.0.0.1"}}
 	status.PodIP = address
 	status.PodIPs = []core.PodIP{{IP: address}}
-	status.ObservedGeneration = pod.Generation
 	for _, kind := range []core.PodConditionType{core.PodScheduled, core.PodInitialized, core.ContainersReady, core.PodReady} {
 		nodes.condition(status, kind, now)
 	}
