@@ -34,6 +34,10 @@ const PER_NODE: [&str; 13] = [
     "NAUTILUS_DIR",
 ];
 
+/// What the allocator is told. Huge pages make its memory a quarter larger: a page of two
+/// mebibytes stays whole for the last object in it.
+const ALLOCATOR: [(&str, &str); 1] = [("MIMALLOC_ALLOW_THP", "0")];
+
 /// Starts this binary with `arguments` in a session of its own, its output appended
 /// to the log, and notes its process id.
 pub(crate) fn start(files: &ProcessFiles, arguments: &[&std::ffi::OsStr]) -> anyhow::Result<u32> {
@@ -63,6 +67,7 @@ pub(crate) fn start_binary(
     command
         .args(arguments)
         .arg("--own-session")
+        .envs(ALLOCATOR)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);

@@ -60,7 +60,7 @@ impl ConsensusConfig {
             data_dir,
             timing: Timing::default(),
             segment_bytes: 64 << 20,
-            log_cache_bytes: 32 << 20,
+            log_cache_bytes: LOG_CACHE_BYTES,
             store: StoreOptions::default(),
             checkpoint_every_entries: 50_000,
             log_tail_entries: 50_000,
@@ -161,6 +161,9 @@ impl Default for Limits {
     }
 }
 
+/// Bytes of log entries on disk that stay in memory, for followers that are a little behind;
+/// who is further behind is read for from the disk.
+const LOG_CACHE_BYTES: usize = 8 << 20;
 /// Bytes of all proposals of this node that are under way.
 pub const PROPOSALS_PENDING_BYTES: usize = 256 << 20;
 /// The largest [`Limits::proposal_bytes`]: an entry must fit into a message.

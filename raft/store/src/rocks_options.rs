@@ -20,8 +20,14 @@ pub(crate) const STATE: &str = "state";
 
 /// Memtables of a family: one that is written, the others on their way to disk.
 const MEMTABLES_MAX: i32 = 3;
+/// Bytes of the memtable of versions. A flush is one file that nothing is merged into, and
+/// so small ones cost little; larger ones stay in memory however few rows there are.
+const VERSIONS_MEMTABLE_BYTES: usize = 8 << 20;
 /// Bytes of the state's memtable: it is small and overwritten all the time.
-const STATE_MEMTABLE_BYTES: usize = 16 << 20;
+const STATE_MEMTABLE_BYTES: usize = 4 << 20;
+/// Bytes of sealed blocks: the rows read last are kept in clear, and what the kernel keeps
+/// of the files is not ours.
+const BLOCK_CACHE_BYTES: usize = 4 << 20;
 /// Bytes of a block: one read of a cold row.
 const BLOCK_BYTES: usize = 8 << 10;
 /// Bytes of one file.
@@ -48,8 +54,8 @@ pub struct RocksMemory {
 impl Default for RocksMemory {
     fn default() -> Self {
         Self {
-            memtable_bytes: 32 << 20,
-            block_cache_bytes: 32 << 20,
+            memtable_bytes: VERSIONS_MEMTABLE_BYTES,
+            block_cache_bytes: BLOCK_CACHE_BYTES,
         }
     }
 }

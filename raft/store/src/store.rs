@@ -36,6 +36,10 @@ use crate::view::View;
 /// Entries applied under one hold of the machine's lock.
 const HOLD_ENTRIES: usize = 16;
 
+/// Bytes of rows in clear: those that writes are about, for lists and reads of the API
+/// come from its own cache.
+const ROW_CACHE_BYTES: usize = 8 << 20;
+
 /// What a store may keep in memory beside the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreOptions {
@@ -48,7 +52,7 @@ pub struct StoreOptions {
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
-            row_cache_bytes: 32 << 20,
+            row_cache_bytes: ROW_CACHE_BYTES,
             engine: RocksMemory::default(),
         }
     }

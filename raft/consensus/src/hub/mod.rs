@@ -65,13 +65,16 @@ impl Default for HubLimits {
     fn default() -> Self {
         Self {
             ring_events: 65_536,
-            ring_bytes: 32 << 20,
+            ring_bytes: 2 * QUEUE_BYTES,
             queue_events: 8_192,
-            queue_bytes: 8 << 20,
+            queue_bytes: QUEUE_BYTES,
         }
     }
 }
 
+/// Bytes that may wait for one group. The ring holds twice that, so that a group whose
+/// queue ran over finds in it what comes next.
+const QUEUE_BYTES: usize = 8 << 20;
 /// Reads of history that run at once.
 const HISTORY_READS_MAX: usize = 4;
 
