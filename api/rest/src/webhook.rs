@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use http::HeaderValue;
+use http::header::HOST;
 use nautilus_admission::hooks::Address;
 use nautilus_machine::RangeRequest;
 use nautilus_machine::types::KeyRange;
 use nautilus_machinery::resource;
 use parking_lot::Mutex;
-use reqwest::Client;
+use reqwest::{Client, Url};
 use serde_json::Value;
 
 use crate::storage::{Storage, versioned_object};
@@ -47,8 +49,29 @@ pub(crate) struct WebhookClients {
 
 /// Where a call goes.
 struct Route {
+    /// As the caller knows it.
     url: String,
     pinned: Option<(String, SocketAddr)>,
+}
+
+impl Route {
+    /// What is asked for: the port of the pinned address, which a port in the URL would
+    /// take precedence of, and the host and port that the server is known by.
+    fn target(&self, url: &str) -> Result<(Url, Option<HeaderValue>), String> {
+        let mut target = Url::parse(url).map_err(|error| error.to_string())?;
+        let Some((host, address)) = &self.pinned else {
+            return Ok((target, None));
+        };
+        let known = match target.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.clone(),
+        };
+        let known = HeaderValue::try_from(known).map_err(|error| error.to_string())?;
+        target
+            .set_port(Some(address.port()))
+            .map_err(|()| format!("{url} has no host"))?;
+        Ok((target, Some(known)))
+    }
 }
 
 impl WebhookClients {
@@ -72,13 +95,17 @@ impl WebhookClients {
         let separator = if route.url.contains('?') { '&' } else { '?' };
         let url = format!("{}{separator}timeout={seconds}s", route.url);
         let failed = |why: &str| format!("Post \"{url}\": {why}");
+        let (target, known) = route.target(&url).map_err(|why| failed(&why))?;
         let client = self.client(ca_bundle, route.pinned)?;
         let call = async {
-            let request = client
-                .post(&url)
+            let mut request = client
+                .post(target)
                 .header("content-type", "application/json")
                 .header("accept", "application/json")
                 .body(body.to_string());
+            if let Some(known) = known {
+                request = request.header(HOST, known);
+            }
             let mut response = request
                 .send()
                 .await

@@ -47,7 +47,7 @@ async fn serve(State(serving): State<Serving>, Json(review): Json<Value>) -> Jso
 
 /// Serves webhooks over TLS; gives the port, and who vouches for it in base64.
 pub(crate) async fn listen(world: &World, router: Router) -> (u16, String) {
-    let names = vec!["127.0.0.1".to_owned(), "hooks.default.svc".to_owned()];
+    let names = vec!["127.0.0.1".to_owned(), "*.default.svc".to_owned()];
     let certificate = ServingCertificate::issue(world.authority.clone(), names).unwrap();
     let tls = server_config(&world.authority, certificate).unwrap();
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
@@ -234,38 +234,40 @@ async fn a_webhook_that_is_too_slow_fails_the_request_unless_it_may_be_passed_ov
 async fn a_service_s_webhook_is_reached_by_its_endpoints() {
     let world = World::start().await;
     let hooks = Hooks::start(&world, |_| json!({"allowed": true})).await;
-    let service = json!({
-        "metadata": {"name": "hooks"}, "spec": {"ports": [{"port": 443}]},
-    });
-    world
-        .call(
-            Method::POST,
-            "/api/v1/namespaces/default/services",
-            &service,
-        )
-        .await;
-    let slice = json!({
-        "metadata": {"name": "hooks-1", "labels": {"kubernetes.io/service-name": "hooks"}},
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [own_address()], "conditions": {"ready": true}}],
-        "ports": [{"name": "", "port": hooks.port, "protocol": "TCP"}],
-    });
-    let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
-    let (status, made) = world.call(Method::POST, path, &slice).await;
-    assert_eq!(status, StatusCode::CREATED, "{made}");
-    let mut webhook = hooks.webhook("service.example.com");
-    webhook["clientConfig"] = json!({
-        "service": {"namespace": "default", "name": "hooks", "path": "/"}, "caBundle": hooks.ca,
-    });
+    let mut webhooks = Vec::new();
+    // The first is the port that `https` stands for, the second none that it is served at.
+    for port in [443, 8443] {
+        let name = format!("hooks-{port}");
+        let service = json!({
+            "metadata": {"name": name}, "spec": {"ports": [{"port": port}]},
+        });
+        let services = "/api/v1/namespaces/default/services";
+        world.call(Method::POST, services, &service).await;
+        let slice = json!({
+            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [own_address()], "conditions": {"ready": true}}],
+            "ports": [{"name": "", "port": hooks.port, "protocol": "TCP"}],
+        });
+        let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+        let (status, made) = world.call(Method::POST, path, &slice).await;
+        assert_eq!(status, StatusCode::CREATED, "{made}");
+        let mut webhook = hooks.webhook(&format!("{name}.example.com"));
+        webhook["clientConfig"] = json!({
+            "service": {"namespace": "default", "name": name, "path": "/", "port": port},
+            "caBundle": hooks.ca,
+        });
+        webhooks.push(webhook);
+    }
     register(
         &world,
         "validatingwebhookconfigurations",
         &hooks,
-        json!([webhook]),
+        json!(webhooks),
     )
     .await;
     assert_eq!(make(&world, "a").await.0, StatusCode::CREATED);
-    assert_eq!(hooks.seen.lock().len(), 1);
+    assert_eq!(hooks.seen.lock().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
