@@ -11,6 +11,7 @@
 //!   ones only.
 
 mod validate;
+mod written;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use crate::matching::Matching;
 use crate::values::{items, text};
 
 pub use validate::{Action, Decision, Outcome, denied, type_checking};
+pub use written::mistakes;
 
 /// A policy of either kind.
 #[derive(Debug, Clone)]
@@ -214,20 +216,28 @@ impl Policy {
 
 impl Mutation {
     fn of(value: &Value, scope: &Environment) -> Option<Self> {
-        let expression = |field: &str, results: &[Type]| {
-            Expression::new(text(&value[field]["expression"]), scope, results)
-        };
-        match text(&value["patchType"]) {
-            "JSONPatch" => {
-                let patch = Type::Object(Arc::new(patch_declaration()));
-                Some(Self::Patch(expression("jsonPatch", &[Type::list(patch)])))
-            }
-            "ApplyConfiguration" => {
-                let object = Type::Object(Arc::new(open("Object")));
-                Some(Self::Apply(expression("applyConfiguration", &[object])))
-            }
-            _ => None,
+        let (field, result) = result_of(value)?;
+        let source = text(&value[field]["expression"]);
+        let expression = Expression::new(source, scope, &[result]);
+        Some(match field {
+            "jsonPatch" => Self::Patch(expression),
+            _ => Self::Apply(expression),
+        })
+    }
+}
+
+/// Where a mutation's expression stands, and what it must make.
+fn result_of(mutation: &Value) -> Option<(&'static str, Type)> {
+    match text(&mutation["patchType"]) {
+        "JSONPatch" => {
+            let patch = Type::Object(Arc::new(patch_declaration()));
+            Some(("jsonPatch", Type::list(patch)))
         }
+        "ApplyConfiguration" => {
+            let object = Type::Object(Arc::new(open("Object")));
+            Some(("applyConfiguration", object))
+        }
+        _ => None,
     }
 }
 

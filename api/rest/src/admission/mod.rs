@@ -21,8 +21,9 @@ use std::time::Duration;
 
 use nautilus_admission::attributes::{Attributes, Operation};
 use nautilus_admission::matching::Matching;
-use nautilus_admission::{defaults, limits, pod_security, priority, service_account};
+use nautilus_admission::{defaults, limits, pod_security, policy, priority, service_account};
 use nautilus_machine::Kv;
+use nautilus_machinery::resource::Resource;
 use nautilus_machinery::status::ApiError;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -345,4 +346,22 @@ impl Admission {
             None => Ok(()),
         }
     }
+}
+
+/// Refuses a webhook configuration or an admission policy with an expression that does not
+/// compile. Other objects pass.
+pub(crate) fn check_expressions(
+    resource: &Resource,
+    old: Option<&Value>,
+    object: &Value,
+) -> Result<(), ApiError> {
+    if resource.group != "admissionregistration.k8s.io" {
+        return Ok(());
+    }
+    let mistakes = policy::mistakes(&resource.plural, object, old);
+    if mistakes.is_empty() {
+        return Ok(());
+    }
+    let name = metadata_text(object, "name");
+    Err(ApiError::invalid(resource, name, mistakes))
 }

@@ -26,6 +26,7 @@ use super::lifetime;
 use super::refusals::{contended, missing_version, uid_conflict, uid_is_immutable};
 use super::stored::bytes_to_store;
 use super::{Row, Storage, metadata_text, namespaces, take_version, with_version};
+use crate::admission;
 use crate::apply::{self, Ownership};
 use crate::body::Warnings;
 use crate::custom;
@@ -173,6 +174,7 @@ impl Storage {
             strategy::before_create(resource, &mut fresh, &facts.context(namespace, writer))?;
             writer.warn(resource, &Value::Null, &fresh);
             custom::check_definition(resource, None, None, &mut fresh)?;
+            admission::check_expressions(resource, None, &fresh)?;
             let name = metadata_text(&fresh, "name").to_owned();
             let target = Target {
                 resource,
@@ -372,6 +374,7 @@ impl Storage {
             &mut wanted,
         )?;
         if target.subresource.is_none() {
+            admission::check_expressions(target.resource, Some(&row.object), &wanted)?;
             writer.warn(target.resource, &row.object, &wanted);
         }
         take_version(&mut wanted);
