@@ -39,8 +39,7 @@ fn main() -> ExitCode {
     if let Err(error) = nautilus_attest_secret::protect_cryptographic_library() {
         eprintln!("warning: {error}: keys may lie in memory that is swapped or dumped");
     }
-    // Clients that are not given one (of webhooks, of issuers) take the process's provider; nobody
-    // has installed another before this.
+    // Every client names its provider; a library that does not must not end a request.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     cli::main()
 }

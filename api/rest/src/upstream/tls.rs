@@ -1,6 +1,6 @@
 //! Whom this server trusts when it is the client, and as whom it comes.
 //!
-//! Invariant: every client names its cryptographic provider; none is the process's default.
+//! Invariant: every client names its cryptographic provider and depends on no default.
 
 use std::path::PathBuf;
 use std::sync::Arc;
