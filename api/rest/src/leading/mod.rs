@@ -1,5 +1,6 @@
 //! What the leader's node does for admission: objects that every cluster has, usage of
-//! quotas counted anew, dependents of what is gone, finalizers of what nobody uses.
+//! quotas counted anew, dependents of what is gone, finalizers of what nobody uses,
+//! migrations of what is stored.
 //!
 //! Invariants
 //! - Every write is fenced by the leader's term, and passes admission as its own user.
@@ -10,6 +11,7 @@ mod bootstrap;
 pub(crate) mod compaction;
 pub(crate) mod endpoints;
 mod garbage;
+mod migrations;
 mod protection;
 mod quotas;
 
@@ -33,13 +35,15 @@ pub(crate) async fn run(storage: Storage, registry: Arc<Registry>) {
     let quotas = quotas::Quotas::new(storage.clone(), registry.clone());
     let garbage = garbage::Garbage::new(storage.clone(), registry.clone());
     let protection = protection::Protection::new(storage.clone());
-    let parts: [&dyn Part; 3] = [&quotas, &garbage, &protection];
+    let migrations = migrations::Migrations::new(storage.clone(), registry);
+    let parts: [&dyn Part; 4] = [&quotas, &garbage, &protection, &migrations];
     tokio::join!(
         bootstrap::keep(&storage),
         follow(&storage, &parts),
         quotas.run(),
         garbage.run(),
         protection.run(),
+        migrations.run(),
     );
 }
 

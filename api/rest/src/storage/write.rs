@@ -574,7 +574,7 @@ impl Storage {
 }
 
 /// The write of an object, with the lease of its kind's lifetime.
-fn put(resource: &Resource, key: &str, bytes: Bytes) -> Operation {
+pub(super) fn put(resource: &Resource, key: &str, bytes: Bytes) -> Operation {
     Operation::Put(Put {
         lease: resource.lifetime_seconds.map(lifetime::lease),
         ..Put::new(key.to_owned(), bytes)

@@ -221,3 +221,82 @@ async fn what_a_webhook_fails_at_is_told_in_its_words() {
     within(gone).await;
     assert_eq!(world.get(WIDGETS).await.0, StatusCode::OK);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_writes_what_is_stored_in_the_present_version() {
+    let (shop, _) = open().await;
+    let world = &shop.world;
+    for name in ["a", "b"] {
+        make(world, NEW, name, 5).await;
+    }
+    let stored = || {
+        let range = KeyRange::prefix("/nautilus/registry/example.org/gears/");
+        let rows = world.kv.range(&RangeRequest::newest(range)).unwrap().kvs;
+        let versions = rows.iter().map(|row| {
+            let object: Value = serde_json::from_slice(&row.value).unwrap();
+            object["apiVersion"].as_str().unwrap().to_owned()
+        });
+        versions.collect::<Vec<_>>()
+    };
+    assert_eq!(stored(), ["example.org/v1beta1"; 2]);
+    let path = format!("{DEFINITIONS}/gears.example.org");
+    let turned = json!([
+        {"op": "replace", "path": "/spec/versions/0/storage", "value": true},
+        {"op": "replace", "path": "/spec/versions/1/storage", "value": false},
+    ]);
+    let media = "application/json-patch+json";
+    let turned = world
+        .send(Method::PATCH, &path, media, turned.to_string())
+        .await;
+    assert_eq!(turned.status(), StatusCode::OK);
+    // The kinds are made anew by their watch.
+    let follows = async {
+        while make_in(world, "c").await != "example.org/v1" {
+            world.delete(&format!("{NEW}/c")).await;
+        }
+    };
+    within(follows).await;
+
+    let migrations = "/apis/storagemigration.k8s.io/v1/storageversionmigrations";
+    let migration = json!({
+        "metadata": {"name": "gears"},
+        "spec": {"resource": {"group": "example.org", "resource": "gears"}},
+    });
+    let (status, made) = world.call(Method::POST, migrations, &migration).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let ends = async {
+        loop {
+            let (_, seen) = world.get(&format!("{migrations}/gears")).await;
+            let conditions = seen["status"]["conditions"].as_array().cloned();
+            if let Some(end) = conditions
+                .into_iter()
+                .flatten()
+                .find(|own| own["type"] != "Running")
+            {
+                return (end, seen["status"]["resourceVersion"].clone());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let (end, noted) = within(ends).await;
+    assert_eq!(
+        (&end["type"], &end["reason"]),
+        (
+            &json!("Succeeded"),
+            &json!("StorageVersionMigrationSucceeded")
+        )
+    );
+    assert!(noted.is_string(), "{noted}");
+    assert_eq!(stored(), ["example.org/v1"; 3]);
+    assert_eq!(size(world, NEW, "a").await, 5);
+}
+
+/// The version in which a new gear is stored.
+async fn make_in(world: &World, name: &str) -> String {
+    make(world, NEW, name, 1).await;
+    let key = format!("/nautilus/registry/example.org/gears/default/{name}");
+    let range = KeyRange::single(key);
+    let rows = world.kv.range(&RangeRequest::newest(range)).unwrap().kvs;
+    let object: Value = serde_json::from_slice(&rows[0].value).unwrap();
+    object["apiVersion"].as_str().unwrap().to_owned()
+}
