@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::closed::{Ask, Asks, connect, run};
+use super::closed::{Ask, Asks, ask, connect, run};
 use super::fanout;
-use super::objects::{Apply, Create, GetPods, ListPods, Mixed, PatchStatus};
+use super::objects::{Apply, Create, GetPods, ListPods, Mixed, PatchStatus, create_owner, uid};
 use super::open::offer;
 use super::rows::ROWS;
 use super::side::ApiSide;
@@ -74,9 +74,11 @@ pub async fn measure(
         wanted,
         numbers,
     };
-    let pods = effort.pods;
+    let answer = ask(&side.endpoint(), &create_owner(), PATIENCE).await?;
+    let owner = uid(&answer).context("no uid of the pods' owner")?;
+    let pods = Create::pods(0..effort.pods, &owner);
     let created = bench
-        .closed("create", effort.clients, Span::All, Create::pods(0..pods))
+        .closed("create", effort.clients, Span::All, pods)
         .await?;
     bench.note("create", &created);
     run(&side.endpoint(), 8, Span::All, PATIENCE, Create::leases())
@@ -85,7 +87,7 @@ pub async fn measure(
     bench.memory("resident_10k_pods").await?;
     bench.rows().await?;
     if bench.wants_any("resident_100k_pods") {
-        bench.many().await?;
+        bench.many(&owner).await?;
         bench.memory("resident_100k_pods").await?;
     }
     Ok(())
@@ -233,7 +235,7 @@ impl Bench<'_> {
     }
 
     /// Creates what is missing to the largest row.
-    async fn many(&self) -> anyhow::Result<()> {
+    async fn many(&self, owner: &str) -> anyhow::Result<()> {
         const AT_ONCE: usize = 10_000;
         let mut from = self.effort.pods;
         while from < self.effort.many_pods {
@@ -243,7 +245,7 @@ impl Bench<'_> {
                 &what,
                 self.effort.clients,
                 Span::All,
-                Create::pods(from..to),
+                Create::pods(from..to, owner),
             )
             .await?;
             from = to;

@@ -12,6 +12,8 @@ pub const NODES: usize = 200;
 const DEPLOYMENTS: usize = 500;
 /// Versions of each of them.
 const VERSIONS: usize = 4;
+/// The name of the pods' owner.
+const OWNER: &str = "service-0-056daa1378";
 /// Different reports of a pod's status.
 const REPORTS: usize = 997;
 /// Leases that are renewed at random.
@@ -41,8 +43,36 @@ fn container(name: &str) -> Value {
     })
 }
 
-/// A pod of a deployment, on a node.
-pub fn pod(number: usize) -> Value {
+/// Creates the owner of all pods: without one that exists, whoever collects garbage would
+/// delete them while they are measured.
+pub fn create_owner() -> Ask {
+    let mut create = Ask::get("");
+    to(
+        &mut create,
+        "POST",
+        JSON,
+        format_args!("/apis/apps/v1/namespaces/default/replicasets"),
+    );
+    let labels = json!({"app": OWNER});
+    let owner = json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": OWNER},
+        "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels},
+            "spec": {"containers": [{"name": "service", "image": "registry.example.com/team/service:1.24.3"}]}}},
+    });
+    create.body = owner.to_string().into_bytes();
+    create
+}
+
+/// The uid in the beginning of an object's JSON.
+pub fn uid(answer: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(answer);
+    let (_, rest) = text.split_once(r#""uid":""#)?;
+    Some(rest.split_once('"')?.0.to_owned())
+}
+
+/// A pod of the owner with this uid, on a node.
+pub fn pod(number: usize, owner: &str) -> Value {
     let hash = format!("{:010x}", (number / 20) * 2_654_435_761 % 0xff_ffff_ffff);
     json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -50,8 +80,8 @@ pub fn pod(number: usize) -> Value {
             "name": pod_name(number), "namespace": "default",
             "labels": {"app": format!("service-{}", number / 20), "pod-template-hash": hash, "tier": "backend"},
             "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": "8080"},
-            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("service-{}-{hash}", number / 20),
-                "uid": "7f2c4b0e-58b5-4d69-9d8e-0d5b3f6a1c22", "controller": true, "blockOwnerDeletion": true}],
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": OWNER,
+                "uid": owner, "controller": true, "blockOwnerDeletion": true}],
         },
         "spec": {
             "nodeName": format!("node-{}", number % NODES), "restartPolicy": "Always",
@@ -165,11 +195,13 @@ pub struct Create {
 }
 
 impl Create {
-    /// The pods of a range.
-    pub fn pods(range: std::ops::Range<usize>) -> Self {
+    /// The pods of a range, of the owner with this uid.
+    pub fn pods(range: std::ops::Range<usize>, owner: &str) -> Self {
         Self {
             path: "/api/v1/namespaces/default/pods",
-            bodies: Bodies::of(range.map(pod)).0.into_iter(),
+            bodies: Bodies::of(range.map(|number| pod(number, owner)))
+                .0
+                .into_iter(),
         }
     }
 
