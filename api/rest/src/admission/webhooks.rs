@@ -70,9 +70,11 @@ impl Rounds {
         }
     }
 
-    /// The object as the last one left it.
+    /// The object as the last one left it; of no use where nobody may be asked again.
     pub(super) fn leave(&mut self, object: &Value) {
-        self.left = Some(object.clone());
+        if !self.asked.is_empty() {
+            self.left = Some(object.clone());
+        }
     }
 
     /// The second round begins: whoever was asked about an object that the plugins have

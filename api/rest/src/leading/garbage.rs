@@ -368,7 +368,7 @@ impl Part for Garbage {
             change.mentions("deletionTimestamp"),
         );
         let object = match owned || deleted {
-            true => change.object(),
+            true => change.ends(),
             false => None,
         };
         let owners: BTreeSet<String> = match &object {

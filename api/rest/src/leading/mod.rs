@@ -69,13 +69,36 @@ impl Change<'_> {
     /// Whether the stored text holds these words: a cheap way to pass over most objects
     /// without reading them.
     fn mentions(&self, words: &str) -> bool {
-        let (text, words) = (self.value, words.as_bytes());
-        text.windows(words.len()).any(|window| window == words)
+        memchr::memmem::find(self.value, words.as_bytes()).is_some()
+    }
+
+    /// An object with nothing but what says who owns it and how it ends: most of one is
+    /// passed over, not read.
+    fn ends(&self) -> Option<serde_json::Value> {
+        let object: Ends = serde_json::from_slice(self.value).ok()?;
+        serde_json::to_value(object).ok()
     }
 
     fn object(&self) -> Option<serde_json::Value> {
         serde_json::from_slice(self.value).ok()
     }
+}
+
+/// See [`Change::ends`].
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Ends {
+    metadata: EndsMetadata,
+}
+
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct EndsMetadata {
+    #[serde(skip_serializing_if = "serde_json::Value::is_null")]
+    owner_references: serde_json::Value,
+    #[serde(skip_serializing_if = "serde_json::Value::is_null")]
+    deletion_timestamp: serde_json::Value,
+    #[serde(skip_serializing_if = "serde_json::Value::is_null")]
+    finalizers: serde_json::Value,
 }
 
 /// Reads everything once and then every change, for all parts.
@@ -167,5 +190,35 @@ impl Name {
             dry_run: false,
             warnings: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_an_object_its_owners_and_its_end_are_read() {
+        let read = |value: &serde_json::Value| {
+            let value = value.to_string();
+            let change = Change {
+                key: "",
+                value: value.as_bytes(),
+                fresh: true,
+            };
+            change.ends()
+        };
+        let metadata = json!({"ownerReferences": [{"kind": "ReplicaSet", "uid": "1"}],
+            "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["orphan"]});
+        let mut object = json!({"kind": "Pod", "metadata": metadata, "spec": {"a": [1]}});
+        object["metadata"]["managedFields"] = json!([{"manager": "kubelet"}]);
+        assert_eq!(read(&object), Some(json!({ "metadata": metadata })));
+        assert_eq!(
+            read(&json!({"metadata": {"name": "a"}})),
+            Some(json!({"metadata": {}}))
+        );
+        assert_eq!(read(&json!([])), None);
     }
 }

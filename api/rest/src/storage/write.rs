@@ -169,7 +169,11 @@ impl Storage {
         }
         for _ in 0..MAX_GENERATED_NAMES {
             let facts = Facts::new();
-            let mut fresh = object.clone();
+            // Only a generated name is tried again.
+            let mut fresh = match generated {
+                true => object.clone(),
+                false => std::mem::take(&mut object),
+            };
             take_version(&mut fresh);
             strategy::before_create(resource, &mut fresh, &facts.context(namespace, writer))?;
             writer.warn(resource, &Value::Null, &fresh);
