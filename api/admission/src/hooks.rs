@@ -1,6 +1,7 @@
 //! Webhooks as their configurations state them.
 
 use nautilus_cel::Environment;
+use nautilus_machinery::review::ReviewVersion;
 use serde_json::Value;
 
 use crate::expressions::{Conditions, Names, environment};
@@ -52,8 +53,8 @@ pub struct Hook {
     pub allows_dry_run: bool,
     /// Whether it is asked again when another one changed the object after it.
     pub reinvokes: bool,
-    /// Whether it reads version v1 of reviews.
-    pub speaks_v1: bool,
+    /// The version of reviews that it is sent; none: it reads none that is known.
+    pub reviews: Option<ReviewVersion>,
     /// Seconds for an answer.
     pub timeout_seconds: u64,
     /// Where it listens.
@@ -86,7 +87,9 @@ impl Hook {
             ignores_failure: webhook["failurePolicy"] == "Ignore",
             allows_dry_run: matches!(text(&webhook["sideEffects"]), "None" | "NoneOnDryRun"),
             reinvokes: webhook["reinvocationPolicy"] == "IfNeeded",
-            speaks_v1: items(&webhook["admissionReviewVersions"]).any(|version| version == "v1"),
+            reviews: ReviewVersion::first_known(
+                items(&webhook["admissionReviewVersions"]).map(text),
+            ),
             timeout_seconds: webhook["timeoutSeconds"]
                 .as_u64()
                 .unwrap_or(DEFAULT_TIMEOUT_SECONDS)

@@ -1,17 +1,18 @@
-//! The request as webhooks and expressions see it: `AdmissionReview` v1 and its answer.
+//! The request as webhooks and expressions see it: `AdmissionReview` and its answer.
 
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use nautilus_machinery::resource::Resource;
+use nautilus_machinery::review::ReviewVersion;
 use nautilus_machinery::status::{ApiError, quote};
 use serde_json::{Value, json};
 
 use crate::attributes::{Attributes, Operation};
 use crate::values::{items, text};
 
-const API_VERSION: &str = "admission.k8s.io/v1";
+const GROUP: &str = "admission.k8s.io";
 
 /// Group, version and kind of what the request brings.
 fn kind_of(resource: &Resource, subresource: Option<&str>) -> Value {
@@ -86,11 +87,20 @@ fn options(asked: &Attributes<'_>) -> Value {
 }
 
 /// The review that is sent. Objects are in the form of the kind that a rule named.
-pub fn review(mut request: Value, uid: &str, object: Option<&Value>, old: Option<&Value>) -> Value {
+pub fn review(
+    version: ReviewVersion,
+    mut request: Value,
+    uid: &str,
+    object: Option<&Value>,
+    old: Option<&Value>,
+) -> Value {
     request["uid"] = json!(uid);
     request["object"] = object.cloned().unwrap_or(Value::Null);
     request["oldObject"] = old.cloned().unwrap_or(Value::Null);
-    json!({"kind": "AdmissionReview", "apiVersion": API_VERSION, "request": request})
+    json!({
+        "kind": "AdmissionReview", "apiVersion": format!("{GROUP}/{}", version.as_str()),
+        "request": request,
+    })
 }
 
 /// What a webhook may do with the object.
@@ -116,30 +126,35 @@ pub struct Answer {
 }
 
 /// Reads an answer to the review of that uid; the error says what is wrong with it.
-pub fn answer(name: &str, role: Role, uid: &str, review: &Value) -> Result<Answer, String> {
+pub fn answer(
+    version: ReviewVersion,
+    name: &str,
+    role: Role,
+    uid: &str,
+    review: &Value,
+) -> Result<Answer, String> {
     let response = &review["response"];
     if !response.is_object() {
         return Err("webhook response was absent".to_owned());
     }
-    let got = text(&response["uid"]);
-    if got != uid {
-        return Err(format!(
-            "expected response.uid={}, got {}",
-            quote(uid),
-            quote(got)
-        ));
-    }
-    let (kind, version) = (text(&review["kind"]), text(&review["apiVersion"]));
-    if kind != "AdmissionReview" || version != API_VERSION {
-        let (group, version) = version.split_once('/').unwrap_or(("", version));
-        return Err(format!(
-            "expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got \
-             {group}/{version}, Kind={kind}"
-        ));
-    }
+    let patch = match version {
+        ReviewVersion::V1 => {
+            check_origin(uid, review)?;
+            patch(
+                role,
+                response["patchType"].as_str(),
+                text(&response["patch"]),
+            )?
+        }
+        // Whoever answers in this version need not say the type, and may say too much.
+        ReviewVersion::V1Beta1 => match (role, text(&response["patch"])) {
+            (Role::Validating, _) | (_, "") => None,
+            (Role::Mutating, encoded) => patch(role, Some("JSONPatch"), encoded)?,
+        },
+    };
     Ok(Answer {
         refused: (response["allowed"] != true).then(|| refusal(name, &response["status"])),
-        patch: patch(role, response)?,
+        patch,
         warnings: items(&response["warnings"])
             .map(|warning| text(warning).to_owned())
             .collect(),
@@ -152,9 +167,28 @@ pub fn answer(name: &str, role: Role, uid: &str, review: &Value) -> Result<Answe
     })
 }
 
-fn patch(role: Role, response: &Value) -> Result<Option<Value>, String> {
-    let encoded = text(&response["patch"]);
-    let kind = response["patchType"].as_str();
+/// Checks that an answer is of the version, and to the request, that was asked.
+fn check_origin(uid: &str, review: &Value) -> Result<(), String> {
+    let got = text(&review["response"]["uid"]);
+    if got != uid {
+        return Err(format!(
+            "expected response.uid={}, got {}",
+            quote(uid),
+            quote(got)
+        ));
+    }
+    let (kind, version) = (text(&review["kind"]), text(&review["apiVersion"]));
+    if kind != "AdmissionReview" || version != format!("{GROUP}/v1") {
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
+        return Err(format!(
+            "expected webhook response of {GROUP}/v1, Kind=AdmissionReview, got \
+             {group}/{version}, Kind={kind}"
+        ));
+    }
+    Ok(())
+}
+
+fn patch(role: Role, kind: Option<&str>, encoded: &str) -> Result<Option<Value>, String> {
     match (role, encoded, kind) {
         (Role::Validating, "", None) | (Role::Mutating, "", None) => Ok(None),
         (Role::Validating, "", Some(_)) => {
@@ -225,7 +259,8 @@ mod tests {
         let review = json!({
             "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response,
         });
-        answer("w.example.com", Role::Mutating, "u", &review)
+        let v1 = ReviewVersion::V1;
+        answer(v1, "w.example.com", Role::Mutating, "u", &review)
     }
 
     #[test]
@@ -255,6 +290,21 @@ mod tests {
             wrong.expect_err("it is another's"),
             "expected response.uid=\"u\", got \"v\""
         );
+    }
+
+    #[test]
+    fn the_old_version_is_read_as_it_comes() {
+        let patch = BASE64.encode(r#"[{"op":"add","path":"/a","value":1}]"#);
+        let review = json!({"response": {"uid": "v", "allowed": true, "patch": patch}});
+        let answered = |role| answer(ReviewVersion::V1Beta1, "w.example.com", role, "u", &review);
+        let mutating = answered(Role::Mutating).expect("it is one");
+        assert_eq!(
+            mutating.patch,
+            Some(json!([{"op": "add", "path": "/a", "value": 1}]))
+        );
+        let validating = answered(Role::Validating).expect("it is one");
+        assert_eq!(validating.patch, None);
+        assert!(validating.refused.is_none());
     }
 
     #[test]

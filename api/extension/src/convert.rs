@@ -1,16 +1,17 @@
 //! Conversion between a kind's versions by a webhook: what it is asked, and what of its
 //! answer counts.
 //!
-//! Source: `ConversionReview` of `apiextensions.k8s.io/v1`; texts are the reference's.
+//! Source: `ConversionReview` of `apiextensions.k8s.io`; texts are the reference's.
 //!
 //! Invariant: of metadata a conversion changes labels and annotations alone.
 
+use nautilus_machinery::review::ReviewVersion;
 use nautilus_machinery::status::quote;
 use nautilus_machinery::validation::common::labels;
 use nautilus_machinery::validation::{At, Errors};
 use serde_json::{Value, json};
 
-const API_VERSION: &str = "apiextensions.k8s.io/v1";
+const GROUP: &str = "apiextensions.k8s.io";
 
 /// Why objects could not be converted, in words that name the version they are in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,10 +34,15 @@ impl ConversionError {
 }
 
 /// The review that asks for objects in another version.
-pub fn conversion_review(uid: &str, api_version: &str, objects: &[Value]) -> Value {
+pub fn conversion_review(
+    version: ReviewVersion,
+    uid: &str,
+    api_version: &str,
+    objects: &[Value],
+) -> Value {
     json!({
         "kind": "ConversionReview",
-        "apiVersion": API_VERSION,
+        "apiVersion": format!("{GROUP}/{}", version.as_str()),
         "request": {"uid": uid, "desiredAPIVersion": api_version, "objects": objects},
     })
 }
@@ -44,6 +50,7 @@ pub fn conversion_review(uid: &str, api_version: &str, objects: &[Value]) -> Val
 /// The converted objects of the answer to [`conversion_review`], in the order of
 /// `originals`, with the metadata that they had.
 pub fn converted_objects(
+    version: ReviewVersion,
     review: &mut Value,
     uid: &str,
     api_version: &str,
@@ -56,7 +63,8 @@ pub fn converted_objects(
         of: version_and_kind(first),
         why,
     };
-    let answer = answer(review, uid).map_err(|why| ConversionError::failed(first, &why))?;
+    let answer =
+        answer(version, review, uid).map_err(|why| ConversionError::failed(first, &why))?;
     if answer.len() != originals.len() {
         return Err(wrong(format!(
             "returned {} objects, expected {}",
@@ -77,10 +85,13 @@ pub fn converted_objects(
 }
 
 /// What the webhook gave, if it succeeded.
-fn answer(review: &mut Value, uid: &str) -> Result<Vec<Value>, String> {
-    if review["apiVersion"] != API_VERSION || review["kind"] != "ConversionReview" {
+fn answer(version: ReviewVersion, review: &mut Value, uid: &str) -> Result<Vec<Value>, String> {
+    let checked = version == ReviewVersion::V1;
+    let known =
+        review["kind"] == "ConversionReview" && review["apiVersion"] == format!("{GROUP}/v1");
+    if checked && !known {
         return Err(format!(
-            "expected webhook response of {API_VERSION}, Kind=ConversionReview, got {}",
+            "expected webhook response of {GROUP}/v1, Kind=ConversionReview, got {}",
             version_and_kind(review)
         ));
     }
@@ -90,7 +101,7 @@ fn answer(review: &mut Value, uid: &str) -> Result<Vec<Value>, String> {
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let found = text(&response["uid"]);
-    if found != uid {
+    if checked && found != uid {
         return Err(format!(
             "expected response.uid={}, got {}",
             quote(uid),
@@ -198,10 +209,12 @@ mod tests {
 
     fn convert(response: &Value) -> Result<Vec<Value>, String> {
         let mut review = json!({
-            "kind": "ConversionReview", "apiVersion": API_VERSION, "response": response,
+            "kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1",
+            "response": response,
         });
         let originals = [widget("v1", &json!({"a": "b"}))];
-        converted_objects(&mut review, "id", "example.org/v2", &originals)
+        let v1 = ReviewVersion::V1;
+        converted_objects(v1, &mut review, "id", "example.org/v2", &originals)
             .map_err(|error| error.to_string())
     }
 
@@ -268,6 +281,13 @@ mod tests {
         ] {
             assert_eq!(success(&object).unwrap_err(), format!("{at}: {why}"));
         }
+        let mut old = json!({"response": {
+            "result": {"status": "Success"}, "convertedObjects": [widget("v2", &json!({}))],
+        }});
+        let (beta, wanted) = (ReviewVersion::V1Beta1, "example.org/v2");
+        let originals = [widget("v1", &json!({}))];
+        let converted = converted_objects(beta, &mut old, "id", wanted, &originals);
+        assert!(converted.is_ok(), "{converted:?}");
         let bad = success(&widget("v2", &json!({"a": "/"}))).unwrap_err();
         assert!(bad.contains("metadata.labels: Invalid value"), "{bad}");
     }

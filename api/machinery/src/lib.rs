@@ -21,6 +21,7 @@ pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod resource;
+pub mod review;
 pub mod scale;
 pub mod schema;
 pub mod selector;

@@ -17,6 +17,7 @@ use nautilus_extension::definition::Conversion;
 use nautilus_extension::{ConversionError, conversion_review, converted_objects};
 use nautilus_machine::{Event, EventKind, KeyValue};
 use nautilus_machinery::resource::Resource;
+use nautilus_machinery::review::ReviewVersion;
 use nautilus_machinery::status::ApiError;
 use serde_json::Value;
 
@@ -37,7 +38,8 @@ pub(super) struct Converter {
     clients: Arc<WebhookClients>,
     address: Address,
     ca_bundle: String,
-    speaks_v1: bool,
+    /// None: it reads no version that is known.
+    reviews: Option<ReviewVersion>,
 }
 
 impl std::fmt::Debug for Converter {
@@ -63,7 +65,7 @@ impl Converter {
             clients: clients.clone(),
             address: hooks::address(client),
             ca_bundle: client["caBundle"].as_str().unwrap_or_default().to_owned(),
-            speaks_v1: review_versions.iter().any(|version| version == "v1"),
+            reviews: ReviewVersion::first_known(review_versions.iter().map(String::as_str)),
         }))
     }
 
@@ -92,17 +94,17 @@ impl Converter {
             return Ok(Vec::new());
         };
         let failed = |error: ConversionError| Failure::from(ApiError::unknown(error.to_string()));
-        if !self.speaks_v1 {
+        let Some(version) = self.reviews else {
             return Err(ApiError::unknown("no supported conversion review versions").into());
-        }
+        };
         let uid = ids::uuid();
-        let review = conversion_review(&uid, api_version, batch);
+        let review = conversion_review(version, &uid, api_version, batch);
         let mut answer = self
             .clients
             .post(&self.address, &self.ca_bundle, CONVERSION_TIMEOUT, &review)
             .await
             .map_err(|why| failed(ConversionError::failed(first, &why)))?;
-        converted_objects(&mut answer, &uid, api_version, batch).map_err(failed)
+        converted_objects(version, &mut answer, &uid, api_version, batch).map_err(failed)
     }
 }
 
