@@ -60,6 +60,9 @@ pub struct NodeFacts {
     pub sign_root: RootSigner,
     /// Other issuers whose tokens count, where there are any.
     pub authentication: Option<Arc<nautilus_access::jwt::Configuration>>,
+    /// Who issues service accounts' tokens: the first signs, all are believed; empty: the
+    /// cluster's name for itself (`--service-account-issuer` of the reference).
+    pub service_account_issuers: Vec<String>,
     /// The audit log, where there is one.
     pub audit: Option<Arc<crate::audit::Audit>>,
     /// See [`MetricsText`].
@@ -170,7 +173,9 @@ impl RestContext {
         let seats = u64::try_from(seats).unwrap_or(u64::MAX);
         let flow_control = FlowControl::start(&kv, seats, limits.max_wait, &shutdown);
         let watches = Arc::new(Semaphore::new(limits.max_watches));
-        let access = Access::start(&kv, node.authentication.clone(), &shutdown);
+        let authentication = node.authentication.clone();
+        let issuers = &node.service_account_issuers;
+        let access = Access::start(&kv, authentication, issuers, &shutdown);
         let caches = crate::cache::Caches::new(kv.clone(), shutdown.clone());
         let aggregator = Aggregator::start(&kv, &node.cluster, &shutdown);
         let tunnels = Tunnels::new(kv.clone(), &node.api_address, &authority);

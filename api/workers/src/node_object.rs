@@ -278,6 +278,7 @@ mod tests {
 
     fn facts(readiness: Readiness) -> NodeFacts<'static> {
         NodeFacts {
+            service_account_issuers: Vec::new(),
             node_id: "worker-1",
             node_name: "worker-1",
             owner: "0xa1",

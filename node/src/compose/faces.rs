@@ -337,7 +337,9 @@ fn authentication(config: &NodeConfig) -> anyhow::Result<Option<Arc<Authenticati
     let text = std::fs::read(path).with_context(|| path.display().to_string())?;
     let refused = |why: String| Failure::Usage.error(format!("{}: {why}", path.display()));
     let document = serde_yaml_ng::from_slice(&text).map_err(|error| refused(error.to_string()))?;
-    Ok(Some(read_authentication(document).map_err(refused)?))
+    Ok(Some(
+        read_authentication(document, &config.service_account_issuers).map_err(refused)?,
+    ))
 }
 
 /// The audit log that the configuration asks for.
@@ -381,6 +383,7 @@ fn facts(
     let signer = Arc::new(signer);
     Ok(NodeFacts {
         authentication: authentication(config)?,
+        service_account_issuers: config.service_account_issuers.clone(),
         audit: audit(config, &signer, stopped, tracker)?,
         cluster: config.cluster_id.clone(),
         api_address: format!("https://{}", config.api.advertise),

@@ -122,6 +122,7 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
             .config
             .map(|path| existing("authentication.config", path))
             .transpose()?,
+        service_account_issuers: issuers(settings.authentication.service_account_issuer)?,
         audit: super::audit::audit(settings.audit)?,
         log: log(settings.log)?,
         otlp_endpoint: settings.otlp_endpoint.map(otlp_endpoint).transpose()?,
@@ -470,6 +471,26 @@ pub(super) fn existing(key: &'static str, path: PathBuf) -> Result<PathBuf, Conf
         "no such file",
         "name an existing file",
     ))
+}
+
+/// An issuer with a colon is a URL (RFC 7519, 4.1.1).
+fn issuers(issuers: Option<Vec<String>>) -> Result<Vec<String>, ConfigError> {
+    let issuers = issuers.unwrap_or_default();
+    let wrong = |issuer: &&String| issuer.is_empty() || issuer.contains(':') && !is_url(issuer);
+    match issuers.iter().find(wrong) {
+        None => Ok(issuers),
+        Some(issuer) => Err(ConfigError::invalid(
+            "authentication.service_account_issuer",
+            issuer,
+            "neither a name nor a URL",
+            "write one as in https://kubernetes.example.org",
+        )),
+    }
+}
+
+fn is_url(text: &str) -> bool {
+    let uri: Result<http::Uri, _> = text.parse();
+    uri.is_ok_and(|uri| uri.scheme().is_some() && uri.host().is_some())
 }
 
 fn raft(settings: &RaftSettings) -> Result<RaftTimings, ConfigError> {

@@ -76,6 +76,8 @@ pub(crate) struct NodeConfig {
     pub(crate) keys_reencrypt_bytes_per_s: u64,
     /// The `AuthenticationConfiguration`, YAML or JSON, where there is one.
     pub(crate) authentication: Option<PathBuf>,
+    /// Who issues service accounts' tokens; empty: the cluster's name for itself.
+    pub(crate) service_account_issuers: Vec<String>,
     /// The log of requests to the Kubernetes API, where there is one.
     pub(crate) audit: Option<Audit>,
     /// What is logged and how.

@@ -336,11 +336,15 @@ layer! {
 }
 
 layer! {
-    /// `[authentication]`: who else says who somebody is. The flag is kube-apiserver's.
+    /// `[authentication]`: who says who somebody is. Flags are kube-apiserver's.
     AuthenticationSettings {
         /// authentication.config: other issuers whose tokens count (apiserver.config.k8s.io/v1 AuthenticationConfiguration)
         #[arg(id = "authentication_config", long = "authentication-config", env = "NAUTILUS_AUTHENTICATION_CONFIG", value_name = "FILE")]
         config: PathBuf,
+        /// authentication.service_account_issuer: who issues service accounts' tokens, the same on all
+        /// masters; the first signs, all are believed [default: https://kubernetes.default.svc.cluster.local]
+        #[arg(id = "service_account_issuer", long = "service-account-issuer", env = "NAUTILUS_SERVICE_ACCOUNT_ISSUER", value_delimiter = ',', value_name = "ISSUER,..")]
+        service_account_issuer: Vec<String>,
     }
 }
 

@@ -167,9 +167,9 @@ struct Extra {
 }
 
 impl Configuration {
-    /// Reads and checks a document. `own_issuer` is the API server's own, which nobody
+    /// Reads and checks a document. `own_issuers` are the API server's own, which nobody
     /// else may claim to be.
-    pub fn read(document: Value, own_issuer: &str) -> Result<Self, String> {
+    pub fn read(document: Value, own_issuers: &[String]) -> Result<Self, String> {
         let document: Document =
             serde_json::from_value(document).map_err(|error| error.to_string())?;
         let known = ["v1", "v1beta1"]
@@ -195,7 +195,7 @@ impl Configuration {
                     &entry.issuer.url.as_str().into(),
                 );
             }
-            authenticators.extend(entry.check(&path, own_issuer, &mut errors));
+            authenticators.extend(entry.check(&path, own_issuers, &mut errors));
         }
         let anonymous = match document.anonymous {
             None => Anonymous::Everywhere,
@@ -229,9 +229,14 @@ impl Configuration {
 }
 
 impl Entry {
-    fn check(self, path: &str, own_issuer: &str, errors: &mut Errors) -> Option<Authenticator> {
+    fn check(
+        self,
+        path: &str,
+        own_issuers: &[String],
+        errors: &mut Errors,
+    ) -> Option<Authenticator> {
         self.issuer
-            .check(&format!("{path}.issuer"), own_issuer, errors);
+            .check(&format!("{path}.issuer"), own_issuers, errors);
         let claims = claims_environment();
         let mappings = format!("{path}.claimMappings");
         let Mappings {
@@ -307,17 +312,20 @@ impl Entry {
 }
 
 impl Issuer {
-    fn check(&self, path: &str, own_issuer: &str, errors: &mut Errors) {
+    fn check(&self, path: &str, own_issuers: &[String], errors: &mut Errors) {
         if self.url.is_empty() {
             errors.required(&format!("{path}.url"), "");
         } else {
             check_url(&self.url, &format!("{path}.url"), errors);
         }
-        if self.url == own_issuer {
+        if own_issuers.contains(&self.url) {
             errors.invalid_text(
                 &format!("{path}.url"),
                 &self.url,
-                &format!("URL must not overlap with disallowed issuers: [{own_issuer}]"),
+                &format!(
+                    "URL must not overlap with disallowed issuers: [{}]",
+                    own_issuers.join(" ")
+                ),
             );
         }
         if let Some(url) = self.discovery_url.as_deref().filter(|url| !url.is_empty()) {

@@ -11,7 +11,7 @@ fn configuration(jwt: &Value) -> Result<Configuration, String> {
         "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
         "jwt": [jwt],
     });
-    Configuration::read(document, "https://own")
+    Configuration::read(document, &["https://own".to_owned()])
 }
 
 fn plain() -> Value {
@@ -155,7 +155,7 @@ fn anonymous_requests_go_where_the_configuration_says() {
             "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
             "anonymous": anonymous,
         });
-        Configuration::read(document, "").map(|configuration| configuration.anonymous)
+        Configuration::read(document, &[]).map(|configuration| configuration.anonymous)
     };
     assert!(read(Value::Null).expect("good").allows("/api"));
     assert!(

@@ -31,8 +31,10 @@ pub struct TokenAsked<'a> {
     pub account: &'a Value,
     /// The `TokenRequest`.
     pub request: &'a Value,
-    /// The API server as an issuer, which is its audience as well.
+    /// Who issues it.
     pub issuer: &'a str,
+    /// The API server as an audience.
+    pub own_audiences: &'a [String],
     /// Seconds since the epoch.
     pub now: i64,
     /// A fresh UUID.
@@ -76,7 +78,7 @@ pub fn grant(asked: &TokenAsked<'_>, lookup: Lookup<'_>) -> Result<Granted, ApiE
         .filter_map(|audience| audience.as_str().map(str::to_owned))
         .collect();
     if audiences.is_empty() {
-        audiences.push(asked.issuer.to_owned());
+        audiences.extend_from_slice(asked.own_audiences);
     }
     let mut lifetime = request["spec"]["expirationSeconds"]
         .as_i64()
@@ -99,7 +101,9 @@ pub fn grant(asked: &TokenAsked<'_>, lookup: Lookup<'_>) -> Result<Granted, ApiE
         lifetime = MAX_EXPIRATION_S;
     }
     let mut valid_for = lifetime;
-    let own_audience = audiences.iter().all(|audience| audience == asked.issuer);
+    let own_audience = audiences
+        .iter()
+        .all(|audience| asked.own_audiences.contains(audience));
     if bound.pod.is_some() && lifetime == PROJECTED_EXPIRATION_S && own_audience {
         bound.warnafter = Some(asked.now + lifetime);
         valid_for = MAX_EXPIRATION_S;

@@ -14,15 +14,18 @@ const INVALID_SINCE_LABEL: &str = "kubernetes.io/legacy-token-invalid-since";
 /// Clocks may differ by so much, in seconds.
 const LEEWAY_S: i64 = 60;
 
-/// Which audiences of a token count for who asks (`wanted`, empty: the API server's).
-pub fn audiences(claims: &Claims, issuer: &str, wanted: &[String]) -> Result<Vec<String>, String> {
-    let own = [issuer.to_owned()];
+/// Which audiences of a token count for who asks (`wanted`, empty: the API server's `own`).
+pub fn audiences(
+    claims: &Claims,
+    own: &[String],
+    wanted: &[String],
+) -> Result<Vec<String>, String> {
     let given: &[String] = if claims.aud.is_empty() {
-        &own
+        own
     } else {
         &claims.aud
     };
-    let wanted = if wanted.is_empty() { &own } else { wanted };
+    let wanted = if wanted.is_empty() { own } else { wanted };
     let common: Vec<String> = given
         .iter()
         .filter(|audience| wanted.contains(audience))

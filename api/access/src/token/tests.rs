@@ -32,6 +32,7 @@ fn ask(spec: &Value) -> Result<Granted, ApiError> {
         account: &account,
         request: &request,
         issuer: ISSUER,
+        own_audiences: &[ISSUER.to_owned()],
         now: NOW,
         jti: "j",
     };
@@ -118,6 +119,8 @@ fn a_secrets_token_counts_while_the_secret_holds_it() {
     assert!(user(&claims, NOW, &with_secret, &|held| held == "VA==").is_ok());
     assert!(user(&claims, NOW, &with_secret, &|_| false).is_err());
     assert!(user(&claims, NOW, &world, &|_| true).is_err());
-    assert_eq!(audiences(&claims, ISSUER, &[]), Ok(vec![ISSUER.to_owned()]));
-    assert!(audiences(&claims, ISSUER, &["other".to_owned()]).is_err());
+    let own = [ISSUER.to_owned(), "https://old".to_owned()];
+    assert_eq!(audiences(&claims, &own, &[]), Ok(own.to_vec()));
+    assert_eq!(audiences(&claims, &own, &own[1..]), Ok(own[1..].to_vec()));
+    assert!(audiences(&claims, &own, &["other".to_owned()]).is_err());
 }

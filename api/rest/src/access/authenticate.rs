@@ -12,7 +12,7 @@ use nautilus_access::bootstrap_token;
 use nautilus_machinery::identity::User;
 
 use super::Access;
-use super::accounts::{Authenticated, ISSUER, MAX_TOKEN_BYTES};
+use super::accounts::{Authenticated, MAX_TOKEN_BYTES};
 use crate::ids;
 
 /// What is said of a token that nobody knows.
@@ -56,13 +56,11 @@ impl Access {
         }
         if let Some((id, secret)) = bootstrap_token::split(token) {
             // One for the API server alone.
-            let ours = wanted.is_empty() || wanted.iter().any(|audience| audience == ISSUER);
-            let user = self.bootstrapper(id, secret).filter(|_| ours);
+            let audiences = self.accounts.own_audiences(wanted);
+            let user = self.bootstrapper(id, secret);
+            let user = user.filter(|_| !audiences.is_empty());
             return user
-                .map(|user| Authenticated {
-                    user,
-                    audiences: vec![ISSUER.to_owned()],
-                })
+                .map(|user| Authenticated { user, audiences })
                 .ok_or_else(|| INVALID.to_owned());
         }
         match self.accounts.authenticate(token, wanted).await {
@@ -76,16 +74,13 @@ impl Access {
 impl Access {
     /// The user of another issuer's token, which counts for the API server alone.
     async fn foreigner(&self, token: &str, wanted: &[String]) -> Result<Authenticated, String> {
-        let ours = wanted.is_empty() || wanted.iter().any(|audience| audience == ISSUER);
+        let audiences = self.accounts.own_audiences(wanted);
         let judged = match &self.issuers {
-            Some(issuers) if ours => issuers.authenticate(token).await,
+            Some(issuers) if !audiences.is_empty() => issuers.authenticate(token).await,
             _ => None,
         };
         match judged {
-            Some(Ok(user)) => Ok(Authenticated {
-                user,
-                audiences: vec![ISSUER.to_owned()],
-            }),
+            Some(Ok(user)) => Ok(Authenticated { user, audiences }),
             Some(Err(why)) => Err(format!("[{INVALID}, {why}]")),
             None => Err(INVALID.to_owned()),
         }

@@ -44,9 +44,13 @@ pub(crate) use reviews::serve as serve_review;
 use roles::Roles;
 
 /// Reads and checks an `AuthenticationConfiguration`: which other issuers' tokens count,
-/// and where requests may come without a credential.
-pub fn read_authentication(document: serde_json::Value) -> Result<Arc<Configuration>, String> {
-    Configuration::read(document, accounts::ISSUER).map(Arc::new)
+/// and where requests may come without a credential. `service_account_issuers` are those of
+/// [`NodeFacts`](crate::NodeFacts), whose tokens nobody else may issue.
+pub fn read_authentication(
+    document: serde_json::Value,
+    service_account_issuers: &[String],
+) -> Result<Arc<Configuration>, String> {
+    Configuration::read(document, &accounts::or_default(service_account_issuers)).map(Arc::new)
 }
 
 /// How long a request waits at most for the rules to be read after a start.
@@ -67,6 +71,7 @@ impl Access {
     pub(crate) fn start(
         kv: &Arc<dyn Kv>,
         authentication: Option<Arc<Configuration>>,
+        service_account_issuers: &[String],
         shutdown: &CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -74,7 +79,7 @@ impl Access {
             roles: Roles::start(kv, shutdown),
             nodes: Nodes::new(kv, shutdown),
             storage: Storage::new(kv.clone()),
-            accounts: Accounts::new(kv.clone()),
+            accounts: Accounts::new(kv.clone(), service_account_issuers),
         })
     }
 

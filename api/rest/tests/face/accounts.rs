@@ -18,7 +18,17 @@ struct Worlds {
 
 impl Worlds {
     async fn start() -> Self {
-        let anonymous = World::start_with(User::anonymous(), RequestLimits::default()).await;
+        Self::issuing(&[]).await
+    }
+
+    /// Whose tokens are of these issuers.
+    async fn issuing(issuers: &[&str]) -> Self {
+        let issuers = issuers.iter().copied().map(str::to_owned).collect();
+        let limits = RequestLimits::default();
+        let anonymous = World::start_configured(User::anonymous(), limits, |facts| {
+            facts.service_account_issuers = issuers;
+        })
+        .await;
         let master = User::authenticated("admin", vec!["system:masters".into()]);
         let admin = anonymous.serve_as(master).await;
         Self { anonymous, admin }
@@ -185,6 +195,44 @@ async fn others_check_tokens_by_the_published_keys() {
         decoded.claims["kubernetes.io"]["serviceaccount"]["name"],
         "robot"
     );
+}
+
+#[tokio::test]
+async fn the_first_issuer_signs_and_is_discovered() {
+    let issuers = ["https://new.example.org", "https://old.example.org"];
+    let worlds = Worlds::issuing(&issuers).await;
+    worlds.account("robot").await;
+    let token = worlds.token("robot", &json!({})).await;
+    let claims = jsonwebtoken::dangerous::insecure_decode::<Value>(&token).unwrap();
+    assert_eq!(claims.claims["iss"], "https://new.example.org");
+    assert_eq!(claims.claims["aud"], json!(issuers));
+    let path = "/.well-known/openid-configuration";
+    let (status, document) = worlds
+        .as_token(&token, Method::GET, path, &Value::Null)
+        .await;
+    assert_eq!(status, StatusCode::OK, "{document}");
+    assert_eq!(document["issuer"], "https://new.example.org");
+    let old = worlds
+        .token(
+            "robot",
+            &json!({ "audiences": ["https://old.example.org"] }),
+        )
+        .await;
+    assert_eq!(worlds.whoami(&old).await.0, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn an_issuer_without_an_address_is_not_discovered() {
+    let worlds = Worlds::issuing(&["robots"]).await;
+    worlds.account("robot").await;
+    let token = worlds.token("robot", &json!({})).await;
+    assert_eq!(worlds.whoami(&token).await.0, StatusCode::CREATED);
+    for path in ["/.well-known/openid-configuration", "/openid/v1/jwks"] {
+        let (status, _) = worlds
+            .as_token(&token, Method::GET, path, &Value::Null)
+            .await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+    }
 }
 
 #[tokio::test]

@@ -117,21 +117,27 @@ async fn whoami(world: &World, token: &str) -> (StatusCode, Value) {
 #[tokio::test]
 async fn a_configured_issuers_token_makes_a_user() {
     let issuer = Issuer::start().await;
-    let configuration = read_authentication(json!({
-        "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
-        "jwt": [{
-            "issuer": { "url": issuer.url, "audiences": ["kubernetes"],
-                        "certificateAuthority": issuer.ca },
-            "claimMappings": {
-                "username": { "expression": "'idp:' + claims.sub" },
-                "groups": { "claim": "groups", "prefix": "" },
-            },
-        }],
-        "anonymous": { "enabled": true, "conditions": [{ "path": "/livez" }] },
-    }))
+    let configuration = read_authentication(
+        json!({
+            "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
+            "jwt": [{
+                "issuer": { "url": issuer.url, "audiences": ["kubernetes"],
+                            "certificateAuthority": issuer.ca },
+                "claimMappings": {
+                    "username": { "expression": "'idp:' + claims.sub" },
+                    "groups": { "claim": "groups", "prefix": "" },
+                },
+            }],
+            "anonymous": { "enabled": true, "conditions": [{ "path": "/livez" }] },
+        }),
+        &[],
+    )
     .unwrap();
     let limits = RequestLimits::default();
-    let world = World::start_configured(User::anonymous(), limits, None, Some(configuration)).await;
+    let world = World::start_configured(User::anonymous(), limits, |facts| {
+        facts.authentication = Some(configuration);
+    })
+    .await;
     let (status, answer) = whoami(&world, &issuer.token("one", &issuer.claims())).await;
     assert_eq!(status, StatusCode::CREATED, "{answer}");
     let user = &answer["status"]["userInfo"];

@@ -20,8 +20,8 @@ use nautilus_machinery::identity::User;
 use nautilus_rest::audit::Audit;
 use nautilus_rest::receipts::SignedRoot;
 use nautilus_rest::{
-    AuthenticationConfiguration, Authority, ConnectionLimits, NodeFacts, RequestLimits,
-    RestContext, router, serve_plain_loopback,
+    Authority, ConnectionLimits, NodeFacts, RequestLimits, RestContext, router,
+    serve_plain_loopback,
 };
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -163,14 +163,13 @@ impl World {
         limits: RequestLimits,
         audit: Option<Arc<Audit>>,
     ) -> Self {
-        Self::start_configured(user, limits, audit, None).await
+        Self::start_configured(user, limits, |facts| facts.audit = audit).await
     }
 
     pub(crate) async fn start_configured(
         user: User,
         limits: RequestLimits,
-        audit: Option<Arc<Audit>>,
-        authentication: Option<Arc<AuthenticationConfiguration>>,
+        configure: impl FnOnce(&mut NodeFacts),
     ) -> Self {
         let inner = SoloKv::new(|| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -188,15 +187,13 @@ impl World {
                 .unwrap(),
         );
         let shutdown = CancellationToken::new();
+        let mut facts = facts(&ledger);
+        configure(&mut facts);
         let context = RestContext::new(
             kv.clone(),
             cluster,
             authority.clone(),
-            NodeFacts {
-                audit,
-                authentication,
-                ..facts(&ledger)
-            },
+            facts,
             limits,
             shutdown.clone(),
         );
@@ -339,6 +336,7 @@ impl Drop for World {
 
 fn facts(ledger: &SoloKv) -> NodeFacts {
     NodeFacts {
+        service_account_issuers: Vec::new(),
         cluster: "test".into(),
         api_address: "https://127.0.0.1:6443".into(),
         tee: "simulated".into(),

@@ -31,9 +31,8 @@ use crate::respond;
 use crate::storage::Storage;
 use keys::SigningKeys;
 
-/// Who issues the tokens, and the audience of those for the API server itself: what
-/// kubeadm calls a cluster.
-pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+/// Who issues the tokens where nothing is said: what kubeadm calls a cluster.
+const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// Bytes of a token, at most.
 pub(super) const MAX_TOKEN_BYTES: usize = 16 * 1024;
 /// Tokens whose signature need not be checked again.
@@ -45,9 +44,21 @@ pub(crate) struct Authenticated {
     pub(crate) audiences: Vec<String>,
 }
 
+/// A token that was asked for.
+pub(crate) struct Issued {
+    /// The `TokenRequest` with its status.
+    pub(crate) answer: Value,
+    /// What the client should hear.
+    pub(crate) warning: Option<String>,
+    /// The token's name, as the audit log and its user have it.
+    pub(crate) credential: String,
+}
+
 /// The tokens of service accounts.
 pub(crate) struct Accounts {
     storage: Storage,
+    /// The first signs, all are believed, and are the API server's audiences.
+    issuers: Vec<String>,
     keys: Mutex<Option<Arc<SigningKeys>>>,
     verified: Mutex<Verified>,
 }
@@ -89,9 +100,10 @@ struct Header {
 }
 
 impl Accounts {
-    pub(super) fn new(kv: Arc<dyn Kv>) -> Self {
+    pub(super) fn new(kv: Arc<dyn Kv>, issuers: &[String]) -> Self {
         Self {
             storage: Storage::new(kv),
+            issuers: or_default(issuers),
             keys: Mutex::default(),
             verified: Mutex::default(),
         }
@@ -135,13 +147,13 @@ impl Accounts {
         Ok(token)
     }
 
-    /// Answers a `TokenRequest` about an account; also with what the client should hear.
+    /// Answers a `TokenRequest` about an account.
     pub(crate) async fn token_request(
         &self,
         namespace: &str,
         name: &str,
         request: &Value,
-    ) -> Result<(Value, Option<String>), Failure> {
+    ) -> Result<Issued, Failure> {
         self.storage.barrier().await?;
         let account = self
             .lookup("serviceaccounts", namespace, name)?
@@ -150,7 +162,8 @@ impl Accounts {
         let asked = TokenAsked {
             account: &account,
             request,
-            issuer: ISSUER,
+            issuer: self.issuer(),
+            own_audiences: &self.issuers,
             now: ids::now_unix_s(),
             jti: &jti,
         };
@@ -159,7 +172,11 @@ impl Accounts {
         let granted = token::grant(&asked, &lookup)?;
         let mut answer = granted.answer;
         answer["status"]["token"] = self.sign(&granted.claims).await?.into();
-        Ok((answer, granted.warning))
+        Ok(Issued {
+            answer,
+            warning: granted.warning,
+            credential: format!("JTI={jti}"),
+        })
     }
 
     fn lookup(&self, plural: &str, namespace: &str, name: &str) -> Result<Option<Value>, ApiError> {
@@ -179,12 +196,12 @@ impl Accounts {
         token: &str,
         wanted: &[String],
     ) -> Option<Result<Authenticated, String>> {
-        let unverified = own_claims(token)?;
+        let unverified = self.own_claims(token)?;
         let claims = match self.verified_claims(token, unverified) {
             Ok(claims) => claims,
             Err(why) => return Some(Err(why)),
         };
-        let audiences = match token::audiences(&claims, ISSUER, wanted) {
+        let audiences = match token::audiences(&claims, &self.issuers, wanted) {
             Ok(audiences) => audiences,
             Err(why) => return Some(Err(why)),
         };
@@ -240,10 +257,11 @@ impl Accounts {
 
     /// `/.well-known/openid-configuration`.
     pub(crate) fn configuration(&self, api_address: &str) -> Result<Response, Failure> {
+        self.check_discoverable()?;
         public(
             "application/json",
             &json!({
-                "issuer": ISSUER,
+                "issuer": self.issuer(),
                 "jwks_uri": format!("{api_address}/openid/v1/jwks"),
                 "response_types_supported": ["id_token"],
                 "subject_types_supported": ["public"],
@@ -254,7 +272,49 @@ impl Accounts {
 
     /// `/openid/v1/jwks`.
     pub(crate) async fn public_keys(&self) -> Result<Response, Failure> {
+        self.check_discoverable()?;
         public("application/jwk-set+json", &self.keys().await?.public_set())
+    }
+
+    fn issuer(&self) -> &str {
+        self.issuers.first().map_or(DEFAULT_ISSUER, String::as_str)
+    }
+
+    /// The API server's audiences among the wanted ones (empty: all of them).
+    pub(super) fn own_audiences(&self, wanted: &[String]) -> Vec<String> {
+        let own = self.issuers.iter();
+        own.filter(|own| wanted.is_empty() || wanted.contains(own))
+            .cloned()
+            .collect()
+    }
+
+    /// Only an issuer that has an address of its own can be discovered (OpenID Connect
+    /// Discovery 1.0, 3).
+    fn check_discoverable(&self) -> Result<(), ApiError> {
+        let issuer = self.issuer();
+        match issuer.starts_with("https://") && !issuer.contains('?') {
+            true => Ok(()),
+            false => Err(ApiError::path_not_found()),
+        }
+    }
+
+    /// The claims of a token that says it is ours; nothing of it is to be believed yet.
+    fn own_claims(&self, token: &str) -> Option<Claims> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return None;
+        }
+        let payload = token.split('.').nth(1)?;
+        let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
+        let claims: Claims = serde_json::from_slice(&payload).ok()?;
+        (self.issuers.contains(&claims.iss) || claims.iss == token::LEGACY_ISSUER).then_some(claims)
+    }
+}
+
+/// The issuers that were asked for, or the one where nothing is said.
+pub(super) fn or_default(issuers: &[String]) -> Vec<String> {
+    match issuers {
+        [] => vec![DEFAULT_ISSUER.to_owned()],
+        issuers => issuers.to_vec(),
     }
 }
 
@@ -265,17 +325,6 @@ fn public(media: &'static str, document: &Value) -> Result<Response, Failure> {
         HeaderValue::from_str(&kept).map_err(|error| ApiError::internal(error.to_string()))?;
     response.headers_mut().insert(CACHE_CONTROL, kept);
     Ok(response)
-}
-
-/// The claims of a token that says it is ours; nothing of it is to be believed yet.
-fn own_claims(token: &str) -> Option<Claims> {
-    if token.len() > MAX_TOKEN_BYTES {
-        return None;
-    }
-    let payload = token.split('.').nth(1)?;
-    let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
-    let claims: Claims = serde_json::from_slice(&payload).ok()?;
-    (claims.iss == ISSUER || claims.iss == token::LEGACY_ISSUER).then_some(claims)
 }
 
 /// A token's header, what was signed, and the signature.
