@@ -28,13 +28,14 @@ use nautilus_machinery::resource::Resource;
 use nautilus_machinery::status::ApiError;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 use crate::cache::{
     Caches, Change, Collection, Delivery, Entry, Happened, Selection, Snapshot, Subscription,
 };
 use crate::context::{RequestLimits, RestContext};
 use crate::failure::Failure;
+use crate::fairness::Seats;
 use crate::ids;
 use crate::options::{ListOptions, Version};
 use crate::storage::{Storage, watch_range};
@@ -95,6 +96,8 @@ pub(crate) struct Session {
     collection: Arc<Collection>,
     source: Source,
     initial: Option<Initial>,
+    /// Held until those are on their way.
+    seats: Option<DropGuard>,
     /// The bookmark that closes the initial events is still to be sent.
     initial_bookmark: bool,
     /// Everything up to here was sent or does not concern the client.
@@ -164,6 +167,7 @@ impl Session {
         namespace: Option<&str>,
         options: &ListOptions,
         permit: OwnedSemaphorePermit,
+        seats: Option<Seats>,
     ) -> Result<Self, Failure> {
         let storage = Storage::new(ground.kv.clone());
         let origin = Origin::of(options);
@@ -210,6 +214,10 @@ impl Session {
             selection,
             collection,
             source,
+            seats: initial
+                .is_some()
+                .then(|| seats.map(|own| own.lend(limits.request_timeout)))
+                .flatten(),
             initial,
             initial_bookmark: origin.closing_bookmark,
             sent,
@@ -280,6 +288,7 @@ impl Session {
         for _ in 0..INITIAL_SCAN {
             let Some(entry) = initial.objects.next() else {
                 self.initial = None;
+                self.seats = None;
                 return events;
             };
             if self.selection.selects(&entry) {

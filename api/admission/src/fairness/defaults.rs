@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 /// Objects with this annotation on `true` follow the server's defaults.
 pub const AUTO_UPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
+/// The group of flow schemas and priority levels.
+pub const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const GROUP_VERSION: &str = "flowcontrol.apiserver.k8s.io/v1";
 
 type Named = (&'static str, Value);

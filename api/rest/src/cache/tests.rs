@@ -450,8 +450,15 @@ impl World {
             limits: &self.limits,
             shutdown: &self.shutdown,
         };
-        let session =
-            Session::open(ground, &self.resource, query.namespace(), &options, permit).await;
+        let session = Session::open(
+            ground,
+            &self.resource,
+            query.namespace(),
+            &options,
+            permit,
+            None,
+        )
+        .await;
         session.unwrap_or_else(|failure| panic!("{}", failure.error))
     }
 

@@ -6,7 +6,7 @@
 //!
 //! Invariants
 //! - A request's seats come back when its answer's head is there, however it ended; a
-//!   watch holds none while it runs.
+//!   watch's when its initial events are on their way, and not later than a request's.
 //! - Nobody waits longer than [`RequestLimits::max_wait`], and a waiting request that is
 //!   dropped by its client leaves its queue.
 //! - Before the configuration was read the built-in one holds: there is no time without.
@@ -23,6 +23,7 @@ use arc_swap::ArcSwap;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue};
 use nautilus_access::Attributes;
+use nautilus_admission::fairness::defaults::GROUP;
 use nautilus_admission::fairness::{
     About, Arrival, Classified, Digest, Fairness, FlowSchema, PriorityLevel, Schemas, Ticket,
 };
@@ -33,7 +34,7 @@ use nautilus_machinery::status::ApiError;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::failure::Failure;
 use crate::lister::Lister;
@@ -44,7 +45,6 @@ const SCHEMA_HEADER: HeaderName = HeaderName::from_static("x-kubernetes-pf-flows
 const LEVEL_HEADER: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 /// Seconds after which a request that found no room should come again.
 const RETRY_AFTER_SECONDS: u32 = 1;
-const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 
 /// The state of one node.
 pub(crate) struct FlowControl {
@@ -357,6 +357,20 @@ impl Drop for Waiting<'_> {
     }
 }
 
+impl Seats {
+    /// Leaves the seats to who takes long: they come back when the guard is dropped, and
+    /// after this time at the latest.
+    pub(crate) fn lend(self, at_most: Duration) -> DropGuard {
+        let done = CancellationToken::new();
+        let ended = done.clone();
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(at_most, ended.cancelled()).await;
+            drop(self);
+        });
+        done.drop_guard()
+    }
+}
+
 impl Drop for Seats {
     fn drop(&mut self) {
         {
@@ -443,3 +457,6 @@ fn describe_metrics() {
         "Time that a request ran; of a watch its beginning."
     );
 }
+
+#[cfg(test)]
+mod tests;

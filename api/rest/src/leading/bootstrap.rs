@@ -1,21 +1,29 @@
 //! Objects that every cluster has: system priority classes, flow schemas, priority
 //! levels.
 //!
-//! Mandatory objects always are what the server goes by; suggested ones are made once,
-//! and follow the server's defaults while their annotation says so or nobody changed
-//! them.
+//! Mandatory objects always are what the server goes by; suggested ones follow the server's
+//! defaults while their annotation says so or nobody changed them. What the annotation calls
+//! a default and is none any more goes.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use nautilus_admission::fairness::defaults;
 use nautilus_admission::priority;
+use nautilus_machine::types::KeyRange;
 use nautilus_machinery::identity::User;
+use nautilus_machinery::strategy::DeleteOptions;
 use nautilus_machinery::{fields, resource};
 use serde_json::{Value, json};
 
 use super::{Name, RETRY_PAUSE};
 use crate::failure::Failure;
-use crate::storage::{Storage, Target};
+use crate::storage::{Storage, Target, Writer, metadata_text, versioned_object};
+
+/// Between two looks at what requests are served by.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Who owns the fields of these objects.
+const FIELD_MANAGER: &str = "api-priority-and-fairness-config-producer-v1";
 
 static USER: Name = Name(LazyLock::new(|| User::internal("system:apiserver")));
 
@@ -30,17 +38,24 @@ enum Ensure {
     Once,
 }
 
-/// Makes what is missing, until it is there; then looks no more in this term, as
-/// mandatory objects count whatever is stored.
+/// Makes what is missing until it is there, then looks again at what requests are served by.
 pub(super) async fn keep(storage: &Storage) {
-    while let Err(failure) = ensure_all(storage).await {
+    retry(|| ensure_classes(storage)).await;
+    loop {
+        retry(|| ensure_fairness(storage)).await;
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Until it works.
+async fn retry<F: Future<Output = Result<(), Failure>>>(ensure: impl Fn() -> F) {
+    while let Err(failure) = ensure().await {
         tracing::warn!(error = %failure.error, "bootstrap objects are not there yet");
         tokio::time::sleep(RETRY_PAUSE).await;
     }
-    std::future::pending::<()>().await;
 }
 
-async fn ensure_all(storage: &Storage) -> Result<(), Failure> {
+async fn ensure_classes(storage: &Storage) -> Result<(), Failure> {
     storage.barrier().await?;
     for (name, value, description) in priority::SYSTEM_CLASSES {
         let object = json!({
@@ -53,26 +68,79 @@ async fn ensure_all(storage: &Storage) -> Result<(), Failure> {
         });
         ensure(storage, "priorityclasses", name, &object, Ensure::Once).await?;
     }
-    let levels = "prioritylevelconfigurations";
-    for (plural, list, how) in [
-        (levels, defaults::mandatory_levels(), Ensure::Mandatory),
-        (levels, defaults::suggested_levels(), Ensure::Suggested),
+    Ok(())
+}
+
+async fn ensure_fairness(storage: &Storage) -> Result<(), Failure> {
+    storage.barrier().await?;
+    for (plural, mandatory, suggested) in [
+        (
+            "prioritylevelconfigurations",
+            defaults::mandatory_levels(),
+            defaults::suggested_levels(),
+        ),
         (
             "flowschemas",
             defaults::mandatory_schemas(),
-            Ensure::Mandatory,
-        ),
-        (
-            "flowschemas",
             defaults::suggested_schemas(),
-            Ensure::Suggested,
         ),
     ] {
-        for (name, object) in list {
-            ensure(storage, plural, name, &object, how).await?;
+        for (name, object) in &mandatory {
+            ensure(storage, plural, name, object, Ensure::Mandatory).await?;
         }
+        for (name, object) in &suggested {
+            ensure(storage, plural, name, object, Ensure::Suggested).await?;
+        }
+        let is_wanted = |name: &str| mandatory.iter().chain(&suggested).any(|own| own.0 == name);
+        remove_others(storage, plural, is_wanted).await?;
     }
     Ok(())
+}
+
+/// Removes what once was a default: it says so itself.
+async fn remove_others(
+    storage: &Storage,
+    plural: &str,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<(), Failure> {
+    let Some(resource) = resource::find(defaults::GROUP, "v1", plural) else {
+        return Ok(());
+    };
+    let range = KeyRange::prefix(resource.storage_prefix());
+    let (rows, _) = storage.rows_of(resource, range).await?;
+    for row in &rows {
+        let object = versioned_object(resource, row)?;
+        let name = metadata_text(&object, "name");
+        let said = &object["metadata"]["annotations"][defaults::AUTO_UPDATE];
+        if is_wanted(name) || said != "true" {
+            continue;
+        }
+        let target = Target {
+            resource,
+            namespace: None,
+            name,
+            subresource: None,
+        };
+        let options = DeleteOptions::default();
+        let outcome = storage.delete(&target, &options, &writer()).await;
+        settled(outcome.map(|_| ()))?;
+    }
+    Ok(())
+}
+
+fn writer() -> Writer<'static> {
+    Writer {
+        field_manager: FIELD_MANAGER,
+        ..USER.writer()
+    }
+}
+
+/// Somebody else was first.
+fn settled(outcome: Result<(), Failure>) -> Result<(), Failure> {
+    match outcome {
+        Err(failure) if matches!(failure.error.code(), 404 | 409) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 async fn ensure(
@@ -95,29 +163,26 @@ async fn ensure(
     };
     let outcome = match storage.read(resource, &target.key())? {
         None => storage
-            .create(resource, None, object, &USER.writer())
+            .create(resource, None, object, &writer())
             .await
             .map(|_| ()),
-        Some(row) if how != Ensure::Once && follows(&row.object, how) => {
+        Some(row) if how != Ensure::Once => {
+            let follows = follows(&row.object, how);
             let as_wanted = |present: &Value| {
                 let mut next = present.clone();
-                next["spec"] = object["spec"].clone();
-                next["metadata"]["annotations"][defaults::AUTO_UPDATE] = json!("true");
+                if follows {
+                    next["spec"] = object["spec"].clone();
+                }
+                next["metadata"]["annotations"][defaults::AUTO_UPDATE] = json!(follows.to_string());
                 fields::apply_defaults(&resource.schema, &mut next);
                 Ok(next)
             };
-            storage
-                .update(&target, &USER.writer(), as_wanted)
-                .await
-                .map(|_| ())
+            let outcome = storage.update(&target, &writer(), as_wanted).await;
+            outcome.map(|_| ())
         }
         Some(_) => Ok(()),
     };
-    match outcome {
-        // Somebody else was first.
-        Err(failure) if matches!(failure.error.code(), 404 | 409) => Ok(()),
-        outcome => outcome,
-    }
+    settled(outcome)
 }
 
 /// Whether the stored object follows the defaults: it says so, or nobody changed it.
@@ -125,7 +190,7 @@ fn follows(object: &Value, how: Ensure) -> bool {
     let metadata = &object["metadata"];
     how == Ensure::Mandatory
         || match metadata["annotations"][defaults::AUTO_UPDATE].as_str() {
-            Some(text) => text == "true",
-            None => metadata["generation"].as_i64() == Some(1),
+            Some(text @ ("true" | "false")) => text == "true",
+            _ => metadata["generation"].as_i64() == Some(1),
         }
 }

@@ -8,15 +8,19 @@ use tokio_util::sync::CancellationToken;
 use crate::world::{World, within};
 
 /// A world whose node does the leader's work too.
-struct Led {
-    world: World,
+pub(crate) struct Led {
+    pub(crate) world: World,
     stop: CancellationToken,
     running: tokio::task::JoinHandle<()>,
 }
 
 impl Led {
-    async fn start() -> Self {
-        let world = World::start().await;
+    pub(crate) async fn start() -> Self {
+        Self::over(World::start().await)
+    }
+
+    /// The leader's work begins in a world that there is.
+    pub(crate) fn over(world: World) -> Self {
         let stop = CancellationToken::new();
         let running = tokio::spawn(nautilus_rest::run_controllers(
             world.context.clone(),
@@ -30,14 +34,18 @@ impl Led {
         }
     }
 
-    async fn make(&self, path: &str, object: &Value) -> Value {
+    pub(crate) async fn make(&self, path: &str, object: &Value) -> Value {
         let (status, made) = self.world.call(Method::POST, path, object).await;
         assert_eq!(status, StatusCode::CREATED, "{made}");
         made
     }
 
     /// Waits until an object satisfies `holds`; the last state seen is given back.
-    async fn until(&self, path: &str, holds: impl Fn(StatusCode, &Value) -> bool) -> Value {
+    pub(crate) async fn until(
+        &self,
+        path: &str,
+        holds: impl Fn(StatusCode, &Value) -> bool,
+    ) -> Value {
         within(async {
             loop {
                 let (status, object) = self.world.get(path).await;
@@ -50,9 +58,11 @@ impl Led {
         .await
     }
 
-    async fn end(self) {
+    /// The leader's work ends.
+    pub(crate) async fn end(self) -> World {
         self.stop.cancel();
         self.running.await.unwrap();
+        self.world
     }
 }
 
