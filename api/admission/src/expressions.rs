@@ -242,11 +242,6 @@ impl Expression {
         }
     }
 
-    /// Why it did not compile, if it did not.
-    pub fn mistake(&self) -> Option<&str> {
-        self.program.as_ref().err().map(String::as_str)
-    }
-
     /// Its value; the error in the reference's words.
     pub fn evaluate<'a>(
         &self,

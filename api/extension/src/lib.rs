@@ -33,6 +33,6 @@ pub use lists::check_lists;
 pub use metadata::{coerce_metadata, validate_embedded};
 pub use path::{find_field, parse_field_path};
 pub use prune::prune;
-pub use rules::{Rules, RulesOutcome};
+pub use rules::{Rules, RulesOutcome, declare};
 pub use schema::{Additional, Rule, Schema, SchemaError};
 pub use validate::{validate, validate_update};

@@ -463,7 +463,7 @@ fn compile_as(
 }
 
 /// How expressions see values of a schema; none where they cannot.
-pub(crate) fn declare(schema: &Schema, is_root: bool, name: &str) -> Option<Declaration> {
+pub fn declare(schema: &Schema, is_root: bool, name: &str) -> Option<Declaration> {
     if schema.int_or_string {
         let max = schema.max_length.map(|max| bytes_of(max) * 4);
         return Some(Declaration {

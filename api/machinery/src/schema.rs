@@ -167,6 +167,11 @@ impl Type {
         self.flat.get(name)
     }
 
+    /// All fields that JSON may have, own and inlined.
+    pub fn json_fields(&self) -> impl Iterator<Item = &Field> {
+        self.flat.values()
+    }
+
     /// The last part of the name, as `Pod`.
     pub fn short_name(&self) -> &str {
         self.name.rsplit('.').next().unwrap_or(&self.name)

@@ -10,6 +10,8 @@
 //! - Variables are evaluated when they are read, once for a request; they name earlier
 //!   ones only.
 
+mod trail;
+mod typing;
 mod validate;
 mod written;
 
@@ -30,7 +32,9 @@ use crate::expressions::{Conditions, Expression, Input, Names, Verdict, bindings
 use crate::matching::Matching;
 use crate::values::{items, text};
 
-pub use validate::{Action, Decision, Outcome, denied, type_checking};
+pub use trail::Trail;
+pub use typing::{TypedKind, declare_type, named_resources, type_checking};
+pub use validate::{Action, Decision, Outcome, denied};
 pub use written::mistakes;
 
 /// A policy of either kind.

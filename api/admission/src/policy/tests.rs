@@ -118,3 +118,69 @@ fn mutations_make_patches_and_partial_objects() {
         Ok(Some(Change::Apply(json!({"spec": {"replicas": 4}}))))
     );
 }
+
+fn deployments() -> TypedKind {
+    TypedKind {
+        api_version: "apps/v1".to_owned(),
+        kind: "Deployment".to_owned(),
+        declaration: declare_type("io.k8s.api.apps.v1.Deployment", "Deployment")
+            .expect("it is a type"),
+    }
+}
+
+#[test]
+fn expressions_are_checked_against_the_kinds_that_a_policy_names() {
+    let policy = json!({"spec": {
+        "matchConstraints": {"resourceRules": [
+            {"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["*/scale", "deployments"]},
+            {"apiGroups": ["*"], "apiVersions": ["v1"], "resources": ["pods"]},
+        ]},
+        "variables": [{"name": "size", "expression": "object.spec.replicas"}],
+        "validations": [
+            {"expression": "object.spec.replicas > 1 && object.metadata.labels['a'] == 'b'"},
+            {"expression": "object.spec.replicaz > 1"},
+            {"expression": "variables.size > '1'", "messageExpression": "oldObject.nothing"},
+            {"expression": "object.spec.strategy.rollingUpdate.maxSurge == '1'"},
+        ],
+    }});
+    let named = ["apps", "v1", "deployments"].map(str::to_owned);
+    assert_eq!(named_resources(&policy), [named.into()]);
+    let checked = type_checking(&policy, &[deployments()], None);
+    let warnings = checked["expressionWarnings"]
+        .as_array()
+        .expect("there are some");
+    let told: Vec<(&str, &str)> = warnings
+        .iter()
+        .map(|one| (text(&one["fieldRef"]), text(&one["warning"])))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (
+                "spec.validations[1].expression",
+                "apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'replicaz'\n \
+                 | object.spec.replicaz > 1\n | ...........^\n"
+            ),
+            (
+                "spec.validations[2].expression",
+                "apps/v1, Kind=Deployment: ERROR: <input>:1:16: found no matching overload for \
+                 '_>_' applied to '(int, string)'\n | variables.size > '1'\n \
+                 | ...............^\n"
+            ),
+            (
+                "spec.validations[2].messageExpression",
+                "apps/v1, Kind=Deployment: ERROR: <input>:1:10: undefined field 'nothing'\n \
+                 | oldObject.nothing\n | .........^\n"
+            ),
+        ]
+    );
+}
+
+#[test]
+fn a_policy_about_no_known_kind_has_no_warnings() {
+    let policy = json!({"spec": {"validations": [{"expression": "object.a.b == 1"}]}});
+    assert_eq!(type_checking(&policy, &[], None), json!({}));
+    let recursive =
+        "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition";
+    assert!(declare_type(recursive, "CustomResourceDefinition").is_some());
+}

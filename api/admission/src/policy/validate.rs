@@ -2,12 +2,12 @@
 
 use nautilus_cel::{Budget, Environment, Type, Value as Cel};
 use nautilus_machinery::status::ApiError;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Binding, Policy};
 use crate::attributes::Attributes;
 use crate::expressions::{Expression, Input, Verdict};
-use crate::values::{items, text};
+use crate::values::text;
 
 /// Bytes of a message that an expression made, at most.
 const MAX_MESSAGE_BYTES: usize = 5 * 1024;
@@ -33,6 +33,15 @@ impl Action {
             "Audit" => Self::Audit,
             _ => return None,
         })
+    }
+
+    /// As bindings write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "Deny",
+            Self::Warn => "Warn",
+            Self::Audit => "Audit",
+        }
     }
 }
 
@@ -206,33 +215,4 @@ pub fn denied(
         .forbidden(object, &message)
         .with_code(code, reason)
         .with_cause(&message)
-}
-
-/// The warnings of type checking: expressions that can't compile, by their fields.
-pub fn type_checking(policy: &Value) -> Value {
-    let compiled = Policy::of(policy);
-    let mut warnings = Vec::new();
-    let mut note = |field: String, expression: &Expression| {
-        if let Some(why) = expression.mistake() {
-            warnings.push(json!({"fieldRef": field, "warning": why}));
-        }
-    };
-    for (index, validation) in compiled.validations.iter().enumerate() {
-        let at = format!("spec.validations[{index}]");
-        note(format!("{at}.expression"), &validation.expression);
-        if let Some(expression) = &validation.message_expression {
-            note(format!("{at}.messageExpression"), expression);
-        }
-    }
-    for (index, (_, expression)) in compiled.annotations.iter().enumerate() {
-        note(
-            format!("spec.auditAnnotations[{index}].valueExpression"),
-            expression,
-        );
-    }
-    let empty = items(&json!(warnings)).next().is_none();
-    if empty {
-        return json!({});
-    }
-    json!({"expressionWarnings": warnings})
 }

@@ -10,8 +10,10 @@
 mod bootstrap;
 pub(crate) mod compaction;
 pub(crate) mod endpoints;
+mod flow_schemas;
 mod garbage;
 mod migrations;
+mod policy_types;
 mod protection;
 mod quotas;
 
@@ -23,6 +25,7 @@ use nautilus_machine::{Event, EventKind, Revision, WatchRequest};
 use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::Resource;
 
+use crate::audit::Remarks;
 use crate::failure::Failure;
 use crate::registry::Registry;
 use crate::storage::{Storage, Writer};
@@ -35,10 +38,12 @@ pub(crate) async fn run(storage: Storage, registry: Arc<Registry>) {
     let quotas = quotas::Quotas::new(storage.clone(), registry.clone());
     let garbage = garbage::Garbage::new(storage.clone(), registry.clone());
     let protection = protection::Protection::new(storage.clone());
-    let migrations = migrations::Migrations::new(storage.clone(), registry);
+    let migrations = migrations::Migrations::new(storage.clone(), registry.clone());
     let parts: [&dyn Part; 4] = [&quotas, &garbage, &protection, &migrations];
     tokio::join!(
         bootstrap::keep(&storage),
+        flow_schemas::keep(&storage),
+        policy_types::keep(&storage, &registry),
         follow(&storage, &parts),
         quotas.run(),
         garbage.run(),
@@ -188,7 +193,7 @@ impl Name {
             user: &self.0,
             field_manager: "nautilus",
             dry_run: false,
-            warnings: None,
+            remarks: Remarks::default(),
         }
     }
 }

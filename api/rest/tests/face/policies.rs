@@ -3,6 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::admission::Led;
 use crate::world::{World, within};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -154,4 +155,43 @@ async fn a_mutating_policy_merges_and_patches() {
     })
     .await;
     assert_eq!(labels, json!({"by": "policy", "a/b": "c"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_s_status_warns_of_what_its_kinds_do_not_have() {
+    let led = Led::start().await;
+    let path = format!("{GROUP}/validatingadmissionpolicies");
+    let policy = json!({"metadata": {"name": "typed"}, "spec": {
+        "matchConstraints": about_config_maps(),
+        "validations": [
+            {"expression": "object.metadata.name != object.data['a']"},
+            {"expression": "object.dota.size() > 1"},
+        ],
+    }});
+    led.make(&path, &policy).await;
+    let one = format!("{path}/typed");
+    let checked = led
+        .until(&one, |_, policy| {
+            policy["status"]["observedGeneration"] == 1
+        })
+        .await;
+    assert_eq!(
+        checked["status"]["typeChecking"],
+        json!({"expressionWarnings": [{
+            "fieldRef": "spec.validations[1].expression",
+            "warning": "v1, Kind=ConfigMap: ERROR: <input>:1:7: undefined field 'dota'\n \
+                        | object.dota.size() > 1\n | ......^\n",
+        }]})
+    );
+    let mut better = checked;
+    better["spec"]["validations"][1]["expression"] = json!("object.data.size() > 1");
+    let (status, answer) = led.world.call(Method::PUT, &one, &better).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let checked = led
+        .until(&one, |_, policy| {
+            policy["status"]["observedGeneration"] == 2
+        })
+        .await;
+    assert_eq!(checked["status"]["typeChecking"], json!({}));
+    led.end().await;
 }
