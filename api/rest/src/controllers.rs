@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::accounts::Accounts;
 use crate::access::{BootstrapRoles, Leader, Looked, ensure_root_ca};
 use crate::aggregation;
+use crate::audit::Remarks;
 use crate::context::RestContext;
 use crate::custom;
 use crate::failure::Failure;
@@ -55,7 +56,7 @@ fn writer() -> Writer<'static> {
         user: &USER,
         field_manager: "nautilus",
         dry_run: false,
-        warnings: None,
+        remarks: Remarks::default(),
     }
 }
 

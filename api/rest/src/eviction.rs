@@ -42,7 +42,7 @@ pub(crate) async fn serve(call: &Call, request: Request, form: Form) -> Result<R
     let asked = attributes(Operation::Create, &target, &writer, None);
     let admission = &call.context.admission;
     admission
-        .pass_other(&asked, &mut eviction, writer.warnings)
+        .pass_other(&asked, &mut eviction, writer.remarks)
         .await?;
     let delete = DeleteOptions::from_value(&eviction["deleteOptions"])?;
     let pod = Target {

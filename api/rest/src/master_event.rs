@@ -6,6 +6,7 @@ use nautilus_machinery::identity::User;
 use nautilus_machinery::resource;
 use serde_json::json;
 
+use crate::audit::Remarks;
 use crate::context::RestContext;
 use crate::controllers::ControllerError;
 use crate::ids;
@@ -24,7 +25,7 @@ fn writer() -> Writer<'static> {
         user: &USER,
         field_manager: "nautilus",
         dry_run: false,
-        warnings: None,
+        remarks: Remarks::default(),
     }
 }
 

@@ -16,11 +16,13 @@ use nautilus_machinery::table::IncludeObject;
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::audit::{Notes, Remarks};
 use crate::body::{self, Warnings};
 use crate::connect::{self, Connection};
 use crate::context::RestContext;
 use crate::custom;
 use crate::failure::Failure;
+use crate::fairness::Seats;
 use crate::negotiate::{self, Agreed, Format, Rendering, Transforms, negotiate};
 use crate::options::{ListOptions, Query, WriteOptions, parse_dry_run, parse_version};
 use crate::patching::Patch;
@@ -38,8 +40,12 @@ pub(crate) struct Call {
     pub(crate) context: Arc<RestContext>,
     pub(crate) asked: ResourceRequest,
     pub(crate) user: User,
+    /// What the audit log holds beside the request and its answer.
+    pub(crate) notes: Arc<Notes>,
     /// Held by a watch for as long as it runs.
     pub(crate) watch_permit: Option<OwnedSemaphorePermit>,
+    /// Held until the answer's head is there; of a watch, until its initial events are.
+    pub(crate) seats: Option<Seats>,
 }
 
 impl Call {
@@ -128,6 +134,14 @@ impl Call {
         }
     }
 
+    /// The client hears warnings with its answer, the audit log the rest.
+    pub(crate) fn remarks<'a>(&'a self, warnings: &'a Warnings) -> Remarks<'a> {
+        Remarks {
+            warnings: Some(warnings),
+            notes: Some(&self.notes),
+        }
+    }
+
     pub(crate) fn writer<'a>(
         &'a self,
         options: &'a WriteOptions,
@@ -137,7 +151,7 @@ impl Call {
             user: &self.user,
             field_manager: &options.field_manager,
             dry_run: options.dry_run,
-            warnings: Some(warnings),
+            remarks: self.remarks(warnings),
         }
     }
 
@@ -190,7 +204,8 @@ impl Call {
             .ok_or_else(|| ApiError::internal("a watch was served without its permit"))?;
         let namespace = self.asked.namespace.as_deref();
         let ground = Ground::from(&*self.context);
-        let session = Session::open(ground, &resource, namespace, &options, permit).await?;
+        let seats = self.seats.take();
+        let session = Session::open(ground, &resource, namespace, &options, permit, seats).await?;
         stream::answer(request, session, form).await
     }
 
@@ -242,12 +257,16 @@ impl Call {
         let mut asked = asked;
         access.check_write(&judged, Some(&mut asked))?;
         let accounts = &access.accounts;
-        let (answer, warning) = accounts.token_request(namespace, name, &asked).await?;
-        if let Some(warning) = warning {
+        let issued = accounts.token_request(namespace, name, &asked).await?;
+        if let Some(warning) = issued.warning {
             warnings.add(warning);
         }
+        self.notes.annotate(
+            "authentication.kubernetes.io/issued-credential-id",
+            &issued.credential,
+        );
         let schema = self.body_schema();
-        let mut response = respond::of_schema(form, StatusCode::CREATED, schema, &answer)?;
+        let mut response = respond::of_schema(form, StatusCode::CREATED, schema, &issued.answer)?;
         respond::warn(&mut response, &warnings.take());
         Ok(response)
     }

@@ -348,8 +348,7 @@ async fn admit_and_handle(
         .unwrap_or_else(User::anonymous);
     let asked = access::attributes(request.method(), request.uri(), &route)?;
     let wanted = access::wanted(request.headers())?;
-    let notes = request.extensions().get::<Arc<Notes>>().cloned();
-    let notes = notes.unwrap_or_default();
+    let notes = Notes::of(&request);
     let user = access::admit(&context.access, user, &asked, wanted, &route, &notes).await?;
     let mut admitted = admit(context, &route, request.uri())?;
     // What streams for long and is no watch holds no seat, as the reference has it.
@@ -404,7 +403,7 @@ async fn handle(
     let Admitted {
         check: _check,
         watch,
-        seats: _seats,
+        seats,
         ..
     } = admitted;
     let head_only = *request.method() == Method::HEAD;
@@ -457,7 +456,9 @@ async fn handle(
                 context,
                 asked,
                 user,
+                notes: Notes::of(&request),
                 watch_permit: watch,
+                seats,
             }
             .serve(request)
             .await

@@ -79,10 +79,18 @@ pub fn judge(asked: &Attributes<'_>, object: &Value, namespace: &Value) -> Judge
         if asked
             .subresource
             .is_some_and(|sub| IGNORED_SUBRESOURCES.contains(&sub))
-            || faults.is_empty() && policy.is_fully_privileged()
-            || asked
-                .old
-                .is_some_and(|old| !changes_what_matters(object, old))
+        {
+            return Judgement::default();
+        }
+        if faults.is_empty() && policy.is_fully_privileged() {
+            return Judgement {
+                audit: vec![("enforce-policy", "privileged:latest".to_owned())],
+                ..Judgement::default()
+            };
+        }
+        if asked
+            .old
+            .is_some_and(|old| !changes_what_matters(object, old))
         {
             return Judgement::default();
         }

@@ -138,3 +138,34 @@ fn an_update_that_touches_no_container_is_not_judged() {
     let judgement = judge(&asked(&user, "", "pods", Some(&pod)), &pod, &strict);
     assert!(judgement.refused.is_none() && judgement.warnings.is_empty());
 }
+
+#[test]
+fn the_audit_log_hears_which_standard_held_and_what_another_would_refuse() {
+    let user = User::anonymous();
+    let pod = json!({"metadata": {"name": "web"}, "spec": {
+        "hostNetwork": true, "containers": [{"name": "c"}],
+    }});
+    let audit = |labels: Value| {
+        let about = asked(&user, "", "pods", None);
+        judge(&about, &pod, &namespace(labels)).audit
+    };
+    assert_eq!(
+        audit(json!({})),
+        [("enforce-policy", "privileged:latest".to_owned())]
+    );
+    assert_eq!(
+        audit(json!({
+            "pod-security.kubernetes.io/audit": "baseline",
+            "pod-security.kubernetes.io/enforce-version": "v1.20",
+        })),
+        [
+            ("enforce-policy", "privileged:v1.20".to_owned()),
+            (
+                "audit-violations",
+                "would violate PodSecurity \"baseline:latest\": host namespaces \
+                 (hostNetwork=true)"
+                    .to_owned()
+            ),
+        ]
+    );
+}

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
-use crate::body::Warnings;
+use crate::audit::Remarks;
 use crate::failure::Failure;
 use crate::ids;
 use crate::registry::Registry;
@@ -106,13 +106,13 @@ impl Admission {
         &self,
         asked: &Attributes<'_>,
         object: &mut Value,
-        warnings: Option<&Warnings>,
+        remarks: Remarks<'_>,
     ) -> Result<(), Failure> {
         let (mut policies, mut hooks) = (webhooks::Rounds::default(), webhooks::Rounds::default());
         self.run_plugins(asked, object).await?;
         self.apply_policies(asked, object, &mut policies, false)
             .await?;
-        self.ask_mutating(asked, Some(object), &mut hooks, false, warnings)
+        self.ask_mutating(asked, Some(object), &mut hooks, false, remarks)
             .await?;
         if policies.changed || hooks.changed {
             self.run_plugins(asked, object).await?;
@@ -120,7 +120,7 @@ impl Admission {
             self.apply_policies(asked, object, &mut policies, true)
                 .await?;
             hooks.begin_again(object);
-            self.ask_mutating(asked, Some(object), &mut hooks, true, warnings)
+            self.ask_mutating(asked, Some(object), &mut hooks, true, remarks)
                 .await?;
         }
         Ok(())
@@ -133,13 +133,13 @@ impl Admission {
         &self,
         asked: &Attributes<'_>,
         object: &mut Value,
-        warnings: Option<&Warnings>,
+        remarks: Remarks<'_>,
     ) -> Result<(), Failure> {
         self.ready(asked).await?;
         let mut rounds = webhooks::Rounds::default();
-        self.ask_mutating(asked, Some(object), &mut rounds, false, warnings)
+        self.ask_mutating(asked, Some(object), &mut rounds, false, remarks)
             .await?;
-        self.validate(asked, Some(object), warnings).await
+        self.validate(asked, Some(object), remarks).await
     }
 
     async fn run_plugins(&self, asked: &Attributes<'_>, object: &mut Value) -> Result<(), Failure> {
@@ -194,19 +194,19 @@ impl Admission {
         &self,
         asked: &Attributes<'_>,
         object: Option<&Value>,
-        warnings: Option<&Warnings>,
+        remarks: Remarks<'_>,
     ) -> Result<(), Failure> {
         self.ready(asked).await?;
         match object {
-            Some(object) => self.validate_object(asked, object, warnings).await?,
+            Some(object) => self.validate_object(asked, object, remarks).await?,
             None => {
                 let mut rounds = webhooks::Rounds::default();
-                self.ask_mutating(asked, None, &mut rounds, false, warnings)
+                self.ask_mutating(asked, None, &mut rounds, false, remarks)
                     .await?;
             }
         }
-        self.ask_policies(asked, object, warnings).await?;
-        self.ask_validating(asked, object, warnings).await
+        self.ask_policies(asked, object, remarks).await?;
+        self.ask_validating(asked, object, remarks).await
     }
 
     /// Whether a selector of namespaces picks the one of the request.
@@ -229,7 +229,7 @@ impl Admission {
         &self,
         asked: &Attributes<'_>,
         object: &Value,
-        warnings: Option<&Warnings>,
+        remarks: Remarks<'_>,
     ) -> Result<(), Failure> {
         if limits::handles(asked) {
             let ranges = self.all("", "limitranges", asked.namespace)?;
@@ -243,7 +243,7 @@ impl Admission {
             };
             service_account::validate(asked, object, account.as_ref())?;
         }
-        self.judge_pod_security(asked, object, warnings).await?;
+        self.judge_pod_security(asked, object, remarks).await?;
         if asked.is("scheduling.k8s.io", "priorityclasses") && priority::handles(asked) {
             let classes = self.all("scheduling.k8s.io", "priorityclasses", None)?;
             priority::validate(asked, object, &classes)?;
@@ -321,7 +321,7 @@ impl Admission {
         &self,
         asked: &Attributes<'_>,
         object: &Value,
-        warnings: Option<&Warnings>,
+        remarks: Remarks<'_>,
     ) -> Result<(), Failure> {
         if !pod_security::handles(asked) {
             return Ok(());
@@ -338,8 +338,9 @@ impl Admission {
             })?;
             pod_security::judge(asked, object, &namespace)
         };
-        if let Some(warnings) = warnings {
-            judgement.warnings.into_iter().for_each(|w| warnings.add(w));
+        judgement.warnings.into_iter().for_each(|w| remarks.warn(w));
+        for (name, value) in judgement.audit {
+            remarks.annotate(&format!("{}{name}", pod_security::AUDIT_PREFIX), &value);
         }
         match judgement.refused {
             Some(error) => Err(error.into()),

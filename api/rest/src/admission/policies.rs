@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use nautilus_admission::attributes::Attributes;
 use nautilus_admission::expressions::{self, Input, Verdict};
-use nautilus_admission::policy::{self, Action, Binding, Change, Decision, ParamRef, Policy};
+use nautilus_admission::policy::{
+    self, Action, Binding, Change, Decision, Outcome, ParamRef, Policy, Trail,
+};
 use nautilus_admission::{matching, review};
 use nautilus_apply::merge;
 use nautilus_apply::schema::{Schema, table};
@@ -25,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::Admission;
 use super::authorizer::AccessAuthorizer;
 use super::webhooks::{Rounds, form_of, in_form};
-use crate::body::Warnings;
+use crate::audit::Remarks;
 use crate::failure::Failure;
 use crate::lister::Lister;
 use crate::storage::versioned_object;
@@ -240,7 +242,7 @@ impl Admission {
         &self,
         asked: &Attributes<'_>,
         object: Option<&Value>,
-        warnings: Option<&Warnings>,
+        remarks: Remarks<'_>,
     ) -> Result<(), Failure> {
         let Some(configured) = &self.policies.validating else {
             return Ok(());
@@ -252,7 +254,7 @@ impl Admission {
         let namespace = self.own_namespace(asked)?;
         let equivalents = self.equivalents(asked.resource);
         let equivalents: Vec<&Resource> = equivalents.iter().map(|kind| &**kind).collect();
-        let mut refusal = None;
+        let (mut refusal, mut trail) = (None, Trail::default());
         for (policy, bindings) in bound {
             let Some(matched) = self.meets(&policy, asked, object, &equivalents)? else {
                 continue;
@@ -264,14 +266,19 @@ impl Admission {
                 let refused = match &question {
                     Ok(question) => {
                         let namespace = namespace.as_ref();
-                        self.judge_by(question, asked, matched, object, namespace, warnings)
-                            .await?
+                        let outcome = self
+                            .judge_by(question, asked, matched, object, namespace)
+                            .await?;
+                        question.act(asked, object, &outcome, remarks, &mut trail)
                     }
                     Err(wrong) if wrong.policy.ignores_failure => None,
                     Err(wrong) => Some(wrong.denied(asked, object)),
                 };
                 refusal = refusal.or(refused);
             }
+        }
+        for (key, value) in trail.annotations() {
+            remarks.annotate(&key, &value);
         }
         match refusal {
             Some(error) => Err(error.into()),
@@ -286,13 +293,11 @@ impl Admission {
         matched: &Resource,
         object: Option<&Value>,
         namespace: Option<&Value>,
-        warnings: Option<&Warnings>,
-    ) -> Result<Option<ApiError>, Failure> {
-        let (policy, binding) = (&question.policy, &question.binding);
+    ) -> Result<Outcome, Failure> {
         let request = review::request(asked, matched);
         let in_new_form = form_of(asked.resource, matched, object).await?;
         let old = form_of(asked.resource, matched, asked.old).await?;
-        let outcome = policy.validate(&Input {
+        Ok(question.policy.validate(&Input {
             object: in_new_form.as_ref(),
             old: old.as_ref(),
             request: &request,
@@ -300,38 +305,7 @@ impl Admission {
             params: question.params.as_ref(),
             authorizer: AccessAuthorizer::of(&self.access, asked.user),
             check: expressions::request_check(asked, matched),
-        });
-        let mut refusal = None;
-        let denied = |decision: &Decision| {
-            let kind = "ValidatingAdmissionPolicy";
-            policy::denied(asked, object, kind, policy, Some(binding), decision)
-        };
-        for decision in &outcome.decisions {
-            for action in &binding.actions {
-                match action {
-                    Action::Deny => {
-                        refusal.get_or_insert_with(|| denied(decision));
-                    }
-                    Action::Warn => {
-                        if let Some(warnings) = warnings {
-                            warnings.add(format!(
-                                "Validation failed for ValidatingAdmissionPolicy '{}' with \
-                                 binding '{}': {}",
-                                policy.name, binding.name, decision.message
-                            ));
-                        }
-                    }
-                    Action::Audit => {
-                        tracing::info!(policy = %policy.name, binding = %binding.name,
-                            message = %decision.message, "a validation failed");
-                    }
-                }
-            }
-        }
-        if let Some(error) = outcome.errors.first() {
-            refusal.get_or_insert_with(|| denied(error));
-        }
-        Ok(refusal)
+        }))
     }
 
     /// Whether a policy is about the request, and about which form.
@@ -510,6 +484,43 @@ impl Misconfigured {
 }
 
 impl Question {
+    /// Does what the binding says of what does not hold; gives the first refusal.
+    fn act(
+        &self,
+        asked: &Attributes<'_>,
+        object: Option<&Value>,
+        outcome: &Outcome,
+        remarks: Remarks<'_>,
+        trail: &mut Trail,
+    ) -> Option<ApiError> {
+        let (policy, binding) = (&self.policy, &self.binding);
+        let mut refusal = None;
+        let denied = |decision: &Decision| {
+            let kind = "ValidatingAdmissionPolicy";
+            policy::denied(asked, object, kind, policy, Some(binding), decision)
+        };
+        for decision in &outcome.decisions {
+            for action in &binding.actions {
+                match action {
+                    Action::Deny => {
+                        refusal.get_or_insert_with(|| denied(decision));
+                    }
+                    Action::Warn => remarks.warn(format!(
+                        "Validation failed for ValidatingAdmissionPolicy '{}' with binding \
+                         '{}': {}",
+                        policy.name, binding.name, decision.message
+                    )),
+                    Action::Audit => trail.failed(policy, binding, decision),
+                }
+            }
+        }
+        trail.annotate(policy, &outcome.annotations);
+        if let Some(error) = outcome.errors.first() {
+            refusal.get_or_insert_with(|| denied(error));
+        }
+        refusal
+    }
+
     fn id(&self) -> String {
         let params = self.params.as_ref().map_or("", |params| {
             params["metadata"]["uid"].as_str().unwrap_or_default()

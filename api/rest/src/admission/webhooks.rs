@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use nautilus_access::audit::Level;
 use nautilus_admission::attributes::{Attributes, Operation};
 use nautilus_admission::expressions::{self, Input, Verdict};
 use nautilus_admission::hooks::{self, Hook};
@@ -28,11 +29,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::Admission;
 use super::authorizer::AccessAuthorizer;
-use crate::body::Warnings;
+use crate::audit::Remarks;
 use crate::custom;
 use crate::failure::Failure;
 use crate::ids;
 use crate::lister::Lister;
+
+/// Audit annotations: whether a mutating webhook changed the object, and by which patch.
+const MUTATION_PREFIX: &str = "mutation.webhook.admission.k8s.io/";
+const PATCH_PREFIX: &str = "patch.webhook.admission.k8s.io/";
+const VALIDATING_PREFIX: &str = "validating.webhook.admission.k8s.io/";
 
 /// The configured webhooks.
 pub(super) struct Webhooks {
@@ -90,6 +96,45 @@ impl Rounds {
 struct Call<'a> {
     hook: Hook,
     matched: &'a Resource,
+    /// In which round it is asked, and which one of those it is, as the audit log counts.
+    place: String,
+}
+
+impl Call<'_> {
+    /// Tells the audit log whether a mutating webhook changed the object.
+    fn note_mutation(&self, mutated: bool, remarks: Remarks<'_>) {
+        if remarks.records(Level::Metadata) {
+            let hook = &self.hook;
+            let value = json!({
+                "configuration": hook.configuration, "webhook": hook.name, "mutated": mutated,
+            });
+            let key = format!("{MUTATION_PREFIX}{}", self.place);
+            remarks.annotate(&key, &value.to_string());
+        }
+    }
+
+    /// Tells the audit log how, where it records bodies.
+    fn note_patch(&self, patch: &Value, remarks: Remarks<'_>) {
+        if remarks.records(Level::Request) {
+            let hook = &self.hook;
+            let value = json!({
+                "configuration": hook.configuration, "webhook": hook.name, "patch": patch,
+                "patchType": "JSONPatch",
+            });
+            let key = format!("{PATCH_PREFIX}{}", self.place);
+            remarks.annotate(&key, &value.to_string());
+        }
+    }
+
+    /// Tells the audit log that it failed and was passed over.
+    fn note_failure(&self, remarks: Remarks<'_>) {
+        let prefix = match self.hook.role {
+            Role::Mutating => MUTATION_PREFIX,
+            Role::Validating => VALIDATING_PREFIX,
+        };
+        let key = format!("failed-open.{prefix}{}", self.place);
+        remarks.annotate(&key, &self.hook.name);
+    }
 }
 
 impl Webhooks {
@@ -145,14 +190,14 @@ impl Admission {
         mut object: Option<&mut Value>,
         rounds: &mut Rounds,
         second: bool,
-        warnings: Option<&Warnings>,
+        remarks: Remarks<'_>,
     ) -> Result<(), Failure> {
         if matching::is_exempt(asked) {
             return Ok(());
         }
         let equivalents = self.equivalents(asked.resource);
         let equivalents: Vec<&Resource> = equivalents.iter().map(|kind| &**kind).collect();
-        for hook in self.webhooks.of(Role::Mutating) {
+        for (index, hook) in self.webhooks.of(Role::Mutating).into_iter().enumerate() {
             let id = hook.id();
             if second && !rounds.must_again(&id) {
                 continue;
@@ -162,24 +207,16 @@ impl Admission {
             let Some(matched) = concerned else {
                 continue;
             };
-            let call = Call { hook, matched };
-            let answer = self.ask(&call, asked, present, warnings).await?;
-            let patched = match (
-                answer.and_then(|answer| answer.patch),
-                object.as_deref_mut(),
-            ) {
-                (Some(patch), Some(object)) => apply(&call, asked, object, &patch).await?,
-                (Some(_), None) => {
-                    return Err(ApiError::internal(format!(
-                        "admission webhook \"{}\" attempted to modify the object, which is not \
-                         supported for this operation",
-                        call.hook.name
-                    ))
-                    .into());
-                }
-                (None, _) => false,
+            let call = Call {
+                hook,
+                matched,
+                place: format!("round_{}_index_{index}", u8::from(second)),
             };
-            rounds.note(id, patched, call.hook.reinvokes);
+            let patched = self
+                .mutate_through(&call, asked, object.as_deref_mut(), remarks)
+                .await;
+            call.note_mutation(*patched.as_ref().unwrap_or(&false), remarks);
+            rounds.note(id, patched?, call.hook.reinvokes);
         }
         if let Some(object) = object {
             rounds.leave(object);
@@ -187,12 +224,37 @@ impl Admission {
         Ok(())
     }
 
+    /// Asks one mutating webhook; whether it changed the object.
+    async fn mutate_through(
+        &self,
+        call: &Call<'_>,
+        asked: &Attributes<'_>,
+        object: Option<&mut Value>,
+        remarks: Remarks<'_>,
+    ) -> Result<bool, Failure> {
+        let answer = self.ask(call, asked, object.as_deref(), remarks).await?;
+        let Some(patch) = answer.and_then(|answer| answer.patch) else {
+            return Ok(false);
+        };
+        let Some(object) = object else {
+            return Err(ApiError::internal(format!(
+                "admission webhook \"{}\" attempted to modify the object, which is not \
+                 supported for this operation",
+                call.hook.name
+            ))
+            .into());
+        };
+        let changed = apply(call, asked, object, &patch).await?;
+        call.note_patch(&patch, remarks);
+        Ok(changed)
+    }
+
     /// Asks the validating webhooks, all at once; the first refusal in their order counts.
     pub(super) async fn ask_validating(
         &self,
         asked: &Attributes<'_>,
         object: Option<&Value>,
-        warnings: Option<&Warnings>,
+        remarks: Remarks<'_>,
     ) -> Result<(), Failure> {
         if matching::is_exempt(asked) {
             return Ok(());
@@ -207,12 +269,17 @@ impl Admission {
         for hook in hooks {
             let concerned = self.concerns(&hook, asked, object, &equivalents).await?;
             if let Some(matched) = concerned {
-                calls.push(Call { hook, matched });
+                let place = format!("round_0_index_{}", calls.len());
+                calls.push(Call {
+                    hook,
+                    matched,
+                    place,
+                });
             }
         }
         let answers = calls
             .iter()
-            .map(|call| self.ask(call, asked, object, warnings));
+            .map(|call| self.ask(call, asked, object, remarks));
         for answer in join_all(answers).await {
             answer?;
         }
@@ -270,7 +337,7 @@ impl Admission {
         call: &Call<'_>,
         asked: &Attributes<'_>,
         object: Option<&Value>,
-        warnings: Option<&Warnings>,
+        remarks: Remarks<'_>,
     ) -> Result<Option<Answer>, Failure> {
         let hook = &call.hook;
         if asked.dry_run && !hook.allows_dry_run {
@@ -290,11 +357,11 @@ impl Admission {
         observe(hook, asked.operation, begun, code, rejected);
         match outcome {
             Ok(answer) => {
-                if let Some(warnings) = warnings {
-                    answer
-                        .warnings
-                        .iter()
-                        .for_each(|one| warnings.add(one.clone()));
+                for warning in &answer.warnings {
+                    remarks.warn(warning);
+                }
+                for (key, value) in &answer.audit {
+                    remarks.annotate(&format!("{}/{key}", hook.name), value);
                 }
                 match answer.refused {
                     Some(error) => Err(error.into()),
@@ -306,6 +373,7 @@ impl Admission {
                     "name" => hook.name.clone(), "type" => role_label(hook.role))
                 .increment(1);
                 tracing::warn!(webhook = %hook.name, %why, "a webhook failed and was passed over");
+                call.note_failure(remarks);
                 Ok(None)
             }
             Err(why) => {
@@ -323,23 +391,23 @@ impl Admission {
         old: Option<&Value>,
     ) -> Result<Answer, String> {
         let hook = &call.hook;
-        if !hook.speaks_v1 {
+        let Some(version) = hook.reviews else {
             return Err(
                 "could not create admission objects: webhook does not accept known \
-                        AdmissionReview versions (v1, v1beta1)"
+                 AdmissionReview versions (v1, v1beta1)"
                     .to_owned(),
             );
-        }
+        };
         let uid = ids::uuid();
         let request = review::request(asked, call.matched);
-        let body = review::review(request, &uid, object, old);
+        let body = review::review(version, request, &uid, object, old);
         let timeout = Duration::from_secs(hook.timeout_seconds);
         let answer = self
             .clients
             .post(&hook.address, &hook.ca_bundle, timeout, &body)
             .await
             .map_err(|why| format!("failed to call webhook: {why}"))?;
-        review::answer(&hook.name, hook.role, &uid, &answer)
+        review::answer(version, &hook.name, hook.role, &uid, &answer)
             .map_err(|why| format!("received invalid webhook response: {why}"))
     }
 

@@ -12,6 +12,7 @@
 
 pub mod chain;
 mod file;
+mod notes;
 mod recording;
 
 use std::io;
@@ -28,7 +29,8 @@ use tokio_util::sync::CancellationToken;
 use chain::{Head, SignedHead};
 pub use file::LogFile;
 use file::Writer;
-pub(crate) use recording::{Notes, Recording};
+pub(crate) use notes::{Notes, Remarks};
+pub(crate) use recording::Recording;
 
 /// Events that wait to be written.
 const MAX_QUEUED: usize = 4_096;

@@ -14,10 +14,9 @@ use nautilus_access::audit::{Answered, Event, Level, Stage};
 use nautilus_machinery::codec::{self, MediaType};
 use nautilus_machinery::identity::User;
 use nautilus_machinery::timestamp::Instant;
-use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::Audit;
+use super::{Audit, Notes};
 use crate::body;
 use crate::context::RestContext;
 use crate::route::Route;
@@ -27,25 +26,6 @@ use crate::serve::RemoteAddress;
 const MAX_ANSWER_BYTES: u64 = 4 * 1024 * 1024;
 /// Addresses taken from a client's headers.
 const MAX_SOURCES: usize = 8;
-
-/// What is found out while a request is judged.
-#[derive(Default)]
-pub(crate) struct Notes {
-    impersonated: Mutex<Option<User>>,
-    decision: Mutex<Option<(bool, String)>>,
-}
-
-impl Notes {
-    /// The request goes on as this user.
-    pub(crate) fn acts_as(&self, user: &User) {
-        *self.impersonated.lock() = Some(user.clone());
-    }
-
-    /// The request was allowed, or not, for this reason.
-    pub(crate) fn decided(&self, allowed: bool, reason: &str) {
-        *self.decision.lock() = Some((allowed, reason.to_owned()));
-    }
-}
 
 /// A request under way.
 pub(crate) struct Recording {
@@ -77,7 +57,7 @@ impl Recording {
         if recorded.level == Level::None {
             return None;
         }
-        let notes = Arc::new(Notes::default());
+        let notes = Arc::new(Notes::at(recorded.level));
         request.extensions_mut().insert(notes.clone());
         let (schema, body_schema) = schemas(route);
         let request_object = if asked.is_resource && recorded.level >= Level::Request {
@@ -118,13 +98,8 @@ impl Recording {
 
     /// Ends with the answer, or with the end of an answer that goes on.
     pub(crate) async fn end(mut self, response: Response, long_running: bool) -> Response {
-        self.event.impersonated = self.notes.impersonated.lock().take();
-        if let Some((allowed, reason)) = self.notes.decision.lock().take() {
-            let decision = if allowed { "allow" } else { "forbid" };
-            let annotations = &mut self.event.annotations;
-            annotations.insert("authorization.k8s.io/decision".into(), decision.into());
-            annotations.insert("authorization.k8s.io/reason".into(), reason);
-        }
+        self.event.impersonated = self.notes.take_impersonated();
+        self.event.annotations = self.notes.take_annotations();
         let code = response.status().as_u16();
         if long_running && response.status() == StatusCode::OK {
             let answered = Answered { code, object: None };

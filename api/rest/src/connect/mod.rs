@@ -38,6 +38,7 @@ pub(crate) use kubelet::Kubelets;
 pub use kubelet::{KubeletSettings, KubeletTrust, check_kubelet_bundle};
 
 use crate::access;
+use crate::audit::{Notes, Remarks};
 use crate::body::Warnings;
 use crate::context::RestContext;
 use crate::failure::Failure;
@@ -80,6 +81,7 @@ pub(crate) struct Connection {
     pub(crate) context: Arc<RestContext>,
     pub(crate) asked: ResourceRequest,
     pub(crate) user: User,
+    pub(crate) notes: Arc<Notes>,
     /// Held for as long as the stream goes on.
     pub(crate) permit: Permit,
 }
@@ -91,6 +93,7 @@ impl Connection {
             context: call.context,
             asked: call.asked,
             user: call.user,
+            notes: call.notes,
             permit: call.watch_permit,
         }
     }
@@ -164,7 +167,10 @@ impl Connection {
             user: &self.user,
             field_manager: "",
             dry_run: false,
-            warnings: Some(warnings),
+            remarks: Remarks {
+                warnings: Some(warnings),
+                notes: Some(&self.notes),
+            },
         };
         let target = Target {
             resource: &asked.resource,
@@ -175,7 +181,7 @@ impl Connection {
         let attributes = attributes(Operation::Connect, &target, &writer, None);
         let admission = &self.context.admission;
         admission
-            .pass_other(&attributes, &mut options, writer.warnings)
+            .pass_other(&attributes, &mut options, writer.remarks)
             .await?;
         Ok(options)
     }

@@ -28,7 +28,7 @@ use super::stored::bytes_to_store;
 use super::{Row, Storage, metadata_text, namespaces, take_version, with_version};
 use crate::admission;
 use crate::apply::{self, Ownership};
-use crate::body::Warnings;
+use crate::audit::Remarks;
 use crate::custom;
 use crate::failure::Failure;
 use crate::ids;
@@ -59,16 +59,16 @@ pub(crate) struct Writer<'a> {
     pub(crate) user: &'a User,
     pub(crate) field_manager: &'a str,
     pub(crate) dry_run: bool,
-    /// Where admission says what the client should hear; nobody listens to a controller.
-    pub(crate) warnings: Option<&'a Warnings>,
+    /// Who hears what admission says beside the answer.
+    pub(crate) remarks: Remarks<'a>,
 }
 
 impl Writer<'_> {
     /// Tells the client what is accepted and better written otherwise.
     fn warn(&self, resource: &Resource, old: &Value, new: &Value) {
-        if let Some(warnings) = self.warnings {
+        if self.remarks.warnings.is_some() {
             for message in strategy::warnings(resource, old, new) {
-                warnings.add(message);
+                self.remarks.warn(message);
             }
         }
     }
@@ -189,7 +189,7 @@ impl Storage {
             if let Some(admission) = &self.admission {
                 let asked = attributes(attributes::Operation::Create, &target, writer, None);
                 admission
-                    .validate(&asked, Some(&fresh), writer.warnings)
+                    .validate(&asked, Some(&fresh), writer.remarks)
                     .await?;
             }
             match self.insert(&target, fresh, writer).await? {
@@ -226,7 +226,7 @@ impl Storage {
             self.open_namespace(&target).await?;
             strategy::default_decoded(resource, &mut object)?;
             admission
-                .mutate(&asked, &mut object, writer.warnings)
+                .mutate(&asked, &mut object, writer.remarks)
                 .await?;
         }
         Ok(object)
@@ -356,7 +356,7 @@ impl Storage {
         {
             strategy::default_decoded(target.resource, &mut wanted)?;
             admission
-                .mutate(&asked, &mut wanted, writer.warnings)
+                .mutate(&asked, &mut wanted, writer.remarks)
                 .await?;
         }
         if let Some(access) = &self.access {
@@ -384,7 +384,7 @@ impl Storage {
         take_version(&mut wanted);
         if let Some(admission) = &self.admission {
             admission
-                .validate(&asked, Some(&wanted), writer.warnings)
+                .validate(&asked, Some(&wanted), writer.remarks)
                 .await?;
         }
         let companions = match change {
@@ -503,7 +503,7 @@ impl Storage {
         if let Some(admission) = &self.admission
             && deletion != Deletion::AlreadyMarked
         {
-            admission.validate(&asked, None, writer.warnings).await?;
+            admission.validate(&asked, None, writer.remarks).await?;
         }
         match deletion {
             Deletion::Remove if writer.dry_run => Ok(Attempt::Done(Deleted::Removed(versioned))),

@@ -7,11 +7,12 @@ use nautilus_machinery::identity::User;
 use nautilus_rest::RequestLimits;
 use nautilus_rest::audit::chain::{SignedHead, verify};
 use nautilus_rest::audit::{Audit, HeadSigner, LogFile};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::world::World;
+use crate::webhooks::{Hooks, patch};
+use crate::world::{World, within};
 
 fn signer() -> HeadSigner {
     Arc::new(|head| {
@@ -123,4 +124,226 @@ async fn requests_are_recorded_by_policy_in_a_chain() {
         .map(|(_, line)| line)
         .collect();
     assert!(check(&gap.join("\n")).is_err());
+}
+
+/// A world whose audit log lies in a folder of its own.
+struct Audited {
+    world: World,
+    folder: tempfile::TempDir,
+}
+
+impl Audited {
+    async fn start(level: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = LogFile {
+            path: folder.path().join("audit.log"),
+            max_bytes: 0,
+            max_backups: 0,
+            max_age: Duration::ZERO,
+        };
+        let policy = json!({
+            "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
+            "omitStages": ["RequestReceived"], "rules": [{ "level": level }],
+        });
+        let stop = CancellationToken::new();
+        let (audit, _) = Audit::start(policy, file, signer(), stop).unwrap();
+        let admin = User::authenticated("admin", vec!["system:masters".into()]);
+        let world = World::start_audited(admin, RequestLimits::default(), Some(audit)).await;
+        Self { world, folder }
+    }
+
+    async fn make(&self, path: &str, object: &Value) -> Value {
+        let (status, made) = self.world.call(Method::POST, path, object).await;
+        assert_eq!(status, StatusCode::CREATED, "{made}");
+        made
+    }
+
+    /// The annotations of the first event that holds: it is asked for again and again.
+    async fn annotations(
+        &self,
+        path: &str,
+        object: impl Fn(usize) -> Value,
+        holds: impl Fn(&Value) -> bool,
+    ) -> Value {
+        within(async {
+            for index in 0.. {
+                self.world.call(Method::POST, path, &object(index)).await;
+                let text = std::fs::read_to_string(self.folder.path().join("audit.log")).unwrap();
+                let found = text
+                    .lines()
+                    .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+                    .map(|event| event["annotations"].clone())
+                    .find(|annotations| holds(annotations));
+                if let Some(found) = found {
+                    return found;
+                }
+            }
+            unreachable!("the loop has no end");
+        })
+        .await
+    }
+}
+
+const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn map(index: usize) -> Value {
+    json!({"metadata": {"name": format!("m-{index}")}})
+}
+
+/// A mutating webhook that patches, one that does not, one that fails and may; a
+/// validating one that fails and may.
+async fn hooked(level: &str) -> Value {
+    let audited = Audited::start(level).await;
+    let hooks = Hooks::start(&audited.world, |request| {
+        let mut answer = match request["name"].as_str() {
+            Some(name) if name.starts_with("m-") => {
+                patch(&json!([{"op": "add", "path": "/metadata/labels", "value": {"seen": "yes"}}]))
+            }
+            _ => json!({"allowed": true}),
+        };
+        answer["auditAnnotations"] = json!({"seen": "first", "no name": "is left out"});
+        answer
+    })
+    .await;
+    let mut failing = hooks.webhook("failing.example.com");
+    failing["failurePolicy"] = json!("Ignore");
+    failing["clientConfig"]["url"] = json!("https://127.0.0.1:1/");
+    for (plural, webhooks) in [
+        (
+            "mutatingwebhookconfigurations",
+            json!([hooks.webhook("first.example.com"), failing]),
+        ),
+        ("validatingwebhookconfigurations", json!([failing])),
+    ] {
+        let object = json!({"metadata": {"name": "hooks"}, "webhooks": webhooks});
+        audited
+            .make(&format!("{CONFIGURATIONS}/{plural}"), &object)
+            .await;
+    }
+    audited
+        .annotations(MAPS, map, |found| {
+            [
+                "failed-open.validating.webhook.admission.k8s.io/round_0_index_0",
+                "mutation.webhook.admission.k8s.io/round_0_index_0",
+            ]
+            .iter()
+            .all(|key| found[key].is_string())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_webhooks_did_is_in_the_audit_log() {
+    let found = hooked("Request").await;
+    assert_eq!(
+        found,
+        json!({
+            "authorization.k8s.io/decision": "allow",
+            "authorization.k8s.io/reason": "",
+            "failed-open.mutation.webhook.admission.k8s.io/round_0_index_1": "failing.example.com",
+            "failed-open.validating.webhook.admission.k8s.io/round_0_index_0":
+                "failing.example.com",
+            "first.example.com/seen": "first",
+            "mutation.webhook.admission.k8s.io/round_0_index_0":
+                r#"{"configuration":"hooks","webhook":"first.example.com","mutated":true}"#,
+            "mutation.webhook.admission.k8s.io/round_0_index_1":
+                r#"{"configuration":"hooks","webhook":"failing.example.com","mutated":false}"#,
+            "patch.webhook.admission.k8s.io/round_0_index_0": concat!(
+                r#"{"configuration":"hooks","webhook":"first.example.com","#,
+                r#""patch":[{"op":"add","path":"/metadata/labels","value":{"seen":"yes"}}],"#,
+                r#""patchType":"JSONPatch"}"#,
+            ),
+        })
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_patch_is_no_metadata() {
+    let found = hooked("Metadata").await;
+    let key = "patch.webhook.admission.k8s.io/round_0_index_0";
+    assert_eq!(found.get(key), None);
+    assert_eq!(found["first.example.com/seen"], "first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_policies_found_is_in_the_audit_log() {
+    let audited = Audited::start("Metadata").await;
+    let policy = json!({"metadata": {"name": "sizes"}, "spec": {
+        "matchConstraints": {"resourceRules": [{
+            "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+            "resources": ["configmaps"],
+        }]},
+        "validations": [
+            {"expression": "true"},
+            {"expression": "has(object.data)", "message": "no data"},
+        ],
+        "auditAnnotations": [{"key": "named", "valueExpression": "'made ' + object.kind"}],
+    }});
+    let policies = format!("{CONFIGURATIONS}/validatingadmissionpolicies");
+    audited.make(&policies, &policy).await;
+    let binding = json!({"metadata": {"name": "softly"}, "spec": {
+        "policyName": "sizes", "validationActions": ["Warn", "Audit"],
+    }});
+    let bindings = format!("{CONFIGURATIONS}/validatingadmissionpolicybindings");
+    audited.make(&bindings, &binding).await;
+    let key = "validation.policy.admission.k8s.io/validation_failure";
+    let found = audited
+        .annotations(MAPS, map, |found| found[key].is_string())
+        .await;
+    assert_eq!(
+        found[key],
+        concat!(
+            r#"[{"message":"no data","policy":"sizes","binding":"softly","expressionIndex":1,"#,
+            r#""validationActions":["Warn","Audit"]}]"#,
+        )
+    );
+    assert_eq!(found["sizes/named"], "made ConfigMap");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_pod_security_standards_say_is_in_the_audit_log() {
+    let audited = Audited::start("Metadata").await;
+    let namespace = json!({"metadata": {"name": "strict", "labels": {
+        "pod-security.kubernetes.io/enforce": "baseline",
+        "pod-security.kubernetes.io/audit": "restricted",
+    }}});
+    audited.make("/api/v1/namespaces", &namespace).await;
+    let template = |index: usize| {
+        json!({
+            "metadata": {"name": format!("t-{index}")},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "c", "image": "i", "securityContext": {
+                    "allowPrivilegeEscalation": false, "runAsNonRoot": true,
+                    "capabilities": {"drop": ["ALL"]},
+                }}]},
+            },
+        })
+    };
+    let key = "pod-security.kubernetes.io/audit-violations";
+    let templates = "/api/v1/namespaces/strict/podtemplates";
+    let found = audited
+        .annotations(templates, template, |found| found[key].is_string())
+        .await;
+    assert_eq!(
+        found[key],
+        "would violate PodSecurity \"restricted:latest\": seccompProfile (pod or container \"c\" \
+         must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_name_of_an_issued_token_is_in_the_audit_log() {
+    let audited = Audited::start("Metadata").await;
+    let account = json!({"metadata": {"name": "robot"}});
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    audited.make(accounts, &account).await;
+    let key = "authentication.kubernetes.io/issued-credential-id";
+    let request = |_| json!({"spec": {}});
+    let path = format!("{accounts}/robot/token");
+    let found = audited
+        .annotations(&path, request, |found| found[key].is_string())
+        .await;
+    assert!(found[key].as_str().unwrap().starts_with("JTI="), "{found}");
 }

@@ -20,7 +20,7 @@ use crate::world::{World, own_address, within};
 type Answerer = Arc<dyn Fn(&Value) -> Value + Send + Sync>;
 
 /// A server of webhooks: what it was asked, and where it listens.
-struct Hooks {
+pub(crate) struct Hooks {
     seen: Arc<Mutex<Vec<Value>>>,
     port: u16,
     ca: String,
@@ -38,6 +38,11 @@ async fn serve(State(serving): State<Serving>, Json(review): Json<Value>) -> Jso
     serving.seen.lock().push(request.clone());
     if let Some(delay) = response["delayMs"].as_u64() {
         tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
+    // In the old version nobody need say which review is answered.
+    if review["apiVersion"] == "admission.k8s.io/v1beta1" {
+        response["warnings"] = json!(["spoken in v1beta1"]);
+        return Json(json!({"response": response}));
     }
     response["uid"] = request["uid"].clone();
     Json(json!({
@@ -63,7 +68,7 @@ pub(crate) async fn listen(world: &World, router: Router) -> (u16, String) {
 }
 
 impl Hooks {
-    async fn start(
+    pub(crate) async fn start(
         world: &World,
         answer: impl Fn(&Value) -> Value + Send + Sync + 'static,
     ) -> Self {
@@ -77,7 +82,7 @@ impl Hooks {
         Self { seen, port, ca }
     }
 
-    fn webhook(&self, name: &str) -> Value {
+    pub(crate) fn webhook(&self, name: &str) -> Value {
         json!({
             "name": name,
             "clientConfig": {
@@ -122,7 +127,7 @@ async fn make(world: &World, name: &str) -> (StatusCode, Value) {
         .await
 }
 
-fn patch(patch: &Value) -> Value {
+pub(crate) fn patch(patch: &Value) -> Value {
     let encoded = BASE64.encode(patch.to_string());
     json!({"allowed": true, "patch": encoded, "patchType": "JSONPatch"})
 }
@@ -379,4 +384,35 @@ async fn streams_and_proxies_are_connections_to_admission() {
     let path = format!("{pods}/web/eviction");
     let (status, refused) = world.call(Method::POST, &path, &eviction).await;
     assert_eq!(status, StatusCode::CONFLICT, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_asked_in_the_first_version_it_names() {
+    let world = World::start().await;
+    let hooks = Hooks::start(&world, |request| {
+        let mut answer =
+            patch(&json!([{"op": "add", "path": "/metadata/labels", "value": {"seen": "yes"}}]));
+        answer["patchType"] = Value::Null;
+        answer["allowed"] = json!(request["name"] != "refused");
+        answer
+    })
+    .await;
+    let mut old = hooks.webhook("old.example.com");
+    old["admissionReviewVersions"] = json!(["v0", "v1beta1", "v1"]);
+    register(
+        &world,
+        "mutatingwebhookconfigurations",
+        &hooks,
+        json!([old]),
+    )
+    .await;
+    let object = json!({"metadata": {"name": "a"}}).to_string();
+    let answer = world
+        .send(Method::POST, MAPS, "application/json", object)
+        .await;
+    assert_eq!(answer.headers()["warning"], "299 - \"spoken in v1beta1\"");
+    let made: Value = answer.json().await.unwrap();
+    assert_eq!(made["metadata"]["labels"], json!({"seen": "yes"}));
+    let (status, refused) = make(&world, "refused").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
 }
