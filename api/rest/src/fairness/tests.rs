@@ -26,7 +26,7 @@ impl Node {
             verb: "watch".to_owned(),
             is_resource: true,
             version: "v1".to_owned(),
-            resource: "configmaps".to_owned(),
+            resource: "namespaces".to_owned(),
             ..Attributes::default()
         };
         let user = User::authenticated("jane", vec![]);
@@ -48,8 +48,8 @@ impl Node {
 #[tokio::test]
 async fn a_watch_holds_its_seats_until_its_initial_events_are_told() {
     let kv: Arc<dyn Kv> = Arc::new(SoloKv::new(|| UnixMillis(0)));
-    let kind = resource::find("", "v1", "configmaps").expect("it is served");
-    let object = json!({"metadata": {"name": "a", "namespace": "default"}});
+    let kind = resource::find("", "v1", "namespaces").expect("it is served");
+    let object = json!({"metadata": {"name": "a"}});
     let writer = crate::storage::Writer {
         user: &User::internal("test"),
         field_manager: "",
@@ -57,9 +57,7 @@ async fn a_watch_holds_its_seats_until_its_initial_events_are_told() {
         remarks: crate::audit::Remarks::default(),
     };
     let storage = Storage::new(kv.clone());
-    let made = storage
-        .create(kind, Some("default"), &object, &writer)
-        .await;
+    let made = storage.create(kind, None, &object, &writer).await;
     made.unwrap_or_else(|failure| panic!("{}", failure.error));
     let shutdown = CancellationToken::new();
     let node = Node::start(&kv, &shutdown);
@@ -69,7 +67,7 @@ async fn a_watch_holds_its_seats_until_its_initial_events_are_told() {
     }
     let limits = RequestLimits::default();
     let caches = Caches::new(kv.clone(), shutdown.clone());
-    let uri = "/api/v1/configmaps?watch=true".parse().expect("an address");
+    let uri = "/api/v1/namespaces?watch=true".parse().expect("an address");
     let options = ListOptions::parse(&uri, kind, true).expect("options");
     let open = async |seats| {
         let ground = Ground {
