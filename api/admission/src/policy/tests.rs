@@ -143,8 +143,8 @@ fn expressions_are_checked_against_the_kinds_that_a_policy_names() {
             {"expression": "object.spec.strategy.rollingUpdate.maxSurge == '1'"},
         ],
     }});
-    let named = ["apps", "v1", "deployments"].map(str::to_owned);
-    assert_eq!(named_resources(&policy), [named.into()]);
+    let named: (String, String, String) = ["apps", "v1", "deployments"].map(str::to_owned).into();
+    assert_eq!(named_resources(&policy), [named]);
     let checked = type_checking(&policy, &[deployments()], None);
     let warnings = checked["expressionWarnings"]
         .as_array()
