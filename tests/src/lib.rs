@@ -6,6 +6,7 @@
 
 mod client;
 mod etcd;
+pub mod kubectl;
 mod quorum;
 
 pub use client::{Streamed, program};

@@ -3,41 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
+use nautilus_tests::kubectl::{all, contains, is, run};
 use nautilus_tests::{Quorum, eventually};
-
-/// Runs each line's words; all must succeed. `'` keeps words together.
-fn all(quorum: &Quorum, lines: &str) {
-    for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        run(quorum, line);
-    }
-}
-
-/// Runs one line, which must succeed, and gives what it printed.
-fn run(quorum: &Quorum, line: &str) -> String {
-    let mut words = vec![String::new()];
-    let mut quoted = false;
-    for letter in line.chars() {
-        match letter {
-            '\'' => quoted = !quoted,
-            ' ' if !quoted => words.push(String::new()),
-            letter => words.last_mut().expect("one at least").push(letter),
-        }
-    }
-    words.retain(|word| !word.is_empty());
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    quorum.kubectl_ok(&words)
-}
-
-fn contains(quorum: &Quorum, line: &str, wanted: &[&str]) {
-    let printed = run(quorum, line);
-    for text in wanted {
-        assert!(printed.contains(text), "{line}: no {text:?} in\n{printed}");
-    }
-}
-
-fn is(quorum: &Quorum, line: &str, wanted: &str) {
-    assert_eq!(run(quorum, line).trim(), wanted, "{line}");
-}
 
 #[test]
 fn objects_are_made_shown_and_changed() {
@@ -328,50 +295,4 @@ fn nodes_rights_and_the_api_itself() {
         let printed = run(&quorum, "get --raw /readyz");
         printed.contains("ok").then_some(()).ok_or(printed)
     });
-}
-
-/// What controllers and a kubelet would say is said by patches of statuses.
-#[test]
-fn rollouts_are_followed_and_a_node_is_drained() {
-    let quorum = Quorum::start();
-    all(
-        &quorum,
-        "create deployment web --image=registry.example/web:1 --replicas=2
-         patch deployment web --subresource=status --type=merge -p '{\"status\":{\"observedGeneration\":1,\"replicas\":2,\"updatedReplicas\":2,\"readyReplicas\":2,\"availableReplicas\":2,\"conditions\":[{\"type\":\"Available\",\"status\":\"True\"}]}}'
-         wait deployment/web --for=condition=Available --timeout=30s",
-    );
-    contains(
-        &quorum,
-        "rollout status deployment/web --timeout=30s",
-        &["successfully rolled out"],
-    );
-    all(
-        &quorum,
-        "rollout pause deployment/web
-         rollout resume deployment/web
-         rollout restart deployment/web",
-    );
-    contains(
-        &quorum,
-        "get deployment web -o yaml",
-        &["kubectl.kubernetes.io/restartedAt"],
-    );
-    let unfinished = ["rollout", "status", "deployment/web", "--watch=false"];
-    let printed = quorum.kubectl_ok(&unfinished);
-    assert!(printed.contains("Waiting for deployment"), "{printed}");
-
-    let node = r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"worker"},"spec":{}}"#;
-    let pod = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{"nodeName":"worker","containers":[{"name":"c","image":"registry.example/c:1"}]}}"#;
-    for object in [node, pod] {
-        let made = quorum.kubectl_with_input(&["create", "-f", "-"], object);
-        assert!(made.status.success(), "{made:?}");
-    }
-    contains(
-        &quorum,
-        "drain worker --force --grace-period=0 --timeout=30s",
-        &["pod/p evicted", "node/worker drained"],
-    );
-    let gone = quorum.kubectl(&["get", "pod", "p"]);
-    assert!(String::from_utf8_lossy(&gone.stderr).contains("NotFound"));
-    contains(&quorum, "get node worker", &["SchedulingDisabled"]);
 }
