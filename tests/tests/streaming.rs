@@ -180,7 +180,9 @@ fn commands_run_with_all_their_streams() {
             assert_eq!(code, Some(1));
             assert!(err.contains("executable file not found"), "{err}");
         }
-        let terminal = "stty size; test -t 0 && test -t 1 && echo a terminal";
+        // The size follows the start of the command.
+        let terminal = "for i in $(seq 500); do test \"$(stty size)\" = '0 0' || break; sleep 0.1; \
+                        done; stty size; test -t 0 && test -t 1 && echo a terminal";
         let (out, err, code) = said(&on_terminal(
             &world,
             &["exec", "-it", "one", "--", "sh", "-c", terminal],
