@@ -8,10 +8,12 @@ mod client;
 mod etcd;
 pub mod kubectl;
 mod quorum;
+mod reference;
 
 pub use client::{Streamed, program};
 pub use etcd::{Etcdctl, other_than};
 pub use quorum::{NodeStatus, Quorum};
+pub use reference::ApiServer;
 
 use std::time::{Duration, Instant};
 
