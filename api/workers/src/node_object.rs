@@ -278,7 +278,6 @@ mod tests {
 
     fn facts(readiness: Readiness) -> NodeFacts<'static> {
         NodeFacts {
-            service_account_issuers: Vec::new(),
             node_id: "worker-1",
             node_name: "worker-1",
             owner: "0xa1",

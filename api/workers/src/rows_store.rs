@@ -73,7 +73,6 @@ impl Stored {
     pub(crate) fn replace(mut self, row: &WorkerRow, unix_ms: u64) -> Result<Txn, StoreError> {
         let now = rfc3339(unix_ms);
         let facts = NodeFacts {
-            service_account_issuers: Vec::new(),
             node_id: &row.node_id,
             node_name: &row.node_name,
             owner: &row.owner,
