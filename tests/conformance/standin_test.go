@@ -7,7 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	coordination "k8s.io/api/coordination/v1"
 	core "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -53,7 +55,32 @@ func startStandIn(kubeconfig string) error {
 		return err
 	}
 	factory.Start(context.Background().Done())
+	go nodes.beat()
 	return nil
+}
+
+// Renews the node's lease, as a kubelet does.
+func (nodes *standIn) beat() {
+	leases := nodes.client.CoordinationV1().Leases(core.NamespaceNodeLease)
+	for ; ; time.Sleep(10 * time.Second) {
+		ctx, done := context.WithTimeout(context.Background(), 10*time.Second)
+		now := meta.NowMicro()
+		holder, seconds := standInNode, int32(40)
+		lease := &coordination.Lease{
+			ObjectMeta: meta.ObjectMeta{Name: standInNode},
+			Spec: coordination.LeaseSpec{
+				HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &now,
+			},
+		}
+		_, err := leases.Update(ctx, lease, meta.UpdateOptions{})
+		if errors.IsNotFound(err) {
+			_, err = leases.Create(ctx, lease, meta.CreateOptions{})
+		}
+		if err != nil && os.Getenv("STAND_IN_LOG") != "" {
+			fmt.Fprintf(os.Stderr, "lease of %s: %v\n", standInNode, err)
+		}
+		done()
+	}
 }
 
 // One step of a pod; what it changes brings the pod here again.
