@@ -10,6 +10,7 @@
 
 pub mod attributes;
 pub mod defaults;
+pub mod devices;
 pub mod disruption;
 pub mod expressions;
 pub mod fairness;

@@ -26,6 +26,8 @@ pub struct Declaration {
 pub enum Shape {
     /// Anything; JSON is read as what it is.
     Dyn,
+    /// Anything but lists and maps to walk over; JSON is read as what it is.
+    Any,
     /// JSON booleans.
     Bool,
     /// JSON integers.
@@ -84,6 +86,14 @@ impl Declaration {
     /// Anything.
     pub fn dynamic() -> Self {
         Self::plain(Shape::Dyn, 1)
+    }
+
+    /// One value of whatever type, of at most so many bytes.
+    pub fn any(max_bytes: u64) -> Self {
+        Self {
+            max_elements: Some(max_bytes),
+            ..Self::plain(Shape::Any, 1)
+        }
     }
 
     /// A boolean.
@@ -149,6 +159,7 @@ impl Declaration {
     pub fn type_of(&self) -> Type {
         match &self.shape {
             Shape::Dyn => Type::Dyn,
+            Shape::Any => Type::Any,
             Shape::Bool => Type::Bool,
             Shape::Int => Type::Int,
             Shape::Double => Type::Double,

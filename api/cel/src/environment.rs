@@ -10,6 +10,7 @@ use crate::declaration::{Declaration, ObjectDeclaration};
 pub struct Environment {
     variables: BTreeMap<String, Declaration>,
     objects: BTreeMap<String, Arc<ObjectDeclaration>>,
+    binds: bool,
 }
 
 impl Environment {
@@ -29,6 +30,16 @@ impl Environment {
     pub fn declare_object(&mut self, object: ObjectDeclaration) -> &mut Self {
         self.objects.insert(object.name.clone(), Arc::new(object));
         self
+    }
+
+    /// Lets expressions name a part of them: `cel.bind(name, part, expression)`.
+    pub fn allow_binding(&mut self) -> &mut Self {
+        self.binds = true;
+        self
+    }
+
+    pub(crate) fn binds(&self) -> bool {
+        self.binds
     }
 
     pub(crate) fn variable(&self, name: &str) -> Option<&Declaration> {

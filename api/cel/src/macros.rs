@@ -23,6 +23,7 @@ pub(crate) fn expand(
     target: Option<Box<Expr>>,
     args: Vec<Expr>,
 ) -> Result<Expanded, Mistake> {
+    let binds = builder.binds();
     let mut write = Writer { builder, at };
     let Some(range) = target else {
         if function == "has" && args.len() == 1 {
@@ -39,6 +40,9 @@ pub(crate) fn expand(
             write.fold(function, *range, args)?
         }
         ("optMap" | "optFlatMap", 2) => write.optional(function, *range, args)?,
+        ("bind", 3) if binds && matches!(&range.kind, ExprKind::Ident(name) if name == "cel") => {
+            write.named(args)?
+        }
         ("sortBy", 2) => write.sort_by(*range, args)?,
         _ => return Ok(Expanded::No(Some(range), args)),
     };
@@ -265,6 +269,20 @@ impl Writer<'_> {
         let optional = self.ident("optional");
         let none = self.member(optional, "none");
         Ok(self.call(operators::CONDITIONAL, vec![has_value, some, none]))
+    }
+
+    fn named(&mut self, args: Vec<Expr>) -> Result<Expr, Mistake> {
+        let mut args = args.into_iter();
+        let (Some(name), Some(init), Some(body)) = (args.next(), args.next(), args.next()) else {
+            return Ok(self.literal(Value::Null));
+        };
+        match &name.kind {
+            ExprKind::Ident(own) => Ok(self.bind(own.clone(), init, body)),
+            _ => Err(self.wrong(
+                &name,
+                "cel.bind() variable names must be simple identifiers",
+            )),
+        }
     }
 
     /// `let name = init in body`: a fold over nothing.

@@ -5,6 +5,7 @@
 //! - The first mistake ends the parse and is told with its place.
 
 use crate::ast::{Element, Entry, Expr, ExprKind, FieldInit, Parsed, operators};
+use crate::environment::Environment;
 use crate::error::Mistake;
 use crate::lexer::{Placed, RESERVED, Token, tokens};
 use crate::limits::{MAX_DEPTH, MAX_EXPRESSION_CODE_POINTS, MAX_NESTING, MAX_NODES};
@@ -15,7 +16,7 @@ const START_OF_EXPRESSION: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false
      NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 
 /// The expression that the text is, or what is wrong with it.
-pub(crate) fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
+pub(crate) fn parse(source: &str, environment: &Environment) -> Result<Parsed, Vec<Mistake>> {
     let characters: Vec<char> = source.chars().collect();
     if characters.len() > MAX_EXPRESSION_CODE_POINTS {
         return Err(vec![Mistake {
@@ -31,7 +32,10 @@ pub(crate) fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
         tokens,
         next: 0,
         depth: 0,
-        builder: Builder::default(),
+        builder: Builder {
+            binds: environment.binds(),
+            ..Builder::default()
+        },
     };
     match parser.whole() {
         Ok(root) if mistakes.is_empty() => Ok(Parsed {
@@ -52,9 +56,16 @@ pub(crate) struct Builder {
     offsets: Vec<usize>,
     /// Levels under each node.
     depths: Vec<usize>,
+    /// Whether `cel.bind` is a macro.
+    binds: bool,
 }
 
 impl Builder {
+    /// Whether `cel.bind` is a macro.
+    pub(crate) fn binds(&self) -> bool {
+        self.binds
+    }
+
     /// A node that stands there.
     pub(crate) fn expr(&mut self, at: usize, kind: ExprKind) -> Expr {
         let mut deepest = 0;
@@ -559,9 +570,13 @@ impl Parser {
 mod tests {
     use super::*;
 
+    fn none() -> Environment {
+        Environment::kubernetes()
+    }
+
     #[test]
     fn mistakes_are_placed() {
-        let refused = |text: &str| parse(text).expect_err(text).remove(0);
+        let refused = |text: &str| parse(text, &none()).expect_err(text).remove(0);
         let mistake = refused("a +");
         assert_eq!(mistake.at, 3);
         assert!(
@@ -585,15 +600,15 @@ mod tests {
             format!("1{}", "+1".repeat(5_000)),
             "a?b:".repeat(5_000),
         ] {
-            assert!(parse(&text).is_err());
+            assert!(parse(&text, &none()).is_err());
         }
         // A chain of one logical operator is no deep tree.
-        assert!(parse(&format!("a{}", " && a".repeat(5_000))).is_ok());
+        assert!(parse(&format!("a{}", " && a".repeat(5_000)), &none()).is_ok());
     }
 
     #[test]
     fn the_least_integer_is_a_literal() {
-        assert!(parse("-9223372036854775808").is_ok());
-        assert!(parse("9223372036854775808").is_err());
+        assert!(parse("-9223372036854775808", &none()).is_ok());
+        assert!(parse("9223372036854775808", &none()).is_err());
     }
 }

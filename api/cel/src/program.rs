@@ -33,7 +33,8 @@ impl Program {
         environment: &Environment,
         results: &[Type],
     ) -> Result<Self, CompileError> {
-        let parsed = parse(source).map_err(|mistakes| CompileError::of(source, mistakes))?;
+        let parsed =
+            parse(source, environment).map_err(|mistakes| CompileError::of(source, mistakes))?;
         let checked =
             check(&parsed, environment).map_err(|mistakes| CompileError::of(source, mistakes))?;
         let patterns = compile_patterns(&parsed, &checked)?;

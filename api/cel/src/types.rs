@@ -13,6 +13,8 @@ use crate::declaration::ObjectDeclaration;
 pub enum Type {
     /// Decided at run time.
     Dyn,
+    /// Decided at run time, and nothing to walk over.
+    Any,
     /// Of what was found wrong already: fits everywhere, so that one mistake is one error.
     Error,
     /// `null`.
@@ -82,7 +84,7 @@ impl Type {
     }
 
     pub(crate) fn is_dyn_or_error(&self) -> bool {
-        matches!(self, Self::Dyn | Self::Error)
+        matches!(self, Self::Dyn | Self::Any | Self::Error)
     }
 
     /// Whether values have one size whatever they are.
@@ -118,6 +120,7 @@ impl std::fmt::Display for Type {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Dyn => f.write_str("dyn"),
+            Self::Any => f.write_str("any"),
             Self::Error => f.write_str("!error!"),
             Self::Null => f.write_str("null"),
             Self::Bool => f.write_str("bool"),
@@ -276,6 +279,7 @@ fn is_nullable(of: &Type) -> bool {
     matches!(
         of,
         Type::Null
+            | Type::Any
             | Type::Object(_)
             | Type::Opaque(_)
             | Type::Optional(_)
@@ -295,8 +299,8 @@ pub(crate) fn most_general(left: &Type, right: &Type) -> Type {
 
 fn is_less_specific(left: &Type, right: &Type) -> bool {
     match (left, right) {
-        (Type::Dyn | Type::Param(_), _) | (Type::Type(_), Type::Type(_)) => true,
-        (_, Type::Dyn | Type::Param(_)) => false,
+        (Type::Dyn | Type::Any | Type::Param(_), _) | (Type::Type(_), Type::Type(_)) => true,
+        (_, Type::Dyn | Type::Any | Type::Param(_)) => false,
         (Type::List(a), Type::List(b)) | (Type::Optional(a), Type::Optional(b)) => {
             is_less_specific(a, b)
         }

@@ -108,7 +108,9 @@ fn default_message(found: &Type, map: &mut Map<String, Value>) {
             default_message(inner, map);
             continue;
         }
-        if let Some(default) = &field.default {
+        // A zero that is no pointer is as nothing.
+        let stated = |default: &&Value| field.pointer || !is_empty(default) || default.is_object();
+        if let Some(default) = field.default.as_ref().filter(stated) {
             let own = map.entry(field.name.clone()).or_insert(Value::Null);
             if own.is_null() || (!field.pointer && is_empty(own)) {
                 *own = default.clone();

@@ -199,6 +199,7 @@ pub fn before_create(
     (rules.default)(&mut new);
     metadata::prepare_create(resource, &mut new, context)?;
     (rules.prepare_create)(&mut new, context);
+    (rules.stamp)(&Value::Null, &mut new, context.now);
     let new = fields::conform_owned(&resource.schema, new)?;
     let mut errors = Errors::new();
     metadata::validate(resource, &new, &mut errors);
@@ -233,6 +234,7 @@ pub fn before_update(
     metadata::prepare_update(resource, old, &mut next, context)?;
     split(resource, subresource, old, &mut next);
     (rules.prepare_update)(subresource, old, &mut next);
+    (rules.stamp)(old, &mut next, context.now);
     let mut next = fields::conform_owned(&resource.schema, next)?;
     // To be given a node is no change of what was asked for.
     let counts = rules.counts_generation && subresource != Some("binding");

@@ -41,6 +41,8 @@ fn objects_are_defaulted_and_refused_as_the_reference_does() {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
+        // Expressions are compiled elsewhere.
+        .filter(|path| !path.ends_with("selectors.json"))
         .collect();
     files.sort();
     let (mut total, mut differing) = (0, BTreeMap::<String, Vec<String>>::new());

@@ -139,6 +139,8 @@ impl Estimator<'_> {
             at = match (step.as_str(), &at.shape) {
                 ("@items", Shape::List(inner)) | ("@values", Shape::Map(inner)) => inner,
                 ("@items" | "@values" | "@indices" | "@keys", _) => return None,
+                // Whatever entry: its name says nothing of its size.
+                (_, Shape::Map(inner)) if matches!(inner.shape, Shape::Any) => inner,
                 (name, Shape::Object(object)) => &object.fields.get(name)?.declaration,
                 _ => return None,
             };

@@ -30,6 +30,9 @@ pub struct Rules {
     pub prepare_create: fn(&mut Value, &Context<'_>),
     /// Keeps what a client may not change through this way in.
     pub prepare_update: fn(Option<&str>, &Value, &mut Value),
+    /// Notes when something was added: in the object as it was, null if it is new, as it
+    /// is to be, and now.
+    pub stamp: fn(&Value, &mut Value, &str),
     /// Checks an object, new or changed; not a change through a subresource.
     pub validate: fn(&At<'_>, &mut Errors),
     /// Checks what only a new object may not have.
@@ -60,6 +63,7 @@ pub const PLAIN: Rules = Rules {
     default: |_| {},
     prepare_create: |_, _| {},
     prepare_update: |_, _, _| {},
+    stamp: |_, _, _| {},
     validate: |_, _| {},
     validate_create: |_, _| {},
     validate_update: |_, _, _| {},
@@ -140,6 +144,9 @@ pub fn of(group: &str, plural: &str, has_status: bool) -> &'static Rules {
         ("certificates.k8s.io", "clustertrustbundles") => &certificates::TRUST_BUNDLE,
         ("flowcontrol.apiserver.k8s.io", "flowschemas") => &flow::FLOW_SCHEMA,
         ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => &flow::PRIORITY_LEVEL,
+        ("resource.k8s.io", "deviceclasses") => &devices::DEVICE_CLASS,
+        ("resource.k8s.io", "devicetaintrules") => &devices::DEVICE_TAINT_RULE,
+        ("resource.k8s.io", "resourceslices") => &devices::RESOURCE_SLICE,
         ("resource.k8s.io", "resourceclaims") => &devices::RESOURCE_CLAIM,
         ("resource.k8s.io", "resourceclaimtemplates") => &devices::RESOURCE_CLAIM_TEMPLATE,
         ("events.k8s.io", "events") => &EVENTS_EVENT,
@@ -165,10 +172,6 @@ fn generations(group: &str, plural: &str) -> bool {
         | "scheduling.k8s.io" => true,
         "apps" => plural != "controllerrevisions",
         "networking.k8s.io" => matches!(plural, "ingresses" | "ingressclasses" | "networkpolicies"),
-        "resource.k8s.io" => matches!(
-            plural,
-            "deviceclasses" | "devicetaintrules" | "resourceslices"
-        ),
         "" => matches!(plural, "podtemplates" | "replicationcontrollers"),
         _ => false,
     }

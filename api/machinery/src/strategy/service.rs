@@ -89,7 +89,6 @@ pub(super) fn default(service: &mut Value) {
             spec.insert("internalTrafficPolicy".into(), json!("Cluster"));
         }
     }
-    default_families(&mut service["spec"]);
     if balanced
         && let Some(status) = service["status"].as_object_mut()
         && let Some(balancer) = object_mut(status, "loadBalancer")
@@ -104,8 +103,8 @@ pub(super) fn default(service: &mut Value) {
 }
 
 /// Both forms of the address agree, and the families are those of the addresses; one
-/// where there is none.
-fn default_families(spec: &mut Value) {
+/// where there is none. The server's doing, not the client's: nobody owns these fields.
+pub(super) fn default_families(spec: &mut Value) {
     if !spec.is_object() {
         return;
     }
@@ -144,6 +143,7 @@ fn default_families(spec: &mut Value) {
 
 pub(super) fn prepare_create(service: &mut Value, _context: &Context<'_>) {
     service["status"] = json!({"loadBalancer": {}});
+    default_families(&mut service["spec"]);
 }
 
 pub(super) fn validate(at: &At<'_>, errors: &mut Errors) {

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::service::{is_empty_list, is_external, is_headless, needs_health_check, text};
+use super::service::{
+    default_families, is_empty_list, is_external, is_headless, needs_health_check, text,
+};
 use crate::validation::{At, Errors};
 
 /// What the client left out keeps its value: addresses are given once. What only the
@@ -36,6 +38,7 @@ pub(super) fn prepare_update(subresource: Option<&str>, old: &Value, service: &m
         }
     }
     drop_dependent(before, spec, was_external, external);
+    default_families(spec);
     if text(spec, "type") != "LoadBalancer" {
         service["status"]["loadBalancer"] = json!({});
     }

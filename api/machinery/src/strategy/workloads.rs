@@ -172,6 +172,11 @@ fn default_daemon_set(object: &mut Value) {
             &[("maxUnavailable", json!(1)), ("maxSurge", json!(0))],
         );
     });
+    // The count of the template's changes is a field of the kind, told as an annotation.
+    let count = &mut object["metadata"]["annotations"][TEMPLATE_GENERATION];
+    if count.is_null() {
+        *count = json!("0");
+    }
 }
 
 fn default_controller(object: &mut Value) {

@@ -200,6 +200,25 @@ pub fn cidr(at: &At<'_>, errors: &mut Errors) -> bool {
     good
 }
 
+/// The address of an interface and its network, in their one canonical form.
+pub fn interface_address(at: &At<'_>, errors: &mut Errors) {
+    let Some((address, length)) = parse_cidr(at.text()) else {
+        let detail = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)";
+        at.invalid_text(errors, detail);
+        return;
+    };
+    let mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    let length = match mapped && length > 32 {
+        true => length.saturating_sub(96),
+        false => length,
+    };
+    let canonical = format!("{}/{length}", canonical_ip(address));
+    if canonical != at.text() {
+        let detail = format!("must be in canonical form (\"{canonical}\")");
+        at.invalid_text(errors, &detail);
+    }
+}
+
 /// A port's number or name.
 pub fn port_or_name(at: &At<'_>, errors: &mut Errors) {
     if at.value.is_string() {

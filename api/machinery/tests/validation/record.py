@@ -152,8 +152,13 @@ def bare(thing, volatile):
 
 
 def put_if(thing, path):
+    """Removes what stands at a path, if anything does."""
+    *parts, last = (part.replace("~1", ".") for part in path.split("."))
     try:
-        put(thing, path, None)
+        for part in parts:
+            thing = thing[int(part) if isinstance(thing, list) else part]
+        if last in thing:
+            del thing[last]
     except (KeyError, IndexError, TypeError):
         pass
 

@@ -10,7 +10,7 @@
 //! this node lags.
 
 use bytes::Bytes;
-use nautilus_admission::attributes;
+use nautilus_admission::{attributes, devices};
 use nautilus_machine::types::KeyRange;
 use nautilus_machine::{Compare, Operation, Put, Revision};
 use nautilus_machinery::identity::User;
@@ -179,6 +179,7 @@ impl Storage {
             writer.warn(resource, &Value::Null, &fresh);
             custom::check_definition(resource, None, None, &mut fresh)?;
             admission::check_expressions(resource, None, &fresh)?;
+            devices::check_selectors(resource, None, &fresh)?;
             let name = metadata_text(&fresh, "name").to_owned();
             let target = Target {
                 resource,
@@ -377,6 +378,7 @@ impl Storage {
             Some(&row.object),
             &mut wanted,
         )?;
+        devices::check_selectors(target.resource, Some(&row.object), &wanted)?;
         if target.subresource.is_none() {
             admission::check_expressions(target.resource, Some(&row.object), &wanted)?;
             writer.warn(target.resource, &row.object, &wanted);

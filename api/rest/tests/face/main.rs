@@ -15,6 +15,7 @@ mod certificates;
 mod connects;
 mod conversion;
 mod definitions;
+mod devices;
 mod discovery;
 mod fairness;
 mod forms;
