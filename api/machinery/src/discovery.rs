@@ -19,6 +19,37 @@ pub fn group_versions(kinds: &Index) -> Vec<(&str, &str)> {
     found
 }
 
+/// `GET /`: what is served, by path; `groups`: the groups and versions.
+pub fn root_paths(groups: &[(&str, &str)]) -> Value {
+    let mut paths: Vec<String> = [
+        "/.well-known/openid-configuration",
+        "/apis",
+        "/apis/",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openapi/v3/",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ]
+    .map(str::to_owned)
+    .into();
+    for (group, version) in groups {
+        let root = match *group {
+            "" => "/api".to_owned(),
+            group => format!("/apis/{group}"),
+        };
+        paths.push(format!("{root}/{version}"));
+        paths.push(root);
+    }
+    paths.sort_unstable();
+    paths.dedup();
+    json!({ "paths": paths })
+}
+
 /// The kinds of one group and version, by plural name.
 fn resources_of<'a>(kinds: &'a Index, group: &str, version: &str) -> Vec<&'a Resource> {
     let mut found: Vec<&Resource> = kinds
@@ -186,12 +217,16 @@ fn aggregated_group(kinds: &Index, pairs: &[(&str, &str)], group: &str) -> Value
     json!({"metadata": metadata, "versions": versions})
 }
 
-/// A kind of the group and version that the entry stands in is named without them.
+/// A built-in kind of the group and version that the entry stands in is named without them.
 fn aggregated_resource(resource: &Resource) -> Value {
     let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let (own_group, own_version) = match &resource.defined {
+        Some(_) => (resource.group.as_str(), resource.version.as_str()),
+        None => ("", ""),
+    };
     let mut entry = json!({
         "resource": resource.plural,
-        "responseKind": kind("", "", &resource.kind),
+        "responseKind": kind(own_group, own_version, &resource.kind),
         "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": resource.singular,
         "verbs": resource.verbs,
@@ -207,7 +242,7 @@ fn aggregated_resource(resource: &Resource) -> Value {
     if !resource.subresources.is_empty() {
         let subresources = resource.subresources.iter().map(|sub| {
             let (group, version) = match is_own(resource, sub) {
-                true => ("", ""),
+                true => (own_group, own_version),
                 false => (sub.group.as_str(), sub.version.as_str()),
             };
             json!({
@@ -226,9 +261,17 @@ fn aggregated_resource(resource: &Resource) -> Value {
 pub fn version(git_commit: &str, build_date: &str, compiler: &str, platform: &str) -> Value {
     let release = crate::schema::release();
     let mut numbers = release.trim_start_matches('v').split('.');
+    let major = numbers.next().unwrap_or_default();
+    let minor = numbers.next().unwrap_or_default();
+    // As the reference has it: one release back.
+    let oldest = minor.parse::<u32>().unwrap_or_default().saturating_sub(1);
     json!({
-        "major": numbers.next().unwrap_or_default(),
-        "minor": numbers.next().unwrap_or_default(),
+        "major": major,
+        "minor": minor,
+        "emulationMajor": major,
+        "emulationMinor": minor,
+        "minCompatibilityMajor": major,
+        "minCompatibilityMinor": oldest.to_string(),
         "gitVersion": format!("{release}+nautilus"),
         "gitCommit": git_commit,
         "gitTreeState": "clean",

@@ -82,8 +82,12 @@ fn apply_json(original: &Value, patch: &Value) -> Result<Value, ApiError> {
              {MAX_OPERATIONS}, got {count}"
         )));
     }
-    let operations: json_patch::Patch = serde_json::from_value(patch.clone())
-        .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
+    let operations: json_patch::Patch =
+        serde_json::from_value(patch.clone()).map_err(|error| match patch {
+            // An operation that can't be: the reference meets it when it applies the patch.
+            Value::Array(operations) if operations.iter().all(Value::is_object) => rejected(),
+            _ => ApiError::bad_request(format!("error decoding patch: {error}")),
+        })?;
     let mut patched = original.clone();
     let mut copied_bytes = 0;
     for operation in operations.0 {
@@ -91,14 +95,11 @@ fn apply_json(original: &Value, patch: &Value) -> Result<Value, ApiError> {
             let source = patched.pointer(copy.from.as_str()).unwrap_or(&Value::Null);
             copied_bytes += source.to_string().len();
             if copied_bytes > MAX_COPIED_BYTES {
-                return Err(rejected(&format!(
-                    "unable to copy more than {MAX_COPIED_BYTES} bytes in one patch"
-                )));
+                return Err(rejected());
             }
         }
         let operation = tolerant(operation, &patched);
-        json_patch::patch(&mut patched, &[operation])
-            .map_err(|error| rejected(&error.to_string()))?;
+        json_patch::patch(&mut patched, &[operation]).map_err(|_| rejected())?;
     }
     Ok(patched)
 }
@@ -128,10 +129,9 @@ fn tolerant(operation: PatchOperation, object: &Value) -> PatchOperation {
     }
 }
 
-/// 422 in the words of the reference; what went wrong is the cause.
-fn rejected(why: &str) -> ApiError {
+/// 422 in the words of the reference, which keeps to itself what went wrong.
+fn rejected() -> ApiError {
     ApiError::unprocessable("the server rejected our request due to an error in our request")
-        .with_cause(why)
 }
 
 /// RFC 7386.

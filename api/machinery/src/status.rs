@@ -241,6 +241,19 @@ impl ApiError {
         Self::of(resource, name, 409, "Conflict", message)
     }
 
+    /// 409 for another reason, of an object that is called by its kind.
+    pub fn conflict_of_kind(resource: &Resource, name: &str, why: &str) -> Self {
+        let kind = match resource.group.as_str() {
+            "" => resource.kind.clone(),
+            group => format!("{}.{group}", resource.kind),
+        };
+        let mut error = Self::conflict_on(&kind, name, why);
+        let details = error.details.get_or_insert_default();
+        details.group.clone_from(&resource.group);
+        details.kind.clone_from(&resource.kind);
+        error
+    }
+
     /// 409 on a subresource, named as `pods/binding`.
     pub fn conflict_on(kind: &str, name: &str, why: &str) -> Self {
         let message = format!(

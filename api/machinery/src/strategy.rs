@@ -269,6 +269,20 @@ fn changes_generation(of: &[&str], old: &Value, new: &Value) -> bool {
     of.iter().any(|path| old.pointer(path) != new.pointer(path))
 }
 
+/// What every client of a kind is told that will not be served for ever.
+pub fn deprecation(resource: &Resource) -> Option<&str> {
+    match (
+        &resource.defined,
+        resource.group.as_str(),
+        resource.plural.as_str(),
+    ) {
+        (Some(defined), _, _) => defined.deprecation(),
+        (None, "", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        (None, "", "endpoints") => Some(policy::ENDPOINTS_DEPRECATION),
+        _ => None,
+    }
+}
+
 /// What a client is told about an object that is accepted, as it is to be; `old`: as it
 /// was, null if it is new.
 pub fn warnings(resource: &Resource, old: &Value, new: &Value) -> Vec<String> {
@@ -299,6 +313,28 @@ fn refuse_invalid(resource: &Resource, object: &Value, errors: Errors) -> Result
     ))
 }
 
+/// Built-in kinds whose status is written without the object's metadata.
+const STATUS_KEEPS_METADATA: &[&str] = &[
+    "apiservices.apiregistration.k8s.io",
+    "csinodes.storage.k8s.io",
+    "evictionrequests.lifecycle.k8s.io",
+    "flowschemas.flowcontrol.apiserver.k8s.io",
+    "podcertificaterequests.certificates.k8s.io",
+    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
+    "devicetaintrules.resource.k8s.io",
+    "resourceclaims.resource.k8s.io",
+    "servicecidrs.networking.k8s.io",
+    "storageversionmigrations.storagemigration.k8s.io",
+    "storageversions.internal.apiserver.k8s.io",
+    "validatingadmissionpolicies.admissionregistration.k8s.io",
+    "volumeattachments.storage.k8s.io",
+];
+
+/// Whether a write of the status leaves the object's metadata as it is.
+pub fn status_keeps_metadata(resource: &Resource) -> bool {
+    resource.defined.is_some() || STATUS_KEEPS_METADATA.contains(&resource.qualified().as_str())
+}
+
 /// Spec and status each have their own way in.
 fn split(resource: &Resource, subresource: Option<&str>, old: &Value, next: &mut Value) {
     let Some(map) = next.as_object_mut() else {
@@ -313,6 +349,9 @@ fn split(resource: &Resource, subresource: Option<&str>, old: &Value, next: &mut
                 if !matches!(name.as_str(), "metadata" | "status") {
                     map.insert(name.clone(), value.clone());
                 }
+            }
+            if status_keeps_metadata(resource) {
+                metadata::keep(old, next);
             }
         }
         _ => {}
@@ -373,26 +412,45 @@ pub fn before_delete(
     if !metadata["deletionTimestamp"].is_null() {
         return Ok(delete_again(resource, old, &next, grace, held, options));
     }
-    if grace.unwrap_or(0) == 0 && !held {
+    let seconds = grace.unwrap_or(0);
+    if seconds == 0 && !held {
         return Ok(Deletion::Remove);
     }
-    let mut marked = next.clone().into_owned();
-    let seconds = grace.unwrap_or(0);
+    Ok(Deletion::Mark(mark(resource, &next, seconds, context)?))
+}
+
+/// An object that is removed, as the one who removes it is shown it: a kind that knows
+/// grace is marked before it goes.
+pub fn removed(resource: &Resource, old: Value, context: &Context<'_>) -> Result<Value, ApiError> {
+    let graceful = (resource.rules.grace_seconds)(&old, Some(0)).is_some();
+    match graceful && old["metadata"]["deletionTimestamp"].is_null() {
+        true => mark(resource, &old, 0, context),
+        false => Ok(old),
+    }
+}
+
+/// Marks an object for its deletion, `seconds` from now.
+fn mark(
+    resource: &Resource,
+    object: &Value,
+    seconds: i64,
+    context: &Context<'_>,
+) -> Result<Value, ApiError> {
+    let mut marked = object.clone();
     marked["metadata"]["deletionTimestamp"] = json!(later(context.now, seconds));
     if resource.rules.marks_grace {
         marked["metadata"]["deletionGracePeriodSeconds"] = json!(seconds);
     }
     if resource.rules.counts_generation
-        && let Some(generation) = metadata["generation"].as_i64().filter(|g| *g > 0)
+        && let Some(generation) = object["metadata"]["generation"].as_i64().filter(|g| *g > 0)
     {
         marked["metadata"]["generation"] = json!(generation + 1);
     }
     (resource.rules.mark_deleted)(&mut marked);
-    let marked = match &resource.defined {
-        Some(_) => marked,
-        None => fields::conform_owned(&resource.schema, marked)?,
-    };
-    Ok(Deletion::Mark(marked))
+    match &resource.defined {
+        Some(_) => Ok(marked),
+        None => fields::conform_owned(&resource.schema, marked),
+    }
 }
 
 /// A second deletion may shorten the grace, may change what becomes of dependents (in

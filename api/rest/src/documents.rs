@@ -320,6 +320,19 @@ pub(crate) fn resources(
     plain_document(headers, served.document(&name, make))
 }
 
+/// `GET /`: the paths that are served.
+pub(crate) fn paths(context: &RestContext) -> Result<Response, Failure> {
+    let served = context.registry.served();
+    let remotes = context.aggregator.remotes();
+    let mut groups = discovery::group_versions(&served.kinds);
+    groups.extend(
+        remotes
+            .iter()
+            .map(|remote| (remote.group.as_str(), remote.version.as_str())),
+    );
+    respond::json_document(&discovery::root_paths(&groups))
+}
+
 /// `GET /version`.
 pub(crate) fn version() -> Result<Response, Failure> {
     let platform = match std::env::consts::ARCH {

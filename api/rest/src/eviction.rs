@@ -14,7 +14,6 @@ use nautilus_machinery::status::{self, ApiError};
 use nautilus_machinery::strategy::DeleteOptions;
 use serde_json::Value;
 
-use crate::body::Warnings;
 use crate::failure::Failure;
 use crate::ids;
 use crate::options::Version;
@@ -28,8 +27,8 @@ use crate::storage::{
 /// Serves an eviction.
 pub(crate) async fn serve(call: &Call, request: Request, form: Form) -> Result<Response, Failure> {
     let mut options = write_options(request.uri(), request.headers())?;
-    let warnings = Warnings::default();
-    let mut eviction = call.read_object(request, &options, &warnings).await?;
+    let warnings = call.warnings.as_ref();
+    let mut eviction = call.read_object(request, &options, warnings).await?;
     call.fill_namespace(&mut eviction)?;
     let target = call.target();
     if metadata_text(&eviction, "name") != target.name {
@@ -38,7 +37,7 @@ pub(crate) async fn serve(call: &Call, request: Request, form: Form) -> Result<R
         );
     }
     options.dry_run |= DeleteOptions::from_value(&eviction["deleteOptions"])?.dry_run;
-    let writer = call.writer(&options, &warnings);
+    let writer = call.writer(&options, warnings);
     let asked = attributes(Operation::Create, &target, &writer, None);
     let admission = &call.context.admission;
     admission
@@ -56,13 +55,11 @@ pub(crate) async fn serve(call: &Call, request: Request, form: Form) -> Result<R
         false => storage.evicting(),
     };
     storage.delete(&pod, &delete, &writer).await?;
-    let mut response = respond::status(
+    respond::status(
         form.agreed.format,
         StatusCode::CREATED,
         &status::success(201),
-    )?;
-    respond::warn(&mut response, &warnings.take());
-    Ok(response)
+    )
 }
 
 /// Adds to the deletion of `pod` what its disruption budget becomes; 429 where there is no

@@ -4,7 +4,7 @@
 use nautilus_machine::{
     BarrierError, ClusterError, LedgerError, ProposeError, RangeError, Refusal, WatchError,
 };
-use nautilus_machinery::status::ApiError;
+use nautilus_machinery::status::{ApiError, Cause};
 use serde_json::{Value, json};
 
 /// Seconds a client is asked to wait when the quorum has no leader for the moment.
@@ -16,6 +16,8 @@ pub(crate) struct Failure {
     pub(crate) error: ApiError,
     /// A fresh token, for a list whose old one expired.
     continue_token: Option<String>,
+    /// What the client is told besides.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Failure {
@@ -31,7 +33,13 @@ impl Failure {
         Self {
             error: ApiError::expired(message),
             continue_token: Some(token),
+            warnings: Vec::new(),
         }
+    }
+
+    /// The same refusal, with what the client is told besides.
+    pub(crate) fn with_warnings(self, warnings: Vec<String>) -> Self {
+        Self { warnings, ..self }
     }
 
     /// The `Status` object.
@@ -49,6 +57,7 @@ impl From<ApiError> for Failure {
         Self {
             error,
             continue_token: None,
+            warnings: Vec::new(),
         }
     }
 }
@@ -67,7 +76,7 @@ impl From<RangeError> for Failure {
                  {compacted}"
             ))
             .into(),
-            RangeError::FutureRevision { current } => too_large_version(current).into(),
+            RangeError::FutureRevision { current } => too_large_version(None, current).into(),
             RangeError::Storage(_) => ApiError::internal(error.to_string()).into(),
         }
     }
@@ -121,11 +130,19 @@ pub(crate) fn expired_watch(compacted: u64) -> ApiError {
 }
 
 /// 504: the client asks for a version this quorum has not reached.
-pub(crate) fn too_large_version(current: u64) -> ApiError {
+/// Clients know it by its cause, and ask again for any version.
+pub(crate) fn too_large_version(wanted: Option<u64>, current: u64) -> ApiError {
+    const MESSAGE: &str = "Too large resource version";
+    let wanted = wanted.map_or_else(String::new, |wanted| format!(": {wanted}"));
     ApiError::timeout(
-        format!("Too large resource version, current: {current}"),
+        format!("{MESSAGE}{wanted}, current: {current}"),
         RETRY_AFTER_SECONDS,
     )
+    .with_given_cause(Cause {
+        reason: "ResourceVersionTooLarge".to_owned(),
+        message: MESSAGE.to_owned(),
+        ..Cause::default()
+    })
 }
 
 /// 504: attempts to learn a write's outcome ran out.

@@ -10,7 +10,7 @@ use http::Uri;
 use nautilus_machinery::fields::FieldValidation;
 use nautilus_machinery::resource::Resource;
 use nautilus_machinery::selector::{FieldSelector, LabelSelector};
-use nautilus_machinery::status::{ApiError, Cause};
+use nautilus_machinery::status::{ApiError, Cause, quote};
 
 use crate::route::{query_pairs, truth};
 
@@ -62,12 +62,9 @@ impl ListOptions {
             fields,
             version,
             version_match: parse_match(query.text("resourceVersionMatch"))?,
-            limit: query.number("limit")?.filter(|limit| *limit > 0),
+            limit: query.positive("limit")?,
             continue_token: query.text("continue").map(str::to_owned),
-            timeout: query
-                .number("timeoutSeconds")?
-                .filter(|s| *s > 0)
-                .map(Duration::from_secs),
+            timeout: query.positive("timeoutSeconds")?.map(Duration::from_secs),
             allow_bookmarks: query.flag("allowWatchBookmarks"),
             send_initial_events: query.text("sendInitialEvents").map(truth),
         };
@@ -134,7 +131,7 @@ impl ListOptions {
             if self.version_match == VersionMatch::Exact && self.version == Version::Any {
                 return forbidden(
                     "resourceVersionMatch",
-                    "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
                 );
             }
         }
@@ -283,15 +280,29 @@ impl Query {
             .any(|(key, value)| key == name && truth(value))
     }
 
-    pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
-        self.text(name)
-            .map(|text| {
-                text.parse().map_err(|_| {
-                    ApiError::bad_request(format!("{name} must be a whole number, not {text:?}"))
-                })
-            })
-            .transpose()
+    /// A whole number.
+    pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        self.text(name).map(integer).transpose()
     }
+
+    /// A number above zero; any other counts as none.
+    pub(crate) fn positive(&self, name: &str) -> Result<Option<u64>, ApiError> {
+        let number = self.number(name)?;
+        Ok(number.and_then(|number| u64::try_from(number).ok().filter(|number| *number > 0)))
+    }
+}
+
+/// A parameter that is a whole number; refused in the reference's words.
+pub(crate) fn integer(text: &str) -> Result<i64, ApiError> {
+    text.parse().map_err(|error: std::num::ParseIntError| {
+        use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+        let why = match error.kind() {
+            PosOverflow | NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        let text = quote(text);
+        ApiError::bad_request(format!("strconv.ParseInt: parsing {text}: {why}"))
+    })
 }
 
 /// Reads a resourceVersion of a read.
@@ -300,8 +311,10 @@ pub(crate) fn parse_version(text: Option<&str>) -> Result<Version, ApiError> {
         None => Ok(Version::Newest),
         Some("0") => Ok(Version::Any),
         Some(text) => text.parse().map(Version::At).map_err(|_| {
+            let text = quote(text);
             ApiError::bad_request(format!(
-                "Invalid value: \"{text}\": resourceVersion: must be a number"
+                "invalid resource version: resourceVersion: Invalid value: {text}: \
+                 strconv.ParseUint: parsing {text}: invalid syntax"
             ))
         }),
     }
@@ -317,7 +330,7 @@ fn parse_match(text: Option<&str>) -> Result<VersionMatch, ApiError> {
             "resourceVersionMatch",
             "FieldValueNotSupported",
             &format!(
-                "Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\""
+                "Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\", \"\""
             ),
         )),
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use nautilus_machinery::fields::{self, FieldValidation};
 use nautilus_machinery::patch::{self, PatchKind};
 use nautilus_machinery::resource::{Defined, Resource};
-use nautilus_machinery::status::ApiError;
+use nautilus_machinery::status::{ApiError, Cause, quote};
 use serde_json::Value;
 
 use crate::body::Warnings;
@@ -25,6 +25,13 @@ fn kind(media: &str) -> Result<PatchKind, ApiError> {
         "application/strategic-merge-patch+json" => Ok(PatchKind::StrategicMerge),
         _ => Err(ApiError::unsupported_media_type(&PATCH_TYPES)),
     }
+}
+
+/// What is wrong, without the sentence about whose body it was.
+fn detail(message: &str) -> &str {
+    let sentence = message.split_once(" cannot be handled as a ");
+    let detail = sentence.and_then(|(_, rest)| rest.split_once(": "));
+    detail.map_or(message, |(_, detail)| detail)
 }
 
 /// A parsed patch and its text.
@@ -51,15 +58,17 @@ impl Patch {
         validation: FieldValidation,
         warnings: &Warnings,
     ) -> Result<Value, ApiError> {
-        let patched = patch::apply_loosely(self.kind, schema, current, &self.value)?;
+        let mut patched = patch::apply_loosely(self.kind, schema, current, &self.value)?;
+        let refused = |error| self.unfit(schema, current, error);
+        self.keep_kind(current, &mut patched).map_err(refused)?;
         if validation != FieldValidation::Ignore {
             let found = self.faults(schema, &patched);
             if validation == FieldValidation::Strict && !found.is_empty() {
-                return Err(fields::strict_error(schema, &found));
+                return Err(refused(fields::strict_error(schema, &found)));
             }
             warnings.replace(found);
         }
-        fields::conform_owned(schema, patched)
+        fields::conform_owned(schema, patched).map_err(refused)
     }
 
     /// The patched object of a defined kind, as it is stored.
@@ -79,15 +88,55 @@ impl Patch {
             ]));
         }
         let mut patched = patch::apply_loosely(self.kind, "", current, &self.value)?;
-        crate::custom::judge(
-            resource,
-            defined,
-            &mut patched,
-            Vec::new(),
-            validation,
-            warnings,
-        )?;
+        let refused = |error| self.unfit("", current, error);
+        self.keep_kind(current, &mut patched).map_err(refused)?;
+        let found = Vec::new();
+        let judged =
+            crate::custom::judge(resource, defined, &mut patched, found, validation, warnings);
+        judged.map_err(refused)?;
         Ok(patched)
+    }
+
+    /// A patch does not make an object of another kind: the typed merge drops what it says
+    /// of the kind, the others are refused.
+    fn keep_kind(&self, current: &Value, patched: &mut Value) -> Result<(), ApiError> {
+        let of = |object: &Value| (object["apiVersion"].clone(), object["kind"].clone());
+        let kind = of(current);
+        if of(patched) == kind || !patched.is_object() {
+            return Ok(());
+        }
+        if self.kind != PatchKind::StrategicMerge {
+            return Err(ApiError::bad_request(format!(
+                "no kind {} is registered for version {}",
+                patched["kind"], patched["apiVersion"]
+            )));
+        }
+        (patched["apiVersion"], patched["kind"]) = kind;
+        Ok(())
+    }
+
+    /// 422 in place of a 400: it is the patch that makes a body nobody can read.
+    fn unfit(&self, schema: &str, current: &Value, error: ApiError) -> ApiError {
+        if error.code() != 400 {
+            return error;
+        }
+        let shown = match self.kind {
+            PatchKind::StrategicMerge => self.value.to_string(),
+            _ => match patch::apply_loosely(self.kind, schema, current, &self.value) {
+                Ok(patched) => patched.to_string(),
+                Err(error) => return error,
+            },
+        };
+        let cause = Cause {
+            field: "patch".to_owned(),
+            reason: "FieldValueInvalid".to_owned(),
+            message: format!(
+                "Invalid value: {}: {}",
+                quote(&shown),
+                detail(error.message())
+            ),
+        };
+        ApiError::invalid_kind("", "", "", "", vec![cause])
     }
 
     /// Fields named twice in the patch, and fields of the result that its type does

@@ -8,7 +8,7 @@ use http::header::USER_AGENT;
 use http::{HeaderMap, StatusCode, Uri};
 use nautilus_machinery::codec::{self, MediaType};
 use nautilus_machinery::identity::User;
-use nautilus_machinery::resource::{Resource, Subresource};
+use nautilus_machinery::resource::Subresource;
 use nautilus_machinery::status::{self, ApiError};
 use nautilus_machinery::strategy;
 use nautilus_machinery::strategy::{Context, DeleteOptions};
@@ -42,6 +42,8 @@ pub(crate) struct Call {
     pub(crate) user: User,
     /// What the audit log holds beside the request and its answer.
     pub(crate) notes: Arc<Notes>,
+    /// What the client is told beside the answer, or beside the refusal.
+    pub(crate) warnings: Arc<Warnings>,
     /// Held by a watch for as long as it runs.
     pub(crate) watch_permit: Option<OwnedSemaphorePermit>,
     /// Held until the answer's head is there; of a watch, until its initial events are.
@@ -51,6 +53,22 @@ pub(crate) struct Call {
 impl Call {
     /// Serves the request.
     pub(crate) async fn serve(self, request: Request) -> Result<Response, Failure> {
+        let warnings = self.warnings.clone();
+        let deprecated = strategy::deprecation(&self.asked.resource).map(str::to_owned);
+        let answered = self.answer(request).await;
+        let said = warnings.take();
+        let repeated = |text: &String| said.contains(text);
+        let mut all: Vec<String> = deprecated
+            .filter(|text| !repeated(text))
+            .into_iter()
+            .collect();
+        all.extend(said);
+        let mut response = answered.map_err(|failure| failure.with_warnings(all.clone()))?;
+        respond::warn(&mut response, &all);
+        Ok(response)
+    }
+
+    async fn answer(self, request: Request) -> Result<Response, Failure> {
         self.check_verb()?;
         if let Some(connect) = connect::asked(&self.asked) {
             return Connection::of(self).serve(connect, request).await;
@@ -211,8 +229,8 @@ impl Call {
 
     async fn create(&self, request: Request, form: Form) -> Result<Response, Failure> {
         let options = write_options(request.uri(), request.headers())?;
-        let warnings = Warnings::default();
-        let mut object = self.read_object(request, &options, &warnings).await?;
+        let warnings = self.warnings.as_ref();
+        let mut object = self.read_object(request, &options, warnings).await?;
         self.fill_namespace(&mut object)?;
         let namespace = self.asked.namespace.as_deref();
         let resource = &self.asked.resource;
@@ -220,23 +238,17 @@ impl Call {
             crate::access::serve_review(&self.context, &self.user, resource, namespace, &object)
                 .await
         {
-            return finish(form, StatusCode::CREATED, resource, answer?, &warnings);
+            return respond::object(form, StatusCode::CREATED, resource, answer?);
         }
         if !resource.is_stored() {
             return Err(ApiError::method_not_allowed().into());
         }
-        let writer = self.writer(&options, &warnings);
+        let writer = self.writer(&options, warnings);
         let created = self
             .storage()
             .create(&self.asked.resource, namespace, &object, &writer)
             .await?;
-        finish(
-            form,
-            StatusCode::CREATED,
-            &self.asked.resource,
-            created,
-            &warnings,
-        )
+        respond::object(form, StatusCode::CREATED, &self.asked.resource, created)
     }
 
     /// Gives a token of a service account.
@@ -246,13 +258,13 @@ impl Call {
         form: Form,
     ) -> Result<Response, Failure> {
         let options = write_options(request.uri(), request.headers())?;
-        let warnings = Warnings::default();
-        let asked = self.read_object(request, &options, &warnings).await?;
+        let warnings = self.warnings.as_ref();
+        let asked = self.read_object(request, &options, warnings).await?;
         let namespace = self.asked.namespace.as_deref().unwrap_or_default();
         let name = self.asked.name.as_deref().unwrap_or_default();
         let access = &self.context.access;
         let operation = nautilus_admission::attributes::Operation::Create;
-        let writer = self.writer(&options, &warnings);
+        let writer = self.writer(&options, warnings);
         let judged = crate::storage::attributes(operation, &self.target(), &writer, None);
         let mut asked = asked;
         access.check_write(&judged, Some(&mut asked))?;
@@ -266,9 +278,7 @@ impl Call {
             &issued.credential,
         );
         let schema = self.body_schema();
-        let mut response = respond::of_schema(form, StatusCode::CREATED, schema, &issued.answer)?;
-        respond::warn(&mut response, &warnings.take());
-        Ok(response)
+        respond::of_schema(form, StatusCode::CREATED, schema, &issued.answer)
     }
 
     pub(crate) async fn read_object(
@@ -322,9 +332,10 @@ impl Call {
 
     async fn update(&self, request: Request, form: Form) -> Result<Response, Failure> {
         let options = write_options(request.uri(), request.headers())?;
-        let warnings = Warnings::default();
-        let object = self.read_object(request, &options, &warnings).await?;
-        let writer = self.writer(&options, &warnings);
+        let warnings = self.warnings.as_ref();
+        let object = self.read_object(request, &options, warnings).await?;
+        self.target().check_name(&object)?;
+        let writer = self.writer(&options, warnings);
         let storage = self.storage();
         let updated = storage
             .update(&self.target(), &writer, |_| Ok(object.clone()))
@@ -340,7 +351,7 @@ impl Call {
             }
             updated => (StatusCode::OK, updated?.into_object()),
         };
-        finish(form, code, &self.asked.resource, stored, &warnings)
+        respond::object(form, code, &self.asked.resource, stored)
     }
 
     /// Whether an update of a missing object makes it: the kind says so, and the body
@@ -364,29 +375,28 @@ impl Call {
             return self.apply(&content, &options, form).await;
         }
         let patch = Patch::read(&media, content)?;
-        let warnings = Warnings::default();
-        let writer = self.writer(&options, &warnings);
+        let warnings = self.warnings.as_ref();
+        let writer = self.writer(&options, warnings);
         let resource = &self.asked.resource;
         let apply = |current: &Value| {
             let validation = options.field_validation;
             Ok(match &resource.defined {
                 Some(defined) => {
                     let defined = defined.as_ref();
-                    patch.apply_defined(resource, defined, current, validation, &warnings)?
+                    patch.apply_defined(resource, defined, current, validation, warnings)?
                 }
-                None => patch.apply(&resource.schema, current, validation, &warnings)?,
+                None => patch.apply(&resource.schema, current, validation, warnings)?,
             })
         };
         let updated = self
             .storage()
             .update(&self.target(), &writer, apply)
             .await?;
-        finish(
+        respond::object(
             form,
             StatusCode::OK,
             &self.asked.resource,
             updated.into_object(),
-            &warnings,
         )
     }
 
@@ -401,21 +411,22 @@ impl Call {
     /// Binds a pod to the node that the body names.
     pub(crate) async fn bind(&self, request: Request, form: Form) -> Result<Response, Failure> {
         let options = write_options(request.uri(), request.headers())?;
-        let warnings = Warnings::default();
-        let mut binding = self.read_object(request, &options, &warnings).await?;
+        let warnings = self.warnings.as_ref();
+        let mut binding = self.read_object(request, &options, warnings).await?;
         self.fill_namespace(&mut binding)?;
         let pods = crate::storage::built_in("", "pods")?;
-        let name = match &self.asked.name {
-            Some(name) => name.clone(),
-            None => metadata_text(&binding, "name").to_owned(),
-        };
+        let name = metadata_text(&binding, "name").to_owned();
+        if self.asked.name.as_ref().is_some_and(|asked| *asked != name) {
+            let why = "name in URL does not match name in Binding object";
+            return Err(ApiError::bad_request(why).into());
+        }
         let target = Target {
             resource: pods,
             namespace: self.asked.namespace.as_deref(),
             name: &name,
             subresource: Some("binding"),
         };
-        let writer = self.writer(&options, &warnings);
+        let writer = self.writer(&options, warnings);
         let now = ids::now_rfc3339();
         let facts = Context {
             now: &now,
@@ -436,8 +447,8 @@ impl Call {
 
     async fn delete(&self, request: Request, form: Form) -> Result<Response, Failure> {
         let (options, write) = self.delete_options(request).await?;
-        let warnings = Warnings::default();
-        let writer = self.writer(&write, &warnings);
+        let warnings = self.warnings.as_ref();
+        let writer = self.writer(&write, warnings);
         let target = self.target();
         match self.storage().delete(&target, &options, &writer).await? {
             Deleted::Marked(object) => {
@@ -459,8 +470,8 @@ impl Call {
         let resource = &self.asked.resource;
         let list = ListOptions::parse(request.uri(), resource, false)?;
         let (options, write) = self.delete_options(request).await?;
-        let warnings = Warnings::default();
-        let writer = self.writer(&write, &warnings);
+        let warnings = self.warnings.as_ref();
+        let writer = self.writer(&write, warnings);
         let storage = self.storage();
         let namespace = self.asked.namespace.as_deref();
         let mut page = storage.list(resource, namespace, &list).await?;
@@ -554,16 +565,4 @@ fn include(uri: &Uri, agreed: Agreed) -> Result<IncludeObject, ApiError> {
             "includeObject: unsupported value {other:?}: must be None, Metadata or Object"
         ))),
     }
-}
-
-pub(crate) fn finish(
-    form: Form,
-    code: StatusCode,
-    resource: &Resource,
-    object: Value,
-    warnings: &Warnings,
-) -> Result<Response, Failure> {
-    let mut response = respond::object(form, code, resource, object)?;
-    respond::warn(&mut response, &warnings.take());
-    Ok(response)
 }

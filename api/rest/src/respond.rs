@@ -86,7 +86,14 @@ pub(crate) fn of_schema(
 }
 
 /// A page of a list.
-pub(crate) fn list(form: Form, resource: &Resource, page: Page) -> Result<Response, Failure> {
+pub(crate) fn list(form: Form, resource: &Resource, mut page: Page) -> Result<Response, Failure> {
+    if form.agreed.rendering == Rendering::Whole && resource.defined.is_none() {
+        // The list says it for all of them.
+        for item in page.items.iter_mut().filter_map(Value::as_object_mut) {
+            item.shift_remove("kind");
+            item.shift_remove("apiVersion");
+        }
+    }
     let meta = list_meta(page.revision, page.continue_token, page.remaining);
     let schema = resource.list_schema();
     let (schema, value) = match form.agreed.rendering {
@@ -187,6 +194,7 @@ pub(crate) fn failure(format: Format, failure: &Failure) -> Response {
             .headers_mut()
             .insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    warn(&mut response, &failure.warnings);
     response
 }
 

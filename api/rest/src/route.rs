@@ -108,6 +108,8 @@ pub(crate) enum Route {
         endpoint: &'static str,
         check: Option<String>,
     },
+    /// `/`.
+    Root,
     Version,
     Metrics,
     /// `/api` (false) or `/apis` (true).
@@ -191,6 +193,7 @@ impl Route {
                 check: None,
             } => endpoint,
             Self::Health { endpoint, .. } => return Some(format!("{endpoint}/{{check}}").into()),
+            Self::Root => "/",
             Self::Version => "/version",
             Self::Metrics => "/metrics",
             Self::Groups { named: false } => "/api",
@@ -324,6 +327,7 @@ fn parse_segments(kinds: &Index, method: &Method, uri: &Uri, segments: &[String]
         }
     };
     match parts.as_slice() {
+        [] | ["index.html"] => reading(Route::Root),
         ["healthz"] => reading(Route::Health {
             endpoint: "/healthz",
             check: None,

@@ -411,6 +411,7 @@ async fn handle(
         Route::Health { endpoint, check } => {
             health::answer(&context, endpoint, check.as_deref(), request.uri()).await
         }
+        Route::Root => documents::paths(&context),
         Route::Version => documents::version(),
         Route::Metrics => Ok(respond::bytes(
             StatusCode::OK,
@@ -457,6 +458,7 @@ async fn handle(
                 asked,
                 user,
                 notes: Notes::of(&request),
+                warnings: Arc::default(),
                 watch_permit: watch,
                 seats,
             }

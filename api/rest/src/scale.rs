@@ -6,17 +6,17 @@
 use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
-use nautilus_machinery::resource::Resource;
 use nautilus_machinery::scale::{self, ScalePaths};
 use nautilus_machinery::status::ApiError;
 use serde_json::Value;
 
-use crate::body::{self, Warnings};
+use crate::body;
 use crate::failure::Failure;
 use crate::options::{Query, parse_version};
-use crate::resources::{Call, finish, write_options};
+use crate::resources::{Call, write_options};
 use crate::respond::{self, Form};
 use crate::route::Verb;
+use crate::storage::Target;
 
 /// Serves a request for a scale.
 pub(crate) async fn serve(call: &Call, request: Request, form: Form) -> Result<Response, Failure> {
@@ -33,13 +33,13 @@ pub(crate) async fn serve(call: &Call, request: Request, form: Form) -> Result<R
         }
         Verb::Update => {
             let options = write_options(request.uri(), request.headers())?;
-            let warnings = Warnings::default();
-            let wanted = call.read_object(request, &options, &warnings).await?;
-            let make = |current: &Value| named(resource, paths, current, &wanted);
-            let writer = call.writer(&options, &warnings);
+            let warnings = call.warnings.as_ref();
+            let wanted = call.read_object(request, &options, warnings).await?;
+            let make = |current: &Value| named(&call.target(), paths, current, &wanted);
+            let writer = call.writer(&options, warnings);
             let updated = call.storage().update(&call.target(), &writer, make).await?;
             let scale = scale::get(paths, &updated.into_object())?;
-            finish(form, StatusCode::OK, scale::kind(), scale, &warnings)
+            respond::object(form, StatusCode::OK, scale::kind(), scale)
         }
         Verb::Patch => {
             let options = write_options(request.uri(), request.headers())?;
@@ -49,18 +49,18 @@ pub(crate) async fn serve(call: &Call, request: Request, form: Form) -> Result<R
             if is_apply {
                 return call.apply_scale(request, &options, form, paths).await;
             }
-            let warnings = Warnings::default();
+            let warnings = call.warnings.as_ref();
             let patch = call.read_patch(request).await?;
             let make = |current: &Value| {
                 let present = scale::get(paths, current)?;
                 let validation = options.field_validation;
-                let wanted = patch.apply(scale::SCHEMA, &present, validation, &warnings)?;
-                named(resource, paths, current, &wanted)
+                let wanted = patch.apply(scale::SCHEMA, &present, validation, warnings)?;
+                named(&call.target(), paths, current, &wanted)
             };
-            let writer = call.writer(&options, &warnings);
+            let writer = call.writer(&options, warnings);
             let updated = call.storage().update(&call.target(), &writer, make).await?;
             let scale = scale::get(paths, &updated.into_object())?;
-            finish(form, StatusCode::OK, scale::kind(), scale, &warnings)
+            respond::object(form, StatusCode::OK, scale::kind(), scale)
         }
         _ => Err(ApiError::method_not_allowed().into()),
     }
@@ -68,21 +68,11 @@ pub(crate) async fn serve(call: &Call, request: Request, form: Form) -> Result<R
 
 /// The object with the scale of a body, which must name the object of the path.
 pub(crate) fn named(
-    resource: &Resource,
+    target: &Target<'_>,
     paths: &ScalePaths,
     current: &Value,
     wanted: &Value,
 ) -> Result<Value, Failure> {
-    let text = |object: &Value, key: &str| {
-        let text = object["metadata"][key].as_str();
-        text.unwrap_or_default().to_owned()
-    };
-    let (asked, own) = (text(wanted, "name"), text(current, "name"));
-    if asked != own {
-        return Err(ApiError::bad_request(format!(
-            "the name of the object ({asked}) does not match the name on the URL ({own})"
-        ))
-        .into());
-    }
-    Ok(scale::set(resource, paths, current, wanted)?)
+    target.check_name(wanted)?;
+    Ok(scale::set(target.resource, paths, current, wanted)?)
 }

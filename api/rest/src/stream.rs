@@ -170,8 +170,7 @@ impl Encoder {
 }
 
 fn bookmark(session: &Session, revision: u64, initial_events_end: bool) -> Value {
-    let mut metadata =
-        json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
+    let mut metadata = json!({ "resourceVersion": revision.to_string() });
     if initial_events_end {
         metadata["annotations"] = json!({ INITIAL_EVENTS_END: "true" });
     }

@@ -160,7 +160,7 @@ fn a_json_patch_that_does_not_fit_is_unprocessable() {
     );
     assert_eq!(code(json!([{"op": "remove", "path": "/data/z"}])), 422);
     assert_eq!(code(json!({"op": "remove"})), 400);
-    assert_eq!(code(json!([{"op": "explode", "path": "/data"}])), 400);
+    assert_eq!(code(json!([{"op": "explode", "path": "/data"}])), 422);
 }
 
 #[test]

@@ -62,6 +62,7 @@ pub(crate) static SIGNING_REQUEST: Rules = Rules {
             None => object["status"] = old["status"].clone(),
         }
     },
+    stamp,
     validate: request,
     validate_subresource: |name, old, new, errors| {
         request(new, errors);
@@ -121,6 +122,25 @@ fn keep(kind: &str, old: &Value, object: &mut Value) {
     let now = now.into_iter().flatten().filter(|own| own["type"] == kind);
     for (own, before) in now.zip(before) {
         own.clone_from(before);
+    }
+}
+
+/// Conditions say when they were written, and since when they stand.
+fn stamp(old: &Value, object: &mut Value, now: &str) {
+    let conditions = object["status"]["conditions"].as_array_mut();
+    for condition in conditions.into_iter().flatten() {
+        if condition["lastUpdateTime"].is_null() {
+            condition["lastUpdateTime"] = json!(now);
+        }
+        if condition["lastTransitionTime"].is_null() {
+            let same = |before: &&Value| {
+                before["type"] == condition["type"] && before["status"] == condition["status"]
+            };
+            let before = list(old).iter().find(same);
+            let since = before.map(|before| &before["lastTransitionTime"]);
+            let since = since.filter(|since| !since.is_null()).cloned();
+            condition["lastTransitionTime"] = since.unwrap_or_else(|| json!(now));
+        }
     }
 }
 

@@ -98,20 +98,13 @@ fn split(defined: &dyn Defined, subresource: Option<&str>, old: &Value, next: &m
             *fields = old.as_object().cloned().unwrap_or_default();
             fields.shift_remove("status");
             // A status is written with nothing else but who owns it.
-            if let Some(mut metadata) = metadata {
-                for name in ["labels", "annotations", "finalizers", "ownerReferences"] {
-                    metadata[name] = old["metadata"][name].clone();
-                    if let (true, Some(entries)) =
-                        (metadata[name].is_null(), metadata.as_object_mut())
-                    {
-                        entries.shift_remove(name);
-                    }
-                }
+            if let Some(metadata) = metadata {
                 fields.insert("metadata".to_owned(), metadata);
             }
             if let Some(status) = status {
                 fields.insert("status".to_owned(), status);
             }
+            metadata::keep(old, next);
         }
         _ => {}
     }

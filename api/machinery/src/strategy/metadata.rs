@@ -207,7 +207,7 @@ pub(super) fn check_preconditions(
 ) -> Result<(), ApiError> {
     let text = |key: &str| old["metadata"][key].as_str().unwrap_or_default();
     let refuse = |what: &str, asked: &str, stored: &str| {
-        Err(ApiError::conflict_with(
+        Err(ApiError::conflict_of_kind(
             resource,
             text("name"),
             &format!(
@@ -220,7 +220,7 @@ pub(super) fn check_preconditions(
         _ => {}
     }
     match (&options.resource_version, text("resourceVersion")) {
-        (Some(asked), stored) if asked != stored => Err(ApiError::conflict_with(
+        (Some(asked), stored) if asked != stored => Err(ApiError::conflict_of_kind(
             resource,
             text("name"),
             &format!(
@@ -228,6 +228,19 @@ pub(super) fn check_preconditions(
             ),
         )),
         _ => Ok(()),
+    }
+}
+
+/// Leaves to an object what its clients wrote into its metadata, whatever `next` says.
+pub(super) fn keep(old: &Value, next: &mut Value) {
+    let Some(metadata) = next["metadata"].as_object_mut() else {
+        return;
+    };
+    for name in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        match &old["metadata"][name] {
+            Value::Null => metadata.shift_remove(name),
+            kept => metadata.insert(name.to_owned(), kept.clone()),
+        };
     }
 }
 

@@ -398,10 +398,12 @@ fn validate_endpoints(at: &At<'_>, errors: &mut Errors) {
     }
 }
 
+/// What clients of endpoints are told.
+pub(super) const ENDPOINTS_DEPRECATION: &str =
+    "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
+
 fn warn_endpoints(_: &Value, at: &At<'_>, warnings: &mut Warnings) {
-    warnings.push(
-        "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned(),
-    );
+    warnings.push(ENDPOINTS_DEPRECATION.to_owned());
     for subset in at.get("subsets").items() {
         for list in ["addresses", "notReadyAddresses"] {
             for address in subset.get(list).items() {

@@ -102,7 +102,7 @@ impl Aggregator {
     }
 
     /// All extension servers' APIServices.
-    fn remotes(&self) -> Vec<Arc<ApiService>> {
+    pub(crate) fn remotes(&self) -> Vec<Arc<ApiService>> {
         let Some(services) = &self.services else {
             return Vec::new();
         };

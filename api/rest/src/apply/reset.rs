@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use nautilus_apply::reset::Reset;
 use nautilus_machinery::resource::Resource;
+use nautilus_machinery::strategy;
 
 static NOTHING: Reset = Reset::Nothing;
 
@@ -16,23 +17,6 @@ static SPEC: LazyLock<Reset> = LazyLock::new(|| Reset::fields(&["spec"]));
 
 /// What those reset whose status takes nothing but itself.
 static SPEC_AND_METADATA: LazyLock<Reset> = LazyLock::new(|| Reset::fields(&["spec", "metadata"]));
-
-/// Kinds whose status keeps the object's metadata to itself.
-const METADATA_IS_KEPT: &[&str] = &[
-    "apiservices.apiregistration.k8s.io",
-    "csinodes.storage.k8s.io",
-    "evictionrequests.lifecycle.k8s.io",
-    "flowschemas.flowcontrol.apiserver.k8s.io",
-    "podcertificaterequests.certificates.k8s.io",
-    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
-    "devicetaintrules.resource.k8s.io",
-    "resourceclaims.resource.k8s.io",
-    "servicecidrs.networking.k8s.io",
-    "storageversionmigrations.storagemigration.k8s.io",
-    "storageversions.internal.apiserver.k8s.io",
-    "validatingadmissionpolicies.admissionregistration.k8s.io",
-    "volumeattachments.storage.k8s.io",
-];
 
 /// The ways in that reset something else: `<kind>/<subresource>`.
 static OTHERS: LazyLock<BTreeMap<&str, Reset>> = LazyLock::new(|| {
@@ -74,7 +58,7 @@ pub(super) fn of(resource: &Resource, subresource: Option<&str>) -> &'static Res
     }
     match subresource {
         None if resource.subresource("status").is_some() => &STATUS,
-        Some("status") if METADATA_IS_KEPT.contains(&kind.as_str()) => &SPEC_AND_METADATA,
+        Some("status") if strategy::status_keeps_metadata(resource) => &SPEC_AND_METADATA,
         Some("status") => &SPEC,
         _ => &NOTHING,
     }

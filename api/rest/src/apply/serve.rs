@@ -9,12 +9,12 @@ use nautilus_machinery::status::ApiError;
 use serde_json::Value;
 
 use super::{Configuration, KindVersions, reset};
-use crate::body::{self, Warnings};
+use crate::body;
 use crate::failure::Failure;
 use crate::options::WriteOptions;
-use crate::resources::{Call, finish};
-use crate::respond::Form;
-use crate::storage::{metadata_text, take_version};
+use crate::resources::Call;
+use crate::respond::{self, Form};
+use crate::storage::take_version;
 
 /// Turns of an apply between an object that is missing and one that others make.
 const MAX_APPLY_ATTEMPTS: u32 = 8;
@@ -28,11 +28,11 @@ impl Call {
         form: Form,
     ) -> Result<Response, Failure> {
         let config = Configuration::read(content)?;
-        let warnings = Warnings::default();
-        let writer = self.writer(options, &warnings);
+        let warnings = self.warnings.as_ref();
+        let writer = self.writer(options, warnings);
         let target = self.target();
         let storage = self.storage().applied();
-        let made = |current: Option<&Value>| config.apply(&target, options, current, &warnings);
+        let made = |current: Option<&Value>| config.apply(&target, options, current, warnings);
         for _ in 0..MAX_APPLY_ATTEMPTS {
             let updated = storage
                 .update(&target, &writer, |current| Ok(made(Some(current))?))
@@ -41,14 +41,14 @@ impl Call {
                 Err(failure) if failure.error.code() == 404 && target.subresource.is_none() => {}
                 updated => {
                     let stored = updated?.into_object();
-                    return finish(form, StatusCode::OK, target.resource, stored, &warnings);
+                    return respond::object(form, StatusCode::OK, target.resource, stored);
                 }
             }
             self.may_create()?;
             let mut object = made(None)?;
             config.refuse_uid(&target)?;
             self.fill_namespace(&mut object)?;
-            self.check_name(&object)?;
+            target.check_name(&object)?;
             take_version(&mut object);
             let created = storage
                 .create(target.resource, target.namespace, &object, &writer)
@@ -57,13 +57,7 @@ impl Call {
                 // Somebody else made it meanwhile.
                 Err(failure) if failure.error.reason() == "AlreadyExists" => {}
                 created => {
-                    return finish(
-                        form,
-                        StatusCode::CREATED,
-                        target.resource,
-                        created?,
-                        &warnings,
-                    );
+                    return respond::object(form, StatusCode::CREATED, target.resource, created?);
                 }
             }
         }
@@ -83,8 +77,8 @@ impl Call {
         let (parts, content) = request.into_parts();
         let content = body::read(&parts.headers, content, limit).await?;
         let config = Configuration::read(&content)?;
-        let warnings = Warnings::default();
-        let writer = self.writer(options, &warnings);
+        let warnings = self.warnings.as_ref();
+        let writer = self.writer(options, warnings);
         let resource = self.asked.resource.as_ref();
         let api_version = resource.api_version();
         let versions = KindVersions {
@@ -109,8 +103,8 @@ impl Call {
         let make = |current: &Value| {
             let mut present = scale::get(paths, current)?;
             handler.to_scale(current, &mut present);
-            let wanted = config.apply(&scale_target, options, Some(&present), &warnings)?;
-            let mut object = crate::scale::named(resource, paths, current, &wanted)?;
+            let wanted = config.apply(&scale_target, options, Some(&present), warnings)?;
+            let mut object = crate::scale::named(&self.target(), paths, current, &wanted)?;
             handler.to_parent(&wanted, &mut object);
             Ok(object)
         };
@@ -120,7 +114,7 @@ impl Call {
             .update(&self.target(), &writer, make)
             .await?;
         let scale = scale::get(paths, &updated.into_object())?;
-        finish(form, StatusCode::OK, scale::kind(), scale, &warnings)
+        respond::object(form, StatusCode::OK, scale::kind(), scale)
     }
 
     /// Whether the user may also make the object that the request would change.
@@ -142,19 +136,5 @@ impl Call {
                 Err(asked.forbidden(&self.user, &reason).into())
             }
         }
-    }
-
-    fn check_name(&self, object: &Value) -> Result<(), Failure> {
-        let (own, asked) = (
-            metadata_text(object, "name"),
-            self.asked.name.as_deref().unwrap_or_default(),
-        );
-        if own == asked {
-            return Ok(());
-        }
-        Err(ApiError::bad_request(format!(
-            "the name of the object ({own}) does not match the name on the URL ({asked})"
-        ))
-        .into())
     }
 }

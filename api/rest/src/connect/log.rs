@@ -21,12 +21,14 @@ const MAX_REFUSAL_BYTES: usize = 50_000;
 
 impl Connection {
     pub(super) async fn log(self, request: Request) -> Result<Response, Failure> {
-        let options = LogOptions::parse(request.uri())?;
+        let options = LogOptions::parse(request.uri(), self.name())?;
         let pod = self.pod().await?;
         let container = container(&options.container, &pod)?;
         let Some(node) = node_name(&pod) else {
             // Nothing runs, so nothing was said.
-            return Ok(respond::bytes(StatusCode::OK, TEXT, Body::empty()));
+            let mut nothing = Response::new(Body::empty());
+            *nothing.status_mut() = StatusCode::NO_CONTENT;
+            return Ok(nothing);
         };
         let skip = options.insecure_skip_tls_verify_backend;
         let upstream = self.kubelet(node, skip).await?.upstream;

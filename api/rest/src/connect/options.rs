@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::Connect;
 use super::proxy::clean;
+use crate::options::integer;
 use crate::route::{query_pairs, segments, truth};
 
 /// Values of one parameter, at most (a command's words, ports).
@@ -50,13 +51,6 @@ impl Parameters {
     }
 }
 
-fn integer(text: &str) -> Result<i64, ApiError> {
-    text.parse().map_err(|_| {
-        let text = nautilus_machinery::status::quote(text);
-        ApiError::bad_request(format!("strconv.ParseInt: parsing {text}: invalid syntax"))
-    })
-}
-
 /// What is wanted of a container's log.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct LogOptions {
@@ -74,7 +68,8 @@ pub(super) struct LogOptions {
 }
 
 impl LogOptions {
-    pub(super) fn parse(uri: &Uri) -> Result<Self, ApiError> {
+    /// Reads them for the log of a container of `pod`.
+    pub(super) fn parse(uri: &Uri, pod: &str) -> Result<Self, ApiError> {
         let query = Parameters::of(uri);
         let since_time = match query.first("sinceTime").filter(|text| !text.is_empty()) {
             None => None,
@@ -96,7 +91,8 @@ impl LogOptions {
         if causes.is_empty() {
             Ok(options)
         } else {
-            Err(ApiError::invalid_options("PodLogOptions", causes))
+            let kind = "PodLogOptions";
+            Err(ApiError::invalid_kind(kind, "", kind, pod, causes))
         }
     }
 
@@ -285,19 +281,22 @@ mod tests {
     fn a_logs_options_reach_the_kubelet() {
         let query = "container=c&follow=true&previous=0&timestamps&tailLines=5&limitBytes=10&\
                      sinceTime=2026-01-02T03:04:05.6%2B01:00";
-        let options = LogOptions::parse(&uri(query)).unwrap();
+        let options = LogOptions::parse(&uri(query), "p").unwrap();
         assert_eq!(options.container, "c");
         assert_eq!(
             options.kubelet_query(),
             "?follow=true&timestamps=true&tailLines=5&limitBytes=10&\
              sinceTime=2026-01-02T02%3A04%3A05Z"
         );
-        assert_eq!(LogOptions::parse(&uri("")).unwrap().kubelet_query(), "");
+        assert_eq!(
+            LogOptions::parse(&uri(""), "p").unwrap().kubelet_query(),
+            ""
+        );
     }
 
     #[test]
     fn senseless_options_are_named() {
-        let causes = |query: &str| LogOptions::parse(&uri(query)).unwrap_err();
+        let causes = |query: &str| LogOptions::parse(&uri(query), "p").unwrap_err();
         let error = causes("tailLines=-1&limitBytes=0&sinceSeconds=0&stream=Stdout");
         assert_eq!(error.code(), 422);
         let fields: Vec<&str> = error.causes().iter().map(|c| c.field.as_str()).collect();

@@ -22,6 +22,8 @@ pub(super) struct JsonList {
     /// What comes before the next object.
     head: Vec<u8>,
     entries: IntoIter<Arc<Entry>>,
+    /// How an object begins that says of what kind it is, where its list says it.
+    opening: Option<String>,
     over: bool,
 }
 
@@ -36,6 +38,10 @@ impl JsonList {
         Self {
             head: head.into_bytes(),
             entries: page.entries.into_iter(),
+            opening: resource.defined.is_none().then(|| {
+                let (kind, version) = (&resource.kind, resource.api_version());
+                format!(r#"{{"kind":"{kind}","apiVersion":"{version}","#)
+            }),
             over: false,
         }
     }
@@ -66,7 +72,13 @@ impl Iterator for JsonList {
                 return Some(piece.into());
             };
             piece.reserve(entry.json_len() + 1);
+            let at = piece.len();
             entry.write_json(entry.revision(), &mut piece);
+            if let Some(opening) = &self.opening
+                && piece[at..].starts_with(opening.as_bytes())
+            {
+                piece.drain(at + 1..at + opening.len());
+            }
             if self.entries.len() > 0 {
                 piece.push(b',');
             }

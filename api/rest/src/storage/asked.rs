@@ -3,7 +3,8 @@
 use nautilus_admission::attributes::{Attributes, Operation};
 use serde_json::Value;
 
-use super::write::{Target, Writer};
+use super::target::Target;
+use super::write::Writer;
 
 /// The request as admission sees it.
 pub(crate) fn attributes<'a>(

@@ -20,6 +20,7 @@ mod lifetime;
 mod list;
 mod refusals;
 mod stored;
+mod target;
 mod write;
 
 use std::sync::Arc;
@@ -42,7 +43,8 @@ pub(crate) use cached::{EntryPage, Listed};
 pub(crate) use companions::Companions;
 pub(crate) use list::{Page, watch_range};
 pub(crate) use stored::stored_bytes;
-pub(crate) use write::{Deleted, Target, Updated, Writer};
+pub(crate) use target::Target;
+pub(crate) use write::{Deleted, Updated, Writer};
 
 /// The store as one request, or one controller of a term, uses it.
 #[derive(Clone)]
@@ -209,7 +211,7 @@ impl Storage {
         }
         let current = self.kv.revision();
         if current < revision {
-            return Err(crate::failure::too_large_version(current).into());
+            return Err(crate::failure::too_large_version(Some(revision), current).into());
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Refusals of writes that say what stands instead.
 
+use nautilus_machinery::resource::Resource;
 use nautilus_machinery::status::{ApiError, Cause};
 
 use super::Target;
@@ -10,9 +11,11 @@ pub(super) fn missing_version(target: &Target<'_>) -> Failure {
     let cause = Cause {
         field: "metadata.resourceVersion".into(),
         reason: "FieldValueInvalid".into(),
-        message: "Invalid value: 0x0: must be specified for an update".into(),
+        message: "Invalid value: 0: must be specified for an update".into(),
     };
-    ApiError::invalid(target.resource, target.name, vec![cause]).into()
+    let Resource { group, plural, .. } = target.resource;
+    let qualified = target.resource.qualified();
+    ApiError::invalid_kind(&qualified, group, plural, target.name, vec![cause]).into()
 }
 
 pub(super) fn uid_is_immutable(target: &Target<'_>, wanted: &str) -> Failure {

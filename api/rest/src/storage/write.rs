@@ -25,6 +25,7 @@ use super::companions::Companions;
 use super::lifetime;
 use super::refusals::{contended, missing_version, uid_conflict, uid_is_immutable};
 use super::stored::bytes_to_store;
+use super::target::Target;
 use super::{Row, Storage, metadata_text, namespaces, take_version, with_version};
 use crate::admission;
 use crate::apply::{self, Ownership};
@@ -37,21 +38,6 @@ use crate::ids;
 const MAX_ATTEMPTS: u32 = 64;
 /// Names tried for one `generateName`, as the reference does.
 const MAX_GENERATED_NAMES: u32 = 8;
-
-/// Which object a write is about.
-#[derive(Clone, Copy)]
-pub(crate) struct Target<'a> {
-    pub(crate) resource: &'a Resource,
-    pub(crate) namespace: Option<&'a str>,
-    pub(crate) name: &'a str,
-    pub(crate) subresource: Option<&'a str>,
-}
-
-impl Target<'_> {
-    pub(crate) fn key(&self) -> String {
-        self.resource.key(self.namespace, self.name)
-    }
-}
 
 /// On whose behalf, and how.
 #[derive(Clone, Copy)]
@@ -196,11 +182,28 @@ impl Storage {
             match self.insert(&target, fresh, writer).await? {
                 Some(object) => return Ok(object),
                 None if generated => {}
-                None => return Err(ApiError::already_exists(resource, &name).into()),
+                None => return Err(self.taken(&target)?.into()),
             }
         }
         let prefix = metadata_text(&object, "generateName");
         Err(ApiError::already_exists(resource, prefix).into())
+    }
+
+    /// The refusal of a creation whose name is taken.
+    fn taken(&self, target: &Target<'_>) -> Result<ApiError, Failure> {
+        let refusal = ApiError::already_exists(target.resource, target.name);
+        let row = self.read_row(&target.key())?;
+        let row = row
+            .map(|row| Row::parse(target.resource, &row))
+            .transpose()?;
+        let going = row.is_some_and(|row| !row.object["metadata"]["deletionTimestamp"].is_null());
+        Ok(match going {
+            true => {
+                let message = format!("object is being deleted: {}", refusal.message());
+                refusal.with_message(message)
+            }
+            false => refusal,
+        })
     }
 
     /// The object as mutating admission leaves it. Its namespace must be open: what
@@ -335,7 +338,9 @@ impl Storage {
         let mut wanted = make(&current)?;
         self.check_identity(target, &current, &mut wanted)?;
         let version = take_version(&mut wanted);
-        if version.is_empty() && !target.resource.unconditional_update {
+        // A scale is written over unseen.
+        let unseen = target.resource.unconditional_update || target.subresource == Some("scale");
+        if version.is_empty() && !unseen {
             return Err(missing_version(target));
         }
         if !version.is_empty() && version != row.revision.to_string() {
@@ -430,14 +435,7 @@ impl Storage {
         current: &Value,
         wanted: &mut Value,
     ) -> Result<(), Failure> {
-        let name = metadata_text(wanted, "name");
-        if name != target.name {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({})",
-                target.name
-            ))
-            .into());
-        }
+        target.check_name(wanted)?;
         if let Some(namespace) = target.namespace {
             let own = metadata_text(wanted, "namespace");
             if own.is_empty() {
@@ -508,13 +506,17 @@ impl Storage {
             admission.validate(&asked, None, writer.remarks).await?;
         }
         match deletion {
-            Deletion::Remove if writer.dry_run => Ok(Attempt::Done(Deleted::Removed(versioned))),
+            Deletion::Remove if writer.dry_run => {
+                let removed = strategy::removed(target.resource, versioned, &context)?;
+                Ok(Attempt::Done(Deleted::Removed(removed)))
+            }
             Deletion::Remove => {
                 let companions = self.companions(&asked, None).await?;
                 let key = target.key();
                 Ok(match self.remove(&key, row.revision, companions).await? {
                     Swap::Done(revision) => {
-                        Attempt::Done(Deleted::Removed(with_version(row.object, revision)))
+                        let removed = strategy::removed(target.resource, row.object, &context)?;
+                        Attempt::Done(Deleted::Removed(with_version(removed, revision)))
                     }
                     Swap::Lost => Attempt::Lost,
                 })

@@ -83,7 +83,7 @@ async fn a_pod_without_a_node_has_said_nothing() {
     let (status, log) = world.get(&format!("{path}/log")).await;
     assert_eq!(
         (status, log),
-        (StatusCode::OK, Value::String(String::new()))
+        (StatusCode::NO_CONTENT, Value::String(String::new()))
     );
     let refusal = message(&world, &format!("{path}/exec?command=true")).await;
     assert_eq!(

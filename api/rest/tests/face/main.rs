@@ -9,6 +9,7 @@ mod access;
 mod accounts;
 mod admission;
 mod aggregation;
+mod answers;
 mod apply;
 mod audit;
 mod certificates;

@@ -332,7 +332,7 @@ async fn a_strict_patch_names_the_unknown_field() {
         let patch = r#"{"spec":{"foo":1}}"#;
         let answer = world.send(Method::PATCH, path, media, patch).await;
         let (status, answer) = crate::world::parts(answer).await;
-        assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
         let message = answer["message"].as_str().unwrap();
         assert!(message.contains("unknown field \"spec.foo\""), "{message}");
     }
