@@ -120,19 +120,15 @@ fn group_entry(pairs: &[(&str, &str)], group: &str) -> Value {
 /// `GET /api/v1` and `/apis/<group>/<version>`: `APIResourceList`, `None` for
 /// what is not served.
 pub fn api_resource_list(kinds: &Index, group: &str, version: &str) -> Option<Value> {
-    let mut entries: Vec<(String, Value)> = Vec::new();
+    let mut resources: Vec<Value> = Vec::new();
     for resource in resources_of(kinds, group, version) {
-        entries.push((resource.plural.clone(), resource_entry(resource)));
-        for sub in &resource.subresources {
-            let name = format!("{}/{}", resource.plural, sub.name);
-            entries.push((name.clone(), subresource_entry(resource, sub, &name)));
-        }
+        resources.push(resource_entry(resource));
+        let subresources = resource.subresources.iter();
+        resources.extend(subresources.map(|sub| subresource_entry(resource, sub)));
     }
-    if entries.is_empty() {
+    if resources.is_empty() {
         return None;
     }
-    entries.sort_by(|left, right| left.0.cmp(&right.0));
-    let resources: Vec<Value> = entries.into_iter().map(|(_, entry)| entry).collect();
     let mut document = json!({"kind": "APIResourceList"});
     if !group.is_empty() {
         document["apiVersion"] = json!("v1");
@@ -164,7 +160,8 @@ fn resource_entry(resource: &Resource) -> Value {
     entry
 }
 
-fn subresource_entry(resource: &Resource, sub: &Subresource, name: &str) -> Value {
+fn subresource_entry(resource: &Resource, sub: &Subresource) -> Value {
+    let name = format!("{}/{}", resource.plural, sub.name);
     let mut entry = json!({"name": name, "singularName": "", "namespaced": resource.namespaced});
     if !is_own(resource, sub) {
         entry["group"] = json!(sub.group);

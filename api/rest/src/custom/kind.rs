@@ -24,13 +24,14 @@ static RULES: Rules = Rules {
     ..PLAIN
 };
 
+/// In the order that discovery lists them for defined kinds.
 const VERBS: [&str; 8] = [
-    "create",
     "delete",
     "deletecollection",
     "get",
     "list",
     "patch",
+    "create",
     "update",
     "watch",
 ];
@@ -242,9 +243,6 @@ fn subresources(definition: &Definition, names: &Names, version: &Version) -> Ve
         schema: schema.to_owned(),
     };
     let mut all = Vec::new();
-    if version.scale.is_some() {
-        all.push(make("scale", "autoscaling", "v1", "Scale", scale::SCHEMA));
-    }
     if version.status {
         all.push(make(
             "status",
@@ -253,6 +251,9 @@ fn subresources(definition: &Definition, names: &Names, version: &Version) -> Ve
             &names.kind,
             "",
         ));
+    }
+    if version.scale.is_some() {
+        all.push(make("scale", "autoscaling", "v1", "Scale", scale::SCHEMA));
     }
     all
 }
