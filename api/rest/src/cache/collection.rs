@@ -132,7 +132,8 @@ impl Collection {
     pub(crate) fn snapshot_at(&self, revision: Revision, compacted: Revision) -> Option<Snapshot> {
         let mut state = self.state.lock();
         state.snapshots.compact(compacted);
-        if state.revision == revision {
+        // Of a quiet kind the present state may be of a revision that was compacted away.
+        if state.revision == revision && revision >= compacted {
             return Some(state.snapshot());
         }
         state.snapshots.at(revision)

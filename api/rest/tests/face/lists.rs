@@ -1,7 +1,7 @@
 //! Lists, pages, tables, encodings.
 
 use nautilus_machine::Kv as _;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::world::{World, text};
@@ -59,6 +59,20 @@ async fn a_token_of_a_compacted_list_expires_with_a_token_that_goes_on() {
     let token = text(&expired["metadata"]["continue"]);
     let (_, rest) = world.get(&format!("{MAPS}?limit=2&continue={token}")).await;
     assert_eq!(names(&rest), ["map-2"]);
+}
+
+#[tokio::test]
+async fn a_token_expires_where_only_other_kinds_have_changed() {
+    let world = world_with(4).await;
+    let (_, first) = world.get(&format!("{MAPS}?limit=2")).await;
+    let secret = json!({"metadata": {"name": "a"}});
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let (status, _) = world.call(Method::POST, secrets, &secret).await;
+    assert_eq!(status, StatusCode::CREATED);
+    world.compact().await;
+    let token = text(&first["metadata"]["continue"]);
+    let (status, _) = world.get(&format!("{MAPS}?limit=2&continue={token}")).await;
+    assert_eq!(status, StatusCode::GONE);
 }
 
 #[tokio::test]
