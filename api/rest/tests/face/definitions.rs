@@ -167,7 +167,7 @@ async fn a_definition_is_established_and_its_kind_discovered() {
         .iter()
         .map(|own| &own["name"])
         .collect();
-    assert_eq!(names, ["widgets", "widgets/scale", "widgets/status"]);
+    assert_eq!(names, ["widgets", "widgets/status", "widgets/scale"]);
     assert_eq!(list["resources"][0]["shortNames"], json!(["wd"]));
     let (_, index) = shop.world.get("/openapi/v3").await;
     let link = index["paths"]["apis/example.org/v1"]["serverRelativeURL"]
