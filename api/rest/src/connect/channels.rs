@@ -291,7 +291,9 @@ impl Shared {
         .collect();
         while !open.is_empty() {
             let read = match reader.read(&mut buffer).await {
-                Ok(0) if !said.is_empty() => break,
+                // How the command ended is told last: what follows is the connection's end,
+                // however abrupt.
+                Ok(0) | Err(_) if !said.is_empty() => break,
                 Ok(0) => return Ok(error_stream::failure("the kubelet closed the connection")),
                 Ok(read) => read,
                 Err(error) => {
