@@ -66,15 +66,18 @@ func (nodes *standIn) beat() {
 		ctx, done := context.WithTimeout(context.Background(), 10*time.Second)
 		now := meta.NowMicro()
 		holder, seconds := standInNode, int32(40)
-		lease := &coordination.Lease{
-			ObjectMeta: meta.ObjectMeta{Name: standInNode},
-			Spec: coordination.LeaseSpec{
-				HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &now,
-			},
-		}
-		_, err := leases.Update(ctx, lease, meta.UpdateOptions{})
-		if errors.IsNotFound(err) {
-			_, err = leases.Create(ctx, lease, meta.CreateOptions{})
+		lease, err := leases.Get(ctx, standInNode, meta.GetOptions{})
+		switch {
+		case err == nil:
+			lease.Spec.RenewTime = &now
+			_, err = leases.Update(ctx, lease, meta.UpdateOptions{})
+		case errors.IsNotFound(err):
+			_, err = leases.Create(ctx, &coordination.Lease{
+				ObjectMeta: meta.ObjectMeta{Name: standInNode},
+				Spec: coordination.LeaseSpec{
+					HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &now,
+				},
+			}, meta.CreateOptions{})
 		}
 		if err != nil && os.Getenv("STAND_IN_LOG") != "" {
 			fmt.Fprintf(os.Stderr, "lease of %s: %v\n", standInNode, err)
