@@ -5,10 +5,13 @@
 //! - The socket is always read: a connection that is not read from is paused, and ended
 //!   when the worker sends on all the same.
 //! - What waits for the socket, and for each connection, is bounded.
+//! - A worker's pause ends by itself, later each time. The library of workers (Rancher's
+//!   remotedialer) has one flag for both directions: while it asks for a pause it sends
+//!   nothing either, and a process that writes what it reads would wait for ever.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
@@ -36,6 +39,10 @@ const PAUSE_BYTES: usize = 1024 * 1024;
 const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
 /// Messages that wait for a connection's reader.
 const MAX_WAITING: usize = 16 * 1024;
+/// How long a worker's first pause may last before it is told to go on.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The same of later ones: pauses double up to this.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// A worker that says nothing for so long is gone: its pings come every 5 s.
 const SILENCE: Duration = Duration::from_secs(60);
 /// For a message to leave.
@@ -56,6 +63,8 @@ struct Open {
     waiting: AtomicUsize,
     /// The worker asked to send nothing for now.
     paused: watch::Sender<bool>,
+    /// The worker was asked to send nothing for now.
+    holds: AtomicBool,
     ended: CancellationToken,
 }
 
@@ -98,6 +107,7 @@ impl Session {
             incoming,
             waiting: AtomicUsize::new(0),
             paused: watch::Sender::new(false),
+            holds: AtomicBool::new(false),
             ended: CancellationToken::new(),
         });
         {
@@ -143,6 +153,7 @@ impl Session {
         tokio::select! {
             () = open.ended.cancelled() => {}
             () = self.carry_up(id, &open, reader) => {}
+            () = self.lift_pauses(id, &open) => {}
             () = self.carry_down(id, &open, writer, waiting) => {}
         }
         self.connections.lock().remove(&id);
@@ -166,6 +177,28 @@ impl Session {
         }
     }
 
+    /// Ends a worker's pauses that last too long: the worker is told to send, and has as much
+    /// time again to read before more comes. Ends with the tunnel.
+    async fn lift_pauses(&self, id: i64, open: &Open) {
+        let mut paused = open.paused.subscribe();
+        let mut patience = FIRST_PAUSE;
+        while paused.wait_for(|paused| *paused).await.is_ok() {
+            if timeout(patience, paused.wait_for(|paused| !paused))
+                .await
+                .is_ok()
+            {
+                patience = FIRST_PAUSE;
+                continue;
+            }
+            if !open.holds.load(Ordering::Relaxed) && !self.send(id, Tunnelled::Resume).await {
+                return;
+            }
+            tokio::time::sleep(patience).await;
+            patience = (patience * 2).min(MAX_PAUSE);
+            open.paused.send_replace(false);
+        }
+    }
+
     async fn carry_down(
         &self,
         id: i64,
@@ -173,7 +206,6 @@ impl Session {
         mut writer: WriteHalf<DuplexStream>,
         mut waiting: mpsc::Receiver<Bytes>,
     ) {
-        let mut asked_to_pause = false;
         while let Some(data) = waiting.recv().await {
             // An empty piece is the end in order.
             if data.is_empty() {
@@ -181,11 +213,13 @@ impl Session {
                 return;
             }
             let left = open.waiting.fetch_sub(data.len(), Ordering::Relaxed) - data.len();
-            if !asked_to_pause && left > PAUSE_BYTES {
-                asked_to_pause = self.send(id, Tunnelled::Pause).await;
-            } else if asked_to_pause && left < PAUSE_BYTES / 2 {
+            let holds = open.holds.load(Ordering::Relaxed);
+            if !holds && left > PAUSE_BYTES {
+                open.holds.store(true, Ordering::Relaxed);
+                self.send(id, Tunnelled::Pause).await;
+            } else if holds && left < PAUSE_BYTES / 2 {
+                open.holds.store(false, Ordering::Relaxed);
                 self.send(id, Tunnelled::Resume).await;
-                asked_to_pause = false;
             }
             if writer.write_all(&data).await.is_err() {
                 return;
