@@ -13,6 +13,7 @@
 
 pub mod allocation;
 pub mod codec;
+pub mod conditions;
 pub mod convert;
 pub mod discovery;
 pub mod fields;

@@ -196,7 +196,11 @@ pub async fn run_controllers(
                 () = shutdown.cancelled() => return,
                 changed = next_term(&mut changes, Some(term)) => changed,
                 () = lead(&context, &storage, api_port) => None,
-                () = leading::run(storage.clone(), context.registry.clone()) => None,
+                () = leading::run(
+                    storage.clone(),
+                    context.registry.clone(),
+                    context.webhook_clients.clone(),
+                ) => None,
                 () = service_ranges::run(&storage, writer()) => None,
                 () = leading::compaction::keep(
                     kv.clone(),

@@ -175,3 +175,19 @@ pub(crate) fn refused(refusal: &Refusal) -> Failure {
         _ => ApiError::internal(refusal.to_string()).into(),
     }
 }
+
+/// What a task that looks again makes of a write: that the object is gone is as good as done.
+pub(crate) fn unless_gone<T>(outcome: Result<T, Failure>) -> Result<(), Failure> {
+    match outcome {
+        Err(failure) if failure.error.code() != 404 => Err(failure),
+        _ => Ok(()),
+    }
+}
+
+/// The same where somebody else may have been first: the next look sees to it.
+pub(crate) fn unless_lost<T>(outcome: Result<T, Failure>) -> Result<(), Failure> {
+    match outcome {
+        Err(failure) if failure.error.code() == 409 => Ok(()),
+        outcome => unless_gone(outcome),
+    }
+}

@@ -13,10 +13,11 @@ use std::time::Duration;
 use nautilus_machine::types::KeyRange;
 use nautilus_machine::{RangeRequest, WatchRequest, Watcher};
 use nautilus_machinery::allocation::Cidr;
+use nautilus_machinery::conditions;
 use nautilus_machinery::resource::Resource;
 use serde_json::{Value, json};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, unless_gone};
 use crate::ids;
 use crate::storage::{Storage, Target, Writer, built_in, metadata_text, versioned_object};
 
@@ -182,13 +183,7 @@ async fn set_condition(
 ) -> Result<(), Failure> {
     let make = |current: &Value| {
         let mut wanted = current.clone();
-        let mut conditions = wanted["status"]["conditions"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        conditions.retain(|own| own["type"] != "Ready");
-        conditions.push(condition.clone());
-        wanted["status"]["conditions"] = Value::Array(conditions);
+        conditions::set(&mut wanted["status"], &condition);
         Ok(wanted)
     };
     update(storage, writer, resource, range, Some("status"), make).await
@@ -238,10 +233,6 @@ async fn update(
         name: metadata_text(range, "name"),
         subresource,
     };
-    match storage.update(&target, writer, make).await {
-        Ok(_) => Ok(()),
-        // Somebody removed it: nothing to look after.
-        Err(failure) if failure.error.code() == 404 => Ok(()),
-        Err(failure) => Err(failure),
-    }
+    // Somebody may have removed it: nothing to look after.
+    unless_gone(storage.update(&target, writer, make).await)
 }

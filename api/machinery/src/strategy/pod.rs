@@ -23,11 +23,11 @@ pub(crate) use self::change::{validate_subresource, validate_update};
 use super::Context;
 use super::resources;
 use super::warnings::Warnings;
-use crate::fields;
 use crate::quantity::Quantity;
 use crate::resource::{self, Resource};
 use crate::status::ApiError;
 use crate::validation::{At, Errors};
+use crate::{conditions, fields};
 
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
@@ -401,7 +401,7 @@ pub(super) fn bind(pod: &Value, binding: &Value, context: &Context<'_>) -> Resul
     if let Some(status) = bound["status"].as_object_mut() {
         status.shift_remove("nominatedNodeName");
     }
-    set_condition(
+    conditions::set(
         &mut bound["status"],
         &json!({
             "type": "PodScheduled", "status": "True",
@@ -458,18 +458,4 @@ fn check_binding(
         return refuse(&format!("pod {name} has non-empty .spec.schedulingGates"));
     }
     Ok(())
-}
-
-/// Replaces the condition of that type, or adds it.
-fn set_condition(status: &mut Value, condition: &Value) {
-    if !status["conditions"].is_array() {
-        status["conditions"] = json!([]);
-    }
-    let Some(list) = status["conditions"].as_array_mut() else {
-        return;
-    };
-    match list.iter_mut().find(|own| own["type"] == condition["type"]) {
-        Some(own) => *own = condition.clone(),
-        None => list.push(condition.clone()),
-    }
 }

@@ -20,7 +20,7 @@ use nautilus_machinery::status::ApiError;
 use nautilus_machinery::strategy::DeleteOptions;
 use serde_json::Value;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, unless_lost};
 use crate::storage::{Storage, Target, Writer, metadata_text, versioned_object};
 
 /// Objects written at once at a first start.
@@ -97,11 +97,11 @@ impl Roles<'_> {
                     Ok(_) => Ok(present.clone()),
                     Err(error) => Err(ApiError::internal(error).into()),
                 };
-                return settled(self.storage.update(&target, &self.writer, again).await);
+                return unless_lost(self.storage.update(&target, &self.writer, again).await);
             }
             Some(Reconciled::Recreate) => {
                 let options = DeleteOptions::default();
-                settled(self.storage.delete(&target, &options, &self.writer).await)?;
+                unless_lost(self.storage.delete(&target, &options, &self.writer).await)?;
             }
             None => {}
         }
@@ -109,7 +109,7 @@ impl Roles<'_> {
             .storage
             .create(resource, target.namespace, &one.object, &self.writer)
             .await;
-        settled(created)
+        unless_lost(created)
     }
 
     /// Brings the rules of gathering roles up to date.
@@ -143,7 +143,7 @@ impl Roles<'_> {
                     wanted["rules"] = rules.clone();
                     Ok(wanted)
                 };
-                settled(self.storage.update(&target, &self.writer, with_rules).await)?;
+                unless_lost(self.storage.update(&target, &self.writer, with_rules).await)?;
             }
             if settled_all {
                 break;
@@ -175,13 +175,4 @@ const MAX_NESTED: usize = 8;
 
 fn kind(plural: &str) -> Option<&'static Arc<Resource>> {
     resource::find(GROUP, "v1", plural)
-}
-
-/// Somebody else made, changed or removed it meanwhile: the next pass sees to it.
-fn settled<T>(outcome: Result<T, Failure>) -> Result<(), Failure> {
-    match outcome {
-        Ok(_) => Ok(()),
-        Err(failure) if matches!(failure.error.code(), 404 | 409) => Ok(()),
-        Err(failure) => Err(failure),
-    }
 }

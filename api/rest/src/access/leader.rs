@@ -15,6 +15,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use nautilus_access::{bootstrap_token, certificates, token};
 use nautilus_machine::types::KeyRange;
 use nautilus_machine::{EventKind, WatchRequest};
+use nautilus_machinery::conditions;
 use nautilus_machinery::resource::{self, Resource};
 use nautilus_machinery::strategy::DeleteOptions;
 use serde_json::{Value, json};
@@ -401,10 +402,7 @@ fn condition(kind: &str, reason: &str, message: &str) -> Value {
 
 fn with_condition(object: &Value, condition: &Value) -> Value {
     let mut wanted = object.clone();
-    match wanted["status"]["conditions"].as_array_mut() {
-        Some(list) => list.push(condition.clone()),
-        None => wanted["status"]["conditions"] = json!([condition]),
-    }
+    conditions::set(&mut wanted["status"], condition);
     wanted
 }
 

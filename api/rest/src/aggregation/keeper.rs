@@ -22,7 +22,7 @@ use super::front_proxy::{ALLOWED_NAME, EXTRA_PREFIX, GROUP_HEADER, UID_HEADER, U
 use super::service::ApiService;
 use super::{Aggregator, GROUP, resolve};
 use crate::context::RestContext;
-use crate::failure::Failure;
+use crate::failure::{Failure, unless_lost};
 use crate::ids;
 use crate::storage::{Storage, Target, Writer, metadata_text, versioned_object};
 
@@ -149,7 +149,7 @@ impl Keeper<'_> {
                     Ok(wanted)
                 };
                 let updated = self.storage.update(&target, &self.writer, told).await;
-                settled(updated.map(|_| ()))
+                unless_lost(updated)
             }
             None => {
                 let object = json!({
@@ -161,7 +161,7 @@ impl Keeper<'_> {
                     .storage
                     .create(resource, Some(namespace), &object, &self.writer)
                     .await;
-                settled(created.map(|_| ()))
+                unless_lost(created)
             }
         }
     }
@@ -201,7 +201,7 @@ impl Keeper<'_> {
                 };
                 let options = DeleteOptions::default();
                 let deleted = self.storage.delete(&target, &options, &self.writer).await;
-                settled(deleted.map(|_| ()))?;
+                unless_lost(deleted)?;
             }
             present.insert(name);
         }
@@ -213,7 +213,7 @@ impl Keeper<'_> {
                 .storage
                 .create(resource, None, object, &self.writer)
                 .await;
-            settled(created.map(|_| ()))?;
+            unless_lost(created)?;
         }
         Ok(())
     }
@@ -323,7 +323,7 @@ impl Keeper<'_> {
             .storage
             .update(&target, &self.writer, with_condition)
             .await;
-        settled(updated.map(|_| ()))
+        unless_lost(updated)
     }
 }
 
@@ -355,12 +355,4 @@ fn local(group: &str, version: &str) -> Value {
         },
         "spec": spec,
     })
-}
-
-/// Somebody else was first, or it is gone: both are fine.
-fn settled(outcome: Result<(), Failure>) -> Result<(), Failure> {
-    match outcome {
-        Err(failure) if matches!(failure.error.code(), 404 | 409) => Ok(()),
-        outcome => outcome,
-    }
 }

@@ -335,6 +335,31 @@ async fn finalize(
     }
 }
 
+/// The kind of a definition as its objects are stored by what stands in the store now, which
+/// this node's registry may not have heard of yet; `None`: nobody defines it.
+pub(crate) async fn stored_kind(
+    storage: &Storage,
+    clients: &Arc<WebhookClients>,
+    group: &str,
+    plural: &str,
+) -> Result<Option<Resource>, Failure> {
+    let Some(definitions) = definitions() else {
+        return Ok(None);
+    };
+    storage.barrier().await?;
+    let row = storage.read(
+        definitions,
+        &definitions.key(None, &format!("{plural}.{group}")),
+    )?;
+    Ok(row.and_then(|row| kind_of(&row.object, clients)))
+}
+
+fn kind_of(object: &Value, clients: &Arc<WebhookClients>) -> Option<Resource> {
+    let definition = nautilus_extension::definition::Definition::parse(object).ok()?;
+    let names = Names::parse(&object["status"]["acceptedNames"]);
+    super::kind::stored(&Arc::new(definition), &names, clients)
+}
+
 /// Deletes every object of a definition; true when none is left.
 async fn remove_objects(
     storage: &Storage,
@@ -342,11 +367,7 @@ async fn remove_objects(
     object: &Value,
     writer: Writer<'_>,
 ) -> Result<bool, Failure> {
-    let Ok(definition) = nautilus_extension::definition::Definition::parse(object) else {
-        return Ok(true);
-    };
-    let names = Names::parse(&object["status"]["acceptedNames"]);
-    let kind = super::kind::stored(&Arc::new(definition), &names, clients);
+    let kind = kind_of(object, clients);
     let Some(kind) = &kind else {
         return Ok(true);
     };

@@ -16,4 +16,4 @@ mod kind;
 pub(crate) use conversion::{in_storage_version, in_version, own_events, own_rows};
 pub(crate) use decode::{decode, judge};
 pub(crate) use definitions::{check_definition, default_definition, follow};
-pub(crate) use keep::keep;
+pub(crate) use keep::{keep, stored_kind};

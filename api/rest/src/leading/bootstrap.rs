@@ -17,7 +17,7 @@ use nautilus_machinery::{fields, resource};
 use serde_json::{Value, json};
 
 use super::{Name, RETRY_PAUSE};
-use crate::failure::Failure;
+use crate::failure::{Failure, unless_lost};
 use crate::storage::{Storage, Target, Writer, metadata_text, versioned_object};
 
 /// Between two looks at what requests are served by.
@@ -40,11 +40,13 @@ enum Ensure {
 
 /// Makes what is missing until it is there, then looks again at what requests are served by.
 pub(super) async fn keep(storage: &Storage) {
-    retry(|| ensure_classes(storage)).await;
-    loop {
-        retry(|| ensure_fairness(storage)).await;
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
+    let fairness = async {
+        loop {
+            retry(|| ensure_fairness(storage)).await;
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    tokio::join!(retry(|| ensure_classes(storage)), fairness);
 }
 
 /// Until it works.
@@ -121,9 +123,13 @@ async fn remove_others(
             name,
             subresource: None,
         };
-        let options = DeleteOptions::default();
+        let options = DeleteOptions {
+            uid: Some(metadata_text(&object, "uid").to_owned()),
+            resource_version: Some(metadata_text(&object, "resourceVersion").to_owned()),
+            ..DeleteOptions::default()
+        };
         let outcome = storage.delete(&target, &options, &writer()).await;
-        settled(outcome.map(|_| ()))?;
+        unless_lost(outcome)?;
     }
     Ok(())
 }
@@ -132,14 +138,6 @@ fn writer() -> Writer<'static> {
     Writer {
         field_manager: FIELD_MANAGER,
         ..USER.writer()
-    }
-}
-
-/// Somebody else was first.
-fn settled(outcome: Result<(), Failure>) -> Result<(), Failure> {
-    match outcome {
-        Err(failure) if matches!(failure.error.code(), 404 | 409) => Ok(()),
-        outcome => outcome,
     }
 }
 
@@ -166,9 +164,9 @@ async fn ensure(
             .create(resource, None, object, &writer())
             .await
             .map(|_| ()),
-        Some(row) if how != Ensure::Once => {
-            let follows = follows(&row.object, how);
+        Some(_) if how != Ensure::Once => {
             let as_wanted = |present: &Value| {
+                let follows = follows(present, how);
                 let mut next = present.clone();
                 if follows {
                     next["spec"] = object["spec"].clone();
@@ -182,7 +180,7 @@ async fn ensure(
         }
         Some(_) => Ok(()),
     };
-    settled(outcome)
+    unless_lost(outcome)
 }
 
 /// Whether the stored object follows the defaults: it says so, or nobody changed it.

@@ -5,6 +5,7 @@
 use std::sync::{Arc, LazyLock};
 
 use nautilus_admission::fairness::defaults::GROUP;
+use nautilus_machinery::conditions;
 use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::{self, Resource};
 use nautilus_machinery::status::quote;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{Name, RETRY_PAUSE};
-use crate::failure::Failure;
+use crate::failure::{Failure, unless_gone};
 use crate::ids;
 use crate::lister::Lister;
 use crate::storage::{Storage, Target, Writer};
@@ -88,6 +89,7 @@ async fn keep_once(
     levels: &Lister<()>,
 ) -> Result<(), Failure> {
     let (schemas, levels) = (schemas.snapshot(), levels.snapshot());
+    let mut outcome = Ok(());
     for ((_, name), schema) in &schemas.objects {
         let level = &schema.level;
         let exists = levels.objects.contains_key(&(String::new(), level.clone()));
@@ -106,13 +108,15 @@ async fn keep_once(
             field_manager: FIELD_MANAGER,
             ..USER.writer()
         };
-        let with_condition = |present: &Value| Ok(with(present, &condition));
-        match storage.update(&target, &writer, with_condition).await {
-            Err(failure) if failure.error.code() != 404 => return Err(failure),
-            _ => {}
-        }
+        let with_condition = |present: &Value| {
+            let mut next = present.clone();
+            conditions::set(&mut next["status"], &condition);
+            Ok(next)
+        };
+        let told = unless_gone(storage.update(&target, &writer, with_condition).await);
+        outcome = outcome.and(told);
     }
-    Ok(())
+    outcome
 }
 
 fn condition(level: &str, exists: bool) -> Value {
@@ -130,14 +134,4 @@ fn condition(level: &str, exists: bool) -> Value {
             quote(level)
         ),
     })
-}
-
-fn with(present: &Value, condition: &Value) -> Value {
-    let mut next = present.clone();
-    let conditions = next["status"]["conditions"].as_array().cloned();
-    let mut conditions = conditions.unwrap_or_default();
-    conditions.retain(|own| own["type"] != DANGLING);
-    conditions.push(condition.clone());
-    next["status"]["conditions"] = json!(conditions);
-    next
 }

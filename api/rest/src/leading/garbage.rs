@@ -23,7 +23,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::{Change, Name, Part, RETRY_PAUSE, place};
-use crate::failure::Failure;
+use crate::failure::{Failure, unless_gone};
 use crate::registry::Registry;
 use crate::storage::{Row, Storage, Target, metadata_text};
 
@@ -192,7 +192,7 @@ impl Garbage {
             .delete(target, &options, &USER.writer())
             .await
             .map(|_| ());
-        settled(outcome)
+        unless_gone(outcome)
     }
 
     /// Whether a dependent waits for its own dependents already: owners in a circle would
@@ -224,7 +224,7 @@ impl Garbage {
             Ok(next)
         };
         let outcome = self.storage.update(target, &USER.writer(), unblocked).await;
-        settled(outcome.map(|_| ()))
+        unless_gone(outcome)
     }
 
     /// Takes the owner off the dependents of an object that is deleted alone.
@@ -296,7 +296,7 @@ impl Garbage {
             Ok(next)
         };
         let outcome = self.storage.update(target, &USER.writer(), without).await;
-        settled(outcome.map(|_| ()))
+        unless_gone(outcome)
     }
 
     async fn drop_finalizer(&self, target: &Target<'_>, finalizer: &str) -> Result<(), Failure> {
@@ -308,7 +308,7 @@ impl Garbage {
             Ok(next)
         };
         let outcome = self.storage.update(target, &USER.writer(), without).await;
-        settled(outcome.map(|_| ()))
+        unless_gone(outcome)
     }
 
     fn dependents_of(&self, key: &str) -> Vec<String> {
@@ -450,12 +450,4 @@ fn is_deleted(object: &Value) -> bool {
 fn has_finalizer(object: &Value, finalizer: &str) -> bool {
     let finalizers = object["metadata"]["finalizers"].as_array();
     finalizers.is_some_and(|list| list.iter().any(|own| own == finalizer))
-}
-
-/// It is gone, or changed: what changed it will be looked at.
-fn settled(outcome: Result<(), Failure>) -> Result<(), Failure> {
-    match outcome {
-        Err(failure) if failure.error.code() == 404 => Ok(()),
-        outcome => outcome,
-    }
 }

@@ -4,8 +4,8 @@
 //! Source: KEP-4192, and `storagemigration.k8s.io/v1` of the API's reference.
 //!
 //! Invariants
-//! - The revision up to which objects are looked at is noted in the status before the first
-//!   of them is read: what is written later is in the present version.
+//! - The version is the one that the definition in the store names behind a barrier; the
+//!   revision of that is noted in the status before the first object is read.
 //! - An object is written anew only at the revision it was read at; its content is its own,
 //!   so neither admission nor validation is asked.
 //! - Migrations run one after the other, [`PAGE`] objects at a time.
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use nautilus_machine::types::{KeyRange, OBJECTS_PREFIX};
 use nautilus_machine::{RangeRequest, Revision};
+use nautilus_machinery::conditions;
 use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::Resource;
 use parking_lot::Mutex;
@@ -24,10 +25,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Change, Name, Part, RETRY_PAUSE};
-use crate::failure::Failure;
+use crate::custom;
+use crate::failure::{Failure, unless_gone};
 use crate::ids;
 use crate::registry::Registry;
 use crate::storage::{Storage, Target, built_in, metadata_text};
+use crate::webhook::WebhookClients;
 
 static USER: Name = Name(LazyLock::new(|| {
     User::internal("system:serviceaccount:kube-system:storage-version-migrator-controller")
@@ -42,16 +45,22 @@ const PAGE: u64 = 500;
 pub(super) struct Migrations {
     storage: Storage,
     registry: Arc<Registry>,
+    clients: Arc<WebhookClients>,
     /// Those to look at, by name, and since when.
     waiting: Mutex<BTreeMap<String, Instant>>,
     changed: Notify,
 }
 
 impl Migrations {
-    pub(super) fn new(storage: Storage, registry: Arc<Registry>) -> Self {
+    pub(super) fn new(
+        storage: Storage,
+        registry: Arc<Registry>,
+        clients: Arc<WebhookClients>,
+    ) -> Self {
         Self {
             storage,
             registry,
+            clients,
             waiting: Mutex::default(),
             changed: Notify::new(),
         }
@@ -61,25 +70,26 @@ impl Migrations {
     pub(super) async fn run(&self) {
         loop {
             self.changed.notified().await;
-            let waiting = self.waiting.lock().clone();
+            let waiting = std::mem::take(&mut *self.waiting.lock());
+            let mut again = BTreeMap::new();
             for (name, since) in waiting {
                 match self.migrate(&name, since).await {
-                    Ok(true) => {
-                        self.waiting.lock().remove(&name);
+                    Ok(true) => {}
+                    Ok(false) => {
+                        again.insert(name, since);
                     }
-                    Ok(false) => self.again().await,
                     Err(failure) => {
-                        tracing::debug!(%name, error = %failure.error, "migrated later");
-                        self.again().await;
+                        tracing::warn!(%name, error = %failure.error, "migrated later");
+                        again.insert(name, since);
                     }
                 }
             }
+            if !again.is_empty() {
+                self.waiting.lock().append(&mut again);
+                self.changed.notify_one();
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
         }
-    }
-
-    async fn again(&self) {
-        tokio::time::sleep(RETRY_PAUSE).await;
-        self.changed.notify_one();
     }
 
     /// True when there is nothing more to do for the migration.
@@ -94,10 +104,12 @@ impl Migrations {
             return Ok(true);
         }
         let asked = &migration["spec"]["resource"];
-        let kind = self.kind(
-            asked["group"].as_str().unwrap_or_default(),
-            asked["resource"].as_str().unwrap_or_default(),
-        );
+        let kind = self
+            .kind(
+                asked["group"].as_str().unwrap_or_default(),
+                asked["resource"].as_str().unwrap_or_default(),
+            )
+            .await?;
         let Some(kind) = kind else {
             if since.elapsed() < KIND_PATIENCE {
                 return Ok(false);
@@ -126,7 +138,7 @@ impl Migrations {
                 until
             }
         };
-        let total = self.rewrite_all(&kind, until).await?;
+        let total = self.rewrite_all(&kind).await?;
         let verified = match total {
             0 => "The migration is running".to_owned(),
             _ => format!("The migration is running, {total} objects verified migrated"),
@@ -146,16 +158,25 @@ impl Migrations {
     }
 
     /// The kind of that name, in the version in which it is stored.
-    fn kind(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
+    async fn kind(&self, group: &str, plural: &str) -> Result<Option<Arc<Resource>>, Failure> {
         let served = self.registry.served();
-        let mut kinds = served.kinds.all().iter();
-        kinds
-            .find(|kind| kind.stored_as.is_none() && kind.group == group && kind.plural == plural)
-            .cloned()
+        let built_in = served.kinds.all().iter().find(|kind| {
+            kind.defined.is_none()
+                && kind.stored_as.is_none()
+                && kind.group == group
+                && kind.plural == plural
+        });
+        match built_in {
+            Some(kind) => Ok(Some(kind.clone())),
+            None => {
+                let kind = custom::stored_kind(&self.storage, &self.clients, group, plural);
+                Ok(kind.await?.map(Arc::new))
+            }
+        }
     }
 
     /// Looks at every object; how many there are.
-    async fn rewrite_all(&self, kind: &Resource, until: Revision) -> Result<u64, Failure> {
+    async fn rewrite_all(&self, kind: &Resource) -> Result<usize, Failure> {
         let mut range = KeyRange::prefix(kind.storage_prefix());
         let mut total = 0;
         loop {
@@ -168,12 +189,8 @@ impl Migrations {
                 return Ok(total);
             };
             range.start = [&last.key[..], b"\0"].concat().into();
-            for row in rows {
-                total += 1;
-                if row.mod_revision <= until {
-                    self.storage.rewrite(kind, row).await?;
-                }
-            }
+            total += rows.len();
+            self.storage.rewrite(kind, rows).await?;
         }
     }
 
@@ -200,28 +217,22 @@ impl Migrations {
         };
         let make = |present: &Value| {
             let mut wanted = present.clone();
+            // Another one of its name has to be run for itself.
+            if metadata_text(present, "uid") != metadata_text(migration, "uid") {
+                return Ok(wanted);
+            }
             let status = &mut wanted["status"];
             if status["resourceVersion"].is_null() {
                 status["resourceVersion"] = json!(until.to_string());
             }
-            let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-            let found = conditions.iter().find(|own| own["type"] == condition);
-            let since = match found {
-                Some(found) => found["lastTransitionTime"].clone(),
-                None => json!(ids::now_rfc3339()),
-            };
-            conditions.retain(|own| own["type"] != condition);
-            conditions.push(json!({
+            let condition = json!({
                 "type": condition, "status": "True", "reason": reason,
-                "message": message, "lastTransitionTime": since,
-            }));
-            status["conditions"] = Value::Array(conditions);
+                "message": message, "lastTransitionTime": ids::now_rfc3339(),
+            });
+            conditions::set(status, &condition);
             Ok(wanted)
         };
-        match self.storage.update(&target, &USER.writer(), make).await {
-            Err(failure) if failure.error.code() != 404 => Err(failure),
-            _ => Ok(()),
-        }
+        unless_gone(self.storage.update(&target, &USER.writer(), make).await)
     }
 }
 

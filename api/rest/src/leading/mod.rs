@@ -29,16 +29,17 @@ use crate::audit::Remarks;
 use crate::failure::Failure;
 use crate::registry::Registry;
 use crate::storage::{Storage, Writer};
+use crate::webhook::WebhookClients;
 
 /// Pause after a failure before it is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// One term's work. Ends only by being dropped.
-pub(crate) async fn run(storage: Storage, registry: Arc<Registry>) {
+pub(crate) async fn run(storage: Storage, registry: Arc<Registry>, clients: Arc<WebhookClients>) {
     let quotas = quotas::Quotas::new(storage.clone(), registry.clone());
     let garbage = garbage::Garbage::new(storage.clone(), registry.clone());
     let protection = protection::Protection::new(storage.clone());
-    let migrations = migrations::Migrations::new(storage.clone(), registry.clone());
+    let migrations = migrations::Migrations::new(storage.clone(), registry.clone(), clients);
     let parts: [&dyn Part; 4] = [&quotas, &garbage, &protection, &migrations];
     tokio::join!(
         bootstrap::keep(&storage),

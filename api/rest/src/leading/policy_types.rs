@@ -1,6 +1,6 @@
 //! What validating policies' expressions say of the kinds that they name, in their status.
 //!
-//! Invariant: a policy is checked once for each generation of it.
+//! Invariant: each generation of a policy is checked, against the kinds that are served then.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{Name, RETRY_PAUSE};
-use crate::failure::Failure;
+use crate::failure::{Failure, unless_gone};
 use crate::lister::Lister;
 use crate::registry::Registry;
 use crate::storage::{Storage, Target, Writer};
@@ -87,10 +87,7 @@ async fn check(
         next["status"]["typeChecking"] = checked.clone();
         Ok(next)
     };
-    match storage.update(&target, &writer, with_status).await {
-        Err(failure) if failure.error.code() != 404 => Err(failure),
-        _ => Ok(()),
-    }
+    unless_gone(storage.update(&target, &writer, with_status).await)
 }
 
 /// The kinds that a policy names, in their order.

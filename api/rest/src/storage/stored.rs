@@ -34,24 +34,27 @@ pub(crate) fn stored_bytes(resource: &Resource, object: &Value) -> Result<Bytes,
 }
 
 impl Storage {
-    /// Writes an object's bytes anew in the version in which its kind is stored now. Nothing
-    /// is written if they are those already, or if the object has changed since it was read.
-    pub(crate) async fn rewrite(&self, resource: &Resource, row: KeyValue) -> Result<(), Failure> {
-        let before = row.value.clone();
-        let Some(row) = custom::own_rows(resource, vec![row]).await?.pop() else {
-            return Ok(());
-        };
-        let object = parse_object(resource, &row)?;
-        let bytes = bytes_to_store(resource, &object).await?;
-        if bytes == before {
-            return Ok(());
+    /// Writes objects' bytes anew in the version in which their kind, given as it is stored, is
+    /// stored now. Nothing is written of those that are in it already, or that have changed
+    /// since they were read.
+    pub(crate) async fn rewrite(
+        &self,
+        stored: &Resource,
+        rows: Vec<KeyValue>,
+    ) -> Result<(), Failure> {
+        let before: Vec<Bytes> = rows.iter().map(|row| row.value.clone()).collect();
+        for (row, before) in custom::own_rows(stored, rows).await?.iter().zip(before) {
+            let bytes = stored_bytes(stored, &parse_object(stored, row)?)?;
+            if bytes == before {
+                continue;
+            }
+            let key = String::from_utf8_lossy(&row.key).into_owned();
+            let compare = Compare::mod_revision(key.clone(), row.mod_revision);
+            let put = put(stored, &key, bytes.clone());
+            let evidence = Evidence::Bytes(&bytes);
+            self.swap(&key, compare, put, Companions::default(), evidence)
+                .await?;
         }
-        let key = String::from_utf8_lossy(&row.key).into_owned();
-        let compare = Compare::mod_revision(key.clone(), row.mod_revision);
-        let put = put(resource, &key, bytes.clone());
-        let evidence = Evidence::Bytes(&bytes);
-        self.swap(&key, compare, put, Companions::default(), evidence)
-            .await?;
         Ok(())
     }
 }
