@@ -3,7 +3,7 @@
 //! Source: `k8s.io/dynamic-resource-allocation` `cel` of v1.37: what a device is to an
 //! expression, and what an expression may come to and may cost.
 //!
-//! Invariant: an expression that stays as it was is not judged again.
+//! Invariant: a list of selectors that stays as it was is not judged again.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use nautilus_cel::{Declaration, Environment, Field, Program, Type};
 use nautilus_machinery::resource::Resource;
 use nautilus_machinery::status::ApiError;
+use nautilus_machinery::strategy;
 use nautilus_machinery::validation::{At, Errors};
 use serde_json::Value;
 
@@ -20,16 +21,13 @@ const MAX_DOMAIN_BYTES: u64 = 63;
 const MAX_VALUE_BYTES: u64 = 64;
 const MAX_ENTRIES: u64 = 32;
 
-/// What is wrong with the expressions of an object that is written; objects without any
-/// pass. `old`: as it was.
+/// Refuses an object of the group `resource.k8s.io` that is written for what is wrong with
+/// its expressions. `old`: as it was.
 pub fn check_selectors(
     resource: &Resource,
     old: Option<&Value>,
     object: &Value,
 ) -> Result<(), ApiError> {
-    if resource.group != "resource.k8s.io" {
-        return Ok(());
-    }
     let mut errors = Errors::new();
     let root = At::root(object);
     let spec = root.get("spec");
@@ -46,15 +44,7 @@ pub fn check_selectors(
         }
         _ => {}
     }
-    if errors.is_empty() {
-        return Ok(());
-    }
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    Err(ApiError::invalid(
-        resource,
-        name,
-        errors.into_distinct_causes(),
-    ))
+    strategy::refuse_invalid(resource, object, errors)
 }
 
 fn of_claim(spec: &At<'_>, errors: &mut Errors) {

@@ -301,7 +301,8 @@ pub fn warnings(resource: &Resource, old: &Value, new: &Value) -> Vec<String> {
     warnings.into_texts()
 }
 
-fn refuse_invalid(resource: &Resource, object: &Value, errors: Errors) -> Result<(), ApiError> {
+/// Refuses an object for what is wrong with it, each once; nothing wrong passes.
+pub fn refuse_invalid(resource: &Resource, object: &Value, errors: Errors) -> Result<(), ApiError> {
     if errors.is_empty() {
         return Ok(());
     }

@@ -35,7 +35,7 @@ use crate::values::{items, text};
 pub use trail::Trail;
 pub use typing::{TypedKind, declare_type, named_resources, type_checking};
 pub use validate::{Action, Decision, Outcome, denied};
-pub use written::mistakes;
+pub use written::check_written;
 
 /// A policy of either kind.
 #[derive(Debug, Clone)]

@@ -1,13 +1,15 @@
 //! Expressions as they are written: what does not compile is refused with the object that
 //! has it, webhooks' conditions and policies' expressions alike.
 //!
-//! Invariant: what the object had before passes again, so that an object that an older
-//! release took can still be changed.
+//! Invariant: a text that the object had as an expression anywhere passes again, so that an
+//! object that an older release took can still be changed.
 
 use std::collections::BTreeSet;
 
 use nautilus_cel::{Environment, Program, Type};
-use nautilus_machinery::status::Cause;
+use nautilus_machinery::resource::Resource;
+use nautilus_machinery::status::ApiError;
+use nautilus_machinery::strategy;
 use nautilus_machinery::validation::Errors;
 use serde_json::Value;
 
@@ -15,9 +17,17 @@ use super::{Variables, declare_patches, result_of};
 use crate::expressions::{Names, environment};
 use crate::values::{items, text};
 
-/// What is wrong with the expressions of an object of that plural, of the group
-/// `admissionregistration.k8s.io`.
-pub fn mistakes(plural: &str, object: &Value, old: Option<&Value>) -> Vec<Cause> {
+/// Refuses an object of the group `admissionregistration.k8s.io` that is written for what is
+/// wrong with its expressions. `old`: as it was.
+pub fn check_written(
+    resource: &Resource,
+    old: Option<&Value>,
+    object: &Value,
+) -> Result<(), ApiError> {
+    strategy::refuse_invalid(resource, object, mistakes(&resource.plural, object, old))
+}
+
+fn mistakes(plural: &str, object: &Value, old: Option<&Value>) -> Errors {
     let mut known = BTreeSet::new();
     if let Some(old) = old {
         sources(old, &mut known);
@@ -35,7 +45,7 @@ pub fn mistakes(plural: &str, object: &Value, old: Option<&Value>) -> Vec<Cause>
         }
         _ => {}
     }
-    written.errors.into_causes()
+    written.errors
 }
 
 /// The texts of all expressions of an object.
@@ -171,7 +181,7 @@ mod tests {
     use super::*;
 
     fn fields(plural: &str, object: &Value, old: Option<&Value>) -> Vec<String> {
-        let found = mistakes(plural, object, old);
+        let found = mistakes(plural, object, old).into_causes();
         for cause in &found {
             let why = ["compilation failed: ERROR: <input>:1:", "must evaluate to "];
             assert!(

@@ -142,11 +142,6 @@ pub(crate) static DEVICE_TAINT_RULE: Rules = Rules {
     has_status: true,
     counts_generation: true,
     prepare_create: |rule, _| no_status(rule),
-    prepare_update: |subresource, old, rule| {
-        if subresource == Some("status") {
-            status::keep_metadata(old, rule);
-        }
-    },
     stamp: |old, rule, now| {
         let Some(taint) = rule
             .pointer_mut("/spec/taint")

@@ -21,7 +21,9 @@ use std::time::Duration;
 
 use nautilus_admission::attributes::{Attributes, Operation};
 use nautilus_admission::matching::Matching;
-use nautilus_admission::{defaults, limits, pod_security, policy, priority, service_account};
+use nautilus_admission::{
+    defaults, devices, limits, pod_security, policy, priority, service_account,
+};
 use nautilus_machine::Kv;
 use nautilus_machinery::resource::Resource;
 use nautilus_machinery::status::ApiError;
@@ -136,7 +138,7 @@ impl Admission {
         remarks: Remarks<'_>,
     ) -> Result<(), Failure> {
         self.ready(asked).await?;
-        let mut rounds = webhooks::Rounds::default();
+        let mut rounds = webhooks::Rounds::of_other(asked);
         self.ask_mutating(asked, Some(object), &mut rounds, false, remarks)
             .await?;
         self.validate(asked, Some(object), remarks).await
@@ -349,20 +351,15 @@ impl Admission {
     }
 }
 
-/// Refuses a webhook configuration or an admission policy with an expression that does not
-/// compile. Other objects pass.
+/// Refuses an object whose expressions can't be evaluated. Kinds without any pass.
 pub(crate) fn check_expressions(
     resource: &Resource,
     old: Option<&Value>,
     object: &Value,
 ) -> Result<(), ApiError> {
-    if resource.group != "admissionregistration.k8s.io" {
-        return Ok(());
+    match resource.group.as_str() {
+        "admissionregistration.k8s.io" => policy::check_written(resource, old, object),
+        "resource.k8s.io" => devices::check_selectors(resource, old, object),
+        _ => Ok(()),
     }
-    let mistakes = policy::mistakes(&resource.plural, object, old);
-    if mistakes.is_empty() {
-        return Ok(());
-    }
-    let name = metadata_text(object, "name");
-    Err(ApiError::invalid(resource, name, mistakes))
 }

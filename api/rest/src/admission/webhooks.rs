@@ -57,9 +57,22 @@ pub(super) struct Rounds {
     left: Option<Value>,
     /// Whether one of them changed the object: the plugins are run once more.
     pub(super) changed: bool,
+    /// The schema of what a subresource brings; `None` of an object of the kind.
+    other: Option<String>,
 }
 
 impl Rounds {
+    /// About what a subresource brings that is no object of the kind.
+    pub(super) fn of_other(asked: &Attributes<'_>) -> Self {
+        let subresource = asked
+            .subresource
+            .and_then(|name| asked.resource.subresource(name));
+        Self {
+            other: subresource.map(|own| own.schema.clone()),
+            ..Self::default()
+        }
+    }
+
     /// Whether it is to be asked in the second round.
     pub(super) fn must_again(&self, id: &str) -> bool {
         self.again.contains(id)
@@ -98,6 +111,8 @@ struct Call<'a> {
     matched: &'a Resource,
     /// In which round it is asked, and which one of those it is, as the audit log counts.
     place: String,
+    /// See [`Rounds`].
+    other: Option<String>,
 }
 
 impl Call<'_> {
@@ -211,6 +226,7 @@ impl Admission {
                 hook,
                 matched,
                 place: format!("round_{}_index_{index}", u8::from(second)),
+                other: rounds.other.clone(),
             };
             let patched = self
                 .mutate_through(&call, asked, object.as_deref_mut(), remarks)
@@ -274,6 +290,7 @@ impl Admission {
                     hook,
                     matched,
                     place,
+                    other: None,
                 });
             }
         }
@@ -474,15 +491,11 @@ async fn apply(
     let patched = patch::apply_loosely(PatchKind::Json, &call.matched.schema, &form, patch)
         .map_err(broken)?;
     let mut patched = in_form(call.matched, asked.resource, &patched).await?;
-    let subresource = asked
-        .subresource
-        .and_then(|name| asked.resource.subresource(name));
-    match subresource {
-        // What it brings is of a type of its own.
-        Some(own) if own.schema != asked.resource.schema => {
-            patched = fields::conform_owned(&own.schema, patched).map_err(broken)?;
+    match &call.other {
+        Some(schema) => {
+            patched = fields::conform_owned(schema, patched).map_err(broken)?;
         }
-        _ => strategy::default_decoded(asked.resource, &mut patched).map_err(broken)?,
+        None => strategy::default_decoded(asked.resource, &mut patched).map_err(broken)?,
     }
     let changed = patched != *object;
     *object = patched;

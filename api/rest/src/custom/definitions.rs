@@ -7,6 +7,7 @@ use nautilus_extension::definition::{self, Definition, Names};
 use nautilus_machine::Revision;
 use nautilus_machinery::resource::{self, Resource};
 use nautilus_machinery::status::ApiError;
+use nautilus_machinery::strategy;
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -54,15 +55,7 @@ pub(crate) fn check_definition(
             definition::validate(object, old)
         }
     };
-    if errors.is_empty() {
-        return Ok(());
-    }
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    Err(ApiError::invalid(
-        resource,
-        name,
-        errors.into_distinct_causes(),
-    ))
+    strategy::refuse_invalid(resource, object, errors)
 }
 
 /// A definition that is followed.

@@ -10,7 +10,7 @@
 //! this node lags.
 
 use bytes::Bytes;
-use nautilus_admission::{attributes, devices};
+use nautilus_admission::attributes;
 use nautilus_machine::types::KeyRange;
 use nautilus_machine::{Compare, Operation, Put, Revision};
 use nautilus_machinery::identity::User;
@@ -165,7 +165,6 @@ impl Storage {
             writer.warn(resource, &Value::Null, &fresh);
             custom::check_definition(resource, None, None, &mut fresh)?;
             admission::check_expressions(resource, None, &fresh)?;
-            devices::check_selectors(resource, None, &fresh)?;
             let name = metadata_text(&fresh, "name").to_owned();
             let target = Target {
                 resource,
@@ -192,11 +191,10 @@ impl Storage {
     /// The refusal of a creation whose name is taken.
     fn taken(&self, target: &Target<'_>) -> Result<ApiError, Failure> {
         let refusal = ApiError::already_exists(target.resource, target.name);
+        // As it is stored: nobody needs to convert it for this.
         let row = self.read_row(&target.key())?;
-        let row = row
-            .map(|row| Row::parse(target.resource, &row))
-            .transpose()?;
-        let going = row.is_some_and(|row| !row.object["metadata"]["deletionTimestamp"].is_null());
+        let stored = row.and_then(|row| serde_json::from_slice::<Value>(&row.value).ok());
+        let going = stored.is_some_and(|own| !own["metadata"]["deletionTimestamp"].is_null());
         Ok(match going {
             true => {
                 let message = format!("object is being deleted: {}", refusal.message());
@@ -383,7 +381,6 @@ impl Storage {
             Some(&row.object),
             &mut wanted,
         )?;
-        devices::check_selectors(target.resource, Some(&row.object), &wanted)?;
         if target.subresource.is_none() {
             admission::check_expressions(target.resource, Some(&row.object), &wanted)?;
             writer.warn(target.resource, &row.object, &wanted);

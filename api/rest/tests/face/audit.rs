@@ -1,5 +1,6 @@
 //! The audit log: what is recorded of requests, and that a gap shows.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,15 +29,20 @@ fn signer() -> HeadSigner {
     })
 }
 
-#[tokio::test]
-async fn requests_are_recorded_by_policy_in_a_chain() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = LogFile {
-        path: folder.path().join("audit.log"),
+/// A log of that folder, in one file.
+fn whole_log(folder: &Path) -> LogFile {
+    LogFile {
+        path: folder.join("audit.log"),
         max_bytes: 0,
         max_backups: 0,
         max_age: Duration::ZERO,
-    };
+    }
+}
+
+#[tokio::test]
+async fn requests_are_recorded_by_policy_in_a_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = whole_log(folder.path());
     let policy = json!({
         "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
         "omitStages": ["RequestReceived"],
@@ -135,12 +141,7 @@ struct Audited {
 impl Audited {
     async fn start(level: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let file = LogFile {
-            path: folder.path().join("audit.log"),
-            max_bytes: 0,
-            max_backups: 0,
-            max_age: Duration::ZERO,
-        };
+        let file = whole_log(folder.path());
         let policy = json!({
             "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
             "omitStages": ["RequestReceived"], "rules": [{ "level": level }],

@@ -94,7 +94,8 @@ async fn open() -> (Workshop, Reviews) {
     (shop, reviews)
 }
 
-async fn make(world: &World, path: &str, name: &str, size: i64) -> Value {
+/// A gear of a path's version.
+fn gear(path: &str, name: &str, size: i64) -> Value {
     let mut gear = widget(name, &json!({"size": size}));
     gear["kind"] = json!("Gear");
     gear["apiVersion"] = json!(if path == NEW {
@@ -102,7 +103,13 @@ async fn make(world: &World, path: &str, name: &str, size: i64) -> Value {
     } else {
         "example.org/v1beta1"
     });
-    let (status, made) = world.call(Method::POST, path, &gear).await;
+    gear
+}
+
+async fn make(world: &World, path: &str, name: &str, size: i64) -> Value {
+    let (status, made) = world
+        .call(Method::POST, path, &gear(path, name, size))
+        .await;
     assert_eq!(status, StatusCode::CREATED, "{made}");
     made
 }
@@ -220,6 +227,20 @@ async fn what_a_webhook_fails_at_is_told_in_its_words() {
     };
     within(gone).await;
     assert_eq!(world.get(WIDGETS).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_is_told_whatever_the_version() {
+    let (shop, _) = open().await;
+    make(&shop.world, NEW, "a", 5).await;
+    for path in [NEW, OLD] {
+        let (status, again) = shop
+            .world
+            .call(Method::POST, path, &gear(path, "a", 5))
+            .await;
+        assert_eq!(status, StatusCode::CONFLICT, "{again}");
+        assert_eq!(again["reason"], "AlreadyExists");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::connects::web;
-use crate::world::{World, own_address, within};
+use crate::world::{World, own_address, parts, within};
 
 type Answerer = Arc<dyn Fn(&Value) -> Value + Send + Sync>;
 
@@ -415,4 +415,42 @@ async fn a_webhook_is_asked_in_the_first_version_it_names() {
     assert_eq!(made["metadata"]["labels"], json!({"seen": "yes"}));
     let (status, refused) = make(&world, "refused").await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_patch_of_a_scale_leaves_the_rest_of_the_object() {
+    let world = World::start().await;
+    let hooks = Hooks::start(&world, |_| {
+        patch(&json!([
+            {"op": "add", "path": "/metadata/annotations", "value": {"seen": "1"}},
+        ]))
+    })
+    .await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let labels = json!({"app": "web"});
+    let deployment = json!({"metadata": {"name": "web"}, "spec": {
+        "replicas": 1, "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {
+            "containers": [{"name": "main", "image": "web"}],
+        }},
+    }});
+    let (status, made) = world.call(Method::POST, deployments, &deployment).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let mut webhook = hooks.webhook("scale.example.com");
+    let scales = json!({
+        "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"],
+        "resources": ["deployments/scale"],
+    });
+    webhook["rules"].as_array_mut().unwrap().push(scales);
+    let kind = "mutatingwebhookconfigurations";
+    register(&world, kind, &hooks, json!([webhook])).await;
+    let media = "application/merge-patch+json";
+    let scale = format!("{deployments}/web/scale");
+    let two = json!({"spec": {"replicas": 2}}).to_string();
+    let scaled = parts(world.send(Method::PATCH, &scale, media, two).await).await;
+    assert_eq!(scaled.0, StatusCode::OK, "{}", scaled.1);
+    let (_, now) = world.get(&format!("{deployments}/web")).await;
+    assert_eq!(now["spec"]["replicas"], 2);
+    assert_eq!(now["spec"]["template"], made["spec"]["template"]);
+    assert_eq!(now["metadata"]["annotations"]["seen"], "1");
 }

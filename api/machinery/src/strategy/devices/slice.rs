@@ -114,18 +114,10 @@ fn before<'a>(old: Option<&At<'a>>, name: &str) -> Option<&'a Value> {
 
 /// Where the devices can be used: one way of saying it.
 fn nodes(at: &At<'_>, errors: &mut Errors) {
-    let mut ways = Vec::new();
-    let node = at.get("nodeName");
-    if node.is_set() && node.is_empty() {
-        node.invalid(errors, "must be either unset or set to a non-empty string");
-    } else if node.is_set() {
-        ways.push("`nodeName`");
-        node.check(errors, dns_subdomain);
-    }
+    let empty = "must be either unset or set to a non-empty string";
+    let mut ways = named_or_selected(at, empty, errors);
     let selector = at.get("nodeSelector");
     if selector.is_set() {
-        ways.push("`nodeSelector`");
-        pod::node_selector(&selector, errors);
         let terms = selector.get("nodeSelectorTerms");
         if terms.len() != 1 {
             let shown = internal::show_list(NODE_TERM, terms.value);
@@ -148,6 +140,24 @@ fn nodes(at: &At<'_>, errors: &mut Errors) {
             at.invalid_as(errors, format!("{{{}}}", ways.join(", ")), &detail);
         }
     }
+}
+
+/// Which of a node's name and a selector of nodes are set; `empty` refuses an empty name.
+fn named_or_selected(at: &At<'_>, empty: &str, errors: &mut Errors) -> Vec<&'static str> {
+    let mut ways = Vec::new();
+    let node = at.get("nodeName");
+    if node.is_set() && node.is_empty() {
+        node.invalid(errors, empty);
+    } else if node.is_set() {
+        ways.push("`nodeName`");
+        node.check(errors, dns_subdomain);
+    }
+    let selector = at.get("nodeSelector");
+    if selector.is_set() {
+        ways.push("`nodeSelector`");
+        pod::node_selector(&selector, errors);
+    }
+    ways
 }
 
 /// Whether a flag is set; it is never set to false.
@@ -217,19 +227,7 @@ fn nodes_of_device(at: &At<'_>, by_device: bool, errors: &mut Errors) {
         }
         return;
     }
-    let mut ways = Vec::new();
-    let node = at.get("nodeName");
-    if node.is_set() && node.is_empty() {
-        node.invalid(errors, "must not be empty");
-    } else if node.is_set() {
-        ways.push("`nodeName`");
-        node.check(errors, dns_subdomain);
-    }
-    let selector = at.get("nodeSelector");
-    if selector.is_set() {
-        ways.push("`nodeSelector`");
-        pod::node_selector(&selector, errors);
-    }
+    let mut ways = named_or_selected(at, "must not be empty", errors);
     if is_chosen(&at.get("allNodes"), errors) {
         ways.push("`allNodes`");
     }

@@ -34,10 +34,9 @@ fn allocated(claim: &Value) -> BTreeSet<DeviceId> {
     results.as_array().into_iter().flatten().map(id).collect()
 }
 
-/// Keeps what is not the status's, and drops what drivers said of devices that are given
-/// back and operations to skip, a feature that is off.
+/// Drops what drivers said of devices that are given back, and operations to skip, a feature
+/// that is off.
 pub(super) fn prepare(old: &Value, claim: &mut Value) {
-    keep_metadata(old, claim);
     let results = claim.pointer_mut("/status/allocation/devices/results");
     for result in results.and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(result) = result.as_object_mut() {
@@ -55,14 +54,6 @@ pub(super) fn prepare(old: &Value, claim: &mut Value) {
         if list.is_empty() {
             *devices = Value::Null;
         }
-    }
-}
-
-/// Who writes a status does not write metadata.
-pub(super) fn keep_metadata(old: &Value, new: &mut Value) {
-    for name in ["labels", "annotations", "finalizers", "ownerReferences"] {
-        let own = old["metadata"].get(name).cloned().unwrap_or_default();
-        new["metadata"][name] = own;
     }
 }
 
