@@ -28,7 +28,7 @@ use crate::upstream::{Trust, http_client};
 /// Clients kept.
 const MAX_CLIENTS: usize = 256;
 /// Idle connections of one.
-const MAX_IDLE: usize = 8;
+const MAX_IDLE: usize = 32;
 /// Bytes of an answer.
 const MAX_ANSWER_BYTES: usize = 3 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -61,9 +61,9 @@ pub(super) struct Session {
 struct Open {
     incoming: mpsc::Sender<Bytes>,
     waiting: AtomicUsize,
-    /// The worker asked to send nothing for now.
+    /// Whether the worker asked this server to pause.
     paused: watch::Sender<bool>,
-    /// The worker was asked to send nothing for now.
+    /// Whether the worker was asked to pause.
     holds: AtomicBool,
     ended: CancellationToken,
 }
@@ -193,9 +193,12 @@ impl Session {
             if !open.holds.load(Ordering::Relaxed) && !self.send(id, Tunnelled::Resume).await {
                 return;
             }
-            tokio::time::sleep(patience).await;
+            paused.mark_unchanged();
+            let asked_again = timeout(patience, paused.changed()).await.is_ok();
             patience = (patience * 2).min(MAX_PAUSE);
-            open.paused.send_replace(false);
+            if !asked_again {
+                open.paused.send_replace(false);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 //! Invariant: every client names its cryptographic provider and depends on no default.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -21,8 +21,28 @@ use crate::authority::{Authority, AuthorityError, SERVING_VALIDITY_DAYS};
 const RENEW_AFTER: Duration = Duration::from_secs(SERVING_VALIDITY_DAYS * 86_400 * 2 / 3);
 /// Certificates of one bundle, at most.
 const MAX_BUNDLE: usize = 256;
-/// The system's authorities, unless `SSL_CERT_FILE` names another file.
-const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Where systems keep their authorities, unless `SSL_CERT_FILE` names another file: Debian,
+/// Red Hat, SUSE, Alpine.
+const SYSTEM_AUTHORITIES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The system's authorities as they were at the first use; none on a system without.
+static SYSTEM: LazyLock<RootCertStore> = LazyLock::new(|| {
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let known = SYSTEM_AUTHORITIES.iter().map(PathBuf::from);
+    let mut roots = RootCertStore::empty();
+    for path in named.map_or_else(|| known.collect(), |path| vec![path]) {
+        if let Ok(certificates) = CertificateDer::pem_file_iter(path) {
+            roots.add_parsable_certificates(certificates.filter_map(Result::ok));
+            break;
+        }
+    }
+    roots
+});
 
 /// Whose certificates are good.
 pub(crate) enum Trust {
@@ -48,13 +68,7 @@ impl Trust {
 
     /// The system's authorities: nobody, on a system without.
     pub(crate) fn system() -> Self {
-        let path = std::env::var_os("SSL_CERT_FILE")
-            .map_or_else(|| SYSTEM_AUTHORITIES.into(), PathBuf::from);
-        let mut roots = RootCertStore::empty();
-        if let Ok(certificates) = CertificateDer::pem_file_iter(path) {
-            roots.add_parsable_certificates(certificates.filter_map(Result::ok));
-        }
-        Self::Authorities(roots)
+        Self::Authorities(SYSTEM.clone())
     }
 
     /// The quorum's own authority.
@@ -97,12 +111,13 @@ pub(crate) fn client_config(
     Ok(Arc::new(config))
 }
 
-/// What HTTP clients are built from: HTTP/2 or 1.1, straight to where they are sent.
+/// What HTTP clients are built from: HTTP/1.1, in which a request can name another host
+/// than it is sent to, straight to where they are sent.
 pub(crate) fn http_client(trust: Trust) -> Result<reqwest::ClientBuilder, String> {
-    let mut config = Arc::unwrap_or_clone(client_config(trust, None)?);
-    config.alpn_protocols.insert(0, b"h2".to_vec());
+    let config = Arc::unwrap_or_clone(client_config(trust, None)?);
     Ok(reqwest::Client::builder()
         .tls_backend_preconfigured(config)
+        .http1_only()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none()))
 }
