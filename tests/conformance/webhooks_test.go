@@ -107,6 +107,9 @@ func startWebhooks(nodes *standIn, factory informers.SharedInformerFactory) erro
 			}
 		},
 		DeleteFunc: func(object any) {
+			if gone, ok := object.(cache.DeletedFinalStateUnknown); ok {
+				object = gone.Obj
+			}
 			if deployment, ok := object.(*apps.Deployment); ok {
 				hooks.stop(deployment.UID)
 			}
@@ -165,7 +168,11 @@ func (hooks *webhooks) deploy(ctx context.Context, deployment *apps.Deployment) 
 		port:      int32(listener.Addr().(*net.TCPAddr).Port),
 	}
 	hooks.lock.Unlock()
-	return hooks.complete(ctx, deployment)
+	err = hooks.complete(ctx, deployment)
+	if errors.IsNotFound(err) {
+		hooks.stop(deployment.UID)
+	}
+	return err
 }
 
 // What the controllers of Deployments and ReplicaSets would write of a complete rollout.

@@ -232,6 +232,13 @@ impl Quorum {
         child.wait_with_output().expect("kubectl's output")
     }
 
+    /// The address that the operator's kubeconfig names, as `https://127.0.0.1:6443`.
+    pub fn server(&self) -> String {
+        let path = "jsonpath={.clusters[0].cluster.server}";
+        let printed = self.kubectl_ok(&["config", "view", "--minify", "-o", path]);
+        printed.trim().to_owned()
+    }
+
     /// Runs kubectl, which must succeed, and returns what it printed.
     pub fn kubectl_ok(&self, arguments: &[&str]) -> String {
         accepted(arguments, &self.kubectl(arguments))

@@ -8,20 +8,14 @@ use nautilus_tests::{Quorum, Streamed, eventually, program};
 
 const TOKEN_ID: &str = "abcdef";
 const TOKEN_SECRET: &str = "0123456789abcdef";
-/// A signing API client's, as the bootstrap roles name them.
+/// What the bootstrap roles for approved certificate requests begin with.
 const APPROVED: &str = "system:certificates.k8s.io:certificatesigningrequests";
 
 /// A kubeconfig with the bootstrap token and nobody's certificate.
 fn kubeconfig(quorum: &Quorum) -> PathBuf {
     let path = quorum.dir().join("bootstrap.kubeconfig");
     let file = path.to_str().expect("UTF-8");
-    let server = quorum.kubectl_ok(&[
-        "config",
-        "view",
-        "--minify",
-        "-o",
-        "jsonpath={.clusters[0].cluster.server}",
-    ]);
+    let server = quorum.server();
     let authority = quorum.dir().join("ca.crt");
     let authority = format!("--certificate-authority={}", authority.display());
     let config = |words: &[&str]| {
@@ -32,7 +26,7 @@ fn kubeconfig(quorum: &Quorum) -> PathBuf {
             .expect("kubectl");
         assert!(output.status.success(), "{output:?}");
     };
-    let server = format!("--server={}", server.trim());
+    let server = format!("--server={server}");
     config(&["set-cluster", "c", &server, &authority]);
     let token = format!("--token={TOKEN_ID}.{TOKEN_SECRET}");
     config(&["set-credentials", "u", &token]);
@@ -55,7 +49,11 @@ fn renewed(quorum: &Quorum, name: &str) -> String {
 }
 
 fn renews(quorum: &Quorum, name: &str) {
-    let before = renewed(quorum, name);
+    let before = eventually("the lease", || {
+        let found = renewed(quorum, name);
+        let is_there = !found.is_empty();
+        is_there.then_some(found).ok_or_else(String::new)
+    });
     eventually("a renewed lease", || {
         let now = renewed(quorum, name);
         let is_renewed = !now.is_empty() && now != before;

@@ -10,17 +10,11 @@ use rcgen::{CertificateParams, DnType, KeyPair};
 
 /// kubectl with a token alone.
 fn with_token(quorum: &Quorum, token: &str, arguments: &[&str]) -> Output {
-    let server = quorum.kubectl_ok(&[
-        "config",
-        "view",
-        "--minify",
-        "-o",
-        "jsonpath={.clusters[0].cluster.server}",
-    ]);
+    let server = quorum.server();
     let folder = tempfile::tempdir().expect("a folder");
     let ca = quorum.dir().join("ca.crt");
     std::process::Command::new(nautilus_tests::program("kubectl"))
-        .args(["--kubeconfig", "/dev/null", "--server", server.trim()])
+        .args(["--kubeconfig", "/dev/null", "--server", &server])
         .arg("--certificate-authority")
         .arg(ca)
         .arg("--cache-dir")
@@ -159,15 +153,9 @@ fn kubectl_approves_a_certificate_that_then_serves() {
     let (crt, private) = (folder.path().join("crt"), folder.path().join("key"));
     std::fs::write(&crt, STANDARD.decode(certificate).expect("base64")).expect("written");
     std::fs::write(&private, key.serialize_pem()).expect("written");
-    let server = quorum.kubectl_ok(&[
-        "config",
-        "view",
-        "--minify",
-        "-o",
-        "jsonpath={.clusters[0].cluster.server}",
-    ]);
+    let server = quorum.server();
     let output = std::process::Command::new(nautilus_tests::program("kubectl"))
-        .args(["--kubeconfig", "/dev/null", "--server", server.trim()])
+        .args(["--kubeconfig", "/dev/null", "--server", &server])
         .arg("--certificate-authority")
         .arg(quorum.dir().join("ca.crt"))
         .arg("--client-certificate")

@@ -2,7 +2,8 @@
 // two versions, a deployment and its service, owned by the site, with a finalizer and a
 // condition. It serves the webhooks that default, check and convert sites; one of several
 // replicas leads by a lease, and the webhooks are the leader's. `operator KUBECONFIG
-// IDENTITY`. It prints one line when it leads and one for each site it has settled.
+// IDENTITY`. It prints one line when it leads, one for each site it has settled and
+// one for each it has released.
 package main
 
 import (
