@@ -57,6 +57,10 @@ pub(crate) enum TokenProblem {
     Expired,
     #[error("its stake was slashed")]
     Slashed,
+    #[error("its stake was withdrawn")]
+    Withdrawn,
+    #[error("its stake of {amount} MIST is less than the {needed} that a worker needs")]
+    StakeTooSmall { amount: u64, needed: u64 },
     #[error("it is not the owner of this node")]
     NotOwner,
     #[error("it is unknown")]
@@ -72,6 +76,8 @@ impl TokenProblem {
             Self::Fault(TokenFault::Unusable) => "Unusable",
             Self::Expired => "Expired",
             Self::Slashed => "Slashed",
+            Self::Withdrawn => "Withdrawn",
+            Self::StakeTooSmall { .. } => "StakeTooSmall",
             Self::NotOwner => "NotOwner",
             Self::Unknown => "Unknown",
         }
@@ -88,6 +94,11 @@ pub(crate) fn favourable(verdict: Verdict) -> Result<(String, u64, Option<u64>),
         } => Ok((owner, stake_amount, expires_at)),
         Verdict::Expired => Err(Refusal::Token(TokenProblem::Expired)),
         Verdict::Slashed => Err(Refusal::Token(TokenProblem::Slashed)),
+        Verdict::Withdrawn => Err(Refusal::Token(TokenProblem::Withdrawn)),
+        Verdict::StakeTooSmall { amount, needed } => {
+            let problem = TokenProblem::StakeTooSmall { amount, needed };
+            Err(Refusal::Token(problem))
+        }
         Verdict::NotOwner => Err(Refusal::Token(TokenProblem::NotOwner)),
         Verdict::Unknown => Err(Refusal::Token(TokenProblem::Unknown)),
         Verdict::Unavailable => Err(Refusal::Unavailable(

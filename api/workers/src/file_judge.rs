@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::judge::{TokenJudge, Verdict};
+use crate::judge::{Judgement, TokenJudge, Verdict};
 use crate::limits::{TOKEN_FILE_LIMIT_BYTES, TOKEN_LIMIT_BYTES};
 use crate::token::SealToken;
 
@@ -128,19 +128,20 @@ impl FileJudge {
 }
 
 impl TokenJudge for FileJudge {
-    fn judge<'a>(&'a self, token: &'a SealToken, node_id: &'a str) -> BoxFuture<'a, Verdict> {
+    fn judge<'a>(&'a self, token: &'a SealToken, node_id: &'a str) -> BoxFuture<'a, Judgement> {
         let (path, key, read) = (self.path.clone(), self.key.clone(), Arc::clone(&self.read));
         Box::pin(async move {
             let presented = keyed_hash(&self.key, token.expose());
             let reading = tokio::task::spawn_blocking(move || tokens(&path, &key, &read));
-            match reading.await {
+            let verdict = match reading.await {
                 Ok(Ok(tokens)) => judge_by(&tokens, &presented, node_id),
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "no token can be judged");
                     Verdict::Unavailable
                 }
                 Err(_) => Verdict::Unavailable,
-            }
+            };
+            verdict.into()
         })
     }
 
@@ -301,6 +302,7 @@ mod tests {
         judge
             .judge(&SealToken::new(token.into()).expect("short"), node_id)
             .await
+            .verdict
     }
 
     #[tokio::test]

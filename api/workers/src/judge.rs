@@ -13,6 +13,7 @@ use aws_lc_rs::digest;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
+use crate::chain::ChainEvidence;
 use crate::clock::Clock;
 use crate::limits;
 use crate::roster::millis;
@@ -34,6 +35,15 @@ pub enum Verdict {
     Expired,
     /// Its stake was slashed.
     Slashed,
+    /// Its stake was taken back.
+    Withdrawn,
+    /// Its stake is less than what a worker needs.
+    StakeTooSmall {
+        /// What it has, in MIST.
+        amount: u64,
+        /// What it needs, in MIST.
+        needed: u64,
+    },
     /// It belongs to another node or owner.
     NotOwner,
     /// Nobody knows it.
@@ -42,10 +52,28 @@ pub enum Verdict {
     Unavailable,
 }
 
+/// A verdict, and the state of the chain it was found by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// What was found.
+    pub verdict: Verdict,
+    /// By what; `None` where no chain was asked, or nothing speaks for the token.
+    pub evidence: Option<ChainEvidence>,
+}
+
+impl From<Verdict> for Judgement {
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            evidence: None,
+        }
+    }
+}
+
 /// Judges Seal tokens: the file of development tokens here, the chain in production.
 pub trait TokenJudge: Send + Sync + 'static {
     /// Whether `token` may speak for the worker `node_id`.
-    fn judge<'a>(&'a self, token: &'a SealToken, node_id: &'a str) -> BoxFuture<'a, Verdict>;
+    fn judge<'a>(&'a self, token: &'a SealToken, node_id: &'a str) -> BoxFuture<'a, Judgement>;
 
     /// How long a favourable verdict holds without asking again.
     fn verdict_lifetime(&self) -> Duration {
@@ -111,7 +139,9 @@ impl Tribunal {
         node_id: &str,
     ) -> Verdict {
         let asked = tokio::time::timeout(limits::JUDGE_WAIT, self.judge.judge(token, node_id));
-        let verdict = asked.await.unwrap_or(Verdict::Unavailable);
+        let verdict = asked
+            .await
+            .map_or(Verdict::Unavailable, |judgement| judgement.verdict);
         match (&verdict, old) {
             (Verdict::Unavailable, Some(judged))
                 if self.age_ms(&judged) < millis(limits::JUDGE_OUTAGE_GRACE) =>
@@ -204,10 +234,10 @@ mod tests {
     }
 
     impl TokenJudge for Scripted {
-        fn judge<'a>(&'a self, _: &'a SealToken, _: &'a str) -> BoxFuture<'a, Verdict> {
+        fn judge<'a>(&'a self, _: &'a SealToken, _: &'a str) -> BoxFuture<'a, Judgement> {
             self.asked.fetch_add(1, Ordering::SeqCst);
             let verdict = self.verdict.lock().clone();
-            Box::pin(async move { verdict })
+            Box::pin(async move { verdict.into() })
         }
     }
 

@@ -14,6 +14,7 @@
 mod answer;
 mod attestation;
 mod beat;
+pub mod chain;
 pub mod clock;
 pub mod deadlines;
 pub mod facts;
@@ -43,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 pub use clock::{Clock, SystemClock};
 pub use facts::{Evidence, EvidenceForm, Facts, Probes, QuorumView};
 pub use file_judge::{FileJudge, TokenFileError};
-pub use judge::{TokenJudge, Verdict};
+pub use judge::{Judgement, TokenJudge, Verdict};
 pub use leader::Leader;
 pub use lifecycle::{Phase, Stake};
 pub use roster::RosterSettings;

@@ -20,8 +20,9 @@ use nautilus_rest::{
     run_controllers, serve_plain_loopback, serve_tls, server_config,
 };
 use nautilus_workers::{
-    Facts, FileJudge, Leader, Probes, QuorumView, RosterSettings, SealToken, SystemClock,
-    TokenJudge, Verdict, WorkersContext, WorkersSettings, run as run_workers, workers_router,
+    Facts, FileJudge, Judgement, Leader, Probes, QuorumView, RosterSettings, SealToken,
+    SystemClock, TokenJudge, Verdict, WorkersContext, WorkersSettings, run as run_workers,
+    workers_router,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -495,8 +496,8 @@ fn public_kubeconfig(authority_pem: &str, server: &str, user: &User) -> String {
 struct NobodyKnown;
 
 impl TokenJudge for NobodyKnown {
-    fn judge<'a>(&'a self, _token: &'a SealToken, _node_id: &'a str) -> BoxFuture<'a, Verdict> {
-        Box::pin(std::future::ready(Verdict::Unknown))
+    fn judge<'a>(&'a self, _token: &'a SealToken, _node_id: &'a str) -> BoxFuture<'a, Judgement> {
+        Box::pin(std::future::ready(Verdict::Unknown.into()))
     }
 }
 
@@ -523,7 +524,7 @@ mod tests {
     async fn without_a_file_of_tokens_no_token_is_known() {
         let token = SealToken::new("x".to_owned()).expect("a token");
         assert_eq!(
-            NobodyKnown.judge(&token, "worker-1").await,
+            NobodyKnown.judge(&token, "worker-1").await.verdict,
             Verdict::Unknown
         );
     }

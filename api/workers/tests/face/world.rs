@@ -12,8 +12,8 @@ use http_body_util::BodyExt as _;
 use nautilus_machine::solo::SoloKv;
 use nautilus_machine::{KeyRange, Kv, Leadership, Member, MemberRole, RangeRequest, UnixMillis};
 use nautilus_workers::{
-    Clock, Evidence, EvidenceForm, Facts, Leader, Probes, QuorumView, RosterSettings, SealToken,
-    TokenJudge, Verdict, WorkerRow, WorkersContext, WorkersSettings, workers_router,
+    Clock, Evidence, EvidenceForm, Facts, Judgement, Leader, Probes, QuorumView, RosterSettings,
+    SealToken, TokenJudge, Verdict, WorkerRow, WorkersContext, WorkersSettings, workers_router,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -46,14 +46,14 @@ impl Verdicts {
 }
 
 impl TokenJudge for Verdicts {
-    fn judge<'a>(&'a self, token: &'a SealToken, _node_id: &'a str) -> BoxFuture<'a, Verdict> {
+    fn judge<'a>(&'a self, token: &'a SealToken, _node_id: &'a str) -> BoxFuture<'a, Judgement> {
         let verdict = self
             .0
             .lock()
             .get(token.expose())
             .cloned()
             .unwrap_or(Verdict::Unknown);
-        Box::pin(async move { verdict })
+        Box::pin(async move { verdict.into() })
     }
 
     fn verdict_lifetime(&self) -> Duration {

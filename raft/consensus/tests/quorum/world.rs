@@ -200,12 +200,20 @@ impl Quorum {
         let mut quorum = Self::genesis(tune);
         for id in 2..=count {
             quorum.add_learner(id);
-            quorum
-                .node(1)
-                .run(quorum.node(1).cluster().promote(id))
-                .unwrap();
+            quorum.promote(id);
         }
         quorum
+    }
+
+    /// As an operator does: again, when the member is still behind.
+    fn promote(&self, id: NodeId) {
+        let first = self.node(1);
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while let Err(error) = first.run(first.cluster().promote(id)) {
+            let status = first.cluster().status();
+            assert!(Instant::now() < deadline, "{error}: {status:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     pub fn add_learner(&mut self, id: NodeId) {

@@ -1,0 +1,3 @@
+//! The chain behind Seal tokens: clients of Sui's full nodes.
+
+pub mod layout;

@@ -1,0 +1,1 @@
+//! A stand-in for a full node of Sui: both faces over a chain in memory, with faults.
