@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::Workers;
 use crate::answer::{Refusal, TokenProblem, favourable};
 use crate::judge::Verdict;
+use crate::lifecycle::Stake;
 use crate::limits;
 use crate::message::{self, LeaderAnswer, LeaderMessage};
 use crate::wire::Heartbeat;
@@ -22,16 +23,16 @@ pub(crate) async fn take(workers: &Workers, beat: Heartbeat) -> Result<(), Refus
     } = beat;
     let token = token.map_err(|fault| Refusal::Token(fault.into()))?;
     let verdict = workers.tribunal.verdict(&token, &node_id).await;
-    if verdict == Verdict::Slashed {
-        let message = LeaderMessage::Slashed {
-            node_id,
+    if let Some(stake) = gone(&verdict) {
+        let message = LeaderMessage::Refused {
+            node_id: node_id.clone(),
             token: token.hash(),
+            stake,
         };
         // The worker is refused either way; the leader marks it if it is a worker's token.
         if let Err(refusal) = tell_leader(&*workers.channel, &message).await {
-            tracing::warn!(%refusal, "the leader was not told of a slashed stake");
+            tracing::warn!(%refusal, "the leader was not told of a stake that is gone");
         }
-        return Err(Refusal::Token(TokenProblem::Slashed));
     }
     let (owner, ..) = favourable(verdict)?;
     let message = LeaderMessage::beat(&node_id, owner, facts);
@@ -43,6 +44,16 @@ pub(crate) async fn take(workers: &Workers, beat: Heartbeat) -> Result<(), Refus
             "the quorum takes no more workers".into(),
         )),
         LeaderAnswer::NotLeading => Err(Refusal::Unavailable(no_leader())),
+    }
+}
+
+/// The stake behind a token that speaks for its worker no more.
+fn gone(verdict: &Verdict) -> Option<Stake> {
+    match verdict {
+        Verdict::Slashed => Some(Stake::Slashed),
+        Verdict::Withdrawn => Some(Stake::Withdrawn),
+        Verdict::Expired => Some(Stake::Expired),
+        _ => None,
     }
 }
 

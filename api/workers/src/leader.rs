@@ -9,6 +9,7 @@
 //! - No lock is held across an await.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -22,12 +23,13 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::kubelet_leases;
 use crate::lifecycle::Phase;
 use crate::limits;
 use crate::message::{self, LeaderAnswer, LeaderMessage};
 use crate::roster::{BeatFacts, Change, Heard, Roster, RosterSettings};
 use crate::row::WorkerRow;
-use crate::rows_store::{StoreError, Stored};
+use crate::rows_store::{StoreError, Stored, Writing};
 
 /// Takes workers' beats while this node leads. Made before the quorum is, which needs
 /// it as its [`LeaderHandler`]; starts to answer when [`Leader::run`] has found out
@@ -121,6 +123,7 @@ impl Leader {
         };
         tokio::select! {
             ended = self.follow_rows(kv, revision) => ended,
+            ended = self.follow_leases(kv, revision) => ended,
             ended = self.propose_changes(kv, term) => ended,
             ended = self.watch_the_clock() => ended,
         }
@@ -191,6 +194,31 @@ impl Leader {
         }
     }
 
+    /// Renewals of kubelets' leases, each of which is a sign of life.
+    async fn follow_leases(&self, kv: &Arc<dyn Kv>, read_at: Revision) -> Ended {
+        let mut watcher = match kv.watch(kubelet_leases::request(read_at + 1)) {
+            Ok(watcher) => watcher,
+            Err(error) => return error.into(),
+        };
+        loop {
+            match watcher.next().await {
+                Ok(events) => {
+                    let renewed = kubelet_leases::renewed(&**kv, &events);
+                    let now_ms = self.clock.monotonic_ms();
+                    if let Some(post) = self.post.lock().as_mut() {
+                        renewed
+                            .iter()
+                            .for_each(|node_id| post.roster.alive(node_id, now_ms));
+                        if post.roster.has_changes() {
+                            self.changed.notify_one();
+                        }
+                    }
+                }
+                Err(error) => return error.into(),
+            }
+        }
+    }
+
     async fn watch_the_clock(&self) -> Ended {
         let mut ticks = tokio::time::interval(limits::TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -206,6 +234,7 @@ impl Leader {
         let mut post = self.post.lock();
         let Some(post) = post.as_mut() else { return };
         let lost = post.roster.tick(now_ms);
+        post.roster.end_tokens(self.clock.unix_ms() / 1000);
         if lost > 0 {
             tracing::warn!(lost, term = post.term, "workers fell silent");
         }
@@ -258,7 +287,7 @@ impl Leader {
         let mut then = Vec::new();
         let mut whose = Vec::new();
         for change in changes {
-            match change_txn(&**kv, change, now_ms) {
+            match change_txn(&**kv, change, now_ms, self.settings.drain) {
                 Ok(Some(txn)) => {
                     then.push(Operation::Txn(txn));
                     whose.push(change.node_id.clone());
@@ -307,12 +336,16 @@ impl Leader {
 
     async fn answer(&self, message: LeaderMessage) -> LeaderAnswer {
         match message {
-            LeaderMessage::Slashed { node_id, token } => {
+            LeaderMessage::Refused {
+                node_id,
+                token,
+                stake,
+            } => {
                 let mut post = self.post.lock();
                 let Some(post) = post.as_mut() else {
                     return LeaderAnswer::NotLeading;
                 };
-                post.roster.slashed(&node_id, &token);
+                post.roster.refused(&node_id, &token, stake);
                 self.changed.notify_one();
                 LeaderAnswer::Acknowledged
             }
@@ -402,12 +435,12 @@ impl LeaderHandler for Leader {
 /// The row of a worker that memory does not know: as applied here, and if it is not,
 /// as committed anywhere before now.
 async fn find_row(kv: &Arc<dyn Kv>, node_id: &str) -> Result<Option<WorkerRow>, Ended> {
-    if let Some(row) = Stored::read(&**kv, node_id)?.row {
-        return Ok(Some(row));
+    if let Some(row) = Stored::read(&**kv, node_id)?.row() {
+        return Ok(Some(row.clone()));
     }
     let barrier = kv.read_barrier().await;
     barrier.map_err(|error| Ended::Unavailable(error.to_string()))?;
-    Ok(Stored::read(&**kv, node_id)?.row)
+    Ok(Stored::read(&**kv, node_id)?.row().cloned())
 }
 
 /// All rows at `revision`, page by page. A row that can't be read is reported and left
@@ -442,9 +475,14 @@ fn read_rows(kv: &dyn Kv, revision: Revision) -> Result<Vec<WorkerRow>, StoreErr
 }
 
 /// The transaction for one change; `None` when the worker's row is gone.
-fn change_txn(kv: &dyn Kv, change: &Change, now_ms: u64) -> Result<Option<Txn>, StoreError> {
+fn change_txn(
+    kv: &dyn Kv,
+    change: &Change,
+    now_ms: u64,
+    drain: Duration,
+) -> Result<Option<Txn>, StoreError> {
     let stored = Stored::read(kv, &change.node_id)?;
-    let Some(mut row) = stored.row.clone() else {
+    let Some(mut row) = stored.row().cloned() else {
         return Ok(None);
     };
     if row.phase != change.phase {
@@ -454,7 +492,12 @@ fn change_txn(kv: &dyn Kv, change: &Change, now_ms: u64) -> Result<Option<Txn>, 
     row.stake = change.stake;
     row.stake_amount = change.stake_amount;
     row.running_pods = change.running_pods;
-    stored.replace(&row, now_ms).map(Some)
+    let writing = Writing {
+        unix_ms: now_ms,
+        drain,
+        told: None,
+    };
+    stored.replace(&row, &writing).map(Some)
 }
 
 /// Only the leader counts workers: elsewhere the gauges stand at zero.

@@ -3,7 +3,7 @@
 //!
 //! Knows no TLS and no consensus: it speaks to the quorum through [`Kv`] and to the
 //! leader's memory through [`LeaderChannel`]. Its pure parts ([`deadlines`],
-//! [`lifecycle`], [`roster`], [`wire`], [`node_object`]) know no clock and no runtime.
+//! [`lifecycle`], [`removal`], [`roster`], [`wire`], [`node_object`]) know no clock and no runtime.
 //!
 //! Invariants
 //! - A beat costs memory on the leader and nothing in the log; what is replicated is a
@@ -20,16 +20,21 @@ pub mod deadlines;
 pub mod facts;
 pub mod file_judge;
 pub mod judge;
+mod kubelet_leases;
 mod leader;
+pub mod lease_object;
 pub mod lifecycle;
 pub mod limits;
+pub mod machine;
 mod message;
 pub mod node_object;
 mod register;
+pub mod removal;
 pub mod roster;
 mod routes;
 pub mod row;
 mod rows_store;
+pub mod tier;
 pub mod token;
 pub mod wire;
 
@@ -49,6 +54,7 @@ pub use leader::Leader;
 pub use lifecycle::{Phase, Stake};
 pub use roster::RosterSettings;
 pub use row::WorkerRow;
+pub use tier::{StakeTier, StakeTiers};
 pub use token::{SealToken, TokenHash};
 
 use answer::Refusal;
@@ -80,12 +86,15 @@ pub struct WorkersContext {
 pub struct WorkersSettings {
     /// How far a registration's clock may be off.
     pub clock_skew_limit: Duration,
+    /// What a stake permits.
+    pub stake_tiers: StakeTiers,
 }
 
 impl Default for WorkersSettings {
     fn default() -> Self {
         Self {
             clock_skew_limit: limits::CLOCK_SKEW_LIMIT,
+            stake_tiers: StakeTiers::default(),
         }
     }
 }

@@ -73,6 +73,9 @@ pub enum Stake {
     Slashed,
     /// Taken back by its owner.
     Withdrawn,
+    /// In place, and the token that spoke for it has ended: by the judge or the clock alone,
+    /// never on the wire.
+    Expired,
 }
 
 impl Stake {
@@ -98,6 +101,8 @@ pub enum Readiness {
     StakeSlashed,
     /// `False`: it beats, and its stake was taken back.
     StakeWithdrawn,
+    /// `False`: its token has ended.
+    TokenExpired,
     /// `Unknown`: nothing was heard of it.
     Silent,
 }
@@ -109,6 +114,7 @@ impl Readiness {
             (Phase::Lost, _) => Self::Silent,
             (Phase::Registered | Phase::Ready, Stake::Slashed) => Self::StakeSlashed,
             (Phase::Registered | Phase::Ready, Stake::Withdrawn) => Self::StakeWithdrawn,
+            (Phase::Registered | Phase::Ready, Stake::Expired) => Self::TokenExpired,
             (Phase::Registered, Stake::Active) => Self::AwaitingBeat,
             (Phase::Ready, Stake::Active) => Self::Ready,
         }
@@ -170,7 +176,12 @@ mod tests {
     #[test]
     fn only_a_beating_worker_with_its_stake_in_place_is_ready() {
         for phase in Phase::ALL {
-            for stake in [Stake::Active, Stake::Slashed, Stake::Withdrawn] {
+            for stake in [
+                Stake::Active,
+                Stake::Slashed,
+                Stake::Withdrawn,
+                Stake::Expired,
+            ] {
                 let ready = Readiness::of(phase, stake) == Readiness::Ready;
                 assert_eq!(ready, phase == Phase::Ready && stake == Stake::Active);
             }

@@ -56,3 +56,6 @@ pub const TICK: Duration = Duration::from_secs(1);
 /// A leader whose tick is this late was not running, so it can't have heard anyone:
 /// it starts every deadline anew.
 pub const STALL_LIMIT: Duration = Duration::from_secs(10);
+/// How long a node drains whose stake was withdrawn or whose token has ended, before its
+/// pods are removed whatever their disruption budgets say.
+pub const DRAIN: Duration = Duration::from_secs(3600);

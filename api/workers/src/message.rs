@@ -12,7 +12,7 @@ use crate::roster::BeatFacts;
 use crate::token::TokenHash;
 
 /// Version of both enums below; grows with every change of them.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// To the leader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +25,12 @@ pub(crate) enum LeaderMessage {
         stake_amount: Option<u64>,
         running_pods: Option<u32>,
     },
-    /// A judge found this worker's stake slashed.
-    Slashed { node_id: String, token: TokenHash },
+    /// A judge found that the token speaks for this worker no more, and why.
+    Refused {
+        node_id: String,
+        token: TokenHash,
+        stake: Stake,
+    },
 }
 
 /// From the leader.
@@ -76,9 +80,10 @@ mod tests {
 
     #[test]
     fn a_message_of_another_version_is_refused_by_name() {
-        let message = LeaderMessage::Slashed {
+        let message = LeaderMessage::Refused {
             node_id: "a".into(),
             token: TokenHash([1; 32]),
+            stake: Stake::Slashed,
         };
         let mut bytes = encode(&message).expect("writable").to_vec();
         assert_eq!(decode::<LeaderMessage>(&bytes), Ok(message));

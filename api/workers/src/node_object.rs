@@ -1,15 +1,18 @@
 //! The Kubernetes `Node` that stands for a worker: pure, object in, object out.
 //!
 //! Invariants
-//! - Only what is ours is touched: the `Ready` condition, the not-ready and
-//!   unreachable taints, our labels and annotations. The rest of an existing object,
-//!   whoever wrote it, stays.
+//! - Only what is ours is touched: the `Ready` condition, the not-ready, unreachable and
+//!   stake's taints, our labels and annotations, a cordon for the stake's sake. The rest of
+//!   an existing object, whoever wrote it, stays.
 //! - A condition's `lastTransitionTime` moves only with its status.
 
 use aws_lc_rs::digest;
 use serde_json::{Map, Value, json};
 
-use crate::lifecycle::Readiness;
+use crate::lifecycle::{Readiness, Stake};
+use crate::machine::Machine;
+use crate::removal;
+use crate::tier::StakeTier;
 
 /// Annotation with the worker's own `node_id`.
 pub const NODE_ID_ANNOTATION: &str = "nautilus.io/node-id";
@@ -17,6 +20,9 @@ pub const NODE_ID_ANNOTATION: &str = "nautilus.io/node-id";
 pub const OWNER_ANNOTATION: &str = "nautilus.io/owner";
 /// Label of every worker's node.
 pub const WORKER_LABEL: &str = "nautilus.io/worker";
+
+/// Label with what the stake permits.
+pub const STAKE_TIER_LABEL: &str = "nautilus.io/stake-tier";
 
 /// <https://kubernetes.io/docs/reference/labels-annotations-taints/#node-kubernetes-io-not-ready>
 const NOT_READY_TAINT: &str = "node.kubernetes.io/not-ready";
@@ -44,6 +50,12 @@ pub struct NodeFacts<'a> {
     pub owner: &'a str,
     /// What its `Ready` condition becomes.
     pub readiness: Readiness,
+    /// State of its stake.
+    pub stake: Stake,
+    /// From when on it is removed, in RFC 3339, where its stake is gone.
+    pub remove_from: Option<&'a str>,
+    /// What a registration says: unchanged where there is none.
+    pub told: Option<(StakeTier, &'a Machine)>,
 }
 
 /// The `Node` name of a worker: its id where that is a name already, else the nearest
@@ -127,9 +139,45 @@ pub fn update(node: &mut Value, facts: &NodeFacts<'_>, now: &str) -> bool {
     let annotations = child(metadata, "annotations");
     annotations.insert(NODE_ID_ANNOTATION.to_owned(), facts.node_id.into());
     annotations.insert(OWNER_ANNOTATION.to_owned(), facts.owner.into());
+    if let Some((tier, machine)) = facts.told {
+        tell(node, tier, machine);
+    }
     set_condition(object(node, "status"), facts.readiness, now);
     set_taints(object(node, "spec"), facts.readiness, now);
+    leave_or_stay(node, facts, now);
     *node != before
+}
+
+/// What a registration says. Of the machine a kubelet knows better: where one has told its
+/// version, its word stands.
+fn tell(node: &mut Value, tier: StakeTier, machine: &Machine) {
+    let has_kubelet = node["status"]["nodeInfo"]["kubeletVersion"]
+        .as_str()
+        .is_some_and(|version| !version.is_empty());
+    let labels = child(object(node, "metadata"), "labels");
+    labels.insert(STAKE_TIER_LABEL.to_owned(), tier.as_str().into());
+    if has_kubelet {
+        return;
+    }
+    for (label, value) in &machine.topology {
+        labels.insert((*label).to_owned(), value.as_str().into());
+    }
+    for part in ["capacity", "allocatable"] {
+        let resources = child(object(node, "status"), part);
+        for (resource, quantity) in &machine.capacity {
+            resources.insert((*resource).to_owned(), quantity.as_str().into());
+        }
+    }
+}
+
+fn leave_or_stay(node: &mut Value, facts: &NodeFacts<'_>, now: &str) {
+    let mut spec = std::mem::take(object(node, "spec"));
+    let metadata = object(node, "metadata");
+    removal::apply(metadata, &mut spec, facts.stake, facts.remove_from, now);
+    if spec.get("taints") == Some(&json!([])) {
+        spec.shift_remove("taints");
+    }
+    *object(node, "spec") = spec;
 }
 
 /// The status, reason and message of the `Ready` condition.
@@ -147,6 +195,7 @@ fn condition_of(readiness: Readiness) -> (&'static str, &'static str, &'static s
             "StakeWithdrawn",
             "the worker's stake was withdrawn",
         ),
+        Readiness::TokenExpired => ("False", "TokenExpired", "the worker's token has expired"),
         Readiness::Silent => (
             "Unknown",
             "NodeStatusUnknown",
@@ -192,9 +241,10 @@ fn set_condition(status: &mut Map<String, Value>, readiness: Readiness, now: &st
 fn set_taints(spec: &mut Map<String, Value>, readiness: Readiness, now: &str) {
     let wanted = match readiness {
         Readiness::Ready => None,
-        Readiness::AwaitingBeat | Readiness::StakeSlashed | Readiness::StakeWithdrawn => {
-            Some(NOT_READY_TAINT)
-        }
+        Readiness::AwaitingBeat
+        | Readiness::StakeSlashed
+        | Readiness::StakeWithdrawn
+        | Readiness::TokenExpired => Some(NOT_READY_TAINT),
         Readiness::Silent => Some(UNREACHABLE_TAINT),
     };
     let taints = list(spec, "taints");
@@ -212,9 +262,6 @@ fn set_taints(spec: &mut Map<String, Value>, readiness: Readiness, now: &str) {
             }
         }
     }
-    if taints.is_empty() {
-        spec.remove("taints");
-    }
 }
 
 /// `node[key]` as an object, made one if it is not.
@@ -228,7 +275,10 @@ fn object<'a>(node: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
     }
 }
 
-fn child<'a>(fields: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+pub(crate) fn child<'a>(
+    fields: &'a mut Map<String, Value>,
+    key: &str,
+) -> &'a mut Map<String, Value> {
     let value = fields.entry(key).or_insert(Value::Null);
     if !value.is_object() {
         *value = Value::Object(Map::new());
@@ -239,7 +289,7 @@ fn child<'a>(fields: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<Strin
     }
 }
 
-fn list<'a>(fields: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
+pub(crate) fn list<'a>(fields: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
     let value = fields.entry(key).or_insert(Value::Null);
     if !value.is_array() {
         *value = Value::Array(Vec::new());
@@ -282,6 +332,9 @@ mod tests {
             node_name: "worker-1",
             owner: "0xa1",
             readiness,
+            stake: Stake::Active,
+            remove_from: None,
+            told: None,
         }
     }
 
@@ -369,6 +422,32 @@ mod tests {
                 .len(),
             2
         );
+    }
+
+    #[test]
+    fn a_registration_tells_of_the_machine_until_a_kubelet_knows_better() {
+        let machine = |cpu: &str| Machine {
+            capacity: vec![("cpu", cpu.to_owned())],
+            topology: vec![("topology.kubernetes.io/zone", "z1".to_owned())],
+        };
+        let (small, large) = (machine("2"), machine("8"));
+        let told = |machine| NodeFacts {
+            told: Some((StakeTier::Node, machine)),
+            ..facts(Readiness::Ready)
+        };
+        let mut node = create(&told(&small), "uid", "2026-01-01T00:00:00Z");
+        let labels = &node["metadata"]["labels"];
+        assert_eq!(labels[STAKE_TIER_LABEL], "node");
+        assert_eq!(labels["topology.kubernetes.io/zone"], "z1");
+        assert_eq!(node["status"]["capacity"]["pods"], DEFAULT_POD_CAPACITY);
+        let mut cpu_after = |machine| {
+            update(&mut node, &told(machine), "2026-01-01T00:01:00Z");
+            let cpu = node["status"]["allocatable"]["cpu"].clone();
+            node["status"]["nodeInfo"]["kubeletVersion"] = "v1.37.2".into();
+            cpu
+        };
+        assert_eq!(cpu_after(&large), "8");
+        assert_eq!(cpu_after(&small), "8");
     }
 
     #[test]

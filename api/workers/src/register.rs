@@ -1,16 +1,20 @@
-//! Registration: one transaction that writes a worker's row and its `Node`, again and
-//! again until it is in or the time is up.
+//! Registration: one transaction that writes a worker's row, its `Node` and its lease, again
+//! and again until it is in or the time is up.
 //!
 //! Invariant: registering twice, or once with an unknown outcome, leaves the same row
 //! and object as registering once.
+
+use std::time::Duration;
 
 use nautilus_machine::{Command, Kv, Outcome, Proposal, ProposeError, RangeRequest, Txn};
 
 use crate::lifecycle::{Happening, Phase, Stake};
 use crate::limits;
+use crate::machine::Machine;
 use crate::node_object;
 use crate::row::WorkerRow;
-use crate::rows_store::{StoreError, Stored};
+use crate::rows_store::{StoreError, Stored, Writing};
+use crate::tier::StakeTier;
 use crate::token::TokenHash;
 
 /// A registration whose token was found good.
@@ -20,6 +24,8 @@ pub(crate) struct Admitted {
     pub(crate) token_hash: TokenHash,
     pub(crate) token_expires_at_s: Option<u64>,
     pub(crate) stake_amount: u64,
+    pub(crate) tier: StakeTier,
+    pub(crate) machine: Machine,
     pub(crate) unix_ms: u64,
 }
 
@@ -103,7 +109,7 @@ async fn attempt(kv: &dyn Kv, admitted: &Admitted) -> Result<(), Setback> {
 /// What to propose; `None` when an earlier attempt with an unknown outcome got in.
 fn transaction(kv: &dyn Kv, admitted: &Admitted) -> Result<Option<Txn>, RegisterError> {
     let stored = Stored::read(kv, &admitted.node_id)?;
-    let (phase, old) = match &stored.row {
+    let (phase, old) = match stored.row() {
         None => {
             let count = RangeRequest {
                 count_only: true,
@@ -116,7 +122,7 @@ fn transaction(kv: &dyn Kv, admitted: &Admitted) -> Result<Option<Txn>, Register
             (Phase::Registered, None)
         }
         Some(row) if row.owner != admitted.owner => {
-            if stored.node.is_some() {
+            if stored.has_node() {
                 return Err(RegisterError::NotOwner);
             }
             (Phase::Registered, Some(row))
@@ -124,7 +130,7 @@ fn transaction(kv: &dyn Kv, admitted: &Admitted) -> Result<Option<Txn>, Register
         Some(row) => {
             let same = row.token_hash == admitted.token_hash
                 && row.registered_at_ms == admitted.unix_ms
-                && stored.node.is_some();
+                && stored.has_node();
             if same {
                 return Ok(None);
             }
@@ -148,5 +154,11 @@ fn transaction(kv: &dyn Kv, admitted: &Admitted) -> Result<Option<Txn>, Register
             _ => admitted.unix_ms,
         },
     };
-    Ok(Some(stored.replace(&row, admitted.unix_ms)?))
+    let writing = Writing {
+        unix_ms: admitted.unix_ms,
+        // Whoever is registered stays.
+        drain: Duration::ZERO,
+        told: Some((admitted.tier, &admitted.machine)),
+    };
+    Ok(Some(stored.replace(&row, &writing)?))
 }

@@ -27,6 +27,8 @@ pub struct RosterSettings {
     pub pods_step: u32,
     /// Most workers.
     pub workers_limit: usize,
+    /// How long a node drains whose stake was withdrawn or whose token has ended.
+    pub drain: Duration,
 }
 
 impl Default for RosterSettings {
@@ -35,6 +37,7 @@ impl Default for RosterSettings {
             lost_after: limits::LOST_AFTER,
             pods_step: limits::PODS_STEP,
             workers_limit: limits::WORKERS_LIMIT,
+            drain: limits::DRAIN,
         }
     }
 }
@@ -94,6 +97,8 @@ pub struct Roster {
     workers: BTreeMap<String, Tracked>,
     deadlines: Deadlines<String>,
     due: BTreeSet<String>,
+    /// When tokens end that do, in Unix seconds, and whose.
+    token_ends: BTreeSet<(u64, String)>,
     last_tick_ms: u64,
 }
 
@@ -107,6 +112,7 @@ impl Roster {
             workers: BTreeMap::new(),
             deadlines,
             due: BTreeSet::new(),
+            token_ends: BTreeSet::new(),
             last_tick_ms: now_ms,
         };
         for row in rows {
@@ -124,7 +130,11 @@ impl Roster {
             return Heard::NotOwner;
         }
         worker.phase = worker.phase.after(Happening::Beat);
-        worker.stake = facts.stake.unwrap_or(worker.stake);
+        worker.stake = facts.stake.unwrap_or(match worker.stake {
+            // A token whose beat is taken counts, whatever its end was at the registration.
+            Stake::Expired => Stake::Active,
+            stake => stake,
+        });
         worker.stake_amount = facts.stake_amount.unwrap_or(worker.stake_amount);
         worker.running_pods = facts.running_pods.unwrap_or(worker.running_pods);
         self.restart_deadline(node_id, now_ms);
@@ -132,13 +142,51 @@ impl Roster {
         Heard::Acknowledged
     }
 
-    /// Notes that the judge found the worker's stake slashed; no sign of life.
-    pub fn slashed(&mut self, node_id: &str, token: &crate::TokenHash) {
+    /// Takes another sign of life of a worker that is known: its kubelet has renewed the
+    /// lease of its node.
+    pub fn alive(&mut self, node_id: &str, now_ms: u64) {
+        if let Some(worker) = self.workers.get_mut(node_id) {
+            worker.phase = worker.phase.after(Happening::Beat);
+            self.restart_deadline(node_id, now_ms);
+            self.judge_due(node_id);
+        }
+    }
+
+    /// Notes that the judge found the stake behind the worker's token gone; no sign of life.
+    pub fn refused(&mut self, node_id: &str, token: &crate::TokenHash, stake: Stake) {
         if let Some(worker) = self.workers.get_mut(node_id)
             && worker.replicated.token_hash == *token
         {
-            worker.stake = Stake::Slashed;
+            worker.stake = stake;
             self.judge_due(node_id);
+        }
+    }
+
+    /// Looks which tokens have ended, whether or not their workers beat.
+    pub fn end_tokens(&mut self, unix_s: u64) {
+        while let Some((end, _)) = self.token_ends.first()
+            && *end <= unix_s
+        {
+            let Some((_, node_id)) = self.token_ends.pop_first() else {
+                return;
+            };
+            if let Some(worker) = self.workers.get_mut(&node_id)
+                && worker.stake == Stake::Active
+            {
+                worker.stake = Stake::Expired;
+            }
+            self.judge_due(&node_id);
+        }
+    }
+
+    fn watch_token(&mut self, old: Option<u64>, new: Option<u64>, node_id: &str) {
+        if old != new {
+            if let Some(end) = old {
+                self.token_ends.remove(&(end, node_id.to_owned()));
+            }
+            if let Some(end) = new {
+                self.token_ends.insert((end, node_id.to_owned()));
+            }
         }
     }
 
@@ -146,7 +194,9 @@ impl Roster {
     /// beyond the limit are not tracked; their beats are refused.
     pub fn row_written(&mut self, row: WorkerRow, now_ms: u64) {
         let node_id = row.node_id.clone();
+        let ends = row.token_expires_at_s;
         if let Some(worker) = self.workers.get_mut(&node_id) {
+            let ended = worker.replicated.token_expires_at_s;
             if row.registrations != worker.replicated.registrations {
                 worker.phase = worker.phase.after(Happening::Registration);
                 // A registration is judged afresh: what it found stands.
@@ -157,6 +207,7 @@ impl Roster {
             } else {
                 worker.replicated = row;
             }
+            self.watch_token(ended, ends, &node_id);
         } else {
             if self.workers.len() >= self.settings.workers_limit {
                 return;
@@ -170,6 +221,7 @@ impl Roster {
                 deadline: None,
             };
             self.workers.insert(node_id.clone(), worker);
+            self.watch_token(None, ends, &node_id);
             self.restart_deadline(&node_id, now_ms);
         }
         self.judge_due(&node_id);
@@ -177,12 +229,11 @@ impl Roster {
 
     /// A row was deleted.
     pub fn row_deleted(&mut self, node_id: &str) {
-        if let Some(handle) = self
-            .workers
-            .remove(node_id)
-            .and_then(|worker| worker.deadline)
-        {
-            self.deadlines.remove(handle);
+        if let Some(worker) = self.workers.remove(node_id) {
+            self.watch_token(worker.replicated.token_expires_at_s, None, node_id);
+            if let Some(handle) = worker.deadline {
+                self.deadlines.remove(handle);
+            }
         }
         self.due.remove(node_id);
     }

@@ -128,10 +128,47 @@ fn a_lost_worker_that_registers_again_gets_a_new_deadline() {
 #[test]
 fn a_verdict_on_another_token_slashes_nobody() {
     let mut roster = roster(vec![row("a", Phase::Ready)], 0);
-    roster.slashed("a", &TokenHash([8; 32]));
+    roster.refused("a", &TokenHash([8; 32]), Stake::Slashed);
     assert!(!roster.has_changes());
-    roster.slashed("a", &TokenHash([7; 32]));
+    roster.refused("a", &TokenHash([7; 32]), Stake::Slashed);
     assert_eq!(roster.take_changes(1)[0].stake, Stake::Slashed);
+}
+
+#[test]
+fn a_token_ends_by_the_clock_and_counts_again_with_a_beat_that_is_taken() {
+    let ends = WorkerRow {
+        token_expires_at_s: Some(100),
+        ..row("a", Phase::Ready)
+    };
+    let mut roster = roster(vec![ends.clone(), row("b", Phase::Ready)], 0);
+    roster.end_tokens(99);
+    assert!(!roster.has_changes());
+    roster.end_tokens(100);
+    let changes = roster.take_changes(10);
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0].stake, Stake::Expired);
+    roster.row_written(
+        WorkerRow {
+            stake: Stake::Expired,
+            ..ends.clone()
+        },
+        0,
+    );
+    // Registered anew with a token that lives longer: that one's end counts.
+    roster.row_written(
+        WorkerRow {
+            registrations: 2,
+            token_expires_at_s: Some(200),
+            ..ends
+        },
+        0,
+    );
+    roster.end_tokens(150);
+    assert!(!roster.has_changes());
+    roster.end_tokens(200);
+    assert_eq!(roster.take_changes(10)[0].stake, Stake::Expired);
+    roster.beat("a", "0xa1", SILENT, 0);
+    assert!(!roster.has_changes());
 }
 
 #[test]

@@ -81,6 +81,8 @@ async fn take_registration(
         token_hash: token.hash(),
         token_expires_at_s,
         stake_amount,
+        tier: workers.settings.stake_tiers.of(stake_amount),
+        machine: registration.machine,
         unix_ms,
     };
     register::register(&*workers.kv, &admitted).await?;

@@ -1,31 +1,79 @@
-//! A worker's two keys, its row and its `Node`, read together and written together.
+//! A worker's keys, read together and written together: its row, its `Node`, its lease, and
+//! the row that bars a node whose stake is gone.
 //!
-//! Invariant: both are compared with what was read and written in one transaction, so
-//! that a row and its object never disagree and no concurrent writer is overwritten.
+//! Invariant: all are compared with what was read and written in one transaction, so
+//! that a row and its objects never disagree and no concurrent writer is overwritten.
+
+use std::time::Duration;
 
 use aws_lc_rs::rand;
 use bytes::Bytes;
 use nautilus_machine::{
-    Compare, KeyRange, Kv, Operation, Put, RangeError, RangeRequest, Revision, Txn,
+    Compare, KeyRange, KeyValue, Kv, Operation, Put, RangeError, RangeRequest, Revision, Txn,
 };
 use nautilus_machinery::resource;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::lease_object;
 use crate::lifecycle::Readiness;
+use crate::machine::Machine;
 use crate::node_object::{self, NodeFacts};
+use crate::removal::{self, BARRED_PREFIX, Barred};
+use crate::roster::millis;
 use crate::row::{RowUnreadable, WorkerRow};
+use crate::tier::StakeTier;
+
+/// A key as it stands in the store.
+#[derive(Debug, Clone)]
+struct Held<T> {
+    key: String,
+    /// 0: there is none.
+    revision: Revision,
+    value: Option<T>,
+}
+
+impl<T> Held<T> {
+    fn read(
+        kv: &dyn Kv,
+        key: String,
+        decode: impl FnOnce(&KeyValue) -> Result<T, StoreError>,
+    ) -> Result<Self, StoreError> {
+        let request = RangeRequest::newest(KeyRange::single(key.clone()));
+        let found = kv.range(&request)?.kvs.into_iter().next();
+        Ok(Self {
+            key,
+            revision: found.as_ref().map_or(0, |kv| kv.mod_revision),
+            value: found.as_ref().map(decode).transpose()?,
+        })
+    }
+
+    fn compare(&self) -> Compare {
+        Compare::mod_revision(self.key.clone(), self.revision)
+    }
+
+    fn put(&self, value: impl Into<Bytes>) -> Operation {
+        Operation::Put(Put::new(self.key.clone(), value.into()))
+    }
+}
 
 /// A worker as it stands in the store.
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
-    row_key: String,
-    node_key: String,
-    /// The row, and the revision it was read at (0: there is none).
-    pub(crate) row: Option<WorkerRow>,
-    row_revision: Revision,
-    /// The object; absent when it was deleted or never made.
-    pub(crate) node: Option<Value>,
-    node_revision: Revision,
+    row: Held<WorkerRow>,
+    node: Held<Value>,
+    lease: Held<Value>,
+    barred: Held<Barred>,
+}
+
+/// A change of a worker.
+pub(crate) struct Writing<'a> {
+    /// The time.
+    pub(crate) unix_ms: u64,
+    /// How long a node drains.
+    pub(crate) drain: Duration,
+    /// What a registration says.
+    pub(crate) told: Option<(StakeTier, &'a Machine)>,
 }
 
 /// Why a worker could not be read or written.
@@ -35,87 +83,135 @@ pub(crate) enum StoreError {
     Range(#[from] RangeError),
     #[error(transparent)]
     Row(#[from] RowUnreadable),
-    #[error("the object {key} is no JSON: {reason}")]
-    Node { key: String, reason: String },
+    #[error("what stands under {key} can't be read: {reason}")]
+    Unreadable { key: String, reason: String },
     #[error("the system gave no random bytes")]
     Random,
 }
 
 impl Stored {
-    /// Reads both keys from this node's state.
+    /// Reads the keys from this node's state.
     pub(crate) fn read(kv: &dyn Kv, node_id: &str) -> Result<Self, StoreError> {
-        let row_key = WorkerRow::key(node_id);
-        let node_key = node_key(&node_object::node_name(node_id));
-        let row = single(kv, &row_key)?;
-        let node = single(kv, &node_key)?;
+        let name = node_object::node_name(node_id);
+        let row = |kv: &KeyValue| Ok(WorkerRow::decode(kv)?);
         Ok(Self {
-            row: row.as_ref().map(WorkerRow::decode).transpose()?,
-            row_revision: row.as_ref().map_or(0, |kv| kv.mod_revision),
-            node_revision: node.as_ref().map_or(0, |kv| kv.mod_revision),
-            node: match node {
-                Some(kv) => {
-                    Some(
-                        serde_json::from_slice(&kv.value).map_err(|error| StoreError::Node {
-                            key: node_key.clone(),
-                            reason: error.to_string(),
-                        })?,
-                    )
-                }
-                None => None,
-            },
-            row_key,
-            node_key,
+            row: Held::read(kv, WorkerRow::key(node_id), row)?,
+            node: Held::read(kv, node_key(&name), json)?,
+            lease: Held::read(kv, lease_key(&name), json)?,
+            barred: Held::read(kv, format!("{BARRED_PREFIX}{name}"), json)?,
         })
     }
 
-    /// The transaction that makes the row `row` and the object what the row says, if
-    /// both still are as they were read.
-    pub(crate) fn replace(mut self, row: &WorkerRow, unix_ms: u64) -> Result<Txn, StoreError> {
-        let now = rfc3339(unix_ms);
+    /// The row, if there is one.
+    pub(crate) fn row(&self) -> Option<&WorkerRow> {
+        self.row.value.as_ref()
+    }
+
+    /// Whether there is a `Node`: it was made, and nobody deleted it.
+    pub(crate) fn has_node(&self) -> bool {
+        self.node.value.is_some()
+    }
+
+    /// The transaction that makes the row `row` and the objects what the row says, if
+    /// all still are as they were read.
+    pub(crate) fn replace(
+        mut self,
+        row: &WorkerRow,
+        writing: &Writing<'_>,
+    ) -> Result<Txn, StoreError> {
+        let now = rfc3339(writing.unix_ms);
+        let before = self.barred.value.as_ref();
+        let drain_ms = millis(writing.drain);
+        let barred = removal::barred(row.stake, before, writing.unix_ms, drain_ms);
+        let remove_from = barred.as_ref().map(|barred| rfc3339(barred.from_ms));
         let facts = NodeFacts {
             node_id: &row.node_id,
             node_name: &row.node_name,
             owner: &row.owner,
             readiness: Readiness::of(row.phase, row.stake),
+            stake: row.stake,
+            remove_from: remove_from.as_deref(),
+            told: writing.told,
         };
-        let mut then = vec![Operation::Put(Put::new(self.row_key.clone(), row.encode()))];
-        let node = match self.node.as_mut() {
-            Some(node) => node_object::update(node, &facts, &now).then_some(&*node),
-            None => Some(
-                &*self
-                    .node
-                    .insert(node_object::create(&facts, &new_uid()?, &now)),
-            ),
+        let mut then = vec![self.row.put(row.encode())];
+        let changed = match &mut self.node.value {
+            Some(node) => node_object::update(node, &facts, &now),
+            none => {
+                *none = Some(node_object::create(&facts, &new_uid()?, &now));
+                true
+            }
         };
-        if let Some(node) = node {
-            then.push(Operation::Put(Put::new(
-                self.node_key.clone(),
-                Bytes::from(node.to_string()),
-            )));
+        if let Some(node) = self.node.value.as_ref().filter(|_| changed) {
+            then.push(self.node.put(node.to_string()));
+        }
+        then.extend(self.lease(&row.node_name, &now)?);
+        if barred != self.barred.value {
+            then.push(match &barred {
+                Some(barred) => self
+                    .barred
+                    .put(serde_json::to_vec(barred).unwrap_or_default()),
+                None => Operation::Delete {
+                    range: KeyRange::single(self.barred.key.clone()),
+                    prev_kv: false,
+                },
+            });
         }
         Ok(Txn {
             compare: vec![
-                Compare::mod_revision(self.row_key, self.row_revision),
-                Compare::mod_revision(self.node_key, self.node_revision),
+                self.row.compare(),
+                self.node.compare(),
+                self.lease.compare(),
+                self.barred.compare(),
             ],
             then,
             otherwise: Vec::new(),
         })
     }
+
+    /// What makes or mends the lease of the node.
+    fn lease(&mut self, name: &str, now: &str) -> Result<Option<Operation>, StoreError> {
+        let node = self.node.value.as_ref();
+        let node_uid = node.and_then(|node| node["metadata"]["uid"].as_str());
+        let node_uid = node_uid.unwrap_or_default();
+        let changed = match &mut self.lease.value {
+            Some(lease) => lease_object::update(lease, name, node_uid),
+            none => {
+                *none = Some(lease_object::create(name, node_uid, &new_uid()?, now));
+                true
+            }
+        };
+        let lease = self.lease.value.as_ref().filter(|_| changed);
+        Ok(lease.map(|lease| self.lease.put(lease.to_string())))
+    }
+}
+
+fn json<T: DeserializeOwned>(kv: &KeyValue) -> Result<T, StoreError> {
+    serde_json::from_slice(&kv.value).map_err(|error| StoreError::Unreadable {
+        key: String::from_utf8_lossy(&kv.key).into_owned(),
+        reason: error.to_string(),
+    })
 }
 
 /// The storage key of a `Node` object.
-fn node_key(name: &str) -> String {
-    // The kind is part of the table that is compiled in.
-    resource::find("", "v1", "nodes").map_or_else(
-        || format!("/nautilus/registry//nodes/{name}"),
-        |nodes| nodes.key(None, name),
-    )
+pub(crate) fn node_key(name: &str) -> String {
+    object_key("", "nodes", None, name)
 }
 
-fn single(kv: &dyn Kv, key: &str) -> Result<Option<nautilus_machine::KeyValue>, RangeError> {
-    let request = RangeRequest::newest(KeyRange::single(key.to_owned()));
-    Ok(kv.range(&request)?.kvs.into_iter().next())
+/// The storage key of the lease of a node.
+fn lease_key(name: &str) -> String {
+    let namespace = Some(lease_object::NAMESPACE);
+    object_key("coordination.k8s.io", "leases", namespace, name)
+}
+
+/// The prefix of the leases of nodes.
+pub(crate) fn leases_prefix() -> String {
+    lease_key("")
+}
+
+fn object_key(group: &str, plural: &str, namespace: Option<&str>, name: &str) -> String {
+    // The kinds are part of the table that is compiled in.
+    let kind = resource::find(group, "v1", plural);
+    kind.map_or_else(String::new, |kind| kind.key(namespace, name))
 }
 
 /// RFC 3339 in whole seconds, as Kubernetes writes times.

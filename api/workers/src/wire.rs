@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::lifecycle::Stake;
 use crate::limits::{NODE_ID_LIMIT_BYTES, RUNNING_PODS_LIMIT};
+use crate::machine::Machine;
 use crate::roster::BeatFacts;
 use crate::token::SealToken;
 
@@ -21,6 +22,8 @@ pub struct Registration {
     pub token: Result<SealToken, TokenFault>,
     /// Its clock, in Unix seconds.
     pub timestamp_s: i64,
+    /// What it says of its machine.
+    pub machine: Machine,
 }
 
 /// `POST /api/v1/heartbeat`.
@@ -67,6 +70,7 @@ pub fn registration(headers: &HeaderMap, body: &[u8]) -> Result<Registration, Ma
             None | Some(Value::Null) => return Err(wrong("timestamp", "is missing")),
             Some(value) => unix_seconds(value)?,
         },
+        machine: Machine::read(&fields)?,
     })
 }
 
@@ -226,11 +230,11 @@ fn unix_seconds(value: &Value) -> Result<i64, Malformed> {
         .ok_or_else(|| wrong("timestamp", "must be a whole number of Unix seconds"))
 }
 
-fn present<'a>(fields: &'a Map<String, Value>, field: &str) -> Option<&'a Value> {
+pub(crate) fn present<'a>(fields: &'a Map<String, Value>, field: &str) -> Option<&'a Value> {
     fields.get(field).filter(|value| !value.is_null())
 }
 
-fn wrong(field: impl Into<String>, reason: impl Into<String>) -> Malformed {
+pub(crate) fn wrong(field: impl Into<String>, reason: impl Into<String>) -> Malformed {
     Malformed {
         field: field.into(),
         reason: reason.into(),

@@ -174,7 +174,7 @@ async fn no_token_is_stored() {
     world.beat("w1", "planted-secret-token", json!({})).await;
     world.settle().await;
     let everything = world.everything();
-    assert_eq!(everything.len(), 2, "{everything:?}");
+    assert_eq!(everything.len(), 3, "row, node, lease: {everything:?}");
     assert!(
         everything
             .values()

@@ -303,6 +303,12 @@ impl World {
         Some(serde_json::from_slice(&kv.value).expect("JSON"))
     }
 
+    /// The object or row under a key.
+    pub(crate) fn value(&self, key: &str) -> Option<Value> {
+        let found = self.everything().remove(key)?;
+        Some(serde_json::from_str(&found).expect("JSON"))
+    }
+
     /// Status and reason of the `Ready` condition.
     pub(crate) fn ready(&self, name: &str) -> String {
         let node = self.node(name).expect("a node");
