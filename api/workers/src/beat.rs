@@ -11,7 +11,7 @@ use crate::answer::{Refusal, TokenProblem, favourable};
 use crate::judge::Verdict;
 use crate::lifecycle::Stake;
 use crate::limits;
-use crate::message::{self, LeaderAnswer, LeaderMessage};
+use crate::message::{self, BeatAnswer, LeaderAnswer, LeaderMessage};
 use crate::wire::Heartbeat;
 
 /// Takes a heartbeat.
@@ -25,7 +25,7 @@ pub(crate) async fn take(workers: &Workers, beat: Heartbeat) -> Result<(), Refus
     let verdict = workers.tribunal.verdict(&token, &node_id).await;
     if let Some(stake) = gone(&verdict) {
         let message = LeaderMessage::Refused {
-            node_id: node_id.clone(),
+            node_id: &node_id,
             token: token.hash(),
             stake,
         };
@@ -35,15 +35,13 @@ pub(crate) async fn take(workers: &Workers, beat: Heartbeat) -> Result<(), Refus
         }
     }
     let (owner, ..) = favourable(verdict)?;
-    let message = LeaderMessage::beat(&node_id, owner, facts);
-    match tell_leader(&*workers.channel, &message).await? {
-        LeaderAnswer::Acknowledged => Ok(()),
-        LeaderAnswer::NotRegistered => Err(Refusal::NotRegistered { node_id }),
-        LeaderAnswer::NotOwner => Err(Refusal::Token(TokenProblem::NotOwner)),
-        LeaderAnswer::Full => Err(Refusal::Unavailable(
+    match workers.forwarder.tell(&node_id, owner, facts).await? {
+        BeatAnswer::Acknowledged => Ok(()),
+        BeatAnswer::NotRegistered => Err(Refusal::NotRegistered { node_id }),
+        BeatAnswer::NotOwner => Err(Refusal::Token(TokenProblem::NotOwner)),
+        BeatAnswer::Full => Err(Refusal::Unavailable(
             "the quorum takes no more workers".into(),
         )),
-        LeaderAnswer::NotLeading => Err(Refusal::Unavailable(no_leader())),
     }
 }
 
@@ -58,33 +56,45 @@ fn gone(verdict: &Verdict) -> Option<Stake> {
 }
 
 /// Calls until somebody who leads has answered, or the time is up.
-async fn tell_leader(
+pub(crate) async fn tell_leader(
     channel: &dyn LeaderChannel,
-    message: &LeaderMessage,
+    message: &LeaderMessage<'_>,
 ) -> Result<LeaderAnswer, Refusal> {
-    let bytes = message::encode(message).map_err(Refusal::Failed)?;
     let deadline = Instant::now() + limits::LEADER_WAIT;
-    loop {
-        let call = tokio::time::timeout_at(deadline, channel.call(bytes.clone()));
-        match call.await {
-            Ok(Ok(answer)) => match message::decode(&answer).map_err(Refusal::Failed)? {
-                LeaderAnswer::NotLeading => {}
-                answer => return Ok(answer),
-            },
-            // A new leader refuses until its faces are up; that passes as elections do.
-            Ok(Err(error @ (CallError::Unavailable(_) | CallError::Refused(_)))) => {
-                tracing::debug!(%error, "a heartbeat waits for a leader");
+    let calls = async {
+        loop {
+            if let Some(answer) = call(channel, message).await.map_err(Refusal::Failed)? {
+                return Ok::<_, Refusal>(answer);
             }
-            Err(_) => return Err(Refusal::Unavailable(no_leader())),
+            tokio::time::sleep(limits::LEADER_RETRY).await;
         }
-        if Instant::now() + limits::LEADER_RETRY >= deadline {
-            return Err(Refusal::Unavailable(no_leader()));
+    };
+    let told = tokio::time::timeout_at(deadline, calls);
+    told.await
+        .unwrap_or_else(|_| Err(Refusal::Unavailable(no_leader())))
+}
+
+/// One call; `None` when nobody who leads has answered it in time.
+pub(crate) async fn call(
+    channel: &dyn LeaderChannel,
+    message: &LeaderMessage<'_>,
+) -> Result<Option<LeaderAnswer>, String> {
+    let call = channel.call(message::encode(message)?);
+    match tokio::time::timeout(limits::LEADER_ANSWER_WAIT, call).await {
+        Ok(Ok(answer)) => match message::decode(&answer)? {
+            LeaderAnswer::NotLeading => Ok(None),
+            answer => Ok(Some(answer)),
+        },
+        // A new leader refuses until its faces are up; that passes as elections do.
+        Ok(Err(error @ (CallError::Unavailable(_) | CallError::Refused(_)))) => {
+            tracing::debug!(%error, "a message waits for a leader");
+            Ok(None)
         }
-        tokio::time::sleep(limits::LEADER_RETRY).await;
+        Err(_) => Ok(None),
     }
 }
 
-fn no_leader() -> String {
+pub(crate) fn no_leader() -> String {
     format!(
         "no leader took the heartbeat within {} s",
         limits::LEADER_WAIT.as_secs()

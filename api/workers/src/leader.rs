@@ -26,8 +26,8 @@ use crate::clock::Clock;
 use crate::kubelet_leases;
 use crate::lifecycle::Phase;
 use crate::limits;
-use crate::message::{self, LeaderAnswer, LeaderMessage};
-use crate::roster::{BeatFacts, Change, Heard, Roster, RosterSettings};
+use crate::message::{self, Beat, BeatAnswer, LeaderAnswer, LeaderMessage};
+use crate::roster::{Change, Counts, Heard, Roster, RosterSettings, State};
 use crate::row::WorkerRow;
 use crate::rows_store::{StoreError, Stored, Writing};
 
@@ -92,7 +92,7 @@ impl Leader {
                 () = self.lead_if_chosen(&kv, &now) => None,
             };
             *self.post.lock() = None;
-            record_counts(None);
+            record_counts(Counts::default());
             match next {
                 Some(next) => now = next,
                 None => return,
@@ -140,7 +140,7 @@ impl Leader {
             .map_err(|error| Ended::Unavailable(error.to_string()))??;
         let workers = rows.len();
         let roster = Roster::new(self.settings.clone(), rows, self.clock.monotonic_ms());
-        record_counts(Some(&roster));
+        record_counts(roster.counts());
         *self.post.lock() = Some(Post {
             term,
             kv: Arc::clone(kv),
@@ -180,7 +180,7 @@ impl Leader {
         let Some(post) = post.as_mut() else { return };
         match event.kind {
             EventKind::Put => match WorkerRow::decode(&event.kv) {
-                Ok(row) => post.roster.row_written(row, now_ms),
+                Ok(row) => post.roster.row_written(&row, now_ms),
                 Err(error) => tracing::error!(%error, "a worker can't be followed"),
             },
             EventKind::Delete => {
@@ -238,7 +238,7 @@ impl Leader {
         if lost > 0 {
             tracing::warn!(lost, term = post.term, "workers fell silent");
         }
-        record_counts(Some(&post.roster));
+        record_counts(post.roster.counts());
         if post.roster.has_changes() {
             self.changed.notify_one();
         }
@@ -282,7 +282,7 @@ impl Leader {
         kv: &Arc<dyn Kv>,
         term: u64,
         changes: &[Change],
-    ) -> Result<Vec<String>, Ended> {
+    ) -> Result<Vec<Arc<str>>, Ended> {
         let now_ms = self.clock.unix_ms();
         let mut then = Vec::new();
         let mut whose = Vec::new();
@@ -295,7 +295,7 @@ impl Leader {
                 Ok(None) => {}
                 Err(error) => {
                     // One unreadable row must not hold up the others.
-                    tracing::error!(%error, node_id = change.node_id, "a worker's change is lost");
+                    tracing::error!(%error, node_id = &*change.node_id, "a worker's change is lost");
                 }
             }
         }
@@ -334,7 +334,7 @@ impl Leader {
         }
     }
 
-    async fn answer(&self, message: LeaderMessage) -> LeaderAnswer {
+    async fn answer(&self, message: LeaderMessage<'_>) -> LeaderAnswer {
         match message {
             LeaderMessage::Refused {
                 node_id,
@@ -345,82 +345,93 @@ impl Leader {
                 let Some(post) = post.as_mut() else {
                     return LeaderAnswer::NotLeading;
                 };
-                post.roster.refused(&node_id, &token, stake);
+                post.roster.refused(node_id, &token, stake);
                 self.changed.notify_one();
-                LeaderAnswer::Acknowledged
+                LeaderAnswer::Noted
             }
-            LeaderMessage::Beat {
-                node_id,
-                owner,
-                stake,
-                stake_amount,
-                running_pods,
-            } => {
-                let facts = BeatFacts {
-                    stake,
-                    stake_amount,
-                    running_pods,
-                };
-                match self.hear(&node_id, &owner, facts, None) {
-                    Hearing::Answer(answer) => answer,
-                    Hearing::Unknown { term, kv } => match find_row(&kv, &node_id).await {
-                        Ok(None) => LeaderAnswer::NotRegistered,
-                        Ok(Some(row)) => {
-                            match self.hear(&node_id, &owner, facts, Some((term, row))) {
-                                Hearing::Answer(answer) => answer,
-                                Hearing::Unknown { .. } => LeaderAnswer::Full,
-                            }
-                        }
-                        Err(error) => {
-                            tracing::warn!(%error, node_id, "a worker can't be looked up");
-                            LeaderAnswer::NotLeading
-                        }
-                    },
-                }
-            }
-        }
-    }
-
-    /// Takes a beat; `found` is the row that a look-up in that term came back with.
-    fn hear(
-        &self,
-        node_id: &str,
-        owner: &str,
-        facts: BeatFacts,
-        found: Option<(u64, WorkerRow)>,
-    ) -> Hearing {
-        let now_ms = self.clock.monotonic_ms();
-        let mut post = self.post.lock();
-        let Some(post) = post.as_mut() else {
-            return Hearing::Answer(LeaderAnswer::NotLeading);
-        };
-        if let Some((term, row)) = found {
-            if term != post.term {
-                return Hearing::Answer(LeaderAnswer::NotLeading);
-            }
-            // The watch may have brought it meanwhile, and newer.
-            if post.roster.phase(node_id).is_none() {
-                post.roster.row_written(row, now_ms);
-            }
-        }
-        let heard = post.roster.beat(node_id, owner, facts, now_ms);
-        if post.roster.has_changes() {
-            self.changed.notify_one();
-        }
-        match heard {
-            Heard::Acknowledged => Hearing::Answer(LeaderAnswer::Acknowledged),
-            Heard::NotOwner => Hearing::Answer(LeaderAnswer::NotOwner),
-            Heard::Unknown => Hearing::Unknown {
-                term: post.term,
-                kv: Arc::clone(&post.kv),
+            LeaderMessage::Beats(beats) => match self.take_beats(&beats).await {
+                Ok(answers) => LeaderAnswer::Beats(answers),
+                Err(NotLeading) => LeaderAnswer::NotLeading,
             },
         }
     }
+
+    /// Takes beats in their order. Workers that memory does not know are looked up.
+    async fn take_beats(&self, beats: &[Beat<'_>]) -> Result<Vec<BeatAnswer>, NotLeading> {
+        let (heard, term, kv) = {
+            let mut post = self.post.lock();
+            let post = post.as_mut().ok_or(NotLeading)?;
+            (self.hear(post, beats), post.term, Arc::clone(&post.kv))
+        };
+        if !heard.contains(&Heard::Unknown) {
+            return Ok(heard.into_iter().map(|heard| known(heard, false)).collect());
+        }
+        let unknown = || {
+            heard
+                .iter()
+                .zip(beats)
+                .filter(|(heard, _)| **heard == Heard::Unknown)
+        };
+        let ids: Vec<&str> = unknown().map(|(_, beat)| beat.node_id).collect();
+        let rows = find_rows(&kv, &ids).await.map_err(|error| {
+            tracing::warn!(%error, "workers can't be looked up");
+            NotLeading
+        })?;
+        let again: Vec<Beat<'_>> = unknown().map(|(_, beat)| *beat).collect();
+        let mut found = {
+            let mut post = self.post.lock();
+            let post = post
+                .as_mut()
+                .filter(|post| post.term == term)
+                .ok_or(NotLeading)?;
+            let now_ms = self.clock.monotonic_ms();
+            for row in rows.iter().flatten() {
+                // The watch may have brought it meanwhile, and newer.
+                if post.roster.phase(&row.node_id).is_none() {
+                    post.roster.row_written(row, now_ms);
+                }
+            }
+            let heard = self.hear(post, &again);
+            heard
+                .into_iter()
+                .zip(&rows)
+                .map(|(heard, row)| known(heard, row.is_some()))
+        };
+        let answers = heard.iter().map(|heard| match heard {
+            Heard::Unknown => found.next().unwrap_or(BeatAnswer::NotRegistered),
+            heard => known(*heard, false),
+        });
+        Ok(answers.collect())
+    }
+
+    fn hear(&self, post: &mut Post, beats: &[Beat<'_>]) -> Vec<Heard> {
+        let now_ms = self.clock.monotonic_ms();
+        let heard = beats
+            .iter()
+            .map(|beat| {
+                post.roster
+                    .beat(beat.node_id, beat.owner, beat.facts, now_ms)
+            })
+            .collect();
+        if post.roster.has_changes() {
+            self.changed.notify_one();
+        }
+        heard
+    }
 }
 
-enum Hearing {
-    Answer(LeaderAnswer),
-    Unknown { term: u64, kv: Arc<dyn Kv> },
+/// This node does not lead, or no longer in the term in which it was asked.
+struct NotLeading;
+
+/// The answer to a beat that was heard; `has_row`: a worker without a place in memory has a
+/// row.
+fn known(heard: Heard, has_row: bool) -> BeatAnswer {
+    match heard {
+        Heard::Acknowledged => BeatAnswer::Acknowledged,
+        Heard::NotOwner => BeatAnswer::NotOwner,
+        Heard::Unknown if has_row => BeatAnswer::Full,
+        Heard::Unknown => BeatAnswer::NotRegistered,
+    }
 }
 
 impl LeaderHandler for Leader {
@@ -432,15 +443,22 @@ impl LeaderHandler for Leader {
     }
 }
 
-/// The row of a worker that memory does not know: as applied here, and if it is not,
-/// as committed anywhere before now.
-async fn find_row(kv: &Arc<dyn Kv>, node_id: &str) -> Result<Option<WorkerRow>, Ended> {
-    if let Some(row) = Stored::read(&**kv, node_id)?.row() {
-        return Ok(Some(row.clone()));
+/// The rows of workers that memory does not know: as applied here, and if one is not, as
+/// committed anywhere before now.
+async fn find_rows(kv: &Arc<dyn Kv>, node_ids: &[&str]) -> Result<Vec<Option<WorkerRow>>, Ended> {
+    let read = || {
+        let rows = node_ids
+            .iter()
+            .map(|node_id| Ok(Stored::read(&**kv, node_id)?.row().cloned()));
+        rows.collect::<Result<Vec<_>, StoreError>>()
+    };
+    let rows = read()?;
+    if rows.iter().all(Option::is_some) {
+        return Ok(rows);
     }
     let barrier = kv.read_barrier().await;
     barrier.map_err(|error| Ended::Unavailable(error.to_string()))?;
-    Ok(Stored::read(&**kv, node_id)?.row().cloned())
+    Ok(read()?)
 }
 
 /// All rows at `revision`, page by page. A row that can't be read is reported and left
@@ -485,13 +503,19 @@ fn change_txn(
     let Some(mut row) = stored.row().cloned() else {
         return Ok(None);
     };
-    if row.phase != change.phase {
-        row.phase = change.phase;
+    let State {
+        phase,
+        stake,
+        stake_amount,
+        running_pods,
+    } = change.state;
+    if row.phase != phase {
+        row.phase = phase;
         row.phase_since_ms = now_ms;
     }
-    row.stake = change.stake;
-    row.stake_amount = change.stake_amount;
-    row.running_pods = change.running_pods;
+    row.stake = stake;
+    row.stake_amount = stake_amount;
+    row.running_pods = running_pods;
     let writing = Writing {
         unix_ms: now_ms,
         drain,
@@ -501,10 +525,8 @@ fn change_txn(
 }
 
 /// Only the leader counts workers: elsewhere the gauges stand at zero.
-pub(crate) fn record_counts(roster: Option<&Roster>) {
-    let counts = roster.map(Roster::counts).unwrap_or_default();
+pub(crate) fn record_counts(counts: Counts) {
     for phase in Phase::ALL {
-        let count = counts.get(&phase).copied().unwrap_or(0);
-        metrics::gauge!("nautilus_workers", "state" => phase.as_str()).set(count as f64);
+        metrics::gauge!("nautilus_workers", "state" => phase.as_str()).set(counts.of(phase) as f64);
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! Knows no TLS and no consensus: it speaks to the quorum through [`Kv`] and to the
 //! leader's memory through [`LeaderChannel`]. Its pure parts ([`deadlines`],
-//! [`lifecycle`], [`removal`], [`roster`], [`wire`], [`node_object`]) know no clock and no runtime.
+//! [`lifecycle`], [`load`], [`removal`], [`roster`], [`wire`], [`node_object`]) know no clock
+//! and no runtime.
 //!
 //! Invariants
 //! - A beat costs memory on the leader and nothing in the log; what is replicated is a
@@ -19,15 +20,18 @@ pub mod clock;
 pub mod deadlines;
 pub mod facts;
 pub mod file_judge;
+mod forward;
 pub mod judge;
 mod kubelet_leases;
 mod leader;
 pub mod lease_object;
 pub mod lifecycle;
 pub mod limits;
+pub mod load;
 pub mod machine;
 mod message;
 pub mod node_object;
+mod owners;
 mod register;
 pub mod removal;
 pub mod roster;
@@ -37,6 +41,7 @@ mod rows_store;
 pub mod tier;
 pub mod token;
 pub mod wire;
+mod wire_beat;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,12 +57,14 @@ pub use file_judge::{FileJudge, TokenFileError};
 pub use judge::{Judgement, TokenJudge, Verdict};
 pub use leader::Leader;
 pub use lifecycle::{Phase, Stake};
+pub use load::{Load, Share};
 pub use roster::RosterSettings;
 pub use row::WorkerRow;
 pub use tier::{StakeTier, StakeTiers};
 pub use token::{SealToken, TokenHash};
 
 use answer::Refusal;
+use forward::Forwarder;
 use judge::Tribunal;
 
 /// Evidence being made at once.
@@ -105,6 +112,7 @@ pub(crate) struct Workers {
     channel: Arc<dyn LeaderChannel>,
     clock: Arc<dyn Clock>,
     tribunal: Tribunal,
+    forwarder: Forwarder,
     facts: Facts,
     probes: Probes,
     settings: WorkersSettings,
@@ -121,7 +129,8 @@ impl Workers {
 }
 
 /// The routes of the face. They read `nautilus_machinery::identity::User` from a
-/// request's extensions where it matters (`/kubectl/config`).
+/// request's extensions where it matters (`/kubectl/config`). Must be called in a runtime: the
+/// way of beats to the leader is a task, which ends with the routes.
 pub fn workers_router(context: WorkersContext) -> Router {
     describe_metrics();
     let WorkersContext {
@@ -134,6 +143,7 @@ pub fn workers_router(context: WorkersContext) -> Router {
         settings,
     } = context;
     routes::router(Arc::new(Workers {
+        forwarder: Forwarder::start(Arc::clone(&kv), Arc::clone(&channel)),
         kv,
         channel,
         tribunal: Tribunal::new(judge, Arc::clone(&clock)),
@@ -169,5 +179,5 @@ fn describe_metrics() {
     // A rate over a counter that is not there yet misses its first increment.
     metrics::counter!("nautilus_heartbeats_total", "outcome" => "acknowledged").increment(0);
     let _ = metrics::histogram!("nautilus_heartbeat_duration_seconds");
-    leader::record_counts(None);
+    leader::record_counts(roster::Counts::default());
 }

@@ -14,6 +14,15 @@ pub const RUNNING_PODS_LIMIT: u32 = 100_000;
 pub const WORKERS_LIMIT: usize = 100_000;
 /// Registrations and heartbeats under way on one node; more are asked to come back.
 pub const REQUESTS_IN_FLIGHT_LIMIT: usize = 4096;
+/// Heartbeats of one node that wait for the leader; more are asked to come back.
+pub const BEATS_QUEUE_LIMIT: usize = REQUESTS_IN_FLIGHT_LIMIT;
+/// Heartbeats told to the leader in one message. With names as long as they may be that is
+/// less than what one message may hold.
+pub const BEATS_PER_MESSAGE: usize = 512;
+/// Messages of heartbeats of one node under way at once.
+pub const MESSAGES_IN_FLIGHT: usize = 4;
+/// Longest name of a token's owner, in bytes.
+pub const OWNER_LIMIT_BYTES: usize = 1024;
 /// Verdicts remembered on one node.
 pub const VERDICTS_LIMIT: usize = 131_072;
 /// Largest file of development tokens, in bytes.
@@ -39,6 +48,11 @@ pub const PODS_STEP: u32 = 10;
 pub const LEADER_WAIT: Duration = Duration::from_secs(5);
 /// How long a registration may take, elections included.
 pub const REGISTRATION_WAIT: Duration = Duration::from_secs(10);
+/// How long a message waits for the leader's answer before it is told again, perhaps to
+/// another leader.
+pub const LEADER_ANSWER_WAIT: Duration = Duration::from_secs(1);
+/// How long a heartbeat on a follower waits for others to go with.
+pub const BEATS_LINGER: Duration = Duration::from_millis(4);
 /// Pause between attempts to reach a leader.
 pub const LEADER_RETRY: Duration = Duration::from_millis(50);
 /// Pause before changes that could not be replicated are proposed again.

@@ -1,60 +1,60 @@
 //! What nodes say to the leader's memory of the workers, and what it answers: one
 //! version byte and postcard.
 //!
-//! Invariants: a message holds no token; one of another version is refused, not guessed.
+//! Invariants: a message holds no token; one of another version is refused, not guessed;
+//! a message may be told twice, for it then says what is known already.
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::Stake;
 use crate::roster::BeatFacts;
 use crate::token::TokenHash;
 
-/// Version of both enums below; grows with every change of them.
-const VERSION: u8 = 2;
+/// Version of all types below; grows with every change of them.
+const VERSION: u8 = 3;
 
-/// To the leader.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum LeaderMessage {
-    /// A worker beat, and its token was found good.
-    Beat {
-        node_id: String,
-        owner: String,
-        stake: Option<Stake>,
-        stake_amount: Option<u64>,
-        running_pods: Option<u32>,
-    },
+/// To the leader. Read in place: what it names points into the message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum LeaderMessage<'a> {
+    /// Workers beat, and their tokens were found good.
+    #[serde(borrow)]
+    Beats(Vec<Beat<'a>>),
     /// A judge found that the token speaks for this worker no more, and why.
     Refused {
-        node_id: String,
+        node_id: &'a str,
         token: TokenHash,
         stake: Stake,
     },
 }
 
+/// One worker's beat.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Beat<'a> {
+    pub(crate) node_id: &'a str,
+    pub(crate) owner: &'a str,
+    pub(crate) facts: BeatFacts,
+}
+
 /// From the leader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum LeaderAnswer {
-    Acknowledged,
+    /// To each of the beats, in their order.
+    Beats(Vec<BeatAnswer>),
+    /// What was found is noted.
+    Noted,
     /// This node does not lead, or does not yet know who is registered.
     NotLeading,
+}
+
+/// What became of one beat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum BeatAnswer {
+    Acknowledged,
     NotRegistered,
     NotOwner,
     /// There are as many workers as one quorum takes.
     Full,
-}
-
-impl LeaderMessage {
-    pub(crate) fn beat(node_id: &str, owner: String, facts: BeatFacts) -> Self {
-        Self::Beat {
-            node_id: node_id.to_owned(),
-            owner,
-            stake: facts.stake,
-            stake_amount: facts.stake_amount,
-            running_pods: facts.running_pods,
-        }
-    }
 }
 
 pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Bytes, String> {
@@ -63,7 +63,7 @@ pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Bytes, String> {
         .map_err(|error| format!("a worker message can't be written: {error}"))
 }
 
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     match bytes.split_first() {
         Some((&VERSION, message)) => postcard::from_bytes(message)
             .map_err(|error| format!("a worker message can't be read: {error}")),
@@ -81,14 +81,28 @@ mod tests {
     #[test]
     fn a_message_of_another_version_is_refused_by_name() {
         let message = LeaderMessage::Refused {
-            node_id: "a".into(),
+            node_id: "a",
             token: TokenHash([1; 32]),
             stake: Stake::Slashed,
         };
         let mut bytes = encode(&message).expect("writable").to_vec();
-        assert_eq!(decode::<LeaderMessage>(&bytes), Ok(message));
+        assert_eq!(decode::<LeaderMessage<'_>>(&bytes), Ok(message));
         bytes[0] = 9;
-        let error = decode::<LeaderMessage>(&bytes).expect_err("refused");
+        let error = decode::<LeaderMessage<'_>>(&bytes).expect_err("refused");
         assert!(error.contains("version 9"), "{error}");
+    }
+
+    #[test]
+    fn a_beat_is_read_in_place() {
+        let beats = vec![Beat {
+            node_id: "worker-1",
+            owner: "0xa1",
+            facts: BeatFacts::default(),
+        }];
+        let bytes = encode(&LeaderMessage::Beats(beats)).expect("writable");
+        let Ok(LeaderMessage::Beats(read)) = decode(&bytes) else {
+            panic!("beats were written");
+        };
+        assert!(bytes.as_ptr_range().contains(&read[0].node_id.as_ptr()));
     }
 }

@@ -4,16 +4,24 @@
 //! Invariants
 //! - A worker is lost only after a whole deadline in which this roster could hear it:
 //!   a new roster, or one that was stopped for a while, starts every deadline anew.
-//! - A beat costs memory only; a change is due exactly while what is known differs
-//!   from what is replicated.
+//! - A beat costs one look-up and one move in the wheel, and nothing is allocated for it;
+//!   a change is due exactly while what is known differs from what is replicated.
+//! - Of a row only what is compared is kept; how many workers are in each phase is counted
+//!   as they change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::deadlines::{Deadlines, Handle};
 use crate::lifecycle::{Happening, Phase, Stake};
 use crate::limits;
+use crate::load::Load;
+use crate::owners::Owners;
 use crate::row::WorkerRow;
+use crate::token::TokenHash;
 
 /// Slots of the wheel: one turn is longer than the default deadline.
 const WHEEL_SLOTS: usize = 128;
@@ -42,15 +50,17 @@ impl Default for RosterSettings {
     }
 }
 
-/// What a beat says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a beat says; what it leaves out stays as it was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BeatFacts {
-    /// State of the stake; unchanged when absent.
+    /// State of the stake.
     pub stake: Option<Stake>,
-    /// Stake in MIST; unchanged when absent.
+    /// Stake in MIST.
     pub stake_amount: Option<u64>,
-    /// Pods running; unchanged when absent.
+    /// Pods running.
     pub running_pods: Option<u32>,
+    /// Use of the worker's resources.
+    pub load: Load,
 }
 
 /// What became of a beat.
@@ -64,11 +74,9 @@ pub enum Heard {
     NotOwner,
 }
 
-/// A state that is to be replicated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// Whose.
-    pub node_id: String,
+/// What of a worker is replicated when it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
     /// The phase it is in.
     pub phase: Phase,
     /// Its stake.
@@ -79,44 +87,105 @@ pub struct Change {
     pub running_pods: u32,
 }
 
+impl State {
+    fn of(row: &WorkerRow) -> Self {
+        Self {
+            phase: row.phase,
+            stake: row.stake,
+            stake_amount: row.stake_amount,
+            running_pods: row.running_pods,
+        }
+    }
+}
+
+/// A state that is to be replicated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Whose.
+    pub node_id: Arc<str>,
+    /// What it comes to.
+    pub state: State,
+}
+
 /// One worker in memory.
 #[derive(Debug)]
 struct Tracked {
-    replicated: WorkerRow,
-    phase: Phase,
-    stake: Stake,
-    stake_amount: u64,
-    running_pods: u32,
+    node_id: Arc<str>,
+    owner: Arc<str>,
+    token_hash: TokenHash,
+    token_expires_at_s: Option<u64>,
+    registrations: u64,
+    replicated: State,
+    state: State,
+    load: Load,
     deadline: Option<Handle>,
+    is_due: bool,
 }
 
 /// All workers, as the leader sees them.
 #[derive(Debug)]
 pub struct Roster {
-    settings: RosterSettings,
-    workers: BTreeMap<String, Tracked>,
-    deadlines: Deadlines<String>,
-    due: BTreeSet<String>,
-    /// When tokens end that do, in Unix seconds, and whose.
-    token_ends: BTreeSet<(u64, String)>,
+    /// Hashed with a key of this process, so that nobody can choose ids that collide.
+    workers: HashMap<Arc<str>, Tracked>,
+    owners: Owners,
+    books: Books,
     last_tick_ms: u64,
+}
+
+/// What is noted of the workers together.
+#[derive(Debug)]
+struct Books {
+    settings: RosterSettings,
+    deadlines: Deadlines<Arc<str>>,
+    due: BTreeSet<Arc<str>>,
+    counts: Counts,
+    /// When tokens end that do, in Unix seconds, and whose.
+    token_ends: BTreeSet<(u64, Arc<str>)>,
+}
+
+/// Workers in each phase.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts([usize; Phase::ALL.len()]);
+
+impl Counts {
+    /// How many are in `phase`.
+    pub fn of(&self, phase: Phase) -> usize {
+        self.0[phase as usize]
+    }
+
+    fn moved(&mut self, from: Option<Phase>, to: Option<Phase>) {
+        if let Some(from) = from {
+            self.0[from as usize] -= 1;
+        }
+        if let Some(to) = to {
+            self.0[to as usize] += 1;
+        }
+    }
 }
 
 impl Roster {
     /// A new leader's roster: `rows` as replicated, every deadline whole from `now_ms`.
-    pub fn new(settings: RosterSettings, rows: Vec<WorkerRow>, now_ms: u64) -> Self {
+    pub fn new(
+        settings: RosterSettings,
+        rows: impl IntoIterator<Item = WorkerRow>,
+        now_ms: u64,
+    ) -> Self {
         let granule_ms = millis(limits::TICK);
         let deadlines = Deadlines::new(now_ms, granule_ms, WHEEL_SLOTS, settings.workers_limit);
         let mut roster = Self {
-            settings,
-            workers: BTreeMap::new(),
-            deadlines,
-            due: BTreeSet::new(),
-            token_ends: BTreeSet::new(),
+            workers: HashMap::new(),
+            owners: Owners::default(),
+            books: Books {
+                settings,
+                deadlines,
+                due: BTreeSet::new(),
+                counts: Counts::default(),
+                token_ends: BTreeSet::new(),
+            },
             last_tick_ms: now_ms,
         };
         for row in rows {
-            roster.row_written(row, now_ms);
+            roster.row_written(&row, now_ms);
         }
         roster
     }
@@ -126,19 +195,21 @@ impl Roster {
         let Some(worker) = self.workers.get_mut(node_id) else {
             return Heard::Unknown;
         };
-        if worker.replicated.owner != owner {
+        if *worker.owner != *owner {
             return Heard::NotOwner;
         }
-        worker.phase = worker.phase.after(Happening::Beat);
-        worker.stake = facts.stake.unwrap_or(match worker.stake {
+        self.books.happens(worker, Happening::Beat);
+        let state = &mut worker.state;
+        state.stake = facts.stake.unwrap_or(match state.stake {
             // A token whose beat is taken counts, whatever its end was at the registration.
             Stake::Expired => Stake::Active,
             stake => stake,
         });
-        worker.stake_amount = facts.stake_amount.unwrap_or(worker.stake_amount);
-        worker.running_pods = facts.running_pods.unwrap_or(worker.running_pods);
-        self.restart_deadline(node_id, now_ms);
-        self.judge_due(node_id);
+        state.stake_amount = facts.stake_amount.unwrap_or(state.stake_amount);
+        state.running_pods = facts.running_pods.unwrap_or(state.running_pods);
+        worker.load = worker.load.updated(facts.load);
+        self.books.restart_deadline(worker, now_ms);
+        self.books.judge_due(worker);
         Heard::Acknowledged
     }
 
@@ -146,96 +217,90 @@ impl Roster {
     /// lease of its node.
     pub fn alive(&mut self, node_id: &str, now_ms: u64) {
         if let Some(worker) = self.workers.get_mut(node_id) {
-            worker.phase = worker.phase.after(Happening::Beat);
-            self.restart_deadline(node_id, now_ms);
-            self.judge_due(node_id);
+            self.books.happens(worker, Happening::Beat);
+            self.books.restart_deadline(worker, now_ms);
+            self.books.judge_due(worker);
         }
     }
 
     /// Notes that the judge found the stake behind the worker's token gone; no sign of life.
-    pub fn refused(&mut self, node_id: &str, token: &crate::TokenHash, stake: Stake) {
+    pub fn refused(&mut self, node_id: &str, token: &TokenHash, stake: Stake) {
         if let Some(worker) = self.workers.get_mut(node_id)
-            && worker.replicated.token_hash == *token
+            && worker.token_hash == *token
         {
-            worker.stake = stake;
-            self.judge_due(node_id);
+            worker.state.stake = stake;
+            self.books.judge_due(worker);
         }
     }
 
     /// Looks which tokens have ended, whether or not their workers beat.
     pub fn end_tokens(&mut self, unix_s: u64) {
-        while let Some((end, _)) = self.token_ends.first()
+        while let Some((end, _)) = self.books.token_ends.first()
             && *end <= unix_s
         {
-            let Some((_, node_id)) = self.token_ends.pop_first() else {
+            let Some((_, node_id)) = self.books.token_ends.pop_first() else {
                 return;
             };
             if let Some(worker) = self.workers.get_mut(&node_id)
-                && worker.stake == Stake::Active
+                && worker.state.stake == Stake::Active
             {
-                worker.stake = Stake::Expired;
-            }
-            self.judge_due(&node_id);
-        }
-    }
-
-    fn watch_token(&mut self, old: Option<u64>, new: Option<u64>, node_id: &str) {
-        if old != new {
-            if let Some(end) = old {
-                self.token_ends.remove(&(end, node_id.to_owned()));
-            }
-            if let Some(end) = new {
-                self.token_ends.insert((end, node_id.to_owned()));
+                worker.state.stake = Stake::Expired;
+                self.books.judge_due(worker);
             }
         }
     }
 
     /// A row was written, by this leader or by a registration on any node. Workers
     /// beyond the limit are not tracked; their beats are refused.
-    pub fn row_written(&mut self, row: WorkerRow, now_ms: u64) {
-        let node_id = row.node_id.clone();
-        let ends = row.token_expires_at_s;
-        if let Some(worker) = self.workers.get_mut(&node_id) {
-            let ended = worker.replicated.token_expires_at_s;
-            if row.registrations != worker.replicated.registrations {
-                worker.phase = worker.phase.after(Happening::Registration);
-                // A registration is judged afresh: what it found stands.
-                worker.stake = row.stake;
-                worker.stake_amount = row.stake_amount;
-                worker.replicated = row;
-                self.restart_deadline(&node_id, now_ms);
-            } else {
-                worker.replicated = row;
-            }
-            self.watch_token(ended, ends, &node_id);
-        } else {
-            if self.workers.len() >= self.settings.workers_limit {
+    pub fn row_written(&mut self, row: &WorkerRow, now_ms: u64) {
+        if !self.workers.contains_key(row.node_id.as_str()) {
+            if self.is_full() {
                 return;
             }
             let worker = Tracked {
-                phase: row.phase,
-                stake: row.stake,
-                stake_amount: row.stake_amount,
-                running_pods: row.running_pods,
-                replicated: row,
+                node_id: row.node_id.as_str().into(),
+                owner: self.owners.hold(&row.owner),
+                token_hash: row.token_hash,
+                token_expires_at_s: None,
+                registrations: row.registrations,
+                replicated: State::of(row),
+                state: State::of(row),
+                load: Load::default(),
                 deadline: None,
+                is_due: false,
             };
-            self.workers.insert(node_id.clone(), worker);
-            self.watch_token(None, ends, &node_id);
-            self.restart_deadline(&node_id, now_ms);
+            self.books.counts.moved(None, Some(row.phase));
+            let node_id = Arc::clone(&worker.node_id);
+            let worker = self.workers.entry(node_id).or_insert(worker);
+            self.books.watch_token(worker, row.token_expires_at_s);
+            self.books.restart_deadline(worker, now_ms);
+            return;
         }
-        self.judge_due(&node_id);
+        let Some(worker) = self.workers.get_mut(row.node_id.as_str()) else {
+            return;
+        };
+        worker.replicated = State::of(row);
+        self.books.watch_token(worker, row.token_expires_at_s);
+        if row.registrations != worker.registrations {
+            worker.registrations = row.registrations;
+            worker.token_hash = row.token_hash;
+            let owner = std::mem::replace(&mut worker.owner, self.owners.hold(&row.owner));
+            self.owners.release(&owner);
+            self.books.happens(worker, Happening::Registration);
+            // A registration is judged afresh: what it found stands.
+            worker.state.stake = row.stake;
+            worker.state.stake_amount = row.stake_amount;
+            self.books.restart_deadline(worker, now_ms);
+        }
+        self.books.judge_due(worker);
     }
 
     /// A row was deleted.
     pub fn row_deleted(&mut self, node_id: &str) {
-        if let Some(worker) = self.workers.remove(node_id) {
-            self.watch_token(worker.replicated.token_expires_at_s, None, node_id);
-            if let Some(handle) = worker.deadline {
-                self.deadlines.remove(handle);
-            }
+        if let Some(mut worker) = self.workers.remove(node_id) {
+            self.books.forget(&mut worker);
+            self.owners.release(&worker.owner);
         }
-        self.due.remove(node_id);
     }
 
     /// Looks at the clock: workers whose deadline has passed are lost. Returns how many.
@@ -243,16 +308,18 @@ impl Roster {
         let since_last_ms = now_ms.saturating_sub(self.last_tick_ms);
         self.last_tick_ms = self.last_tick_ms.max(now_ms);
         if since_last_ms > millis(limits::STALL_LIMIT) {
-            self.restart_all_deadlines(now_ms);
+            for worker in self.workers.values_mut() {
+                self.books.restart_deadline(worker, now_ms);
+            }
             return 0;
         }
-        let silent = self.deadlines.expire(now_ms);
+        let silent = self.books.deadlines.expire(now_ms);
         for node_id in &silent {
             if let Some(worker) = self.workers.get_mut(node_id) {
                 worker.deadline = None;
-                worker.phase = worker.phase.after(Happening::DeadlinePassed);
+                self.books.happens(worker, Happening::DeadlinePassed);
+                self.books.judge_due(worker);
             }
-            self.judge_due(node_id);
         }
         silent.len()
     }
@@ -262,16 +329,14 @@ impl Roster {
     pub fn take_changes(&mut self, limit: usize) -> Vec<Change> {
         let mut changes = Vec::new();
         while changes.len() < limit {
-            let Some(node_id) = self.due.pop_first() else {
+            let Some(node_id) = self.books.due.pop_first() else {
                 break;
             };
-            if let Some(worker) = self.workers.get(&node_id) {
+            if let Some(worker) = self.workers.get_mut(&node_id) {
+                worker.is_due = false;
                 changes.push(Change {
-                    phase: worker.phase,
-                    stake: worker.stake,
-                    stake_amount: worker.stake_amount,
-                    running_pods: worker.running_pods,
                     node_id,
+                    state: worker.state,
                 });
             }
         }
@@ -280,54 +345,57 @@ impl Roster {
 
     /// A change did not get into the log: it is due again if it still differs.
     pub fn not_replicated(&mut self, node_id: &str) {
-        self.judge_due(node_id);
+        if let Some(worker) = self.workers.get_mut(node_id) {
+            self.books.judge_due(worker);
+        }
     }
 
     /// Whether changes are due.
     pub fn has_changes(&self) -> bool {
-        !self.due.is_empty()
+        !self.books.due.is_empty()
     }
 
     /// How many workers are in each phase.
-    pub fn counts(&self) -> BTreeMap<Phase, usize> {
-        let mut counts: BTreeMap<Phase, usize> =
-            Phase::ALL.into_iter().map(|phase| (phase, 0)).collect();
-        for worker in self.workers.values() {
-            *counts.entry(worker.phase).or_default() += 1;
-        }
-        counts
+    pub fn counts(&self) -> Counts {
+        self.books.counts
     }
 
     /// The phase of one worker.
     pub fn phase(&self, node_id: &str) -> Option<Phase> {
-        self.workers.get(node_id).map(|worker| worker.phase)
+        self.workers.get(node_id).map(|worker| worker.state.phase)
     }
 
     /// Whether no further worker can be tracked.
     pub fn is_full(&self) -> bool {
-        self.workers.len() >= self.settings.workers_limit
+        self.workers.len() >= self.books.settings.workers_limit
     }
+}
 
-    fn judge_due(&mut self, node_id: &str) {
-        let Some(worker) = self.workers.get(node_id) else {
-            return;
-        };
-        let row = &worker.replicated;
-        let pods_moved =
-            worker.running_pods.abs_diff(row.running_pods) >= self.settings.pods_step.max(1);
-        if worker.phase != row.phase || worker.stake != row.stake || pods_moved {
-            self.due.insert(node_id.to_owned());
-        } else {
-            self.due.remove(node_id);
+impl Books {
+    fn happens(&mut self, worker: &mut Tracked, happening: Happening) {
+        let after = worker.state.phase.after(happening);
+        if after != worker.state.phase {
+            self.counts.moved(Some(worker.state.phase), Some(after));
+            worker.state.phase = after;
         }
     }
 
-    fn restart_deadline(&mut self, node_id: &str, now_ms: u64) {
+    fn judge_due(&mut self, worker: &mut Tracked) {
+        let (state, row) = (&worker.state, &worker.replicated);
+        let pods_moved =
+            state.running_pods.abs_diff(row.running_pods) >= self.settings.pods_step.max(1);
+        let is_due = state.phase != row.phase || state.stake != row.stake || pods_moved;
+        if is_due && !worker.is_due {
+            self.due.insert(Arc::clone(&worker.node_id));
+        } else if worker.is_due && !is_due {
+            self.due.remove(&worker.node_id);
+        }
+        worker.is_due = is_due;
+    }
+
+    fn restart_deadline(&mut self, worker: &mut Tracked, now_ms: u64) {
         let deadline_ms = now_ms.saturating_add(millis(self.settings.lost_after));
-        let Some(worker) = self.workers.get_mut(node_id) else {
-            return;
-        };
-        if !worker.phase.has_deadline() {
+        if !worker.state.phase.has_deadline() {
             if let Some(handle) = worker.deadline.take() {
                 self.deadlines.remove(handle);
             }
@@ -338,14 +406,32 @@ impl Roster {
             .is_some_and(|handle| self.deadlines.reset(handle, deadline_ms));
         if !moved {
             // The wheel holds as many deadlines as the roster holds workers.
-            worker.deadline = self.deadlines.insert(node_id.to_owned(), deadline_ms);
+            let node_id = Arc::clone(&worker.node_id);
+            worker.deadline = self.deadlines.insert(node_id, deadline_ms);
         }
     }
 
-    fn restart_all_deadlines(&mut self, now_ms: u64) {
-        let everyone: Vec<String> = self.workers.keys().cloned().collect();
-        for node_id in everyone {
-            self.restart_deadline(&node_id, now_ms);
+    fn watch_token(&mut self, worker: &mut Tracked, ends_at_s: Option<u64>) {
+        if worker.token_expires_at_s == ends_at_s {
+            return;
+        }
+        if let Some(end) = worker.token_expires_at_s {
+            self.token_ends.remove(&(end, Arc::clone(&worker.node_id)));
+        }
+        if let Some(end) = ends_at_s {
+            self.token_ends.insert((end, Arc::clone(&worker.node_id)));
+        }
+        worker.token_expires_at_s = ends_at_s;
+    }
+
+    fn forget(&mut self, worker: &mut Tracked) {
+        self.watch_token(worker, None);
+        self.counts.moved(Some(worker.state.phase), None);
+        if let Some(handle) = worker.deadline {
+            self.deadlines.remove(handle);
+        }
+        if worker.is_due {
+            self.due.remove(&worker.node_id);
         }
     }
 }

@@ -12,6 +12,11 @@ const SILENT: BeatFacts = BeatFacts {
     stake: None,
     stake_amount: None,
     running_pods: None,
+    load: Load {
+        cpu: None,
+        memory: None,
+        disk: None,
+    },
 };
 
 fn row(node_id: &str, phase: Phase) -> WorkerRow {
@@ -86,18 +91,21 @@ fn the_number_of_pods_is_replicated_once_it_has_moved_by_a_step() {
     roster.beat("a", "0xa1", pods(limits::PODS_STEP - 1), 1);
     assert!(!roster.has_changes());
     roster.beat("a", "0xa1", pods(limits::PODS_STEP), 2);
-    assert_eq!(roster.take_changes(1)[0].running_pods, limits::PODS_STEP);
+    assert_eq!(
+        roster.take_changes(1)[0].state.running_pods,
+        limits::PODS_STEP
+    );
 }
 
 #[test]
 fn a_change_that_failed_to_replicate_is_due_again_and_one_that_was_written_is_not() {
     let mut roster = roster(vec![row("a", Phase::Registered)], 0);
     roster.beat("a", "0xa1", SILENT, 1);
-    assert_eq!(roster.take_changes(10)[0].phase, Phase::Ready);
+    assert_eq!(roster.take_changes(10)[0].state.phase, Phase::Ready);
     assert!(!roster.has_changes());
     roster.not_replicated("a");
-    assert_eq!(roster.take_changes(10)[0].phase, Phase::Ready);
-    roster.row_written(row("a", Phase::Ready), 2);
+    assert_eq!(roster.take_changes(10)[0].state.phase, Phase::Ready);
+    roster.row_written(&row("a", Phase::Ready), 2);
     roster.not_replicated("a");
     assert!(!roster.has_changes());
 }
@@ -113,7 +121,7 @@ fn another_owners_beat_is_no_sign_of_life() {
 fn a_lost_worker_that_registers_again_gets_a_new_deadline() {
     let mut roster = roster(vec![row("a", Phase::Lost)], 0);
     roster.row_written(
-        WorkerRow {
+        &WorkerRow {
             registrations: 2,
             ..row("a", Phase::Registered)
         },
@@ -131,7 +139,7 @@ fn a_verdict_on_another_token_slashes_nobody() {
     roster.refused("a", &TokenHash([8; 32]), Stake::Slashed);
     assert!(!roster.has_changes());
     roster.refused("a", &TokenHash([7; 32]), Stake::Slashed);
-    assert_eq!(roster.take_changes(1)[0].stake, Stake::Slashed);
+    assert_eq!(roster.take_changes(1)[0].state.stake, Stake::Slashed);
 }
 
 #[test]
@@ -146,9 +154,9 @@ fn a_token_ends_by_the_clock_and_counts_again_with_a_beat_that_is_taken() {
     roster.end_tokens(100);
     let changes = roster.take_changes(10);
     assert_eq!(changes.len(), 1);
-    assert_eq!(changes[0].stake, Stake::Expired);
+    assert_eq!(changes[0].state.stake, Stake::Expired);
     roster.row_written(
-        WorkerRow {
+        &WorkerRow {
             stake: Stake::Expired,
             ..ends.clone()
         },
@@ -156,7 +164,7 @@ fn a_token_ends_by_the_clock_and_counts_again_with_a_beat_that_is_taken() {
     );
     // Registered anew with a token that lives longer: that one's end counts.
     roster.row_written(
-        WorkerRow {
+        &WorkerRow {
             registrations: 2,
             token_expires_at_s: Some(200),
             ..ends
@@ -166,7 +174,7 @@ fn a_token_ends_by_the_clock_and_counts_again_with_a_beat_that_is_taken() {
     roster.end_tokens(150);
     assert!(!roster.has_changes());
     roster.end_tokens(200);
-    assert_eq!(roster.take_changes(10)[0].stake, Stake::Expired);
+    assert_eq!(roster.take_changes(10)[0].state.stake, Stake::Expired);
     roster.beat("a", "0xa1", SILENT, 0);
     assert!(!roster.has_changes());
 }
@@ -179,7 +187,7 @@ fn workers_beyond_the_limit_are_not_tracked() {
     };
     let mut roster = Roster::new(settings, vec![row("a", Phase::Ready)], 0);
     assert!(roster.is_full());
-    roster.row_written(row("b", Phase::Registered), 0);
+    roster.row_written(&row("b", Phase::Registered), 0);
     assert_eq!(roster.beat("b", "0xa1", SILENT, 0), Heard::Unknown);
 }
 
@@ -221,7 +229,7 @@ proptest! {
                         phase.after(Happening::Registration)
                     });
                     let row = WorkerRow { registrations, ..row(&who.to_string(), phase) };
-                    roster.row_written(row, now);
+                    roster.row_written(&row, now);
                     model.insert(who, (now, registrations, phase));
                 }
                 Step::Beat(who) => {
@@ -243,12 +251,19 @@ proptest! {
                     for change in roster.take_changes(usize::MAX) {
                         let who: usize = change.node_id.parse().expect("a number");
                         let worker = model.get_mut(&who).expect("only living workers change");
-                        worker.2 = change.phase;
-                        let row = WorkerRow { registrations: worker.1, ..row(&change.node_id, change.phase) };
-                        roster.row_written(row, now);
+                        worker.2 = change.state.phase;
+                        let row = WorkerRow { registrations: worker.1, ..row(&change.node_id, change.state.phase) };
+                        roster.row_written(&row, now);
                     }
                     prop_assert!(!roster.has_changes());
                 }
+            }
+            for phase in Phase::ALL {
+                let counted = model
+                    .keys()
+                    .filter(|who| roster.phase(&who.to_string()) == Some(phase))
+                    .count();
+                prop_assert_eq!(roster.counts().of(phase), counted, "{:?}", phase);
             }
             for (who, (heard_ms, _, replicated)) in &model {
                 let phase = roster.phase(&who.to_string()).expect("tracked");

@@ -7,9 +7,11 @@ use serde_json::{Map, Value};
 
 use crate::lifecycle::Stake;
 use crate::limits::{NODE_ID_LIMIT_BYTES, RUNNING_PODS_LIMIT};
+use crate::load::{Load, Share};
 use crate::machine::Machine;
 use crate::roster::BeatFacts;
 use crate::token::SealToken;
+use crate::wire_beat::{BeatBody, Text};
 
 /// The header that may carry the token.
 pub const TOKEN_HEADER: &str = "x-seal-token";
@@ -65,7 +67,7 @@ pub fn registration(headers: &HeaderMap, body: &[u8]) -> Result<Registration, Ma
     let mut fields = fields(body)?;
     Ok(Registration {
         node_id: node_id(&mut fields)?,
-        token: token(headers, &mut fields)?,
+        token: token(headers, token_field(&mut fields)?),
         timestamp_s: match fields.get("timestamp") {
             None | Some(Value::Null) => return Err(wrong("timestamp", "is missing")),
             Some(value) => unix_seconds(value)?,
@@ -76,13 +78,27 @@ pub fn registration(headers: &HeaderMap, body: &[u8]) -> Result<Registration, Ma
 
 /// Reads a heartbeat. Every field but `node_id` may be absent or null.
 pub fn heartbeat(headers: &HeaderMap, body: &[u8]) -> Result<Heartbeat, Malformed> {
+    let Some(read) = BeatBody::read(body) else {
+        return careful_heartbeat(headers, body);
+    };
+    let facts = read.facts();
+    let in_body = read.seal_token.map(|Text(text)| text.into_owned());
+    Ok(Heartbeat {
+        node_id: checked_id(read.node_id.into_owned())?,
+        token: token(headers, in_body),
+        facts,
+    })
+}
+
+/// The same field by field, for a body that is unusual or wrong.
+fn careful_heartbeat(headers: &HeaderMap, body: &[u8]) -> Result<Heartbeat, Malformed> {
     let mut fields = fields(body)?;
     let node_id = node_id(&mut fields)?;
-    let token = token(headers, &mut fields)?;
+    let token = token(headers, token_field(&mut fields)?);
     present(&fields, "timestamp")
         .map(unix_seconds)
         .transpose()?;
-    resource_usage(&fields)?;
+    let load = resource_usage(&fields)?;
     let stake = present(&fields, "stake_status").map(|value| {
         value.as_str().and_then(Stake::parse).ok_or_else(|| {
             wrong(
@@ -112,6 +128,7 @@ pub fn heartbeat(headers: &HeaderMap, body: &[u8]) -> Result<Heartbeat, Malforme
         stake: stake.transpose()?,
         stake_amount: stake_amount.transpose()?,
         running_pods: running_pods.transpose()?,
+        load,
     };
     Ok(Heartbeat {
         node_id,
@@ -120,20 +137,23 @@ pub fn heartbeat(headers: &HeaderMap, body: &[u8]) -> Result<Heartbeat, Malforme
     })
 }
 
-/// Checked, and not kept: nothing in the quorum reads the load of a worker yet.
-fn resource_usage(fields: &Map<String, Value>) -> Result<(), Malformed> {
+fn resource_usage(fields: &Map<String, Value>) -> Result<Load, Malformed> {
     let Some(usage) = present(fields, "resource_usage") else {
-        return Ok(());
+        return Ok(Load::default());
     };
     let Some(usage) = usage.as_object() else {
         return Err(wrong("resource_usage", "must be an object"));
     };
-    for field in ["cpu_percent", "memory_percent", "disk_percent"] {
-        if present(usage, field).is_some_and(|value| !value.is_number()) {
-            return Err(wrong(format!("resource_usage.{field}"), "must be a number"));
-        }
-    }
-    Ok(())
+    let share = |field: &str| match present(usage, field).map(Value::as_f64) {
+        None => Ok(None),
+        Some(Some(percent)) => Ok(Some(Share::of_percent(percent))),
+        Some(None) => Err(wrong(format!("resource_usage.{field}"), "must be a number")),
+    };
+    Ok(Load {
+        cpu: share("cpu_percent")?,
+        memory: share("memory_percent")?,
+        disk: share("disk_percent")?,
+    })
 }
 
 fn fields(body: &[u8]) -> Result<Map<String, Value>, Malformed> {
@@ -182,32 +202,34 @@ fn field_at(body: &[u8], line: usize, column: usize) -> String {
 fn node_id(fields: &mut Map<String, Value>) -> Result<String, Malformed> {
     match fields.remove("node_id") {
         None | Some(Value::Null) => Err(wrong("node_id", "is missing")),
-        Some(Value::String(id)) => {
-            if id.is_empty() || id.len() > NODE_ID_LIMIT_BYTES {
-                let reason = format!("must be 1 to {NODE_ID_LIMIT_BYTES} bytes long");
-                Err(wrong("node_id", reason))
-            } else if id.chars().any(|c| c.is_control() || c == '/') {
-                Err(wrong(
-                    "node_id",
-                    "must hold neither slashes nor control characters",
-                ))
-            } else {
-                Ok(id)
-            }
-        }
+        Some(Value::String(id)) => checked_id(id),
         Some(_) => Err(wrong("node_id", "must be a string")),
     }
 }
 
-fn token(
-    headers: &HeaderMap,
-    fields: &mut Map<String, Value>,
-) -> Result<Result<SealToken, TokenFault>, Malformed> {
-    let in_body = match fields.remove("seal_token") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(text)) => Some(text),
-        Some(_) => return Err(wrong("seal_token", "must be a string")),
-    };
+fn checked_id(id: String) -> Result<String, Malformed> {
+    if id.is_empty() || id.len() > NODE_ID_LIMIT_BYTES {
+        let reason = format!("must be 1 to {NODE_ID_LIMIT_BYTES} bytes long");
+        Err(wrong("node_id", reason))
+    } else if id.chars().any(|c| c.is_control() || c == '/') {
+        Err(wrong(
+            "node_id",
+            "must hold neither slashes nor control characters",
+        ))
+    } else {
+        Ok(id)
+    }
+}
+
+fn token_field(fields: &mut Map<String, Value>) -> Result<Option<String>, Malformed> {
+    match fields.remove("seal_token") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(wrong("seal_token", "must be a string")),
+    }
+}
+
+fn token(headers: &HeaderMap, in_body: Option<String>) -> Result<SealToken, TokenFault> {
     let in_body = in_body.map(|text| SealToken::new(text).ok_or(TokenFault::Unusable));
     let in_header = headers.get(TOKEN_HEADER).map(|value| {
         value
@@ -216,12 +238,12 @@ fn token(
             .and_then(|text| SealToken::new(text.into()))
             .ok_or(TokenFault::Unusable)
     });
-    Ok(match (in_header, in_body) {
+    match (in_header, in_body) {
         (None, None) => Err(TokenFault::Missing),
         (Some(Ok(header)), Some(Ok(body))) if !header.same_as(&body) => Err(TokenFault::Differ),
         (Some(Err(fault)), _) | (_, Some(Err(fault))) => Err(fault),
         (Some(Ok(token)), _) | (None, Some(Ok(token))) => Ok(token),
-    })
+    }
 }
 
 fn unix_seconds(value: &Value) -> Result<i64, Malformed> {
@@ -328,7 +350,75 @@ mod tests {
         assert_eq!(beat.facts.stake_amount, Some(u64::MAX));
     }
 
+    /// A value for a field: right, wrong, absent, or odd.
+    fn value() -> impl Strategy<Value = String> {
+        prop::sample::select(vec![
+            "null",
+            "0",
+            "7",
+            "-1",
+            "1.5",
+            "1e2",
+            "100001",
+            "18446744073709551616",
+            "\"active\"",
+            "\"gone\"",
+            "\"expired\"",
+            "\"a\\u0062\"",
+            "\"\"",
+            "{}",
+            "[]",
+            "true",
+            "{\"cpu_percent\": 12.5}",
+            "{\"cpu_percent\": 3, \"disk_percent\": null, \"x\": []}",
+            "{\"memory_percent\": \"x\"}",
+            "{\"cpu_percent\": 1, \"cpu_percent\": 2}",
+        ])
+        .prop_map(str::to_owned)
+    }
+
+    fn field() -> impl Strategy<Value = String> {
+        prop::sample::select(vec![
+            "node_id",
+            "seal_token",
+            "timestamp",
+            "stake_status",
+            "stake_amount",
+            "running_pods",
+            "resource_usage",
+            "colour",
+        ])
+        .prop_map(str::to_owned)
+    }
+
     proptest! {
+        #[test]
+        fn a_body_reads_the_same_in_one_pass_and_with_care(
+            fields in prop::collection::vec((field(), value()), 0..6),
+            begins in prop::sample::select(vec!["{", "[{", "{\"node_id\": \"w\", ", "[\"w\", "]),
+        ) {
+            let fields: Vec<String> = fields
+                .into_iter()
+                .map(|(name, value)| match begins {
+                    "[\"w\", " => value,
+                    _ => format!("\"{name}\": {value}"),
+                })
+                .collect();
+            let ends = if begins.starts_with("[\"") { "]" } else { "}" };
+            let body = format!("{begins}{}{ends}", fields.join(", "));
+            let headers = HeaderMap::new();
+            let told = |beat: Result<Heartbeat, Malformed>| {
+                beat.map(|beat| {
+                    let token = beat.token.map(|token| token.expose().to_owned());
+                    (beat.node_id, token, beat.facts)
+                })
+            };
+            prop_assert_eq!(
+                told(heartbeat(&headers, body.as_bytes())),
+                told(careful_heartbeat(&headers, body.as_bytes()))
+            );
+        }
+
         #[test]
         fn no_body_makes_the_parser_panic_and_no_complaint_quotes_a_token(
             cut in 0..120_usize, noise in "\\PC{0,20}",
