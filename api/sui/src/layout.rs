@@ -1,16 +1,22 @@
 //! Where a token, its stake and its owner stand on the chain. Configured, never guessed.
 
-use serde::{Deserialize, Serialize};
+use sui_sdk_types::Address;
 
-/// Which package issued the tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "layout", rename_all = "lowercase")]
+use crate::shape::Shape;
+
+/// How the package issues tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Layout {
     /// Workers in the table of the shared object `WorkerRegistry`, by their `node_id`.
     Registry {
-        /// The shared object's id: `0x` and hex.
-        registry: String,
+        /// The shared object's id.
+        registry: Address,
     },
     /// The token is the id of an object of its own, which names its stake.
-    Objects,
+    Objects {
+        /// Its struct, with `owner`, `stake_id`, `expires_at` (ms).
+        token: Shape,
+        /// The stake's, with `stake_amount`, `status`.
+        stake: Shape,
+    },
 }
