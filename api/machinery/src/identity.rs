@@ -124,6 +124,21 @@ impl User {
     }
 }
 
+/// SHA-256 over the SPKI of the client key that a request's connection proved to hold. Stands in
+/// the request's extensions beside its [`User`]; absent where there is no client certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientKey(pub [u8; 32]);
+
+/// What a face that is no part of the API wants in the audit event of its answer: stands in the
+/// answer's extensions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditNote {
+    /// The annotation's key.
+    pub key: &'static str,
+    /// Its value.
+    pub value: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

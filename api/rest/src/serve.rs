@@ -18,7 +18,7 @@ use axum::Router;
 use http::uri::Scheme;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use nautilus_machinery::identity::User;
+use nautilus_machinery::identity::{ClientKey, User};
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use crate::tls::user_of;
+use crate::tls::{client_key_of, user_of};
 
 /// Bounds on connections.
 #[derive(Debug, Clone)]
@@ -76,7 +76,8 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 pub struct RemoteAddress(pub SocketAddr);
 
 /// Serves HTTPS until `shutdown`, then for at most the grace. The user of each
-/// connection's client certificate stands in its requests' extensions as [`User`].
+/// connection's client certificate stands in its requests' extensions as [`User`], its key as
+/// [`ClientKey`].
 pub async fn serve_tls(
     listener: TcpListener,
     config: Arc<ServerConfig>,
@@ -213,7 +214,7 @@ impl Connection {
     async fn run(self, stream: TcpStream) {
         let _ = stream.set_nodelay(true);
         let Some(acceptor) = self.acceptor.clone() else {
-            self.speak_http(stream, Scheme::HTTP, User::anonymous())
+            self.speak_http(stream, Scheme::HTTP, User::anonymous(), None)
                 .await;
             return;
         };
@@ -221,8 +222,9 @@ impl Connection {
             tokio::time::timeout(self.limits.handshake_timeout, acceptor.accept(stream));
         let refused = match handshake.await {
             Ok(Ok(stream)) => {
-                let user = user_of(stream.get_ref().1.peer_certificates());
-                self.speak_http(stream, Scheme::HTTPS, user).await;
+                let certificates = stream.get_ref().1.peer_certificates();
+                let (user, key) = (user_of(certificates), client_key_of(certificates));
+                self.speak_http(stream, Scheme::HTTPS, user, key).await;
                 return;
             }
             Ok(Err(error)) => error.to_string(),
@@ -232,7 +234,7 @@ impl Connection {
         tracing::info!(remote = %self.remote, reason = %refused, "TLS handshake refused");
     }
 
-    async fn speak_http<S>(self, stream: S, scheme: Scheme, user: User)
+    async fn speak_http<S>(self, stream: S, scheme: Scheme, user: User, key: Option<ClientKey>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -246,6 +248,9 @@ impl Connection {
         let service = hyper::service::service_fn(move |request: hyper::Request<_>| {
             let mut request = request.map(axum::body::Body::new);
             request.extensions_mut().insert(user.clone());
+            if let Some(key) = key {
+                request.extensions_mut().insert(key);
+            }
             request.extensions_mut().insert(scheme.clone());
             request.extensions_mut().insert(RemoteAddress(remote));
             router.clone().oneshot(request)

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use nautilus_machinery::identity::User;
+use aws_lc_rs::digest::{SHA256, digest};
+use nautilus_machinery::identity::{ClientKey, User};
 use rustls::pki_types::CertificateDer;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
@@ -140,4 +141,13 @@ pub(crate) fn user_of(certificates: Option<&[CertificateDer<'_>]>) -> User {
         return User::anonymous();
     };
     User::of_certificate(leaf)
+}
+
+/// The key that a connection's verified client certificate is for.
+pub(crate) fn client_key_of(certificates: Option<&[CertificateDer<'_>]>) -> Option<ClientKey> {
+    let leaf = certificates?.first()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
+    let mut key = [0; 32];
+    key.copy_from_slice(digest(&SHA256, certificate.public_key().raw).as_ref());
+    Some(ClientKey(key))
 }

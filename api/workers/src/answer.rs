@@ -7,10 +7,12 @@
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use nautilus_machinery::identity::AuditNote;
 use serde_json::json;
 
-use crate::judge::Verdict;
+use crate::proof::ProofFault;
 use crate::register::RegisterError;
+use crate::verdicts::Denied;
 use crate::wire::{Malformed, TokenFault};
 
 /// Seconds after which a worker may come again, where that helps.
@@ -50,26 +52,59 @@ pub(crate) enum Refusal {
 
 /// What is wrong with a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TokenProblem {
+pub enum TokenProblem {
+    /// It needs no judge to be refused.
     #[error("{0}")]
     Fault(#[from] TokenFault),
+    /// Its time is over.
     #[error("it has expired")]
     Expired,
+    /// Its stake was taken as a penalty.
     #[error("its stake was slashed")]
     Slashed,
+    /// Its stake was taken back.
     #[error("its stake was withdrawn")]
     Withdrawn,
+    /// Its stake does not make a worker.
     #[error("its stake of {amount} MIST is less than the {needed} that a worker needs")]
-    StakeTooSmall { amount: u64, needed: u64 },
+    StakeTooSmall {
+        /// What it has, in MIST.
+        amount: u64,
+        /// What a worker needs, in MIST.
+        needed: u64,
+    },
+    /// The node is somebody else's.
     #[error("it is not the owner of this node")]
     NotOwner,
+    /// Nobody issued it.
     #[error("it is unknown")]
     Unknown,
+    /// It came over another key's connection.
+    #[error(
+        "it is bound to another TLS client key; present the owner's signature (X-Seal-Proof) to \
+         bind it to this one"
+    )]
+    OtherKey,
+    /// It came over a connection without a key.
+    #[error(
+        "it is bound to a TLS client key, and this connection has none; present the owner's \
+         signature (X-Seal-Proof) to free it"
+    )]
+    NoKey,
+    /// The proof that came with it is no news.
+    #[error("its owner's signature was used before, or is older than the last one: sign anew")]
+    ProofUsed,
+    /// The proof that came with it is somebody else's.
+    #[error("the signature (X-Seal-Proof) is not its owner's")]
+    ProvedByAnother,
+    /// The proof that came with it is none.
+    #[error("{0}")]
+    Proof(#[from] ProofFault),
 }
 
 impl TokenProblem {
     /// The reason in one word: metrics and the `Status` cause.
-    pub(crate) fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             Self::Fault(TokenFault::Missing) => "Missing",
             Self::Fault(TokenFault::Differ) => "Differ",
@@ -80,30 +115,41 @@ impl TokenProblem {
             Self::StakeTooSmall { .. } => "StakeTooSmall",
             Self::NotOwner => "NotOwner",
             Self::Unknown => "Unknown",
+            Self::OtherKey => "OtherKey",
+            Self::NoKey => "NoKey",
+            Self::ProofUsed => "ProofUsed",
+            Self::ProvedByAnother => "ProvedByAnother",
+            Self::Proof(_) => "Proof",
         }
+    }
+
+    /// Whether somebody other than its owner may be presenting it.
+    fn is_suspicious(self) -> bool {
+        match self {
+            Self::OtherKey | Self::NoKey | Self::ProofUsed | Self::ProvedByAnother => true,
+            Self::Fault(_)
+            | Self::Expired
+            | Self::Slashed
+            | Self::Withdrawn
+            | Self::StakeTooSmall { .. }
+            | Self::NotOwner
+            | Self::Unknown
+            | Self::Proof(_) => false,
+        }
+    }
+
+    /// Whether only workers that know of keys and proofs meet it.
+    fn is_of_keys(self) -> bool {
+        self.is_suspicious() || matches!(self, Self::Proof(_))
     }
 }
 
-/// A favourable verdict's content, or the refusal.
-pub(crate) fn favourable(verdict: Verdict) -> Result<(String, u64, Option<u64>), Refusal> {
-    match verdict {
-        Verdict::Active {
-            owner,
-            stake_amount,
-            expires_at,
-        } => Ok((owner, stake_amount, expires_at)),
-        Verdict::Expired => Err(Refusal::Token(TokenProblem::Expired)),
-        Verdict::Slashed => Err(Refusal::Token(TokenProblem::Slashed)),
-        Verdict::Withdrawn => Err(Refusal::Token(TokenProblem::Withdrawn)),
-        Verdict::StakeTooSmall { amount, needed } => {
-            let problem = TokenProblem::StakeTooSmall { amount, needed };
-            Err(Refusal::Token(problem))
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Token(problem) => Self::Token(problem),
+            Denied::OutOfReach(reason) => Self::Unavailable(reason.to_owned()),
         }
-        Verdict::NotOwner => Err(Refusal::Token(TokenProblem::NotOwner)),
-        Verdict::Unknown => Err(Refusal::Token(TokenProblem::Unknown)),
-        Verdict::Unavailable => Err(Refusal::Unavailable(
-            "the token can't be judged now: its judge is out of reach".into(),
-        )),
     }
 }
 
@@ -158,12 +204,21 @@ impl Refusal {
         } else {
             let text = match self {
                 // Older workers compare the whole text.
-                Self::Token(_) => "Invalid Seal token".to_owned(),
+                Self::Token(problem) if !problem.is_of_keys() => "Invalid Seal token".to_owned(),
                 _ => self.to_string(),
             };
             let plain = HeaderValue::from_static("text/plain; charset=utf-8");
             (code, [(CONTENT_TYPE, plain)], text).into_response()
         };
+        if let Self::Token(problem) = self
+            && problem.is_suspicious()
+        {
+            tracing::warn!(%problem, "a Seal token was refused");
+            response.extensions_mut().insert(AuditNote {
+                key: "nautilus.io/seal-token-refused",
+                value: problem.word().to_owned(),
+            });
+        }
         if matches!(self, Self::Unavailable(_) | Self::Busy(_)) {
             response
                 .headers_mut()

@@ -3,38 +3,57 @@
 //! Invariant: an election costs a worker a wait of at most [`limits::LEADER_WAIT`],
 //! not a beat.
 
+use std::sync::Arc;
+
 use nautilus_machine::{CallError, LeaderChannel};
 use tokio::time::Instant;
 
 use crate::Workers;
-use crate::answer::{Refusal, TokenProblem, favourable};
-use crate::judge::Verdict;
+use crate::answer::{Refusal, TokenProblem};
 use crate::lifecycle::Stake;
 use crate::limits;
 use crate::message::{self, BeatAnswer, LeaderAnswer, LeaderMessage};
+use crate::proof::Proved;
+use crate::verdicts::{Denied, KeyHash, Presented};
 use crate::wire::Heartbeat;
 
-/// Takes a heartbeat.
-pub(crate) async fn take(workers: &Workers, beat: Heartbeat) -> Result<(), Refusal> {
+/// Takes a heartbeat that came over a connection with `key`, and with its owner's `proof`.
+pub(crate) async fn take(
+    workers: &Workers,
+    beat: Heartbeat,
+    key: Option<KeyHash>,
+    proof: Option<Proved>,
+) -> Result<(), Refusal> {
     let Heartbeat {
         node_id,
         token,
         facts,
+        ..
     } = beat;
-    let token = token.map_err(|fault| Refusal::Token(fault.into()))?;
-    let verdict = workers.tribunal.verdict(&token, &node_id).await;
-    if let Some(stake) = gone(&verdict) {
-        let message = LeaderMessage::Refused {
-            node_id: &node_id,
-            token: token.hash(),
-            stake,
-        };
-        // The worker is refused either way; the leader marks it if it is a worker's token.
-        if let Err(refusal) = tell_leader(&*workers.channel, &message).await {
-            tracing::warn!(%refusal, "the leader was not told of a stake that is gone");
+    let token = Arc::new(token.map_err(|fault| Refusal::Token(fault.into()))?);
+    let presented = Presented {
+        token: &token,
+        node_id: &node_id,
+        key,
+        proof,
+    };
+    let owner = match workers.verdicts.admit_beat(&presented).await {
+        Ok(admission) => admission.owner,
+        Err(denied) => {
+            if let Some(stake) = gone(&denied) {
+                let message = LeaderMessage::Refused {
+                    node_id: &node_id,
+                    token: token.hash(),
+                    stake,
+                };
+                // The worker is refused either way; the leader marks it if it is a worker's token.
+                if let Err(refusal) = tell_leader(&*workers.channel, &message).await {
+                    tracing::warn!(%refusal, "the leader was not told of a stake that is gone");
+                }
+            }
+            return Err(denied.into());
         }
-    }
-    let (owner, ..) = favourable(verdict)?;
+    };
     match workers.forwarder.tell(&node_id, owner, facts).await? {
         BeatAnswer::Acknowledged => Ok(()),
         BeatAnswer::NotRegistered => Err(Refusal::NotRegistered { node_id }),
@@ -46,12 +65,12 @@ pub(crate) async fn take(workers: &Workers, beat: Heartbeat) -> Result<(), Refus
 }
 
 /// The stake behind a token that speaks for its worker no more.
-fn gone(verdict: &Verdict) -> Option<Stake> {
-    match verdict {
-        Verdict::Slashed => Some(Stake::Slashed),
-        Verdict::Withdrawn => Some(Stake::Withdrawn),
-        Verdict::Expired => Some(Stake::Expired),
-        _ => None,
+fn gone(denied: &Denied) -> Option<Stake> {
+    match denied {
+        Denied::Token(TokenProblem::Slashed) => Some(Stake::Slashed),
+        Denied::Token(TokenProblem::Withdrawn) => Some(Stake::Withdrawn),
+        Denied::Token(TokenProblem::Expired) => Some(Stake::Expired),
+        Denied::Token(_) | Denied::OutOfReach(_) => None,
     }
 }
 

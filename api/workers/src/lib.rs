@@ -32,6 +32,7 @@ pub mod machine;
 mod message;
 pub mod node_object;
 mod owners;
+pub mod proof;
 mod register;
 pub mod removal;
 pub mod roster;
@@ -40,6 +41,7 @@ pub mod row;
 mod rows_store;
 pub mod tier;
 pub mod token;
+pub mod verdicts;
 pub mod wire;
 mod wire_beat;
 
@@ -51,6 +53,7 @@ use nautilus_machine::{Kv, LeaderChannel};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
+pub use answer::TokenProblem;
 pub use clock::{Clock, SystemClock};
 pub use facts::{Evidence, EvidenceForm, Facts, Probes, QuorumView};
 pub use file_judge::{FileJudge, TokenFileError};
@@ -62,10 +65,10 @@ pub use roster::RosterSettings;
 pub use row::WorkerRow;
 pub use tier::{StakeTier, StakeTiers};
 pub use token::{SealToken, TokenHash};
+pub use verdicts::{VerdictSettings, Verdicts};
 
 use answer::Refusal;
 use forward::Forwarder;
-use judge::Tribunal;
 
 /// Evidence being made at once.
 const ATTESTATIONS_IN_FLIGHT_LIMIT: usize = 16;
@@ -76,8 +79,8 @@ pub struct WorkersContext {
     pub kv: Arc<dyn Kv>,
     /// The way to the leader's [`Leader`].
     pub channel: Arc<dyn LeaderChannel>,
-    /// Judges Seal tokens.
-    pub judge: Arc<dyn TokenJudge>,
+    /// Who may speak for a node; whoever makes this runs it too.
+    pub verdicts: Arc<Verdicts>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// What does not change.
@@ -111,7 +114,7 @@ pub(crate) struct Workers {
     kv: Arc<dyn Kv>,
     channel: Arc<dyn LeaderChannel>,
     clock: Arc<dyn Clock>,
-    tribunal: Tribunal,
+    verdicts: Arc<Verdicts>,
     forwarder: Forwarder,
     facts: Facts,
     probes: Probes,
@@ -126,6 +129,17 @@ impl Workers {
             .try_acquire()
             .map_err(|_| Refusal::Busy("too many requests are under way"))
     }
+
+    /// Refuses a timestamp further from this node's clock than the limit.
+    fn near_our_clock(&self, timestamp_s: i64) -> Result<(), Refusal> {
+        let now_s = i64::try_from(self.clock.unix_ms() / 1000).unwrap_or(i64::MAX);
+        let off_s = now_s.abs_diff(timestamp_s);
+        let limit_s = self.settings.clock_skew_limit.as_secs();
+        if off_s > limit_s {
+            return Err(Refusal::Skew { off_s, limit_s });
+        }
+        Ok(())
+    }
 }
 
 /// The routes of the face. They read `nautilus_machinery::identity::User` from a
@@ -136,7 +150,7 @@ pub fn workers_router(context: WorkersContext) -> Router {
     let WorkersContext {
         kv,
         channel,
-        judge,
+        verdicts,
         clock,
         facts,
         probes,
@@ -146,7 +160,7 @@ pub fn workers_router(context: WorkersContext) -> Router {
         forwarder: Forwarder::start(Arc::clone(&kv), Arc::clone(&channel)),
         kv,
         channel,
-        tribunal: Tribunal::new(judge, Arc::clone(&clock)),
+        verdicts,
         clock,
         facts,
         probes,
@@ -180,4 +194,5 @@ fn describe_metrics() {
     metrics::counter!("nautilus_heartbeats_total", "outcome" => "acknowledged").increment(0);
     let _ = metrics::histogram!("nautilus_heartbeat_duration_seconds");
     leader::record_counts(roster::Counts::default());
+    verdicts::describe_metrics();
 }

@@ -23,8 +23,22 @@ pub const BEATS_PER_MESSAGE: usize = 512;
 pub const MESSAGES_IN_FLIGHT: usize = 4;
 /// Longest name of a token's owner, in bytes.
 pub const OWNER_LIMIT_BYTES: usize = 1024;
-/// Verdicts remembered on one node.
+/// Verdicts on tokens in the store, and in each node's memory; bound keys likewise.
 pub const VERDICTS_LIMIT: usize = 131_072;
+/// Verdicts on strangers' tokens in one node's memory, in no row.
+pub const PASSING_VERDICTS_LIMIT: usize = 16_384;
+/// Questions for the judge under way on one node, those that wait for their turn included.
+pub const QUESTIONS_UNDER_WAY_LIMIT: usize = 1024;
+/// Questions for the chain that one node begins in a second.
+pub const QUESTIONS_PER_SECOND: u32 = 100;
+/// Times that a question is asked anew because its row changed meanwhile.
+pub const QUESTION_ATTEMPTS: u32 = 3;
+/// Verdicts about one node that are ended in one transaction.
+pub const EVICTIONS_PER_PROPOSAL: usize = 64;
+/// Bytes of an owner's name, as the size of the verdicts counts it: `0x` and 64 digits.
+pub const OWNER_BYTES: usize = 66;
+/// Longest owner's proof, in bytes of Base64: a signature of 65 bytes and a key of 33 are 132.
+pub const PROOF_LIMIT_BYTES: usize = 192;
 /// Largest file of development tokens, in bytes.
 pub const TOKEN_FILE_LIMIT_BYTES: u64 = 16 * 1024 * 1024;
 /// Shortest and longest nonce of an attestation request, in bytes.
@@ -59,10 +73,23 @@ pub const LEADER_RETRY: Duration = Duration::from_millis(50);
 pub const CHANGE_RETRY: Duration = Duration::from_millis(200);
 /// How long a judge may think about one token.
 pub const JUDGE_WAIT: Duration = Duration::from_secs(3);
-/// How long a favourable verdict holds without asking again (never past the token's expiry).
-pub const VERDICT_LIFETIME: Duration = Duration::from_secs(60);
-/// How long an old favourable verdict still holds while the judge can't be reached.
-pub const JUDGE_OUTAGE_GRACE: Duration = Duration::from_secs(300);
+/// How long a favourable verdict holds without asking again (never past the token's expiry); asked
+/// anew from half of it on.
+pub const VERDICT_LIFETIME: Duration = Duration::from_secs(30 * 60);
+/// How long an unfavourable one holds.
+pub const NEGATIVE_VERDICT_LIFETIME: Duration = Duration::from_secs(60);
+/// How old a favourable verdict may be that is used because the judge can't be reached.
+pub const JUDGE_OUTAGE_GRACE: Duration = Duration::from_secs(2 * 3600);
+/// Pause before a judge that did not answer is asked about what can go on without it.
+pub const JUDGE_RETRY: Duration = Duration::from_secs(10);
+/// How long a question about a known token may wait for its turn.
+pub const QUESTION_PATIENCE: Duration = Duration::from_secs(3);
+/// How long one about an unknown token may: what is left of the turns is for known ones.
+pub const STRANGERS_PATIENCE: Duration = Duration::from_secs(2);
+/// Pause between the pages of verdicts that the leader looks through.
+pub const SWEEP_PAUSE: Duration = Duration::from_secs(5);
+/// How long a verdict's row stays after it has lost every use.
+pub const SPENT_AFTER: Duration = Duration::from_secs(3600);
 /// How long `/health` waits for the quorum to confirm that it can serve.
 pub const HEALTH_WAIT: Duration = Duration::from_secs(3);
 /// Granularity of the deadlines, and the pace at which they are looked at.

@@ -11,15 +11,16 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
-use nautilus_machinery::identity::User;
+use nautilus_machinery::identity::{ClientKey, User};
 use serde_json::{Value, json};
 
 use crate::Workers;
-use crate::answer::{Refusal, favourable};
+use crate::answer::Refusal;
 use crate::limits;
 use crate::register::{self, Admitted};
 use crate::roster::millis;
-use crate::{attestation, beat, wire};
+use crate::verdicts::{KeyHash, Presented};
+use crate::{attestation, beat, proof, wire};
 
 /// All routes of the worker face.
 pub(crate) fn router(workers: Arc<Workers>) -> Router {
@@ -39,10 +40,11 @@ type Body = Result<Bytes, BytesRejection>;
 
 async fn register_worker(
     State(workers): State<Arc<Workers>>,
+    key: Option<Extension<ClientKey>>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    match take_registration(&workers, &headers, body).await {
+    match take_registration(&workers, key, &headers, body).await {
         Ok(answer) => Json(answer).into_response(),
         Err(refusal) => {
             if let Refusal::Failed(reason) = &refusal {
@@ -55,6 +57,7 @@ async fn register_worker(
 
 async fn take_registration(
     workers: &Workers,
+    key: Option<Extension<ClientKey>>,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Value, Refusal> {
@@ -63,27 +66,26 @@ async fn take_registration(
     let token = registration
         .token
         .map_err(|fault| Refusal::Token(fault.into()))?;
-    let verdict = workers
-        .tribunal
-        .fresh_verdict(&token, &registration.node_id)
-        .await;
-    let (owner, stake_amount, token_expires_at_s) = favourable(verdict)?;
-    let unix_ms = workers.clock.unix_ms();
-    let now_s = i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX);
-    let off_s = now_s.abs_diff(registration.timestamp_s);
-    let limit_s = workers.settings.clock_skew_limit.as_secs();
-    if off_s > limit_s {
-        return Err(Refusal::Skew { off_s, limit_s });
-    }
+    let timestamp_s = registration.timestamp_s;
+    workers.near_our_clock(timestamp_s)?;
+    let proof = proof::verify(headers, &registration.node_id, Some(timestamp_s));
+    let presented = Presented {
+        token: &Arc::new(token),
+        node_id: &registration.node_id,
+        key: key.map(|Extension(key)| KeyHash(key.0)),
+        proof: proof.map_err(|fault| Refusal::Token(fault.into()))?,
+    };
+    let admission = workers.verdicts.admit_registration(&presented).await?;
+    let token_hash = presented.token.hash();
     let admitted = Admitted {
         node_id: registration.node_id,
-        owner,
-        token_hash: token.hash(),
-        token_expires_at_s,
-        stake_amount,
-        tier: workers.settings.stake_tiers.of(stake_amount),
+        owner: admission.owner,
+        token_hash,
+        token_expires_at_s: admission.expires_at,
+        stake_amount: admission.stake_amount,
+        tier: workers.settings.stake_tiers.of(admission.stake_amount),
         machine: registration.machine,
-        unix_ms,
+        unix_ms: workers.clock.unix_ms(),
     };
     register::register(&*workers.kv, &admitted).await?;
     tracing::info!(
@@ -100,11 +102,12 @@ async fn take_registration(
 
 async fn heartbeat(
     State(workers): State<Arc<Workers>>,
+    key: Option<Extension<ClientKey>>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
     let started = Instant::now();
-    let taken = take_heartbeat(&workers, &headers, body).await;
+    let taken = take_heartbeat(&workers, key, &headers, body).await;
     let outcome = taken
         .as_ref()
         .map_or_else(Refusal::outcome, |()| "acknowledged");
@@ -120,9 +123,21 @@ async fn heartbeat(
     }
 }
 
-async fn take_heartbeat(workers: &Workers, headers: &HeaderMap, body: Body) -> Result<(), Refusal> {
+async fn take_heartbeat(
+    workers: &Workers,
+    key: Option<Extension<ClientKey>>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(), Refusal> {
     let _permit = workers.permit()?;
-    beat::take(workers, wire::heartbeat(headers, &whole(body)?)?).await
+    let beat = wire::heartbeat(headers, &whole(body)?)?;
+    let proof = proof::verify(headers, &beat.node_id, beat.timestamp_s)
+        .map_err(|fault| Refusal::Token(fault.into()))?;
+    if let Some(proved) = &proof {
+        workers.near_our_clock(proved.timestamp_s)?;
+    }
+    let key = key.map(|Extension(key)| KeyHash(key.0));
+    beat::take(workers, beat, key, proof).await
 }
 
 fn whole(body: Body) -> Result<Bytes, Refusal> {
@@ -147,6 +162,10 @@ async fn health(State(workers): State<Arc<Workers>>) -> Response {
         "measurement": facts.measurement,
         "timestamp": workers.clock.unix_ms() / 1000,
     });
+    let reach = workers.verdicts.reach();
+    if let Some(reachable) = reach.reachable {
+        answer["sui"] = json!({"reachable": reachable, "since": reach.since_ms / 1000});
+    }
     match serves {
         Ok(()) => Json(answer).into_response(),
         Err(reason) => {

@@ -52,7 +52,7 @@ pub struct TokenHash(pub [u8; 32]);
 /// Hex on the wire and in rows.
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
-struct HashText(String);
+pub(crate) struct HashText(String);
 
 impl From<TokenHash> for HashText {
     fn from(hash: TokenHash) -> Self {

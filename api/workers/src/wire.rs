@@ -34,6 +34,8 @@ pub struct Heartbeat {
     pub node_id: String,
     /// Its token.
     pub token: Result<SealToken, TokenFault>,
+    /// Its clock, in Unix seconds.
+    pub timestamp_s: Option<i64>,
     /// What it says of itself.
     pub facts: BeatFacts,
 }
@@ -81,11 +83,12 @@ pub fn heartbeat(headers: &HeaderMap, body: &[u8]) -> Result<Heartbeat, Malforme
     let Some(read) = BeatBody::read(body) else {
         return careful_heartbeat(headers, body);
     };
-    let facts = read.facts();
+    let (facts, timestamp_s) = (read.facts(), read.timestamp_s);
     let in_body = read.seal_token.map(|Text(text)| text.into_owned());
     Ok(Heartbeat {
         node_id: checked_id(read.node_id.into_owned())?,
         token: token(headers, in_body),
+        timestamp_s,
         facts,
     })
 }
@@ -95,7 +98,7 @@ fn careful_heartbeat(headers: &HeaderMap, body: &[u8]) -> Result<Heartbeat, Malf
     let mut fields = fields(body)?;
     let node_id = node_id(&mut fields)?;
     let token = token(headers, token_field(&mut fields)?);
-    present(&fields, "timestamp")
+    let timestamp_s = present(&fields, "timestamp")
         .map(unix_seconds)
         .transpose()?;
     let load = resource_usage(&fields)?;
@@ -133,6 +136,7 @@ fn careful_heartbeat(headers: &HeaderMap, body: &[u8]) -> Result<Heartbeat, Malf
     Ok(Heartbeat {
         node_id,
         token,
+        timestamp_s,
         facts,
     })
 }

@@ -26,7 +26,7 @@ pub(crate) struct BeatBody<'a> {
     #[serde(borrow, default)]
     pub(crate) seal_token: Option<Text<'a>>,
     #[serde(default, rename = "timestamp")]
-    _timestamp_s: Option<i64>,
+    pub(crate) timestamp_s: Option<i64>,
     #[serde(default, deserialize_with = "stake_status")]
     stake_status: Option<Stake>,
     #[serde(default)]

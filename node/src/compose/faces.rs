@@ -21,8 +21,8 @@ use nautilus_rest::{
 };
 use nautilus_workers::{
     Facts, FileJudge, Judgement, Leader, Probes, QuorumView, RosterSettings, SealToken,
-    SystemClock, TokenJudge, Verdict, WorkersContext, WorkersSettings, run as run_workers,
-    workers_router,
+    SystemClock, TokenJudge, Verdict, VerdictSettings, Verdicts, WorkersContext, WorkersSettings,
+    run as run_workers, workers_router,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -95,13 +95,16 @@ pub(super) async fn serve(
         request_limits(config),
         stopped.clone(),
     );
-    let workers = workers_router(workers_context(
-        node,
-        config,
-        &kv,
-        &certificate,
-        &authority,
-    )?);
+    let verdicts = verdicts(config, &kv)?;
+    let workers = workers_router(WorkersContext {
+        kv: Arc::clone(&kv),
+        channel: node.consensus.leader_channel(),
+        verdicts: Arc::clone(&verdicts),
+        clock: Arc::new(SystemClock::new()),
+        facts: worker_facts(node),
+        probes: probes(node, config, &kv, &certificate, &authority)?,
+        settings: WorkersSettings::default(),
+    });
     let source = backup_source(node, config, &kv);
     let rotation = key_rotation(node, config, &kv);
     let others = workers
@@ -123,6 +126,7 @@ pub(super) async fn serve(
         super::restart::tell_of_recovery(&recovery, &context, stopped);
     }
     tracker.spawn(run_workers(leader, Arc::clone(&kv), stopped.clone()));
+    tracker.spawn(verdicts.run(stopped.clone()));
     endorsements::describe_metrics();
     tracker.spawn(endorsements::follow(
         Arc::clone(&node.endorsed),
@@ -403,13 +407,8 @@ fn facts(
     })
 }
 
-fn workers_context(
-    node: &Node,
-    config: &NodeConfig,
-    kv: &Arc<dyn Kv>,
-    certificate: &Arc<ServingCertificate>,
-    authority: &Arc<Authority>,
-) -> anyhow::Result<WorkersContext> {
+/// The quorum's verdicts on Seal tokens, with this node's judge.
+fn verdicts(config: &NodeConfig, kv: &Arc<dyn Kv>) -> anyhow::Result<Arc<Verdicts>> {
     let judge: Arc<dyn TokenJudge> = match &config.tokens_file {
         Some(path) => Arc::new(
             FileJudge::open(path)
@@ -417,7 +416,16 @@ fn workers_context(
         ),
         None => Arc::new(NobodyKnown),
     };
-    let facts = Facts {
+    Ok(Verdicts::new(
+        Arc::clone(kv),
+        judge,
+        Arc::new(SystemClock::new()),
+        &VerdictSettings::default(),
+    ))
+}
+
+fn worker_facts(node: &Node) -> Facts {
+    Facts {
         enclave: node.identity.is_hardware(),
         components: ["api", "consensus", "store", "workers"]
             .map(str::to_owned)
@@ -425,16 +433,7 @@ fn workers_context(
         tee_type: node.identity.tee(),
         security_level: u8::from(node.identity.is_hardware()),
         measurement: node.identity.measurement(),
-    };
-    Ok(WorkersContext {
-        kv: Arc::clone(kv),
-        channel: node.consensus.leader_channel(),
-        judge,
-        clock: Arc::new(SystemClock::new()),
-        facts,
-        probes: probes(node, config, kv, certificate, authority)?,
-        settings: WorkersSettings::default(),
-    })
+    }
 }
 
 fn probes(

@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use nautilus_access::Attributes;
 use nautilus_access::audit::{Answered, Event, Level, Stage};
 use nautilus_machinery::codec::{self, MediaType};
-use nautilus_machinery::identity::User;
+use nautilus_machinery::identity::{AuditNote, User};
 use nautilus_machinery::timestamp::Instant;
 use serde_json::Value;
 
@@ -100,6 +100,10 @@ impl Recording {
     pub(crate) async fn end(mut self, response: Response, long_running: bool) -> Response {
         self.event.impersonated = self.notes.take_impersonated();
         self.event.annotations = self.notes.take_annotations();
+        if let Some(note) = response.extensions().get::<AuditNote>() {
+            let annotations = &mut self.event.annotations;
+            annotations.insert(note.key.to_owned(), note.value.clone());
+        }
         let code = response.status().as_u16();
         if long_running && response.status() == StatusCode::OK {
             let answered = Answered { code, object: None };

@@ -78,7 +78,9 @@ async fn a_bad_token_is_refused_in_both_forms_with_its_reason() {
             );
         }
     }
-    assert!(world.everything().is_empty());
+    let everything = world.everything();
+    let verdicts = |key: &String| key.starts_with("/nautilus/seal/verdicts/w1/");
+    assert!(everything.keys().all(verdicts), "{everything:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -174,7 +176,11 @@ async fn no_token_is_stored() {
     world.beat("w1", "planted-secret-token", json!({})).await;
     world.settle().await;
     let everything = world.everything();
-    assert_eq!(everything.len(), 3, "row, node, lease: {everything:?}");
+    assert_eq!(
+        everything.len(),
+        4,
+        "row, node, lease, verdict: {everything:?}"
+    );
     assert!(
         everything
             .values()

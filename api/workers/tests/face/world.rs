@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -11,9 +12,11 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use nautilus_machine::solo::SoloKv;
 use nautilus_machine::{KeyRange, Kv, Leadership, Member, MemberRole, RangeRequest, UnixMillis};
+use nautilus_workers::limits::VERDICT_LIFETIME;
 use nautilus_workers::{
     Clock, Evidence, EvidenceForm, Facts, Judgement, Leader, Probes, QuorumView, RosterSettings,
-    SealToken, TokenJudge, Verdict, WorkerRow, WorkersContext, WorkersSettings, workers_router,
+    SealToken, TokenJudge, Verdict, VerdictSettings, Verdicts, WorkerRow, WorkersContext,
+    WorkersSettings, workers_router,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -27,37 +30,58 @@ pub(crate) const BEGIN_S: u64 = 1_790_000_000;
 /// One node that leads itself.
 pub(crate) struct World {
     pub(crate) kv: SoloKv,
-    pub(crate) judge: Arc<Verdicts>,
+    pub(crate) judge: Arc<ScriptedJudge>,
     pub(crate) leader: Arc<Leader>,
     pub(crate) router: Router,
     pub(crate) serves: Arc<Mutex<Result<(), String>>>,
+    pub(crate) verdicts: Arc<Verdicts>,
     clock: Arc<PausedClock>,
     shutdown: CancellationToken,
 }
 
 /// Verdicts by token; unknown where none is set.
-#[derive(Default)]
-pub(crate) struct Verdicts(Mutex<BTreeMap<String, Verdict>>);
+pub(crate) struct ScriptedJudge {
+    verdicts: Mutex<BTreeMap<String, Verdict>>,
+    lifetime: Duration,
+    takes: Duration,
+    asked: AtomicU64,
+}
 
-impl Verdicts {
+impl ScriptedJudge {
+    /// One whose verdicts hold for `lifetime`, and who thinks for as long as `takes`.
+    pub(crate) fn new(lifetime: Duration, takes: Duration) -> Arc<Self> {
+        let judge = Arc::new(Self {
+            verdicts: Mutex::default(),
+            lifetime,
+            takes,
+            asked: AtomicU64::new(0),
+        });
+        judge.set("seal-1", active("0xa1"));
+        judge
+    }
+
     pub(crate) fn set(&self, token: &str, verdict: Verdict) {
-        self.0.lock().insert(token.to_owned(), verdict);
+        self.verdicts.lock().insert(token.to_owned(), verdict);
+    }
+
+    /// How often it was asked.
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
     }
 }
 
-impl TokenJudge for Verdicts {
+impl TokenJudge for ScriptedJudge {
     fn judge<'a>(&'a self, token: &'a SealToken, _node_id: &'a str) -> BoxFuture<'a, Judgement> {
-        let verdict = self
-            .0
-            .lock()
-            .get(token.expose())
-            .cloned()
-            .unwrap_or(Verdict::Unknown);
-        Box::pin(async move { verdict.into() })
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let verdict = self.verdicts.lock().get(token.expose()).cloned();
+        Box::pin(async move {
+            tokio::time::sleep(self.takes).await;
+            verdict.unwrap_or(Verdict::Unknown).into()
+        })
     }
 
     fn verdict_lifetime(&self) -> Duration {
-        Duration::ZERO
+        self.lifetime
     }
 }
 
@@ -110,19 +134,58 @@ impl World {
 
     /// A world whose face proposes through `wrap` (the leader does not).
     pub(crate) fn with_kv(wrap: impl FnOnce(SoloKv) -> Arc<dyn Kv>) -> Self {
+        Self::new(wrap, ScriptedJudge::new(Duration::ZERO, Duration::ZERO))
+    }
+
+    /// A leading world before a judge like the chain: slow, and remembered.
+    pub(crate) async fn before_the_chain() -> Self {
+        let judge = ScriptedJudge::new(VERDICT_LIFETIME, Duration::from_millis(300));
+        let world = Self::new(|kv| Arc::new(kv), judge);
+        world.start_leading();
+        world.settle().await;
+        world
+    }
+
+    fn new(wrap: impl FnOnce(SoloKv) -> Arc<dyn Kv>, judge: Arc<ScriptedJudge>) -> Self {
         let clock = Arc::new(PausedClock(Instant::now()));
         let times = Arc::clone(&clock);
         let kv = SoloKv::new(move || UnixMillis(times.unix_ms()));
         let leader = Leader::new(clock.clone(), RosterSettings::default());
         kv.set_handler(leader.clone());
-        let judge = Arc::new(Verdicts::default());
-        judge.set("seal-1", active("0xa1"));
+        Self::over(kv, wrap, judge, clock, leader)
+    }
+
+    /// Another node of the same quorum, that was started now: it remembers nothing, and its judge
+    /// knows what this world's knows.
+    pub(crate) fn another_node(&self) -> Self {
+        let judge = ScriptedJudge::new(VERDICT_LIFETIME, Duration::from_millis(300));
+        *judge.verdicts.lock() = self.judge.verdicts.lock().clone();
+        let (clock, leader) = (Arc::clone(&self.clock), Arc::clone(&self.leader));
+        Self::over(self.kv.clone(), |kv| Arc::new(kv), judge, clock, leader)
+    }
+
+    fn over(
+        kv: SoloKv,
+        wrap: impl FnOnce(SoloKv) -> Arc<dyn Kv>,
+        judge: Arc<ScriptedJudge>,
+        clock: Arc<PausedClock>,
+        leader: Arc<Leader>,
+    ) -> Self {
         let serves = Arc::new(Mutex::new(Ok(())));
         let probe = Arc::clone(&serves);
+        let shutdown = CancellationToken::new();
+        let settings = VerdictSettings::default();
+        let verdicts = Verdicts::new(
+            Arc::new(kv.clone()),
+            judge.clone(),
+            clock.clone(),
+            &settings,
+        );
+        tokio::spawn(Arc::clone(&verdicts).run(shutdown.clone()));
         let router = workers_router(WorkersContext {
             kv: wrap(kv.clone()),
             channel: Arc::new(kv.clone()),
-            judge: judge.clone(),
+            verdicts: Arc::clone(&verdicts),
             clock: clock.clone(),
             facts: Facts {
                 enclave: false,
@@ -170,7 +233,8 @@ impl World {
             router,
             serves,
             clock,
-            shutdown: CancellationToken::new(),
+            shutdown,
+            verdicts,
         }
     }
 
