@@ -83,9 +83,8 @@ pub fn verify(
         SignatureScheme::Ed25519 | SignatureScheme::Secp256k1 | SignatureScheme::Secp256r1 => {}
         other => return Err(ProofFault::Scheme(other.name())),
     }
-    let signature = match UserSignature::from_bytes(&bytes) {
-        Ok(UserSignature::Simple(signature)) => signature,
-        _ => return Err(ProofFault::Unreadable),
+    let Ok(UserSignature::Simple(signature)) = UserSignature::from_bytes(&bytes) else {
+        return Err(ProofFault::Unreadable);
     };
     let timestamp_s = timestamp_s.ok_or(ProofFault::NoTimestamp)?;
     let text = message(node_id, timestamp_s);
