@@ -141,7 +141,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
 
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         option: RPCOption,
     ) -> BoxFuture<
         's,
@@ -157,6 +157,12 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
+            // openraft waits in the stream, before its first request, after a failure: a peer that
+            // refuses connections would be asked without a pause by whoever connects first.
+            let Some(first) = input.next().await else {
+                return Ok(futures_util::stream::empty().boxed());
+            };
+            let input = futures_util::stream::iter([first]).chain(input);
             // An entry that can't be encoded ends the stream; it was encoded before, in the log.
             let requests = input
                 .map(|request| wire::to_append(&request))

@@ -158,6 +158,29 @@ fn a_follower_that_is_cut_off_does_not_disturb_the_leader() {
 }
 
 #[test]
+fn a_member_that_hangs_up_is_asked_with_pauses() {
+    let mut quorum = Quorum::of(3);
+    let follower = quorum.followers()[0];
+    let address = quorum.node(follower).address;
+    quorum.node_mut(follower).kill_whole();
+    let listener = std::net::TcpListener::bind(address).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let end = Instant::now() + Duration::from_secs(2);
+    let mut calls = 0;
+    while Instant::now() < end {
+        match listener.accept() {
+            Ok(_) => calls += 1,
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    // Replication, heartbeats and the rest; without a pause there are thousands.
+    assert!(
+        (1..200).contains(&calls),
+        "{calls} connections in two seconds"
+    );
+}
+
+#[test]
 fn a_node_whose_log_fails_ends_with_the_disks_words_and_loses_nothing_acknowledged() {
     let full = Arc::new(AtomicBool::new(false));
     let mut quorum = Quorum::of(1);
