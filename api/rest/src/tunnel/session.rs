@@ -8,6 +8,8 @@
 //! - A worker's pause ends by itself, later each time. The library of workers (Rancher's
 //!   remotedialer) has one flag for both directions: while it asks for a pause it sends
 //!   nothing either, and a process that writes what it reads would wait for ever.
+//! - A worker is told to send whenever its pause ends, by its own word too: its library wakes
+//!   its sender only for what it is told.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -177,27 +179,30 @@ impl Session {
         }
     }
 
-    /// Ends a worker's pauses that last too long: the worker is told to send, and has as much
-    /// time again to read before more comes. Ends with the tunnel.
+    /// Ends a worker's pauses that last too long, and tells it to send at the end of each: it
+    /// has as much time again to read before more comes. Ends with the tunnel.
     async fn lift_pauses(&self, id: i64, open: &Open) {
         let mut paused = open.paused.subscribe();
         let mut patience = FIRST_PAUSE;
-        while paused.wait_for(|paused| *paused).await.is_ok() {
-            if timeout(patience, paused.wait_for(|paused| !paused))
-                .await
-                .is_ok()
-            {
-                patience = FIRST_PAUSE;
-                continue;
-            }
+        while paused.changed().await.is_ok() {
+            let lasts = *paused.borrow_and_update()
+                && timeout(patience, paused.wait_for(|paused| !paused))
+                    .await
+                    .is_err();
             if !open.holds.load(Ordering::Relaxed) && !self.send(id, Tunnelled::Resume).await {
                 return;
             }
-            paused.mark_unchanged();
+            if !lasts {
+                patience = FIRST_PAUSE;
+                continue;
+            }
             let asked_again = timeout(patience, paused.changed()).await.is_ok();
             patience = (patience * 2).min(MAX_PAUSE);
-            if !asked_again {
+            if asked_again {
+                paused.mark_changed();
+            } else {
                 open.paused.send_replace(false);
+                paused.mark_unchanged();
             }
         }
     }
@@ -303,5 +308,52 @@ async fn tell(
         ) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> (Arc<Session>, mpsc::Receiver<TunnelMessage>) {
+        let (outgoing, messages) = mpsc::channel(MAX_OUTGOING);
+        let session = Session {
+            outgoing,
+            connections: Mutex::default(),
+            next_connection: AtomicI64::new(1),
+            next_message: AtomicI64::new(1),
+            ended: CancellationToken::new(),
+        };
+        (Arc::new(session), messages)
+    }
+
+    /// What a worker says of connection 1.
+    fn heard(session: &Session, content: Tunnelled) {
+        session.take(TunnelMessage {
+            id: 1,
+            connection: 1,
+            content,
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_is_told_to_send_at_the_end_of_each_of_its_pauses() {
+        let (session, mut messages) = session();
+        let mut connection = session.dial("127.0.0.1:1").await.expect("a connection");
+        let mut next = async || messages.recv().await.expect("a message").content;
+        assert!(matches!(next().await, Tunnelled::Connect { .. }));
+        connection.write_all(b"begin").await.expect("written");
+        assert_eq!(next().await, Tunnelled::Data(Bytes::from_static(b"begin")));
+        // By its own word, also when both come at once.
+        heard(&session, Tunnelled::Pause);
+        heard(&session, Tunnelled::Resume);
+        assert_eq!(next().await, Tunnelled::Resume);
+        // By the patience of this server; a piece that was being read goes out before.
+        heard(&session, Tunnelled::Pause);
+        connection.write_all(b"one").await.expect("written");
+        assert_eq!(next().await, Tunnelled::Data(Bytes::from_static(b"one")));
+        connection.write_all(b"two").await.expect("written");
+        assert_eq!(next().await, Tunnelled::Resume);
+        assert_eq!(next().await, Tunnelled::Data(Bytes::from_static(b"two")));
     }
 }
