@@ -6,6 +6,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::header::USER_AGENT;
 use http::{HeaderMap, StatusCode, Uri};
+use nautilus_admission::attributes::Operation;
 use nautilus_machinery::codec::{self, MediaType};
 use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::Subresource;
@@ -28,7 +29,7 @@ use crate::options::{ListOptions, Query, WriteOptions, parse_dry_run, parse_vers
 use crate::patching::Patch;
 use crate::respond::{self, Form};
 use crate::route::{ResourceRequest, Verb};
-use crate::storage::{Deleted, Listed, Storage, Target, Writer, metadata_text};
+use crate::storage::{Deleted, Listed, Storage, Target, Writer, attributes, metadata_text};
 use crate::watch::{Ground, Session};
 use crate::{ids, special, stream};
 
@@ -234,6 +235,10 @@ impl Call {
         self.fill_namespace(&mut object)?;
         let namespace = self.asked.namespace.as_deref();
         let resource = &self.asked.resource;
+        let writer = self.writer(&options, warnings);
+        if !resource.is_stored() {
+            self.pass(&mut object, &writer).await?;
+        }
         if let Some(answer) =
             crate::access::serve_review(&self.context, &self.user, resource, namespace, &object)
                 .await
@@ -243,12 +248,18 @@ impl Call {
         if !resource.is_stored() {
             return Err(ApiError::method_not_allowed().into());
         }
-        let writer = self.writer(&options, warnings);
         let created = self
             .storage()
             .create(&self.asked.resource, namespace, &object, &writer)
             .await?;
         respond::object(form, StatusCode::CREATED, &self.asked.resource, created)
+    }
+
+    /// Lets what is created and not kept, a review or a request for a token, through admission.
+    async fn pass(&self, object: &mut Value, writer: &Writer<'_>) -> Result<(), Failure> {
+        let asked = attributes(Operation::Create, &self.target(), writer, None);
+        let admission = &self.context.admission;
+        admission.pass_other(&asked, object, writer.remarks).await
     }
 
     /// Gives a token of a service account.
@@ -259,14 +270,13 @@ impl Call {
     ) -> Result<Response, Failure> {
         let options = write_options(request.uri(), request.headers())?;
         let warnings = self.warnings.as_ref();
-        let asked = self.read_object(request, &options, warnings).await?;
+        let mut asked = self.read_object(request, &options, warnings).await?;
         let namespace = self.asked.namespace.as_deref().unwrap_or_default();
         let name = self.asked.name.as_deref().unwrap_or_default();
         let access = &self.context.access;
-        let operation = nautilus_admission::attributes::Operation::Create;
         let writer = self.writer(&options, warnings);
-        let judged = crate::storage::attributes(operation, &self.target(), &writer, None);
-        let mut asked = asked;
+        self.pass(&mut asked, &writer).await?;
+        let judged = attributes(Operation::Create, &self.target(), &writer, None);
         access.check_write(&judged, Some(&mut asked))?;
         let accounts = &access.accounts;
         let issued = accounts.token_request(namespace, name, &asked).await?;

@@ -128,9 +128,8 @@ impl Admission {
         Ok(())
     }
 
-    /// Lets through what a subresource brings that is no object of the kind, as an eviction
-    /// or the options of a stream: mutating webhooks may change it, and everybody who
-    /// validates is asked.
+    /// Lets through what is not kept, as an eviction, a review or the options of a stream:
+    /// mutating webhooks may change it, and everybody who validates is asked.
     pub(crate) async fn pass_other(
         &self,
         asked: &Attributes<'_>,

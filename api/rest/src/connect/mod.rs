@@ -43,7 +43,6 @@ use crate::body::Warnings;
 use crate::context::RestContext;
 use crate::failure::Failure;
 use crate::resources::Call;
-use crate::respond;
 use crate::route::{ResourceRequest, Route};
 use crate::storage::{Storage, Target, Writer, attributes};
 use crate::upstream::Permit;
@@ -82,6 +81,7 @@ pub(crate) struct Connection {
     pub(crate) asked: ResourceRequest,
     pub(crate) user: User,
     pub(crate) notes: Arc<Notes>,
+    warnings: Arc<Warnings>,
     /// Held for as long as the stream goes on.
     pub(crate) permit: Permit,
 }
@@ -94,6 +94,7 @@ impl Connection {
             asked: call.asked,
             user: call.user,
             notes: call.notes,
+            warnings: call.warnings,
             permit: call.watch_permit,
         }
     }
@@ -115,24 +116,21 @@ impl Connection {
         if !served {
             return Err(ApiError::method_not_allowed().into());
         }
-        let warnings = Warnings::default();
-        let mut response = match connect {
+        match connect {
             Connect::Log => self.log(request).await,
             Connect::Proxy => {
-                let options = self.admit(connect, request.uri(), &warnings).await?;
+                let options = self.admit(connect, request.uri()).await?;
                 self.proxy(request, &options).await
             }
             _ => {
                 self.check_create(&request)?;
-                let options = self.admit(connect, request.uri(), &warnings).await?;
+                let options = self.admit(connect, request.uri()).await?;
                 match connect {
                     Connect::PortForward => self.port_forward(request, &options).await,
                     _ => self.remote_command(connect, request, &options).await,
                 }
             }
-        }?;
-        respond::warn(&mut response, &warnings.take());
-        Ok(response)
+        }
     }
 
     /// A browser opens WebSockets by GET, which must not lead where only `get` is granted.
@@ -147,12 +145,7 @@ impl Connection {
     }
 
     /// The options of the request as admission leaves them.
-    async fn admit(
-        &self,
-        connect: Connect,
-        uri: &Uri,
-        warnings: &Warnings,
-    ) -> Result<Value, Failure> {
+    async fn admit(&self, connect: Connect, uri: &Uri) -> Result<Value, Failure> {
         let asked = &self.asked;
         let subresource = asked.subresource.as_deref();
         let own = subresource
@@ -168,7 +161,7 @@ impl Connection {
             field_manager: "",
             dry_run: false,
             remarks: Remarks {
-                warnings: Some(warnings),
+                warnings: Some(&self.warnings),
                 notes: Some(&self.notes),
             },
         };

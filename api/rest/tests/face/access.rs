@@ -166,7 +166,10 @@ async fn a_truncated_hello_is_dropped_and_the_face_lives_on() {
 async fn tls_1_2_is_not_spoken() {
     let world = World::start().await;
     let base = serve(&world, ConnectionLimits::default()).await;
-    let config = ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS12])
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
         .with_root_certificates(trust(&world.authority))
         .with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));

@@ -454,3 +454,44 @@ async fn a_patch_of_a_scale_leaves_the_rest_of_the_object() {
     assert_eq!(now["spec"]["template"], made["spec"]["template"]);
     assert_eq!(now["metadata"]["annotations"]["seen"], "1");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_kept_is_asked_of_webhooks_too() {
+    let world = World::start().await;
+    let hooks = Hooks::start(&world, |request| match request["kind"]["kind"].as_str() {
+        Some("TokenRequest") => patch(&json!([
+            {"op": "replace", "path": "/spec/expirationSeconds", "value": 1200},
+        ])),
+        Some("SelfSubjectReview") => json!({
+            "allowed": false, "status": {"message": "nobody asks who they are"},
+        }),
+        _ => json!({"allowed": true}),
+    })
+    .await;
+    let mut webhook = hooks.webhook("kept.example.com");
+    let rules = webhook["rules"].as_array_mut().unwrap();
+    rules.push(json!({
+        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+        "resources": ["serviceaccounts/token"],
+    }));
+    rules.push(json!({
+        "apiGroups": ["authentication.k8s.io"], "apiVersions": ["v1"], "operations": ["CREATE"],
+        "resources": ["selfsubjectreviews"],
+    }));
+    let kind = "mutatingwebhookconfigurations";
+    register(&world, kind, &hooks, json!([webhook])).await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = json!({"metadata": {"name": "robot"}});
+    let (status, made) = world.call(Method::POST, accounts, &account).await;
+    assert_eq!(status, StatusCode::CREATED, "{made}");
+    let path = format!("{accounts}/robot/token");
+    let wanted = json!({"spec": {"expirationSeconds": 3600, "audiences": []}});
+    let (status, token) = world.call(Method::POST, &path, &wanted).await;
+    assert_eq!(status, StatusCode::CREATED, "{token}");
+    assert_eq!(token["spec"]["expirationSeconds"], 1200, "{token}");
+    let reviews = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let (status, refused) = world.call(Method::POST, reviews, &json!({})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("nobody asks who they are"), "{message}");
+}
