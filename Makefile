@@ -43,16 +43,24 @@ down: ## Stop the quorum of `make up` (its data stays; PURGE=1 removes it)
 	@$(NAUTILUS_BIN) down --dir $(DIR) $(if $(PURGE),--purge)
 
 .PHONY: test
-test: setup e2e-bin peers ## Every test: unit, property, integration, end to end
+test: setup e2e-bin peers client-go ## Every test: unit, property, integration, end to end
 	@# The binary with the features of the tests, so that every crate is compiled once.
 	@cargo build --release --workspace --bins --tests
 	@cargo test --release --workspace --no-fail-fast
+
+.PHONY: client-go
+client-go: ## Check and test the Go client library
+	@.ci/setup test
+	@cd api/client/go && test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./... && go test ./...
 
 .PHONY: e2e-bin
 e2e-bin: ## Build kubectl and the clients' programs for the end-to-end tests
 	@.ci/setup test
 	@mkdir -p $(NAUTILUS_E2E_BIN)
 	@cd tests/e2e && go build -ldflags "-X k8s.io/component-base/version.gitVersion=v1.37.2" -o $(NAUTILUS_E2E_BIN)/ ./cmd/...
+	@cd api/client/go && go build -o $(NAUTILUS_E2E_BIN)/client-go ./examples/worker
+	@cargo build --release --workspace -q --example worker \
+		&& cp $(CARGO_TARGET_DIR)/release/examples/worker $(NAUTILUS_E2E_BIN)/client-rust
 	@cd tests/e2e/rust && cargo build --release -q -p protoc \
 		&& PROTOC=$(CARGO_TARGET_DIR)/release/protoc cargo build --release -q -p etcdrust -p kubers \
 		&& cp $(CARGO_TARGET_DIR)/release/etcdrust $(CARGO_TARGET_DIR)/release/kubers $(NAUTILUS_E2E_BIN)/

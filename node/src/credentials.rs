@@ -195,7 +195,7 @@ mod tests {
             let root = SimulatedRoot::load_or_create(&path("root")).expect("made");
             std::fs::write(path("root.pub"), root.public_key().to_string()).expect("written");
             let secret = PlatformSecret::load_or_create(&path("secret")).expect("made");
-            let judge = Judge::new(
+            let judge = crate::attested::judge(
                 &["self".to_owned()],
                 allow_simulated,
                 Some(&path("root.pub")),

@@ -3,15 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Args;
-use nautilus_attest_protocol::{
-    Claims, Endorsements, EvidencePolicy, NoEndorsements, Refused, ReportData, TeeKind,
-    claims_for_relying_party,
-};
+use nautilus_attest_protocol::{Endorsements, EvidencePolicy, NoEndorsements, TeeKind};
 use nautilus_attest_tee::{SimulatedVerifier, Verifiers, measure_running_binary};
+use nautilus_client::Judge;
 
 use crate::endorsements::{Endorsed, read_directory};
 use crate::exit::Failure;
@@ -85,95 +82,45 @@ impl JudgeArgs {
             Some(directory) => read_directory(directory).context("--endorsements")?,
             None => BTreeMap::new(),
         };
-        let judge = Judge::with_endorsements(
-            &self.measurements,
-            self.allow_simulated || is_local,
-            self.root_key(folder_root_key),
-            Arc::new(Endorsed::new(files)),
-        )?;
-        Ok(match &self.policy {
-            Some(path) => Judge {
-                policy: read_policy(path).context("--policy")?.evidence,
-                ..judge
-            },
-            None => judge,
-        })
+        let policy = match &self.policy {
+            Some(path) => read_policy(path).context("--policy")?.evidence,
+            None => policy(&self.measurements, self.allow_simulated || is_local)?,
+        };
+        let endorsements = Arc::new(Endorsed::new(files));
+        let verifiers = verifiers(endorsements, self.root_key(folder_root_key))?;
+        Ok(Judge::new(policy, verifiers))
     }
 }
 
-/// What a client accepts as the quorum's code.
-#[derive(Clone)]
-pub(crate) struct Judge {
-    policy: EvidencePolicy,
-    verifier: Arc<Verifiers>,
+/// Accepts evidence of `measurements` (`self`, or hex); simulated evidence under the root
+/// whose public key is in `root_key`.
+pub(crate) fn judge(
+    measurements: &[String],
+    allow_simulated: bool,
+    root_key: Option<&Path>,
+) -> anyhow::Result<Judge> {
+    let policy = policy(measurements, allow_simulated)?;
+    let verifiers = verifiers(Arc::new(NoEndorsements), root_key)?;
+    Ok(Judge::new(policy, verifiers))
 }
 
-impl Judge {
-    /// Accepts evidence of `measurements` (`self`, or hex); simulated evidence under
-    /// the root whose public key is in `root_key`.
-    pub(crate) fn new(
-        measurements: &[String],
-        allow_simulated: bool,
-        root_key: Option<&Path>,
-    ) -> anyhow::Result<Self> {
-        let none = Arc::new(NoEndorsements);
-        Self::with_endorsements(measurements, allow_simulated, root_key, none)
-    }
+fn policy(measurements: &[String], allow_simulated: bool) -> anyhow::Result<EvidencePolicy> {
+    let own = measure_running_binary().context("measure the running binary")?;
+    let entries = measurements.iter().map(String::as_str);
+    EvidencePolicy::from_text(entries, allow_simulated, TeeKind::Simulated, &own)
+        .map_err(|error| Failure::Usage.error(format!("--measurement: {error}")))
+}
 
-    fn with_endorsements(
-        measurements: &[String],
-        allow_simulated: bool,
-        root_key: Option<&Path>,
-        endorsements: Arc<dyn Endorsements>,
-    ) -> anyhow::Result<Self> {
-        let own = measure_running_binary().context("measure the running binary")?;
-        let entries = measurements.iter().map(String::as_str);
-        let policy = EvidencePolicy::from_text(entries, allow_simulated, TeeKind::Simulated, &own)
-            .map_err(|error| Failure::Usage.error(format!("--measurement: {error}")))?;
-        let mut verifier = Verifiers::with_hardware(endorsements);
-        if let Some(path) = root_key {
-            let key = simulated::read_root_key(path)?;
-            verifier = verifier.with(TeeKind::Simulated, Arc::new(SimulatedVerifier::new(key)));
-        }
-        Ok(Self {
-            policy,
-            verifier: Arc::new(verifier),
-        })
+fn verifiers(
+    endorsements: Arc<dyn Endorsements>,
+    root_key: Option<&Path>,
+) -> anyhow::Result<Arc<Verifiers>> {
+    let mut verifiers = Verifiers::with_hardware(endorsements);
+    if let Some(path) = root_key {
+        let key = simulated::read_root_key(path)?;
+        verifiers = verifiers.with(TeeKind::Simulated, Arc::new(SimulatedVerifier::new(key)));
     }
-
-    /// The claims of evidence that is genuine and answers `expected`.
-    ///
-    /// # Errors
-    /// Those of [`nautilus_attest_protocol::Verifier::verify`], and `Replay`.
-    pub(crate) fn claims(&self, evidence: &[u8], expected: &ReportData) -> Result<Claims, Refused> {
-        claims_for_relying_party(evidence, expected, self.verifier.as_ref(), now_ms())
-    }
-
-    /// Whether such code is accepted.
-    ///
-    /// # Errors
-    /// Those of [`EvidencePolicy::judge`].
-    pub(crate) fn policy(&self, claims: &Claims) -> Result<(), Refused> {
-        self.policy.judge(claims, now_ms())
-    }
-
-    /// The claims of evidence that is genuine, over `expected`, and good enough as of a
-    /// moment in milliseconds since 1970.
-    pub(crate) fn evidence(
-        &self,
-        encoded: &[u8],
-        expected: &ReportData,
-        at_ms: u64,
-    ) -> Result<Claims, Refused> {
-        let claims = claims_for_relying_party(encoded, expected, self.verifier.as_ref(), at_ms)?;
-        self.policy.judge(&claims, at_ms)?;
-        Ok(claims)
-    }
-
-    /// Both at once.
-    pub(crate) fn accept(&self, evidence: &[u8], expected: &ReportData) -> Result<(), Refused> {
-        self.policy(&self.claims(evidence, expected)?)
-    }
+    Ok(Arc::new(verifiers))
 }
 
 /// A path that holds in any folder, as text.
@@ -181,13 +128,4 @@ pub(crate) fn absolute(path: &Path) -> anyhow::Result<String> {
     let path = std::path::absolute(path).with_context(|| path.display().to_string())?;
     let text = path.to_str().map(str::to_owned);
     text.with_context(|| format!("{} is not UTF-8", path.display()))
-}
-
-/// The time of judgement: milliseconds since the epoch. A clock before it reads as the
-/// epoch, at which nothing is valid yet.
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }

@@ -8,17 +8,17 @@
 //! connection. Nothing is looked up elsewhere while judging.
 //!
 //! Invariants: no word of a node counts before its evidence is accepted; a node is
-//! only ever believed about itself and about who the members are.
+//! only ever believed about itself and about who the members are. One node is asked by
+//! `nautilus-client`, as workers do it; the members and their keys are looked after here.
 
-mod connection;
-mod examine;
 mod judge;
 mod pins;
 mod survey;
 
-pub(crate) use connection::{Address, dial, spki_of};
-pub(crate) use examine::{ExamineError, Examined, PublicMember, examine};
-pub(crate) use judge::{Judge, JudgeArgs, absolute};
+pub(crate) use judge::{JudgeArgs, absolute, judge};
+pub(crate) use nautilus_client::{
+    Address, ExamineError, Examined, Judge, PublicMember, dial, examine, spki_of,
+};
 pub(crate) use pins::{Pins, pinned_tls};
 pub(crate) use survey::{Outcome, Survey, survey};
 #[cfg(test)]

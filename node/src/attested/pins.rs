@@ -8,8 +8,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::connection::spki_of;
-use crate::client::provider;
+use nautilus_client::{provider, spki_of};
 
 /// Keys remembered at once: two for each node of a large quorum, as one is renewed.
 const MAX_KEYS: usize = 128;

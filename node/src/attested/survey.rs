@@ -4,11 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use nautilus_attest_protocol::{Claims, TeeKind};
+use nautilus_client::{Address, ExamineError, Examined, Judge, PublicMember, examine};
 use serde::Serialize;
-
-use super::connection::Address;
-use super::examine::{ExamineError, Examined, PublicMember, examine};
-use super::judge::Judge;
 
 /// Nodes asked in one survey, at most.
 const MAX_NODES: usize = 64;
@@ -169,11 +166,11 @@ impl Asking<'_> {
         };
         let mut named = Vec::new();
         match examine(address, self.judge).await {
-            Err(ExamineError::NoAnswer(error)) => {
-                verdict.outcome = Outcome::Unreachable;
-                verdict.reason = Some(format!("{error:#}"));
-            }
             Err(ExamineError::Refused(refused)) => verdict.reason = Some(refused.to_string()),
+            Err(error) => {
+                verdict.outcome = Outcome::Unreachable;
+                verdict.reason = Some(error.to_string());
+            }
             Ok(examined) => {
                 let word = self.judge.policy(&examined.claims);
                 let shown = word

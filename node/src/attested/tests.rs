@@ -41,7 +41,7 @@ impl World {
         let root = SimulatedRoot::load_or_create(&path("root")).expect("made");
         std::fs::write(path("root.pub"), root.public_key().to_string()).expect("written");
         let secret = PlatformSecret::load_or_create(&path("secret")).expect("made");
-        let judge = Judge::new(&["self".to_owned()], true, Some(&path("root.pub")));
+        let judge = judge(&["self".to_owned()], true, Some(&path("root.pub")));
         let provider = SimulatedProvider::for_this_process(root, secret).expect("measured");
         Self {
             provider: Arc::new(provider),
@@ -58,7 +58,7 @@ impl World {
             .expect("signed");
         let spki = spki_of(certificate.der()).expect("its own");
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = rustls::ServerConfig::builder_with_provider(crate::client::provider())
+        let config = rustls::ServerConfig::builder_with_provider(nautilus_client::provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("TLS 1.3")
             .with_no_client_auth()

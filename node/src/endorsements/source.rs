@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use nautilus_attest_protocol::TeeKind;
+use nautilus_client::provider;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use super::row::MAX_ENDORSEMENT_BYTES;
-use crate::client::provider;
 
 /// For one answer.
 const TIMEOUT: Duration = Duration::from_secs(30);

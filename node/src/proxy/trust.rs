@@ -119,14 +119,14 @@ impl Trust {
     ) -> anyhow::Result<TlsStream<TcpStream>> {
         match dial(&target.address, Arc::clone(tls)).await {
             Ok(dialed) => return Ok(dialed.stream),
-            Err(error) if is_unpinned(&error) => {}
-            Err(error) => return Err(error),
+            Err(error) if error.is_refused_key() => {}
+            Err(error) => return Err(error.into()),
         }
         let _judging = self.judging.lock().await;
         match dial(&target.address, Arc::clone(tls)).await {
             Ok(dialed) => return Ok(dialed.stream),
-            Err(error) if is_unpinned(&error) => {}
-            Err(error) => return Err(error),
+            Err(error) if error.is_refused_key() => {}
+            Err(error) => return Err(error.into()),
         }
         tracing::info!(address = %target.address, "a node shows another key; asking for evidence");
         self.ask(target).await.map_err(|reason| anyhow!(reason))?;
@@ -173,7 +173,7 @@ impl Trust {
                 Some(reason) => Err(self.refuse(target, reason)),
             },
             Err(ExamineError::Refused(refused)) => Err(self.refuse(target, refused.to_string())),
-            Err(error @ ExamineError::NoAnswer(_)) => {
+            Err(error) => {
                 self.silent(target);
                 Err(error.to_string())
             }
@@ -270,16 +270,6 @@ impl Trust {
             distrusted.cancel();
         }
     }
-}
-
-/// Whether a connection was not made because the node's key is not pinned.
-fn is_unpinned(error: &anyhow::Error) -> bool {
-    let unpinned: rustls::Error = rustls::CertificateError::ApplicationVerificationFailure.into();
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .filter_map(|error| error.get_ref()?.downcast_ref::<rustls::Error>())
-        .any(|error| *error == unpinned)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use nautilus_machine::{MemberRole, NewMember};
 use super::layout::{Layout, LocalNode, OPERATOR, Quorum};
 use super::progress::Progress;
 use super::{POLL, READY_TIMEOUT, alive, patience, start_node};
-use crate::attested::Judge;
+use crate::attested;
 use crate::client::{ApiClient, RequestError};
 use crate::credentials::{self, CredentialError};
 use crate::data_dir::write_durably;
@@ -42,7 +42,7 @@ pub(super) async fn credentials(
     let key_pem = zeroize::Zeroizing::new(
         std::fs::read_to_string(&path).with_context(|| path.display().to_string())?,
     );
-    let judge = Judge::new(
+    let judge = attested::judge(
         &["self".to_owned()],
         true,
         Some(&layout.simulated_root_key()),
