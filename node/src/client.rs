@@ -251,23 +251,23 @@ impl ApiClient {
 
     /// Whether the node says it is ready.
     pub(crate) async fn ready(&self, timeout: Duration) -> bool {
-        self.readiness(timeout).await.0
+        let readiness = self.readiness(timeout).await;
+        readiness.is_some_and(|(ready, _)| ready)
     }
 
-    /// Whether the node says it is ready, and who leads, as its answer's headers say.
-    pub(crate) async fn readiness(&self, timeout: Duration) -> (bool, Option<u64>) {
+    /// Whether the node says it is ready, and who leads, as its answer's headers say;
+    /// `None` when it does not answer.
+    pub(crate) async fn readiness(&self, timeout: Duration) -> Option<(bool, Option<u64>)> {
         let request = self
             .http
             .get(format!("{}/readyz", self.server))
             .timeout(timeout);
-        let Ok(answer) = request.send().await else {
-            return (false, None);
-        };
+        let answer = request.send().await.ok()?;
         let leader = answer
             .headers()
             .get(nautilus_rest::LEADER_ID_HEADER)
             .and_then(|id| id.to_str().ok()?.parse().ok());
-        (answer.status() == StatusCode::OK, leader)
+        Some((answer.status() == StatusCode::OK, leader))
     }
 
     /// Who leads, as this node knows.

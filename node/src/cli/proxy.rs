@@ -1,7 +1,7 @@
 //! `nautilus proxy`: the stable endpoint in the foreground.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -24,7 +24,8 @@ the end of a leader cuts no watch.
 With --plain, clients of this machine speak HTTP without TLS: the proxy asks every node for
 evidence, first and again every --judge-interval, speaks to accepted nodes only, over the very
 keys they proved, and adds its own certificate. Whoever reaches that address acts with it. A node
-that is refused later loses its connections. --attested judges nodes for --listen too.
+that is refused later, or silent for 10 s, loses its connections. --attested judges nodes for
+--listen too. The members that accepted nodes name are used as well; --members keeps them.
 
 Examples:
   nautilus proxy --dir q                  for the quorum of ./q, on its own port
@@ -33,7 +34,8 @@ Examples:
   nautilus proxy --plain 127.0.0.1:8001 --server https://10.0.0.1:6443 \\
       --key operator.key --measurement snp:8f3a..     then kubectl -s http://127.0.0.1:8001
   nautilus proxy --plain 127.0.0.1:8001 --server https://10.0.0.1:6443 \\
-      --anonymous --measurement snp:8f3a..            for a worker, who has a token";
+      --anonymous --measurement snp:8f3a.. --members members.json
+                                          for a worker, who has a token";
 
 /// `nautilus proxy`.
 #[derive(Args)]
@@ -54,6 +56,9 @@ pub(crate) struct ProxyArgs {
     /// Ask nodes for evidence again after so long
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = interval)]
     judge_interval: Duration,
+    /// Keep the addresses of the members that accepted nodes name here, for the next start
+    #[arg(long, value_name = "FILE")]
+    members: Option<PathBuf>,
     /// Serve HTTP without TLS here, with the proxy's own certificate
     #[arg(long, value_name = "ADDR:PORT")]
     plain: Option<SocketAddr>,
@@ -110,6 +115,8 @@ pub(super) async fn run(global: &Global, arguments: ProxyArgs) -> anyhow::Result
 fn config(global: &Global, arguments: &ProxyArgs) -> anyhow::Result<ProxyConfig> {
     let layout = global.layout()?;
     let is_attested = arguments.attested || arguments.plain.is_some();
+    let members = members(arguments.members.as_deref(), is_attested)?;
+    let is_kept = members.as_ref().is_some_and(|(_, kept)| !kept.is_empty());
     let named = match global.server() {
         Some(server) if is_attested && arguments.backends.is_empty() => {
             let address = server
@@ -119,7 +126,7 @@ fn config(global: &Global, arguments: &ProxyArgs) -> anyhow::Result<ProxyConfig>
         }
         _ => arguments.backends.clone(),
     };
-    let local = match named.is_empty() {
+    let local = match named.is_empty() && !is_kept {
         true => Some(layout.existing()?),
         false => None,
     };
@@ -142,6 +149,7 @@ fn config(global: &Global, arguments: &ProxyArgs) -> anyhow::Result<ProxyConfig>
         Some(Attested {
             judge,
             interval: arguments.judge_interval,
+            members,
             plain: plain(global, &layout, arguments)?,
         })
     } else {
@@ -154,6 +162,20 @@ fn config(global: &Global, arguments: &ProxyArgs) -> anyhow::Result<ProxyConfig>
         kubeconfig: global.kubeconfig_path()?,
         attested,
     })
+}
+
+/// The file of members, and those that it names. They are judged like any others.
+fn members(
+    path: Option<&Path>,
+    is_attested: bool,
+) -> anyhow::Result<Option<(PathBuf, Vec<Address>)>> {
+    let Some(path) = path else { return Ok(None) };
+    if !is_attested {
+        return Err(Failure::Usage.error(
+            "--members needs --attested: only accepted nodes are believed about the members",
+        ));
+    }
+    Ok(Some((path.to_owned(), nautilus_client::read_members(path))))
 }
 
 fn plain(global: &Global, layout: &Layout, arguments: &ProxyArgs) -> anyhow::Result<Option<Plain>> {

@@ -3,7 +3,9 @@
 //! Every node is asked whether it is ready and who leads. A new connection goes to a
 //! ready follower, so that the end of a leader cuts no watch (or to the leader first,
 //! where that is preferred); a node that does not look ready comes last. If a node does
-//! not accept, the next one is tried in the same connection.
+//! not accept, the next one is tried in the same connection. A node that gives no answer
+//! at all for a while loses the connections it has: its host is frozen or cut off, and
+//! their clients would wait in vain.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::Backends;
 use super::trust::{Standing, Trust};
@@ -25,6 +29,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 /// For a node to answer a look.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(800);
+/// A node that gives no answer to any look for so long loses its connections.
+const SILENT_AFTER: Duration = Duration::from_secs(10);
 /// Nodes balanced over, at most.
 const MAX_TARGETS: usize = 64;
 
@@ -67,21 +73,71 @@ pub(super) struct Target {
     id: AtomicU64,
     /// Where it serves.
     pub(super) address: Address,
+    /// By the command line or the folder: kept whoever the members are.
+    given: bool,
     connections: AtomicU64,
     ready: AtomicBool,
+    hearing: Mutex<Hearing>,
     /// What its evidence is worth.
     pub(super) standing: Mutex<Standing>,
 }
 
+/// Whether a node is heard of.
+struct Hearing {
+    /// When it last answered a look, or lost its connections.
+    since: Instant,
+    /// Cancelled when it fell silent.
+    silent: CancellationToken,
+}
+
+impl Hearing {
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            silent: CancellationToken::new(),
+        }
+    }
+
+    /// After a look; says whether the node has just fallen silent.
+    fn looked(&mut self, answered: bool, now: Instant) -> bool {
+        if answered {
+            self.since = now;
+            return false;
+        }
+        let is_silent = now.duration_since(self.since) >= SILENT_AFTER;
+        if is_silent {
+            self.silent.cancel();
+            // Connections that are made all the same have as long again.
+            *self = Self::new(now);
+        }
+        is_silent
+    }
+}
+
 impl Target {
-    fn new(id: u64, address: Address) -> Arc<Self> {
+    fn new(id: u64, address: Address, given: bool) -> Arc<Self> {
         Arc::new(Self {
             id: AtomicU64::new(id),
             address,
+            given,
             connections: AtomicU64::new(0),
             ready: AtomicBool::new(false),
+            hearing: Mutex::new(Hearing::new(Instant::now())),
             standing: Mutex::default(),
         })
+    }
+
+    /// Cancelled when the node falls silent.
+    pub(super) fn silent(&self) -> CancellationToken {
+        let hearing = self.hearing.lock();
+        let hearing = hearing.unwrap_or_else(PoisonError::into_inner);
+        hearing.silent.clone()
+    }
+
+    fn looked(&self, answered: bool) -> bool {
+        let hearing = self.hearing.lock();
+        let mut hearing = hearing.unwrap_or_else(PoisonError::into_inner);
+        hearing.looked(answered, Instant::now())
     }
 
     /// Its id; 0 while that is not known.
@@ -129,7 +185,7 @@ impl Balancer {
     ) -> Self {
         let targets = backends.into_iter();
         Self {
-            targets: RwLock::new(targets.map(|(id, at)| Target::new(id, at)).collect()),
+            targets: RwLock::new(targets.map(|(id, at)| Target::new(id, at, true)).collect()),
             leader: AtomicU64::new(0),
             preference,
             trust,
@@ -144,15 +200,21 @@ impl Balancer {
             .clone()
     }
 
-    /// Takes a node in, unless it is there or there are too many.
-    pub(super) fn add(&self, id: u64, address: Address) {
+    /// Takes in the members that were named, as far as there is room, and lets go of those
+    /// that were neither given nor named nor are to be kept.
+    pub(super) fn learn(&self, named: Vec<(u64, Address)>, keep: impl Fn(&Target) -> bool) {
         let mut targets = self.targets.write().unwrap_or_else(PoisonError::into_inner);
-        let known = targets
-            .iter()
-            .any(|target| target.address == address || target.id() == id);
-        if !known && targets.len() < MAX_TARGETS {
-            tracing::info!(node = id, %address, "a member was named");
-            targets.push(Target::new(id, address));
+        targets.retain(|target| {
+            target.given || named.iter().any(|(_, at)| *at == target.address) || keep(target)
+        });
+        for (id, address) in named {
+            let known = targets
+                .iter()
+                .any(|target| target.address == address || (id != 0 && target.id() == id));
+            if !known && targets.len() < MAX_TARGETS {
+                tracing::info!(node = id, %address, "a member was named");
+                targets.push(Target::new(id, address, false));
+            }
         }
     }
 
@@ -168,7 +230,7 @@ impl Balancer {
         };
         let next = backends
             .into_iter()
-            .map(|(id, address)| kept(id, &address).unwrap_or_else(|| Target::new(id, address)));
+            .map(|(id, at)| kept(id, &at).unwrap_or_else(|| Target::new(id, at, true)));
         let next = next.collect();
         *targets = next;
     }
@@ -205,10 +267,12 @@ impl Balancer {
             let _ = node.set_nodelay(true);
             let _counted = target.connected();
             let distrusted = Standing::distrusted(&target.standing);
+            let silent = target.silent();
             // How a carried connection ends is the two ends' affair.
             tokio::select! {
                 _ = tokio::io::copy_bidirectional(&mut client, &mut node) => {}
                 () = distrusted.cancelled() => {}
+                () = silent.cancelled() => {}
             }
             return;
         }
@@ -252,12 +316,16 @@ impl Balancer {
         let looks = targets.iter().map(|target| async {
             match clients.get(&target.address) {
                 Some(client) => client.readiness(LOOK_TIMEOUT).await,
-                None => (false, None),
+                None => None,
             }
         });
         let mut leader = None;
         let found = futures_util::future::join_all(looks).await;
-        for (target, (ready, named)) in targets.iter().zip(found) {
+        for (target, answer) in targets.iter().zip(found) {
+            if target.looked(answer.is_some()) {
+                tracing::warn!(node = target.id(), address = %target.address, "a node is silent");
+            }
+            let (ready, named) = answer.unwrap_or_default();
             if target.ready.swap(ready, Ordering::Relaxed) != ready {
                 tracing::info!(node = target.id(), address = %target.address, ready, "a node changed");
             }
@@ -347,6 +415,41 @@ mod tests {
         assert_eq!(order, [3, 2]);
         let kept = &balancer.targets()[0];
         assert_eq!(kept.connections.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn members_come_and_go_and_those_given_stay() {
+        let at = |text: &str| text.parse::<Address>().expect("an address");
+        let balancer = Balancer::new(vec![(0, at("a:1"))], Preference::Followers, None);
+        balancer.learn(vec![(1, at("b:1")), (2, at("c:1"))], |_| false);
+        balancer.learn(vec![(2, at("c:1")), (3, at("d:1"))], |_| false);
+        let known = || -> Vec<String> {
+            let targets = balancer.targets().into_iter();
+            targets.map(|target| target.address.authority()).collect()
+        };
+        assert_eq!(known(), ["a:1", "c:1", "d:1"]);
+        balancer.learn(Vec::new(), |target| target.id() == 3);
+        assert_eq!(known(), ["a:1", "d:1"]);
+        balancer.learn(
+            (1..200).map(|n| (n, at(&format!("e:{n}")))).collect(),
+            |_| false,
+        );
+        assert_eq!(known().len(), MAX_TARGETS);
+    }
+
+    #[test]
+    fn a_node_is_silent_after_a_while_without_any_answer() {
+        let start = Instant::now();
+        let mut hearing = Hearing::new(start);
+        let token = hearing.silent.clone();
+        let almost = SILENT_AFTER - Duration::from_millis(1);
+        assert!(!hearing.looked(false, start + almost));
+        assert!(!hearing.looked(true, start + almost));
+        assert!(!hearing.looked(false, start + SILENT_AFTER));
+        assert!(!token.is_cancelled());
+        assert!(hearing.looked(false, start + almost + SILENT_AFTER));
+        assert!(token.is_cancelled());
+        assert!(!hearing.silent.is_cancelled(), "new connections have time");
     }
 
     #[tokio::test]

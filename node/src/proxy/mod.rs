@@ -84,6 +84,8 @@ pub(crate) struct Attested {
     pub(crate) judge: Judge,
     /// Evidence is asked for again after so long.
     pub(crate) interval: Duration,
+    /// Keeps the members that accepted nodes name for the next start, and what it kept.
+    pub(crate) members: Option<(PathBuf, Vec<Address>)>,
     /// The endpoint without TLS.
     pub(crate) plain: Option<Plain>,
 }
@@ -106,6 +108,7 @@ pub(crate) async fn run(config: ProxyConfig, stop: impl Future<Output = ()>) -> 
         Some(attested) => Some(Arc::new(Trust::new(
             attested.judge.clone(),
             attested.interval,
+            attested.members.as_ref().map(|(path, _)| path.clone()),
         )?)),
         None => None,
     };
@@ -114,6 +117,12 @@ pub(crate) async fn run(config: ProxyConfig, stop: impl Future<Output = ()>) -> 
         config.preference,
         trust.clone(),
     );
+    let attested = config.attested.as_ref();
+    if let Some((_, kept)) = attested.and_then(|attested| attested.members.as_ref()) {
+        // Its id is for the node's own evidence to say.
+        let kept = kept.iter().map(|address| (0, address.clone()));
+        balancer.learn(kept.collect(), |_| true);
+    }
     let balancer = Arc::new(balancer);
     let mut background = vec![tokio::spawn(
         Arc::clone(&balancer).keep_looking(config.backends, config.kubeconfig),

@@ -3,8 +3,8 @@
 //! One connection of a client has one connection to a node, made when the first
 //! request comes and made anew, to the next node, when that one is gone. A request is
 //! read whole before it is sent, so that it can be sent again: always when no node has
-//! got it, and if it only reads even when a node was lost while it answered. Answers
-//! stream; a connection that changes its protocol (exec, attach) is carried from then
+//! got it, and if it only reads, or is a worker's registration or beat, even when a node
+//! was lost while it answered. Answers stream; a connection that changes its protocol (exec, attach) is carried from then
 //! on.
 //!
 //! Whoever reaches the endpoint acts with its certificate, so it refuses what a
@@ -41,6 +41,12 @@ const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(75);
 /// From a request's first byte to the end of its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Where workers register and beat.
+const WORKERS_PATHS: [&str; 3] = [
+    "/api/v1/register-worker",
+    "/api/v1/heartbeat",
+    "/api/v1/nodes/heartbeat",
+];
 /// Headers that speak of one connection and not of the request (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 6] = [
     CONNECTION,
@@ -184,7 +190,7 @@ impl Front {
                 ));
             }
         };
-        let again = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let again = is_idempotent(&head);
         let mut candidates = self.balancer.order().into_iter();
         let mut lost = Lost::Unsent(anyhow::anyhow!(
             "no node is accepted by its evidence, or none answers"
@@ -229,6 +235,7 @@ impl Front {
     async fn connect(&self, target: Arc<Target>) -> anyhow::Result<Upstream> {
         let stream = self.trust.connect(&target, &self.tls).await?;
         let distrusted = Standing::distrusted(&target.standing);
+        let silent = target.silent();
         let (sender, connection) = client::handshake(TokioIo::new(stream))
             .await
             .with_context(|| target.address.to_string())?;
@@ -241,6 +248,7 @@ impl Front {
                     }
                 }
                 () = distrusted.cancelled() => {}
+                () = silent.cancelled() => {}
             }
         });
         let counted = target.connected();
@@ -249,6 +257,15 @@ impl Front {
             sender,
             _counted: counted,
         })
+    }
+}
+
+/// Whether a request may be sent twice: it only reads, or it is a worker's.
+fn is_idempotent(head: &http::request::Parts) -> bool {
+    match head.method {
+        Method::GET | Method::HEAD | Method::OPTIONS => true,
+        Method::POST => WORKERS_PATHS.contains(&head.uri.path()),
+        _ => false,
     }
 }
 
@@ -319,6 +336,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 fn carry(client: hyper::upgrade::OnUpgrade, node: hyper::upgrade::OnUpgrade, target: &Arc<Target>) {
     let counted = target.connected();
     let distrusted = Standing::distrusted(&target.standing);
+    let silent = target.silent();
     tokio::spawn(async move {
         let carried = async {
             let (client, node) = tokio::try_join!(client, node)?;
@@ -333,6 +351,7 @@ fn carry(client: hyper::upgrade::OnUpgrade, node: hyper::upgrade::OnUpgrade, tar
                 }
             }
             () = distrusted.cancelled() => {}
+            () = silent.cancelled() => {}
         }
         drop(counted);
     });
@@ -402,6 +421,22 @@ mod tests {
         }
         for host in ["", "evil.example", "127.0.0.1.evil.example:8001", "[::1"] {
             assert!(!is_own_host(host, &names), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_reads_and_what_workers_send_may_be_sent_twice() {
+        for (method, path, wanted) in [
+            (Method::GET, "/api/v1/pods?watch=1", true),
+            (Method::POST, "/api/v1/heartbeat", true),
+            (Method::POST, "/api/v1/nodes/heartbeat", true),
+            (Method::POST, "/api/v1/register-worker", true),
+            (Method::POST, "/api/v1/namespaces", false),
+            (Method::PUT, "/api/v1/heartbeat", false),
+        ] {
+            let request = Request::builder().method(method).uri(path).body(());
+            let (head, ()) = request.expect("a request").into_parts();
+            assert_eq!(is_idempotent(&head), wanted, "{path}");
         }
     }
 

@@ -5,6 +5,7 @@
 //! a node that shows another key is judged again before it gets a byte.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,8 @@ pub(super) struct Trust {
     judge: Judge,
     pins: Arc<Pins>,
     interval: Duration,
+    /// Keeps the members' addresses for the next start.
+    members: Option<PathBuf>,
     /// The quorum's name, once a node was accepted: another quorum's nodes are not ours.
     cluster: Mutex<Option<String>>,
     /// One node shows another key: asked once, not by every request that waits.
@@ -72,13 +75,18 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    /// Evidence is asked for every `interval`.
-    pub(super) fn new(judge: Judge, interval: Duration) -> anyhow::Result<Self> {
+    /// Evidence is asked for every `interval`; what accepted nodes name is kept in `members`.
+    pub(super) fn new(
+        judge: Judge,
+        interval: Duration,
+        members: Option<PathBuf>,
+    ) -> anyhow::Result<Self> {
         anyhow::ensure!(!interval.is_zero(), "the interval of judging is not zero");
         Ok(Self {
             judge,
             pins: Arc::default(),
             interval,
+            members,
             cluster: Mutex::default(),
             judging: tokio::sync::Mutex::default(),
         })
@@ -135,6 +143,7 @@ impl Trust {
 
     /// Judges every node whenever it is due, and takes in those that accepted ones name.
     pub(super) async fn keep_judging(self: Arc<Self>, balancer: Arc<Balancer>) {
+        let mut kept = Vec::new();
         let mut asked: BTreeMap<Address, Instant> = BTreeMap::new();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -156,10 +165,21 @@ impl Trust {
             }
             let answers = due.iter().map(|target| self.ask(target));
             let answers = futures_util::future::join_all(answers).await;
+            let mut named = Vec::new();
             for member in answers.into_iter().flatten().flatten() {
                 if let Ok(address) = member.api_address.parse() {
-                    balancer.add(member.id, address);
+                    named.push((member.id, address));
                 }
+            }
+            if named.is_empty() {
+                continue;
+            }
+            balancer.learn(named, |target| self.is_accepted(target));
+            let targets = balancer.targets().into_iter();
+            let now: Vec<_> = targets.map(|target| target.address.clone()).collect();
+            if let Some(path) = self.members.as_deref().filter(|_| kept != now) {
+                keep(path, &now);
+                kept = now;
             }
         }
     }
@@ -272,6 +292,12 @@ impl Trust {
     }
 }
 
+fn keep(path: &Path, members: &[Address]) {
+    if let Err(error) = nautilus_client::write_members(path, members) {
+        tracing::warn!(%error, path = %path.display(), "the members can't be kept");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::balancer::Preference;
@@ -281,7 +307,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     fn proxy(world: &World, first: &Address, interval: Duration) -> (Arc<Trust>, Arc<Balancer>) {
-        let trust = Arc::new(Trust::new(world.judge.clone(), interval).expect("an interval"));
+        let trust = Arc::new(Trust::new(world.judge.clone(), interval, None).expect("an interval"));
         let backends = vec![(0, first.clone())];
         let balancer = Balancer::new(backends, Preference::Followers, Some(Arc::clone(&trust)));
         (trust, Arc::new(balancer))
