@@ -1,6 +1,6 @@
 //! What the leader's node does for admission: objects that every cluster has, usage of
 //! quotas counted anew, dependents of what is gone, finalizers of what nobody uses,
-//! migrations of what is stored.
+//! migrations of what is stored, pods of nodes whose stake is gone.
 //!
 //! Invariants
 //! - Every write is fenced by the leader's term, and passes admission as its own user.
@@ -16,6 +16,7 @@ mod migrations;
 mod policy_types;
 mod protection;
 mod quotas;
+mod removal;
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -40,7 +41,8 @@ pub(crate) async fn run(storage: Storage, registry: Arc<Registry>, clients: Arc<
     let garbage = garbage::Garbage::new(storage.clone(), registry.clone());
     let protection = protection::Protection::new(storage.clone());
     let migrations = migrations::Migrations::new(storage.clone(), registry.clone(), clients);
-    let parts: [&dyn Part; 4] = [&quotas, &garbage, &protection, &migrations];
+    let removal = removal::Removal::new(storage.clone());
+    let parts: [&dyn Part; 5] = [&quotas, &garbage, &protection, &migrations, &removal];
     tokio::join!(
         bootstrap::keep(&storage),
         flow_schemas::keep(&storage),
@@ -50,6 +52,7 @@ pub(crate) async fn run(storage: Storage, registry: Arc<Registry>, clients: Arc<
         garbage.run(),
         protection.run(),
         migrations.run(),
+        removal.run(),
     );
 }
 

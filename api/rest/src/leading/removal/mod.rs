@@ -1,0 +1,209 @@
+//! Empties nodes that leave because the stake behind them is gone: drains them first, or removes
+//! everything at once ([`step`]).
+//!
+//! Invariants
+//! - Every pod is looked at behind a read barrier before something happens to it, and only that
+//!   very pod is deleted.
+//! - Passes come at most once in [`PAUSE`], and none while no node leaves.
+
+mod step;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use nautilus_machine::types::KeyRange;
+use nautilus_machinery::identity::User;
+use nautilus_machinery::resource::{self, Resource};
+use nautilus_machinery::strategy::DeleteOptions;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use self::step::{Leaving, MARK, Step, step};
+use super::{Change, Name, Part, RETRY_PAUSE};
+use crate::failure::{Failure, unless_lost};
+use crate::ids;
+use crate::storage::{Storage, Target, metadata_text, versioned_object};
+
+/// The taint manager's name in the reference.
+static USER: Name = Name(LazyLock::new(|| {
+    User::internal("system:serviceaccount:kube-system:node-controller")
+}));
+
+/// Between two passes over the pods.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Before a pod that its budget holds is tried again, in seconds.
+const BUDGET_PAUSE_S: i64 = 5;
+/// Pods that are deleted at once.
+const DELETIONS_AT_ONCE: usize = 16;
+
+pub(super) struct Removal {
+    storage: Storage,
+    nodes: String,
+    pods: Option<(&'static Arc<Resource>, String)>,
+    /// Nodes that leave, by name.
+    leaving: Mutex<BTreeMap<String, Leaving>>,
+    changed: Notify,
+}
+
+/// What tells whether a pod is looked at.
+#[derive(Deserialize)]
+struct Placed {
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    #[serde(default)]
+    node_name: String,
+}
+
+fn node_of(pod: &[u8]) -> Option<String> {
+    let placed: Placed = serde_json::from_slice(pod).ok()?;
+    Some(placed.spec.node_name)
+}
+
+impl Removal {
+    pub(super) fn new(storage: Storage) -> Self {
+        let nodes = resource::find("", "v1", "nodes");
+        Self {
+            storage,
+            nodes: nodes.map_or_else(String::new, |nodes| nodes.storage_prefix()),
+            pods: resource::find("", "v1", "pods").map(|pods| (pods, pods.storage_prefix())),
+            leaving: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Empties nodes. Ends only by being dropped.
+    pub(super) async fn run(&self) {
+        loop {
+            let next_s = match self.pass().await {
+                Ok(next_s) => next_s,
+                Err(failure) => {
+                    tracing::debug!(error = %failure.error, "nodes are emptied later");
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                    continue;
+                }
+            };
+            tokio::time::sleep(PAUSE).await;
+            let left = next_s.map(|at| at.saturating_sub(ids::now_unix_s()).max(0));
+            let timer = async {
+                match left.and_then(|left| u64::try_from(left).ok()) {
+                    Some(left) => tokio::time::sleep(Duration::from_secs(left)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = timer => {}
+            }
+        }
+    }
+
+    /// Looks at every pod of the nodes that leave; when to look again, if nothing changes.
+    async fn pass(&self) -> Result<Option<i64>, Failure> {
+        let leaving = self.leaving.lock().clone();
+        let Some((pods, prefix)) = self.pods.as_ref().filter(|_| !leaving.is_empty()) else {
+            return Ok(None);
+        };
+        self.storage.barrier().await?;
+        let range = KeyRange::prefix(prefix.clone());
+        let (rows, _) = self.storage.rows(range).await?;
+        let now_s = ids::now_unix_s();
+        let mut steps = Vec::new();
+        for row in &rows {
+            let Some(leaving) = node_of(&row.value).and_then(|name| leaving.get(&name)) else {
+                continue;
+            };
+            let pod = versioned_object(pods, row)?;
+            let step = step(&pod, leaving, now_s);
+            steps.push((pod, step));
+        }
+        drop(rows);
+        let looks = stream::iter(steps)
+            .map(|(pod, step)| async move { self.take(pods, &pod, step, now_s).await })
+            .buffer_unordered(DELETIONS_AT_ONCE)
+            .collect::<Vec<_>>()
+            .await;
+        Ok(looks.into_iter().flatten().min())
+    }
+
+    /// Takes a step; when to look again.
+    async fn take(&self, pods: &Resource, pod: &Value, step: Step, now_s: i64) -> Option<i64> {
+        let (grace_s, again_s) = match step {
+            Step::Stay => return None,
+            Step::Wait(until_s) => return Some(until_s),
+            Step::Evict => (None, now_s + BUDGET_PAUSE_S),
+            Step::Delete(grace_s) => (Some(grace_s), now_s + BUDGET_PAUSE_S),
+            Step::Force(again_s) => (Some(0), again_s),
+        };
+        let mut options = json!({"preconditions": {"uid": metadata_text(pod, "uid")}});
+        if let Some(grace_s) = grace_s {
+            options["gracePeriodSeconds"] = grace_s.into();
+        }
+        let (namespace, name) = (metadata_text(pod, "namespace"), metadata_text(pod, "name"));
+        let target = Target {
+            resource: pods,
+            namespace: Some(namespace),
+            name,
+            subresource: None,
+        };
+        let storage = match step {
+            Step::Evict => self.storage.clone().evicting(),
+            _ => self.storage.clone(),
+        };
+        let deleted = async {
+            let options = DeleteOptions::from_value(&options)?;
+            unless_lost(storage.delete(&target, &options, &USER.writer()).await)
+        };
+        match deleted.await {
+            Ok(()) => tracing::info!(namespace, name, ?step, "a pod leaves with its node"),
+            Err(failure) => {
+                tracing::debug!(namespace, name, error = %failure.error, "a pod stays for now");
+            }
+        }
+        Some(again_s)
+    }
+}
+
+impl Part for Removal {
+    fn reset(&self) {
+        self.leaving.lock().clear();
+    }
+
+    fn put(&self, change: &Change<'_>) {
+        if let Some(name) = change.key.strip_prefix(&self.nodes) {
+            let leaving = change.mentions(MARK).then(|| change.object()).flatten();
+            let mut known = self.leaving.lock();
+            match leaving.as_ref().and_then(Leaving::of) {
+                Some(leaving) if known.get(name) == Some(&leaving) => {}
+                Some(leaving) => {
+                    known.insert(name.to_owned(), leaving);
+                    self.changed.notify_one();
+                }
+                None => drop(known.remove(name)),
+            }
+            return;
+        }
+        let pods = self.pods.as_ref().map(|(_, prefix)| prefix.as_str());
+        if pods.is_some_and(|prefix| change.key.starts_with(prefix)) {
+            let leaving = self.leaving.lock();
+            if !leaving.is_empty()
+                && node_of(change.value).is_some_and(|name| leaving.contains_key(&name))
+            {
+                self.changed.notify_one();
+            }
+        }
+    }
+
+    fn gone(&self, key: &str) {
+        if let Some(name) = key.strip_prefix(&self.nodes) {
+            self.leaving.lock().remove(name);
+        }
+    }
+}
