@@ -16,7 +16,7 @@ pub const NAMESPACE: &str = "kube-system";
 /// What their names start with.
 pub const NAME_PREFIX: &str = "bootstrap-token-";
 /// The group of everybody who comes with one.
-const GROUP: &str = "system:bootstrappers";
+pub(crate) const GROUP: &str = "system:bootstrappers";
 /// Length of the public part.
 const ID_LENGTH: usize = 6;
 /// Length of the secret part.

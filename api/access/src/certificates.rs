@@ -15,6 +15,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer as _;
 
 use crate::attributes::Attributes;
+use crate::seal;
 
 /// The API group.
 pub const GROUP: &str = "certificates.k8s.io";
@@ -291,6 +292,9 @@ pub fn auto_approval(
     let request = Request::of_object(object).ok()?;
     request.kubelet_client(&usages(object)).ok()?;
     let user = requester(object);
+    if beyond_own_node(object, &user, &request).is_some() {
+        return None;
+    }
     let may = |subresource: &str| {
         let asked = Attributes {
             verb: "create".to_owned(),
@@ -329,8 +333,29 @@ pub fn prepare(object: &mut Value, user: &User) {
     object["status"] = json!({});
 }
 
+/// Why a user that joins with a Seal token may not have this: it asks for something else than
+/// the client certificate of the node that its token speaks for.
+fn beyond_own_node(object: &Value, user: &User, request: &Request) -> Option<String> {
+    let node = seal::node_of(user)?;
+    let own = signer(object) == KUBELET_CLIENT_SIGNER
+        && request.common_name == format!("system:node:{node}");
+    (!own).then(|| {
+        format!(
+            "a Seal token of the node {} obtains that node's client certificate alone",
+            quote(node)
+        )
+    })
+}
+
 /// Why a creation of a request is forbidden, if it is.
 pub fn forbidden_creation(object: &Value) -> Option<String> {
+    let user = requester(object);
+    if seal::node_of(&user).is_some() {
+        let request = Request::of_object(object).unwrap_or_default();
+        if let Some(why) = beyond_own_node(object, &user, &request) {
+            return Some(why);
+        }
+    }
     if signer(object) != CLIENT_SIGNER {
         return None;
     }

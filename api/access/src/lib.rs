@@ -17,6 +17,7 @@ pub mod jwt;
 pub mod node;
 pub mod rbac;
 pub mod review;
+pub mod seal;
 pub mod token;
 
 pub use attributes::Attributes;

@@ -95,9 +95,14 @@ impl CheckedRequest {
         }
         let der = pem_to_der(pem, "CERTIFICATE REQUEST")
             .ok_or_else(|| AuthorityError::Request("it is not PEM `CERTIFICATE REQUEST`".into()))?;
-        let params = CertificateSigningRequestParams::from_der(&der.as_slice().into())
+        Self::from_der(&der)
+    }
+
+    /// The same of DER, of [`MAX_CSR_BYTES`] at most.
+    pub(crate) fn from_der(der: &[u8]) -> Result<Self, AuthorityError> {
+        let params = CertificateSigningRequestParams::from_der(&der.into())
             .map_err(|error| AuthorityError::Request(error.to_string()))?;
-        let spki_der = csr_spki(&der)?;
+        let spki_der = csr_spki(der)?;
         Ok(Self { params, spki_der })
     }
 
@@ -273,12 +278,7 @@ impl Authority {
     /// made here and held in memory only.
     pub fn issue_serving(&self, names: &[String]) -> Result<Arc<CertifiedKey>, AuthorityError> {
         let mut params = CertificateParams::default();
-        for name in names {
-            params.subject_alt_names.push(match name.parse::<IpAddr>() {
-                Ok(address) => SanType::IpAddress(address),
-                Err(_) => SanType::DnsName(name.as_str().try_into()?),
-            });
-        }
+        params.subject_alt_names = alternative_names(names)?;
         params.distinguished_name = common_name("nautilus-apiserver", &[]);
         self.issue_held(params, ExtendedKeyUsagePurpose::ServerAuth)
     }
@@ -337,6 +337,26 @@ impl Authority {
         Ok(certificate.der().clone())
     }
 
+    /// Issues a kubelet's serving certificate over the request's key, for these host names and
+    /// addresses, none of which may be an API server's, and so long.
+    pub(crate) fn issue_kubelet_serving(
+        &self,
+        request: &CheckedRequest,
+        node: &str,
+        names: &[String],
+        validity: Duration,
+    ) -> Result<CertificateDer<'static>, AuthorityError> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = alternative_names(names)?;
+        let groups = [nautilus_machinery::identity::NODES_GROUP.to_owned()];
+        params.distinguished_name = common_name(&format!("system:node:{node}"), &groups);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        set_validity(&mut params, validity)?;
+        let certificate = params.signed_by(&request.params.public_key, &self.issuer)?;
+        Ok(certificate.der().clone())
+    }
+
     /// Issues what an approved `CertificateSigningRequest` asks for, as PEM: its
     /// subject and names, for these usages and so long. The request must be signed by
     /// its own key.
@@ -372,6 +392,17 @@ impl Authority {
         let certificate = params.signed_by(&checked.public_key, &self.issuer)?;
         Ok(der_to_pem("CERTIFICATE", certificate.der()))
     }
+}
+
+/// Addresses where they are some, host names where not.
+fn alternative_names(names: &[String]) -> Result<Vec<SanType>, AuthorityError> {
+    let named = names.iter().map(|name| {
+        Ok(match name.parse::<IpAddr>() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(name.as_str().try_into()?),
+        })
+    });
+    named.collect()
 }
 
 enum Usage {

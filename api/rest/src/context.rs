@@ -17,6 +17,7 @@ use crate::aggregation::Aggregator;
 use crate::authority::Authority;
 use crate::connect::{KubeletSettings, Kubelets};
 use crate::fairness::FlowControl;
+use crate::joining::Workers;
 use crate::receipts::SignedRoot;
 use crate::registry::Registry;
 use crate::storage::Storage;
@@ -69,6 +70,10 @@ pub struct NodeFacts {
     pub metrics_text: MetricsText,
     /// How nodes' kubelets are reached.
     pub kubelets: KubeletSettings,
+    /// The host names and addresses in this node's serving certificate.
+    pub serving_names: Vec<String>,
+    /// Who judges Seal tokens, where somebody does.
+    pub workers: Option<Arc<dyn Workers>>,
 }
 
 /// Health checks served at once.
@@ -175,7 +180,8 @@ impl RestContext {
         let watches = Arc::new(Semaphore::new(limits.max_watches));
         let authentication = node.authentication.clone();
         let issuers = &node.service_account_issuers;
-        let access = Access::start(&kv, authentication, issuers, &shutdown);
+        let workers = node.workers.clone();
+        let access = Access::start(&kv, authentication, issuers, workers, &shutdown);
         let caches = crate::cache::Caches::new(kv.clone(), shutdown.clone());
         let aggregator = Aggregator::start(&kv, &node.cluster, &shutdown);
         let tunnels = Tunnels::new(kv.clone(), &node.api_address, &authority);

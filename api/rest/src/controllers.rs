@@ -30,9 +30,12 @@ use crate::namespaces::terminate;
 use crate::registry::Registry;
 use crate::service_ranges;
 use crate::storage::{Storage, Writer, metadata_text, namespaces, versioned_object};
+use crate::{joining, k3s};
 
 /// Namespaces every cluster has.
 const DEFAULT_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// The group of roles and bindings.
+const RBAC: &str = "rbac.authorization.k8s.io";
 /// The service of the API itself.
 const API_SERVICE: &str = "kubernetes";
 /// Its cluster address: the first of the reference's default service range.
@@ -51,7 +54,7 @@ const CONTROLLER_USER: &str = "system:nautilus-controller";
 /// That user, who is nobody's but this process's.
 static USER: LazyLock<User> = LazyLock::new(|| User::internal(CONTROLLER_USER));
 
-fn writer() -> Writer<'static> {
+pub(crate) fn writer() -> Writer<'static> {
     Writer {
         user: &USER,
         field_manager: "nautilus",
@@ -119,6 +122,18 @@ async fn make_defaults(storage: &Storage, api_port: u16) -> Result<(), Controlle
     });
     let services = ("", "services");
     ensure(storage, services, Some("default"), API_SERVICE, &service).await
+}
+
+/// Makes what workers join by, where it is missing. Idempotent.
+async fn make_joining(storage: &Storage) -> Result<(), ControllerError> {
+    for (name, object) in joining::bindings() {
+        ensure(storage, (RBAC, "clusterrolebindings"), None, name, &object).await?;
+    }
+    for (plural, object) in k3s::controller_role() {
+        let name = metadata_text(&object, "name");
+        ensure(storage, (RBAC, plural), None, name, &object).await?;
+    }
+    Ok(())
 }
 
 /// Makes the roles and bindings that every cluster has, whoever leads. Idempotent.
@@ -247,7 +262,11 @@ async fn lead(context: &RestContext, storage: &Storage, api_port: u16) {
     let mut watcher: Option<Box<dyn Watcher>> = None;
     loop {
         if !made_defaults {
-            match make_defaults(storage, api_port).await {
+            let made = async {
+                make_defaults(storage, api_port).await?;
+                make_joining(storage).await
+            };
+            match made.await {
                 Ok(()) => made_defaults = true,
                 Err(error) => tracing::warn!(%error, "defaults are not there yet"),
             }

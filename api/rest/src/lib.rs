@@ -30,6 +30,8 @@ mod failure;
 mod fairness;
 mod health;
 mod ids;
+mod joining;
+mod k3s;
 mod leading;
 mod lister;
 mod master_event;
@@ -66,6 +68,7 @@ pub use context::{
     RestContext, RootSigner,
 };
 pub use controllers::{ControllerError, ensure_defaults, ensure_roles, run_controllers};
+pub use joining::{SealRefusal, Workers};
 pub use master_event::{MasterEvent, record_master_event};
 pub use nautilus_access::jwt::Configuration as AuthenticationConfiguration;
 pub use operators::{Operator, OperatorError, pin_operators};

@@ -13,6 +13,7 @@ use nautilus_machinery::resource::{Index, Resource};
 
 use crate::aggregation::ApiService;
 use crate::connect;
+use crate::k3s::{self, K3sRequest};
 
 /// The Kubernetes verb of a resource request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +141,8 @@ pub(crate) enum Route {
     Members(MemberRequest),
     Receipts(ReceiptRequest),
     Resource(ResourceRequest),
+    /// Of an agent of K3s.
+    K3s(K3sRequest),
     /// A node brings its tunnel.
     TunnelConnect,
     /// A master wants a connection through a tunnel that ends here.
@@ -219,6 +222,7 @@ impl Route {
             Self::Receipts(ReceiptRequest::Receipt) => "/nautilus/v1/receipt",
             Self::Receipts(ReceiptRequest::Consistency) => "/nautilus/v1/receipt/consistency",
             Self::Resource(request) => return Some(request.template().into()),
+            Self::K3s(_) => "/v1-k3s/{path}",
             Self::TunnelConnect => "/v1-k3s/connect",
             Self::TunnelDial => "/nautilus/v1/tunnel",
             Self::Extension(_) => "/apis/{group}/{version}/{path}",
@@ -318,6 +322,9 @@ fn split_proxied(path: &str) -> (&str, Option<&str>) {
 
 fn parse_segments(kinds: &Index, method: &Method, uri: &Uri, segments: &[String]) -> Route {
     let parts: Vec<&str> = segments.iter().map(String::as_str).collect();
+    if let Some(route) = k3s::parse(method, &parts) {
+        return route;
+    }
     let read_only = *method == Method::GET || *method == Method::HEAD;
     let reading = |route: Route| {
         if read_only {

@@ -24,7 +24,8 @@ use crate::negotiate::{Format, Transforms, negotiate};
 use crate::resources::Call;
 use crate::route::{self, Route};
 use crate::{
-    access, aggregation, compress, documents, health, ids, own, receipts, respond, trace, tunnel,
+    access, aggregation, compress, documents, health, ids, k3s, own, receipts, respond, trace,
+    tunnel,
 };
 
 /// The leader's id, on every answer while one is known.
@@ -135,11 +136,11 @@ async fn authenticate(context: &RestContext, request: &mut Request) -> Result<()
             request.extensions_mut().insert(user);
             Ok(())
         }
-        Err(reason) => {
-            tracing::info!(%reason, "a token does not count");
+        Err(refused) => {
+            tracing::info!(reason = %refused, "a credential does not count");
             let agreed = negotiate(request.headers(), Transforms::None);
             let format = agreed.map_or(Format::Json, |agreed| agreed.format);
-            Err(respond::failure(format, &ApiError::unauthorized().into()))
+            Err(respond::failure(format, &refused.answer().into()))
         }
     }
 }
@@ -418,6 +419,7 @@ async fn handle(
             "text/plain; version=0.0.4; charset=utf-8",
             (context.node.metrics_text)(),
         )),
+        Route::K3s(asked) => k3s::serve(&context, asked, &user, request).await,
         Route::TunnelConnect => tunnel::connect(&context, &user, request, watch).await,
         Route::TunnelDial => tunnel::dial(&context, request, watch).await,
         Route::Extension(service) => {

@@ -145,6 +145,16 @@ impl TokenJudge for FileJudge {
         })
     }
 
+    fn node_of<'a>(&'a self, token: &'a SealToken) -> BoxFuture<'a, Option<String>> {
+        let (path, key, read) = (self.path.clone(), self.key.clone(), Arc::clone(&self.read));
+        Box::pin(async move {
+            let presented = keyed_hash(&self.key, token.expose());
+            let reading = tokio::task::spawn_blocking(move || tokens(&path, &key, &read));
+            let tokens = reading.await.ok()?.ok()?;
+            tokens.get(&presented)?.node_id.clone()
+        })
+    }
+
     /// The file is looked at for every token, so that a change of it holds at once.
     fn verdict_lifetime(&self) -> Duration {
         Duration::ZERO

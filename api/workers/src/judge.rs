@@ -67,6 +67,12 @@ pub trait TokenJudge: Send + Sync + 'static {
     /// Whether `token` may speak for the worker `node_id`.
     fn judge<'a>(&'a self, token: &'a SealToken, node_id: &'a str) -> BoxFuture<'a, Judgement>;
 
+    /// The node that `token` was issued to, where the judge can tell without being asked for
+    /// one.
+    fn node_of<'a>(&'a self, _token: &'a SealToken) -> BoxFuture<'a, Option<String>> {
+        Box::pin(std::future::ready(None))
+    }
+
     /// How long a favourable verdict holds without asking again. Zero: the judge is at hand, and is
     /// asked every time, however often.
     fn verdict_lifetime(&self) -> Duration {

@@ -1,5 +1,5 @@
-//! A worker's keys, read together and written together: its row, its `Node`, its lease, and
-//! the row that bars a node whose stake is gone.
+//! A worker's keys, read together and written together: its row, its `Node`, its lease, the
+//! row that bars a node whose stake is gone, and the row by which its token is found.
 //!
 //! Invariant: all are compared with what was read and written in one transaction, so
 //! that a row and its objects never disagree and no concurrent writer is overwritten.
@@ -23,6 +23,10 @@ use crate::removal::{self, BARRED_PREFIX, Barred};
 use crate::roster::millis;
 use crate::row::{RowUnreadable, WorkerRow};
 use crate::tier::StakeTier;
+use crate::token::TokenHash;
+
+/// Which worker a token was registered for last, by its hash.
+const TOKENS_PREFIX: &str = "/nautilus/seal-tokens/";
 
 /// A key as it stands in the store.
 #[derive(Debug, Clone)]
@@ -145,15 +149,23 @@ impl Stored {
             then.push(self.node.put(node.to_string()));
         }
         then.extend(self.lease(&row.node_name, &now)?);
+        if writing.told.is_some() {
+            let before = self.row.value.as_ref().map(|before| &before.token_hash);
+            if let Some(before) = before.filter(|before| **before != row.token_hash) {
+                then.push(delete(token_key(before)));
+            }
+            let node_id = row.node_id.clone().into_bytes();
+            then.push(Operation::Put(Put::new(
+                token_key(&row.token_hash),
+                node_id,
+            )));
+        }
         if barred != self.barred.value {
             then.push(match &barred {
                 Some(barred) => self
                     .barred
                     .put(serde_json::to_vec(barred).unwrap_or_default()),
-                None => Operation::Delete {
-                    range: KeyRange::single(self.barred.key.clone()),
-                    prev_kv: false,
-                },
+                None => delete(self.barred.key.clone()),
             });
         }
         Ok(Txn {
@@ -182,6 +194,30 @@ impl Stored {
         };
         let lease = self.lease.value.as_ref().filter(|_| changed);
         Ok(lease.map(|lease| self.lease.put(lease.to_string())))
+    }
+}
+
+/// Why the certificates of the node `name` don't count at this time; `None`: they do.
+pub(crate) fn barred(kv: &dyn Kv, name: &str, unix_ms: u64) -> Result<Option<String>, StoreError> {
+    let held: Held<Barred> = Held::read(kv, format!("{BARRED_PREFIX}{name}"), json)?;
+    let barred = held.value.filter(|barred| barred.from_ms <= unix_ms);
+    Ok(barred.map(|barred| barred.reason))
+}
+
+/// The worker that a token was registered for.
+pub(crate) fn node_of_token(kv: &dyn Kv, token: &TokenHash) -> Result<Option<String>, StoreError> {
+    let text = |kv: &KeyValue| Ok(String::from_utf8_lossy(&kv.value).into_owned());
+    Ok(Held::read(kv, token_key(token), text)?.value)
+}
+
+fn token_key(token: &TokenHash) -> String {
+    format!("{TOKENS_PREFIX}{}", hex::encode(token.0))
+}
+
+fn delete(key: String) -> Operation {
+    Operation::Delete {
+        range: KeyRange::single(key),
+        prev_kv: false,
     }
 }
 

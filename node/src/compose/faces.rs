@@ -20,7 +20,7 @@ use nautilus_rest::{
     run_controllers, serve_plain_loopback, serve_tls, server_config,
 };
 use nautilus_workers::{
-    Facts, FileJudge, Judgement, Leader, Probes, QuorumView, RosterSettings, SealToken,
+    Facts, FileJudge, Joins, Judgement, Leader, Probes, QuorumView, RosterSettings, SealToken,
     SystemClock, TokenJudge, Verdict, VerdictSettings, Verdicts, WorkersContext, WorkersSettings,
     run as run_workers, workers_router,
 };
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::forms::Forms;
+use super::joins::JoiningWorkers;
 use super::{Node, RECOVERED_NOTE, authority};
 use crate::config::{Bootstrap, NodeConfig};
 use crate::endorsements::{self, Keeper, Sources};
@@ -86,7 +87,17 @@ pub(super) async fn serve(
     let certificate = ServingCertificate::issue(Arc::clone(&authority), names(config))?;
     let tls = server_config(&authority, Arc::clone(&certificate))?;
     let tracker = TaskTracker::new();
-    let facts = facts(node, config, metrics, stopped, &tracker)?;
+    let verdicts = verdicts(config, &kv)?;
+    let settings = WorkersSettings::default();
+    let facts = NodeFacts {
+        workers: Some(Arc::new(JoiningWorkers(Joins::new(
+            Arc::clone(&kv),
+            Arc::clone(&verdicts),
+            Arc::new(SystemClock::new()),
+            settings.stake_tiers,
+        )))),
+        ..facts(node, config, metrics, stopped, &tracker)?
+    };
     let context = RestContext::new(
         Arc::clone(&kv),
         node.consensus.cluster(),
@@ -95,7 +106,6 @@ pub(super) async fn serve(
         request_limits(config),
         stopped.clone(),
     );
-    let verdicts = verdicts(config, &kv)?;
     let workers = workers_router(WorkersContext {
         kv: Arc::clone(&kv),
         channel: node.consensus.leader_channel(),
@@ -103,7 +113,7 @@ pub(super) async fn serve(
         clock: Arc::new(SystemClock::new()),
         facts: worker_facts(node),
         probes: probes(node, config, &kv, &certificate, &authority)?,
-        settings: WorkersSettings::default(),
+        settings,
     });
     let source = backup_source(node, config, &kv);
     let rotation = key_rotation(node, config, &kv);
@@ -404,6 +414,8 @@ fn facts(
         }),
         metrics_text: Arc::new(move || metrics.render()),
         kubelets: config.kubelets.clone(),
+        serving_names: names(config),
+        workers: None,
     })
 }
 
@@ -458,7 +470,8 @@ fn probes(
             Some(_) => Ok(()),
             None => Err("no leader is known".to_owned()),
         }),
-        sui_connected: Arc::new(|| Err("this quorum follows no chain".to_owned())),
+        // The chain's events come with a later build.
+        sui_connected: Arc::new(|| false),
         attest: Arc::new(move |nonce, form| {
             let forms = Arc::clone(&forms);
             Box::pin(async move {

@@ -12,6 +12,7 @@ mod etcd;
 mod faces;
 mod forms;
 mod identity;
+mod joins;
 mod keys;
 mod policy;
 mod restart;

@@ -1,34 +1,48 @@
-//! Who asks, by what the request itself carries: a bearer token.
+//! Who asks, by what the request itself carries: a bearer token, or the password of an agent
+//! of K3s, which is a Seal token.
 //!
 //! Invariants
-//! - A connection's client certificate comes first: a request on it is its user's.
-//! - A request with a token that does not count is answered with 401; it never goes on
-//!   as anonymous.
+//! - A connection's client certificate comes first: a request on it is its user's. That of a
+//!   node whose stake is gone counts for nobody.
+//! - A request with a token that does not count is answered with 401, one that nobody can judge
+//!   now with 503; it never goes on as anonymous.
 
 use aws_lc_rs::constant_time;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use nautilus_access::bootstrap_token;
+use nautilus_access::{bootstrap_token, node, seal};
 use nautilus_machinery::identity::User;
+use nautilus_machinery::status::ApiError;
+use zeroize::Zeroizing;
 
 use super::Access;
 use super::accounts::{Authenticated, MAX_TOKEN_BYTES};
-use crate::ids;
+use crate::joining::SealRefusal;
+use crate::{ids, k3s};
 
 /// What is said of a token that nobody knows.
 const INVALID: &str = "invalid bearer token";
+/// When to come again with a token that can't be judged now, in seconds.
+const RETRY_AFTER_S: u32 = 5;
 
 impl Access {
-    /// The user of a request whose connection says `user`; `Err` for a token that does
+    /// The user of a request whose connection says `user`; `Err` for a credential that does
     /// not count.
     pub(crate) async fn user_of(
         &self,
         user: User,
         headers: &HeaderMap,
         path: &str,
-    ) -> Result<User, String> {
+    ) -> Result<User, Refused> {
         if user.is_authenticated() {
-            return Ok(user);
+            return self.unless_barred(user);
+        }
+        let of_agent = path.starts_with(k3s::PREFIX);
+        let claimed = k3s::claimed_node(headers).filter(|_| of_agent);
+        if let Some(password) = agents_password(headers).filter(|_| of_agent) {
+            return self.joiner(&password, claimed.as_deref()).await;
         }
         let Some(token) = bearer(headers) else {
             let anonymous = self.issuers.as_ref().is_none_or(|issuers| {
@@ -37,12 +51,18 @@ impl Access {
             });
             return match anonymous {
                 true => Ok(user),
-                false => Err("anonymous requests are not allowed here".to_owned()),
+                false => Err(Refused::Invalid(
+                    "anonymous requests are not allowed here".to_owned(),
+                )),
             };
         };
-        self.authenticate(token, &[])
+        match self
+            .authenticate_claimed(token, &[], claimed.as_deref())
             .await
-            .map(|authenticated| authenticated.user)
+        {
+            Ok(authenticated) => self.unless_barred(authenticated.user),
+            Err(refused) => Err(refused),
+        }
     }
 
     /// Judges a token for the wanted audiences (empty: the API server's own).
@@ -51,8 +71,19 @@ impl Access {
         token: &str,
         wanted: &[String],
     ) -> Result<Authenticated, String> {
+        let judged = self.authenticate_claimed(token, wanted, None).await;
+        judged.map_err(|refused| refused.to_string())
+    }
+
+    async fn authenticate_claimed(
+        &self,
+        token: &str,
+        wanted: &[String],
+        claimed: Option<&str>,
+    ) -> Result<Authenticated, Refused> {
+        let invalid = |why: &str| Refused::Invalid(why.to_owned());
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(INVALID.to_owned());
+            return Err(invalid(INVALID));
         }
         if let Some((id, secret)) = bootstrap_token::split(token) {
             // One for the API server alone.
@@ -61,29 +92,91 @@ impl Access {
             let user = user.filter(|_| !audiences.is_empty());
             return user
                 .map(|user| Authenticated { user, audiences })
-                .ok_or_else(|| INVALID.to_owned());
+                .ok_or_else(|| invalid(INVALID));
         }
         match self.accounts.authenticate(token, wanted).await {
-            Some(Ok(authenticated)) => Ok(authenticated),
-            Some(Err(why)) => Err(format!("[{INVALID}, {why}]")),
-            None => self.foreigner(token, wanted).await,
+            Some(Ok(authenticated)) => return Ok(authenticated),
+            Some(Err(why)) => return Err(Refused::Invalid(format!("[{INVALID}, {why}]"))),
+            None => {}
+        }
+        match self.foreigner(token, wanted).await {
+            Some(judged) => judged.map_err(Refused::Invalid),
+            None => {
+                let audiences = self.accounts.own_audiences(wanted);
+                if audiences.is_empty() {
+                    return Err(invalid(INVALID));
+                }
+                let user = self.joiner(token, claimed).await?;
+                Ok(Authenticated { user, audiences })
+            }
+        }
+    }
+
+    /// The user of a Seal token, perhaps in the form of a join token of K3s.
+    async fn joiner(&self, token: &str, claimed: Option<&str>) -> Result<User, Refused> {
+        let Some(workers) = &self.workers else {
+            return Err(Refused::Invalid(INVALID.to_owned()));
+        };
+        match workers.node_of_token(seal::bare(token), claimed).await {
+            Ok(node) => Ok(seal::user(&node)),
+            Err(SealRefusal::Invalid(why)) => Err(Refused::Invalid(format!("[{INVALID}, {why}]"))),
+            Err(SealRefusal::Unavailable(why)) => Err(Refused::Later(why)),
+        }
+    }
+
+    /// A node's user only while its worker's stake is there.
+    fn unless_barred(&self, user: User) -> Result<User, Refused> {
+        let (Some(workers), Some(node)) = (&self.workers, node::name_of(&user)) else {
+            return Ok(user);
+        };
+        match workers.barred(node) {
+            Ok(None) => Ok(user),
+            Ok(Some(why)) => Err(Refused::Invalid(format!(
+                "the node {node} is removed: {why}"
+            ))),
+            Err(why) => Err(Refused::Later(why)),
+        }
+    }
+}
+
+/// Why a credential opens nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    /// It does not count.
+    #[error("{0}")]
+    Invalid(String),
+    /// It can't be judged now.
+    #[error("{0}")]
+    Later(String),
+}
+
+impl Refused {
+    /// What is answered.
+    pub(crate) fn answer(&self) -> ApiError {
+        match self {
+            Self::Invalid(_) => ApiError::unauthorized(),
+            Self::Later(why) => ApiError::unavailable(why.clone(), RETRY_AFTER_S),
         }
     }
 }
 
 impl Access {
-    /// The user of another issuer's token, which counts for the API server alone.
-    async fn foreigner(&self, token: &str, wanted: &[String]) -> Result<Authenticated, String> {
+    /// The user of another issuer's token, which counts for the API server alone; `None`
+    /// for what no issuer knows.
+    async fn foreigner(
+        &self,
+        token: &str,
+        wanted: &[String],
+    ) -> Option<Result<Authenticated, String>> {
         let audiences = self.accounts.own_audiences(wanted);
         let judged = match &self.issuers {
             Some(issuers) if !audiences.is_empty() => issuers.authenticate(token).await,
             _ => None,
         };
-        match judged {
-            Some(Ok(user)) => Ok(Authenticated { user, audiences }),
-            Some(Err(why)) => Err(format!("[{INVALID}, {why}]")),
-            None => Err(INVALID.to_owned()),
-        }
+        Some(match judged? {
+            Ok(user) => Ok(Authenticated { user, audiences }),
+            Err(why) => Err(format!("[{INVALID}, {why}]")),
+        })
     }
 
     fn bootstrapper(&self, id: &str, secret: &str) -> Option<User> {
@@ -104,4 +197,17 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = value.trim().split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// RFC 7617: the password of an agent of K3s, whose user is `node` or has no name.
+fn agents_password(headers: &HeaderMap) -> Option<Zeroizing<String>> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, credentials) = value.trim().split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") || credentials.len() > MAX_TOKEN_BYTES {
+        return None;
+    }
+    let decoded = Zeroizing::new(STANDARD.decode(credentials.trim()).ok()?);
+    let (user, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    let good = matches!(user, "" | "node") && !password.is_empty();
+    good.then(|| Zeroizing::new(password.to_owned()))
 }

@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::Notes;
 use crate::failure::Failure;
+use crate::joining::Workers;
 use crate::route::{self, ResourceRequest, Route, Verb};
 use crate::storage::Storage;
 
@@ -62,6 +63,8 @@ pub(crate) struct Access {
     nodes: Arc<Nodes>,
     issuers: Option<Issuers>,
     storage: Storage,
+    /// Who judges Seal tokens, where somebody does.
+    workers: Option<Arc<dyn Workers>>,
     /// Service accounts' tokens.
     pub(crate) accounts: Accounts,
 }
@@ -72,6 +75,7 @@ impl Access {
         kv: &Arc<dyn Kv>,
         authentication: Option<Arc<Configuration>>,
         service_account_issuers: &[String],
+        workers: Option<Arc<dyn Workers>>,
         shutdown: &CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -79,6 +83,7 @@ impl Access {
             roles: Roles::start(kv, shutdown),
             nodes: Nodes::new(kv, shutdown),
             storage: Storage::new(kv.clone()),
+            workers,
             accounts: Accounts::new(kv.clone(), service_account_issuers),
         })
     }
@@ -202,6 +207,7 @@ pub(crate) async fn admit(
         // Whoever can reach the node may ask whether it lives; a credential request
         // is judged by the key that signed it.
         Route::Health { .. } | Route::Credentials => own(true),
+        Route::K3s(asked) => own(asked.is_open() || crate::k3s::node_of(&user).is_some()),
         Route::Leader => own(user.is_authenticated()),
         Route::TunnelConnect => own(crate::tunnel::node_of(&user).is_some()),
         Route::TunnelDial

@@ -354,6 +354,8 @@ fn facts(ledger: &SoloKv) -> NodeFacts {
         authentication: None,
         metrics_text: Arc::new(|| "up 1\n".into()),
         kubelets: nautilus_rest::KubeletSettings::default(),
+        serving_names: vec!["kubernetes".into(), "127.0.0.1".into()],
+        workers: None,
     }
 }
 

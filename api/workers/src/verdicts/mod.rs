@@ -172,6 +172,13 @@ impl Verdicts {
         self.admit(presented, Purpose::Registration).await
     }
 
+    /// The node that a token was issued to, where the judge can tell.
+    pub(crate) async fn node_of(&self, token: &SealToken) -> Option<String> {
+        let asked = self.judge.node_of(token);
+        let told = tokio::time::timeout(limits::JUDGE_WAIT, asked).await;
+        told.unwrap_or_default()
+    }
+
     /// Whether the judge answers; `None` before it was asked. With it since when, in Unix
     /// milliseconds.
     pub(crate) fn reach(&self) -> Reach {

@@ -5,13 +5,19 @@ use std::time::Duration;
 
 use http::StatusCode;
 use nautilus_machine::{Command, KeyRange, Kv as _, Operation, Proposal, Put, Txn};
-use nautilus_workers::{Stake, Verdict};
+use nautilus_workers::{JoinRefusal, Joins, Stake, StakeTiers, TokenProblem, Verdict};
 use serde_json::{Value, json};
 
 use crate::world::{BEGIN_S, World, active};
 
 const LEASE: &str = "/nautilus/registry/coordination.k8s.io/leases/kube-node-lease/w1";
 const BARRED: &str = "/nautilus/barred/w1";
+
+fn joins(world: &World) -> Joins {
+    let kv = std::sync::Arc::new(world.kv.clone());
+    let verdicts = std::sync::Arc::clone(&world.verdicts);
+    Joins::new(kv, verdicts, world.clock(), StakeTiers::default())
+}
 
 async fn write(world: &World, operation: Operation) {
     let txn = Txn {
@@ -162,5 +168,81 @@ async fn a_token_that_ends_drains_its_worker_though_it_says_nothing_any_more() {
     assert_eq!(
         taint(&node).as_deref(),
         Some("nautilus.io/stake-withdrawn:NoSchedule")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_speaks_for_the_node_that_it_was_registered_for_and_no_other() {
+    let world = World::leading().await;
+    world.judge.set("seal-2", active("0xa1"));
+    world.register("Worker_1", "seal-1").await;
+    let name = nautilus_workers::node_object::node_name("Worker_1");
+    let joins = joins(&world);
+    let node = async |token: &str, claimed: Option<&str>| joins.node_of_token(token, claimed).await;
+    assert_eq!(node("seal-1", None).await, Ok(name.clone()));
+    assert_eq!(node("seal-1", Some(&name)).await, Ok(name.clone()));
+    assert_eq!(
+        node("seal-1", Some("other")).await,
+        Err(JoinRefusal::Token(TokenProblem::NotOwner))
+    );
+    // Registered again with another token: the first one is nobody's.
+    world.pass(Duration::from_secs(1)).await;
+    world.register("Worker_1", "seal-2").await;
+    assert_eq!(node("seal-2", None).await, Ok(name));
+    assert_eq!(
+        node("seal-1", None).await,
+        Err(JoinRefusal::Token(TokenProblem::Unknown))
+    );
+    assert_eq!(
+        node(&"x".repeat(5000), None).await,
+        Err(JoinRefusal::Token(TokenProblem::Unknown))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_never_registered_registers_the_node_that_is_claimed_once() {
+    let world = World::leading().await;
+    let joins = joins(&world);
+    for _ in 0..3 {
+        let joined = joins.node_of_token("seal-1", Some("w1")).await;
+        assert_eq!(joined, Ok("w1".to_owned()));
+    }
+    let row = world.row("w1").expect("a row");
+    assert_eq!((row.registrations, row.owner.as_str()), (1, "0xa1"));
+    assert!(world.node("w1").is_some() && world.value(LEASE).is_some());
+    // Another owner's token does not get that node.
+    world.judge.set("seal-2", active("0xb2"));
+    let taken = joins.node_of_token("seal-2", Some("w1")).await;
+    assert!(matches!(taken, Err(JoinRefusal::Taken(_))), "{taken:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slashed_stake_shuts_its_node_out_and_a_good_one_lets_it_in_again() {
+    let world = World::leading().await;
+    let joins = joins(&world);
+    world.register("w1", "seal-1").await;
+    world.beat("w1", "seal-1", json!({})).await;
+    assert_eq!(joins.barred("w1"), Ok(None));
+    world.judge.set("seal-1", Verdict::Slashed);
+    world.beat("w1", "seal-1", json!({})).await;
+    world.settle().await;
+    assert_eq!(joins.barred("w1"), Ok(Some("its stake was slashed".into())));
+    assert_eq!(
+        joins.node_of_token("seal-1", None).await,
+        Err(JoinRefusal::Token(TokenProblem::Slashed))
+    );
+    world.judge.set("seal-1", active("0xa1"));
+    assert_eq!(joins.node_of_token("seal-1", None).await, Ok("w1".into()));
+    assert_eq!(joins.barred("w1"), Ok(None));
+    assert_eq!(world.row("w1").expect("a row").stake, Stake::Active);
+    // A withdrawn one drains first.
+    world.judge.set("seal-1", Verdict::Withdrawn);
+    world.beat("w1", "seal-1", json!({})).await;
+    world.settle().await;
+    assert_eq!(joins.barred("w1"), Ok(None));
+    world.pass(Duration::from_secs(3600)).await;
+    assert_eq!(
+        joins.barred("w1"),
+        Ok(Some("its stake was withdrawn".into()))
     );
 }

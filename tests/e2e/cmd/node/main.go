@@ -138,6 +138,10 @@ func register(client kubernetes.Interface, name string) {
 	nodes := client.CoreV1().Nodes()
 	ctx := context.Background()
 	made, err := nodes.Create(ctx, node(name), meta.CreateOptions{})
+	if errors.IsAlreadyExists(err) {
+		// Of a worker that registered before, as kubelets find it.
+		made, err = nodes.Get(ctx, name, meta.GetOptions{})
+	}
 	check("node", err)
 	made.Status.Conditions = []core.NodeCondition{{
 		Type: core.NodeReady, Status: core.ConditionTrue, Reason: "KubeletReady",

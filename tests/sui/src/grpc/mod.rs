@@ -2,7 +2,6 @@
 //! the TypeScript SDK speak it.
 
 mod ledger;
-mod list;
 mod render;
 mod state;
 mod subscription;

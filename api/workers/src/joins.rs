@@ -1,0 +1,154 @@
+//! What a face that is none of the workers' own asks of them: which node a Seal token speaks
+//! for, and which nodes' certificates count no more.
+//!
+//! Invariants
+//! - A token opens nothing that was not admitted just now, by the very verdicts that its worker's
+//!   heartbeats go by.
+//! - Who joins is registered: no node comes by a token without a row that its stake can take back.
+
+use std::sync::Arc;
+
+use nautilus_machine::Kv;
+
+use crate::answer::TokenProblem;
+use crate::clock::Clock;
+use crate::lifecycle::Stake;
+use crate::machine::Machine;
+use crate::node_object::node_name;
+use crate::register::{self, Admitted, RegisterError};
+use crate::rows_store::{self, Stored};
+use crate::tier::StakeTiers;
+use crate::token::{SealToken, TokenHash};
+use crate::verdicts::{Admission, Denied, Presented, Verdicts};
+
+/// See the module.
+pub struct Joins {
+    kv: Arc<dyn Kv>,
+    verdicts: Arc<Verdicts>,
+    clock: Arc<dyn Clock>,
+    tiers: StakeTiers,
+}
+
+/// Why nobody joins.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JoinRefusal {
+    /// The token does not count.
+    #[error("{0}")]
+    Token(TokenProblem),
+    /// The token is good, and what it was to open is taken.
+    #[error("{0}")]
+    Taken(String),
+    /// Nobody can tell now: come again.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<Denied> for JoinRefusal {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Token(problem) => Self::Token(problem),
+            Denied::OutOfReach(reason) => Self::Unavailable(reason.to_owned()),
+        }
+    }
+}
+
+impl Joins {
+    /// Over the quorum's verdicts.
+    pub fn new(
+        kv: Arc<dyn Kv>,
+        verdicts: Arc<Verdicts>,
+        clock: Arc<dyn Clock>,
+        tiers: StakeTiers,
+    ) -> Self {
+        Self {
+            kv,
+            verdicts,
+            clock,
+            tiers,
+        }
+    }
+
+    /// The name of the node that `token` speaks for, which is then registered with it. Which
+    /// node that is, the registration says; for a token that was never registered its judge, or
+    /// `claimed`: the node's name as the asker gives it. A node other than the claimed one is
+    /// refused.
+    pub async fn node_of_token(
+        &self,
+        token: &str,
+        claimed: Option<&str>,
+    ) -> Result<String, JoinRefusal> {
+        let unknown = || JoinRefusal::Token(TokenProblem::Unknown);
+        let token = Arc::new(SealToken::new(token.to_owned()).ok_or_else(unknown)?);
+        let hash = token.hash();
+        let registered =
+            rows_store::node_of_token(&*self.kv, &hash).map_err(|error| unavailable(&error))?;
+        let node_id = match registered {
+            Some(node_id) => node_id,
+            None => match self.verdicts.node_of(&token).await {
+                Some(node_id) => node_id,
+                None => claimed.map(str::to_owned).ok_or_else(unknown)?,
+            },
+        };
+        let name = node_name(&node_id);
+        if claimed.is_some_and(|claimed| claimed != name) {
+            return Err(JoinRefusal::Token(TokenProblem::NotOwner));
+        }
+        let presented = Presented {
+            token: &token,
+            node_id: &node_id,
+            key: None,
+            proof: None,
+        };
+        let admission = self.verdicts.admit_beat(&presented).await?;
+        self.register(node_id, hash, admission).await?;
+        Ok(name)
+    }
+
+    /// Registers, unless it is.
+    async fn register(
+        &self,
+        node_id: String,
+        token_hash: TokenHash,
+        admission: Admission,
+    ) -> Result<(), JoinRefusal> {
+        let stored = Stored::read(&*self.kv, &node_id).map_err(|error| unavailable(&error))?;
+        let stands = stored.has_node()
+            && stored.row().is_some_and(|row| {
+                row.token_hash == token_hash
+                    && row.owner == admission.owner
+                    && row.stake == Stake::Active
+            });
+        if stands {
+            return Ok(());
+        }
+        let admitted = Admitted {
+            node_id,
+            owner: admission.owner,
+            token_hash,
+            token_expires_at_s: admission.expires_at,
+            stake_amount: admission.stake_amount,
+            tier: self.tiers.of(admission.stake_amount),
+            machine: Machine::default(),
+            unix_ms: self.clock.unix_ms(),
+        };
+        match register::register(&*self.kv, &admitted).await {
+            Ok(()) => {
+                let (node_id, owner) = (admitted.node_id, admitted.owner);
+                tracing::info!(node_id, owner, "worker registered by its token's first use");
+                Ok(())
+            }
+            Err(error @ RegisterError::NotOwner) => Err(JoinRefusal::Taken(error.to_string())),
+            Err(error) => Err(JoinRefusal::Unavailable(error.to_string())),
+        }
+    }
+
+    /// Why the certificates of the node `name` don't count at this time; `None`: they do.
+    pub fn barred(&self, name: &str) -> Result<Option<String>, String> {
+        let now_ms = self.clock.unix_ms();
+        rows_store::barred(&*self.kv, name, now_ms).map_err(|error| error.to_string())
+    }
+}
+
+fn unavailable(error: &rows_store::StoreError) -> JoinRefusal {
+    JoinRefusal::Unavailable(error.to_string())
+}
