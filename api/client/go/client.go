@@ -52,8 +52,9 @@ type Config struct {
 	// Authority, if set, must have issued the serving certificates: evidence tells which
 	// code answers, the quorum's authority tells which quorum.
 	Authority *x509.CertPool
-	// Certificate, if set, is shown to the quorum.
-	Certificate *tls.Certificate
+	// Certificate, if set, gives the certificate that is shown to the quorum, such as the
+	// kubelet's, as of now.
+	Certificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
 	// CacheFile, if set, keeps the members' addresses for the next start.
 	CacheFile string
 }
@@ -348,7 +349,8 @@ func (c *Client) dial(ctx context.Context, address string, check func(spki []byt
 		ServerName: host,
 		// Not the usual check: evidence decides, and the authority if there is one. There
 		// are no resumed sessions, which would skip it.
-		InsecureSkipVerify: true,
+		InsecureSkipVerify:   true,
+		GetClientCertificate: c.config.Certificate,
 		VerifyConnection: func(state tls.ConnectionState) error {
 			leaf := state.PeerCertificates[0]
 			if c.config.Authority != nil {
@@ -362,9 +364,6 @@ func (c *Client) dial(ctx context.Context, address string, check func(spki []byt
 			}
 			return check(leaf.RawSubjectPublicKeyInfo)
 		},
-	}
-	if c.config.Certificate != nil {
-		config.Certificates = []tls.Certificate{*c.config.Certificate}
 	}
 	dialer := &tls.Dialer{NetDialer: &net.Dialer{Timeout: connectTimeout}, Config: config}
 	return dialer.DialContext(ctx, "tcp", address)

@@ -42,12 +42,6 @@ type ResourceUsage struct {
 	Disk   float64 `json:"disk_percent"`
 }
 
-// Signer is the wallet of the token's owner. It signs a personal message and gives Sui's
-// serialized signature: flag, signature, public key.
-type Signer interface {
-	SignPersonalMessage(ctx context.Context, message []byte) ([]byte, error)
-}
-
 // Event is what a running worker tells: what it did, and why it failed if it did.
 type Event struct {
 	// What is "registered" or "acknowledged"; with Err, what was tried.
@@ -150,10 +144,4 @@ func (w *Worker) post(ctx context.Context, r request, facts Facts) error {
 		r.header.Set("X-Seal-Proof", base64.StdEncoding.EncodeToString(proof))
 	}
 	return w.Client.call(ctx, r)
-}
-
-// ProofMessage is the personal message by whose signature a token's owner stands for a
-// node at a time in Unix seconds.
-func ProofMessage(nodeID string, timestamp int64) []byte {
-	return fmt.Appendf(nil, "nautilus seal proof v1\n%s\n%d", nodeID, timestamp)
 }

@@ -9,9 +9,12 @@ use anyhow::Context as _;
 use clap::Parser;
 use nautilus_attest_protocol::{EvidencePolicy, NoEndorsements, TeeKind};
 use nautilus_attest_tee::{SimulatedVerifier, Verifiers};
-use nautilus_client::{Address, BEAT_INTERVAL, Client, ClientConfig, Facts, Judge, Worker};
+use nautilus_client::{Address, BEAT_INTERVAL, Client, ClientConfig, Facts, Judge, Signer, Worker};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use sui_crypto::SuiSigner as _;
+use sui_crypto::ed25519::Ed25519PrivateKey;
+use sui_sdk_types::PersonalMessage;
 use zeroize::Zeroizing;
 
 #[derive(Parser)]
@@ -31,6 +34,9 @@ struct Arguments {
     /// File that keeps the members' addresses
     #[arg(long)]
     cache: Option<PathBuf>,
+    /// File of the owner's Ed25519 seed, 64 hex digits; proves ownership
+    #[arg(long)]
+    owner_key: Option<PathBuf>,
     /// The worker's id
     #[arg(long)]
     node_id: String,
@@ -45,8 +51,15 @@ async fn main() -> anyhow::Result<()> {
     // Not a flag: other users of this machine read command lines.
     let token = Zeroizing::new(std::env::var("SEAL_TOKEN").context("SEAL_TOKEN")?);
     let interval = arguments.interval_ms.map(Duration::from_millis);
-    let worker = Worker::new(Client::new(config(&arguments)?)?, &arguments.node_id, token)?
+    let client = Client::new(config(&arguments)?)?;
+    let mut worker = Worker::new(client, &arguments.node_id, token)?
         .with_interval(interval.unwrap_or(BEAT_INTERVAL));
+    if let Some(path) = &arguments.owner_key {
+        let mut seed = [0; 32];
+        let text = Zeroizing::new(std::fs::read_to_string(path)?);
+        hex::decode_to_slice(text.trim(), &mut seed).context("--owner-key")?;
+        worker = worker.with_owner(Arc::new(Wallet(Ed25519PrivateKey::new(seed))));
+    }
     let facts = || Facts {
         stake_status: Some("active".to_owned()),
         ..Facts::default()
@@ -61,6 +74,18 @@ async fn main() -> anyhow::Result<()> {
     tokio::select! {
         result = running => Ok(result?),
         _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}
+
+/// A wallet whose key is at hand.
+struct Wallet(Ed25519PrivateKey);
+
+impl Signer for Wallet {
+    fn sign_personal_message(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+        let signature = self
+            .0
+            .sign_personal_message(&PersonalMessage(message.into()));
+        Ok(signature.map_err(|error| error.to_string())?.to_bytes())
     }
 }
 

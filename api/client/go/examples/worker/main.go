@@ -4,7 +4,9 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -32,6 +34,7 @@ func run() error {
 	simulatedRoot := flag.String("simulated-root-key", "", "file of the key of simulated evidence (development)")
 	authority := flag.String("ca", "", "PEM file of the quorum's authority; names this very quorum")
 	cache := flag.String("cache", "", "file that keeps the members' addresses")
+	ownerKey := flag.String("owner-key", "", "file of the owner's Ed25519 seed, 64 hex digits; proves ownership")
 	nodeID := flag.String("node-id", "", "the worker's id")
 	interval := flag.Duration("interval", client.BeatInterval, "time between beats")
 	flag.Parse()
@@ -86,6 +89,17 @@ func run() error {
 			}
 			fmt.Println(at, event.What, len(quorum.Endpoints()), "members known")
 		},
+	}
+	if *ownerKey != "" {
+		text, err := os.ReadFile(*ownerKey)
+		if err != nil {
+			return err
+		}
+		seed, err := hex.DecodeString(strings.TrimSpace(string(text)))
+		if err != nil || len(seed) != ed25519.SeedSize {
+			return errors.New(*ownerKey + " holds no seed of 64 hex digits")
+		}
+		worker.Owner = client.Ed25519{Key: ed25519.NewKeyFromSeed(seed)}
 	}
 	return worker.Run(ctx)
 }
