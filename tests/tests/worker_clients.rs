@@ -135,11 +135,7 @@ fn proxy(quorum: &Quorum, listen: SocketAddr, server: Option<&str>) -> Streamed 
     let mut command = Command::new(Quorum::binary());
     command
         .args(["proxy", "--anonymous", "--plain", &listen.to_string()])
-        .args([
-            "--allow-simulated",
-            "--judge-interval=2s",
-            "--prefer=leader",
-        ])
+        .args(["--allow-simulated", "--prefer=leader"])
         .arg("--simulated-root-key")
         .arg(quorum.dir().join("simulated-root.pub"))
         .arg("--members")
