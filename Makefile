@@ -67,7 +67,7 @@ e2e-bin: ## Build kubectl and the clients' programs for the end-to-end tests
 	@python3 -m venv $(NAUTILUS_E2E_BIN)/python
 	@$(NAUTILUS_E2E_BIN)/python/bin/pip install -q --disable-pip-version-check -r tests/e2e/python/requirements.txt
 	@mkdir -p $(NAUTILUS_E2E_BIN)/javascript && cp tests/e2e/javascript/* $(NAUTILUS_E2E_BIN)/javascript/
-	@cd $(NAUTILUS_E2E_BIN)/javascript && npm install --silent --no-package-lock --no-audit --no-fund
+	@cd $(NAUTILUS_E2E_BIN)/javascript && npm ci --silent --no-audit --no-fund
 
 .PHONY: lint
 lint: setup ## Format, clippy, the dependency graph, the house rules

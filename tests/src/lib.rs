@@ -9,11 +9,13 @@ mod etcd;
 pub mod kubectl;
 mod quorum;
 mod reference;
+mod sui;
 
 pub use client::{Streamed, program};
 pub use etcd::{Etcdctl, other_than};
 pub use quorum::{NodeStatus, Quorum};
 pub use reference::ApiServer;
+pub use sui::SuiStandin;
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,6 @@
 //! `LedgerService`: objects, transactions, checkpoints, epochs.
 
+use futures_util::stream;
 use sui_rpc::field::{FieldMask, FieldMaskTree};
 use sui_rpc::proto::google::rpc::Status as RpcStatus;
 use sui_rpc::proto::sui::rpc::v2::get_checkpoint_request::CheckpointId;
@@ -9,13 +10,15 @@ use sui_rpc::proto::sui::rpc::v2::{
     BatchGetTransactionsResponse, Checkpoint, Epoch, ExecutedTransaction, GetCheckpointRequest,
     GetCheckpointResponse, GetEpochRequest, GetEpochResponse, GetObjectRequest, GetObjectResponse,
     GetObjectResult, GetServiceInfoRequest, GetServiceInfoResponse, GetTransactionRequest,
-    GetTransactionResponse, GetTransactionResult, Object, ProtocolConfig, SystemState,
+    GetTransactionResponse, GetTransactionResult, ListEventsRequest, ListEventsResponse, Object,
+    ProtocolConfig, SystemState,
 };
 use sui_rpc::proto::timestamp_ms_to_proto;
 use sui_sdk_types::{Address, Digest};
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::{Face, field, mask, render};
+use super::{Face, field, list, mask, render};
 use crate::ledger::{GAS_PRICE, PROTOCOL_VERSION};
 use crate::view::View;
 
@@ -141,6 +144,15 @@ impl LedgerService for Face {
             let epoch = epoch(view, request.epoch, &mask)?;
             Ok(Response::new(GetEpochResponse::new(epoch)))
         })
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<ListEventsRequest>,
+    ) -> Result<Response<BoxStream<ListEventsResponse>>, Status> {
+        let frames = self.read(|view| list::events(view, request.into_inner()))?;
+        let frames = stream::iter(frames.into_iter().map(Ok));
+        Ok(Response::new(Box::pin(frames)))
     }
 }
 

@@ -2,6 +2,7 @@
 //! the TypeScript SDK speak it.
 
 mod ledger;
+mod list;
 mod render;
 mod state;
 mod subscription;

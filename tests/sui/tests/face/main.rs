@@ -1,5 +1,6 @@
 //! The stand-in by its ports: what the chain's own client libraries read from it.
 
+mod cursors;
 mod faults;
 mod grpc;
 mod http;
