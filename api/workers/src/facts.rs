@@ -55,8 +55,8 @@ pub struct QuorumView {
 
 /// Whether the node can serve, and if not, why.
 pub type ReadyProbe = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
-/// Whether events of the chain arrive.
-pub type ConnectedProbe = Arc<dyn Fn() -> bool + Send + Sync>;
+/// Whether events of the chain arrive, and if not, why.
+pub type ConnectedProbe = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// Makes evidence over a nonce, in a form.
 pub type Attest = Arc<
     dyn Fn(Vec<u8>, EvidenceForm) -> BoxFuture<'static, Result<Evidence, String>> + Send + Sync,

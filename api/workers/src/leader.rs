@@ -513,8 +513,13 @@ fn change_txn(
         row.phase = phase;
         row.phase_since_ms = now_ms;
     }
-    row.stake = stake;
-    row.stake_amount = stake_amount;
+    // The chain's events write these too: what this memory did not change is theirs.
+    if stake != change.known.stake {
+        row.stake = stake;
+    }
+    if stake_amount != change.known.stake_amount {
+        row.stake_amount = stake_amount;
+    }
     row.running_pods = running_pods;
     let writing = Writing {
         unix_ms: now_ms,

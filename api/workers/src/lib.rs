@@ -18,6 +18,7 @@ mod beat;
 pub mod chain;
 pub mod clock;
 pub mod deadlines;
+pub mod events;
 pub mod facts;
 pub mod file_judge;
 mod forward;

@@ -105,6 +105,8 @@ pub struct Change {
     pub node_id: Arc<str>,
     /// What it comes to.
     pub state: State,
+    /// What was known to be replicated when it was taken.
+    pub known: State,
 }
 
 /// One worker in memory.
@@ -279,7 +281,14 @@ impl Roster {
         let Some(worker) = self.workers.get_mut(row.node_id.as_str()) else {
             return;
         };
-        worker.replicated = State::of(row);
+        let before = std::mem::replace(&mut worker.replicated, State::of(row));
+        // What somebody else wrote of the stake is the chain's own word.
+        if row.stake != before.stake {
+            worker.state.stake = row.stake;
+        }
+        if row.stake_amount != before.stake_amount {
+            worker.state.stake_amount = row.stake_amount;
+        }
         self.books.watch_token(worker, row.token_expires_at_s);
         if row.registrations != worker.registrations {
             worker.registrations = row.registrations;
@@ -337,6 +346,7 @@ impl Roster {
                 changes.push(Change {
                     node_id,
                     state: worker.state,
+                    known: worker.replicated,
                 });
             }
         }

@@ -152,16 +152,20 @@ fn whole(body: Body) -> Result<Bytes, Refusal> {
 async fn health(State(workers): State<Arc<Workers>>) -> Response {
     let serves = can_serve(&workers).await;
     let facts = &workers.facts;
+    let events = (workers.probes.sui_connected)();
     let mut answer = json!({
         "status": if serves.is_ok() { "healthy" } else { "unhealthy" },
         "enclave": facts.enclave,
         "components": facts.components,
-        "sui_events": if (workers.probes.sui_connected)() { "connected" } else { "disconnected" },
+        "sui_events": if events.is_ok() { "connected" } else { "disconnected" },
         "tee_type": facts.tee_type,
         "security_level": facts.security_level,
         "measurement": facts.measurement,
         "timestamp": workers.clock.unix_ms() / 1000,
     });
+    if let Err(reason) = events {
+        answer["sui_events_reason"] = reason.into();
+    }
     let reach = workers.verdicts.reach();
     if let Some(reachable) = reach.reachable {
         answer["sui"] = json!({"reachable": reachable, "since": reach.since_ms / 1000});

@@ -470,8 +470,7 @@ fn probes(
             Some(_) => Ok(()),
             None => Err("no leader is known".to_owned()),
         }),
-        // The chain's events come with a later build.
-        sui_connected: Arc::new(|| false),
+        sui_connected: Arc::new(|| Err("this quorum follows no chain".to_owned())),
         attest: Arc::new(move |nonce, form| {
             let forms = Arc::clone(&forms);
             Box::pin(async move {

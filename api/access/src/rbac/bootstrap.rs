@@ -1,4 +1,5 @@
-//! The roles and bindings that every cluster has, from one compact table.
+//! The roles and bindings that every cluster has, from two compact tables: the reference's, and
+//! our own for users of the chain.
 //!
 //! Source: what kube-apiserver v1.37 makes at its first start, recorded by
 //! `bootstrap/record.py` and held by the digests beside it. The table's lines:
@@ -12,6 +13,8 @@ use serde_json::{Map, Value, json};
 use super::GROUP;
 
 const TABLE: &str = include_str!("../../bootstrap/roles.txt");
+/// What the groups that a stake on the chain gives are bound to, in the same form.
+const STAKES: &str = include_str!("../../bootstrap/stakes.txt");
 
 /// An object to be there: where it belongs, and the whole of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,10 +29,23 @@ pub struct Expected {
     pub object: Value,
 }
 
-/// Everything of the table, roles before bindings.
+/// Everything of both tables, roles before bindings.
 pub fn all() -> Vec<Expected> {
+    let mut all = read(TABLE);
+    all.extend(read(STAKES));
+    all.sort_by_key(|expected| expected.plural.ends_with("bindings"));
+    all
+}
+
+/// What the reference has of it.
+#[cfg(test)]
+pub(super) fn reference() -> Vec<Expected> {
+    read(TABLE)
+}
+
+fn read(table: &str) -> Vec<Expected> {
     let mut all: Vec<Expected> = Vec::new();
-    for line in TABLE.lines() {
+    for line in table.lines() {
         match line.strip_prefix("  ") {
             None => all.extend(head(line)),
             Some(line) => {
@@ -39,7 +55,6 @@ pub fn all() -> Vec<Expected> {
             }
         }
     }
-    all.sort_by_key(|expected| expected.plural.ends_with("bindings"));
     all
 }
 

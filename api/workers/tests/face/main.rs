@@ -1,6 +1,7 @@
 //! The worker face as a worker sees it: requests in, answers and stored state out.
 
 mod attacks;
+mod events;
 mod joining;
 mod lifecycle;
 mod wire;

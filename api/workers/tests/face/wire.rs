@@ -197,7 +197,8 @@ async fn health_is_answered_as_wired_and_names_what_is_wrong() {
         answer.json(),
         json!({
             "status": "healthy", "enclave": false, "components": ["kube-apiserver", "consensus"],
-            "sui_events": "disconnected", "tee_type": "simulated", "security_level": 0,
+            "sui_events": "disconnected", "sui_events_reason": "no chain is followed",
+            "tee_type": "simulated", "security_level": 0,
             "measurement": "ab".repeat(48), "timestamp": world.now_s(),
         })
     );

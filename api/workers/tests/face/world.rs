@@ -196,7 +196,7 @@ impl World {
             },
             probes: Probes {
                 ready: Arc::new(move || probe.lock().clone()),
-                sui_connected: Arc::new(|| false),
+                sui_connected: Arc::new(|| Err("no chain is followed".into())),
                 attest: Arc::new(|nonce, form| {
                     let format = match form {
                         EvidenceForm::Raw => "application/cbor",
@@ -257,6 +257,10 @@ impl World {
     /// Lets virtual time pass.
     pub(crate) async fn pass(&self, time: Duration) {
         tokio::time::sleep(time).await;
+    }
+
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
     }
 
     pub(crate) fn now_s(&self) -> u64 {
@@ -365,10 +369,6 @@ impl World {
             .into_iter()
             .next()?;
         Some(serde_json::from_slice(&kv.value).expect("JSON"))
-    }
-
-    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
-        self.clock.clone()
     }
 
     /// The object or row under a key.
