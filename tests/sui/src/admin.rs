@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -25,6 +25,9 @@ use crate::layout;
 use crate::node::Node;
 use crate::operation::{Operation, Receipt};
 
+/// The longest request, in bytes: ten thousand operations in one checkpoint.
+const REQUEST_LIMIT_BYTES: usize = 64 * 1024 * 1024;
+
 type Refused = (StatusCode, String);
 type Shared = State<Arc<Node>>;
 
@@ -36,6 +39,7 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/fork/apply", post(apply_to_fork))
         .route("/faults/{face}", get(faults).put(set_faults))
         .route("/requests/{face}", get(requests).delete(reset_requests))
+        .layer(DefaultBodyLimit::max(REQUEST_LIMIT_BYTES))
         .with_state(node)
 }
 

@@ -112,21 +112,19 @@ impl<'a> View<'a> {
         live.is_none().then_some(version)
     }
 
-    /// The dynamic fields of `parent` from the id `from` on, in the order of their ids.
-    pub(crate) fn children(&self, parent: Address, from: Option<Address>) -> Vec<(Address, Live)> {
+    /// The dynamic fields of `parent`, in the order of their ids.
+    pub(crate) fn children(&self, parent: Address) -> impl Iterator<Item = Address> {
         let ids = self.objects.children(parent);
-        let ids = ids.filter(|id| from.is_none_or(|from| *id >= from));
-        let ids = ids.filter(|id| self.state(*id).is_some());
-        ids.filter_map(|id| Some((id, self.object(id)?))).collect()
+        ids.filter(|id| self.state(*id).is_some())
     }
 
-    /// The objects of `owner` from the id `from` on, in the order of their ids.
-    pub(crate) fn owned(&self, owner: Address, from: Option<Address>) -> Vec<(Address, Live)> {
-        let ids = self.objects.ids();
-        let ids = ids.filter(|id| from.is_none_or(|from| *id >= from));
-        let live = ids.filter_map(|id| Some((id, self.object(id)?)));
-        live.filter(|(_, live)| *live.object.owner() == Owner::Address(owner))
-            .collect()
+    /// The objects of `owner`, in the order of their ids.
+    pub(crate) fn owned(&self, owner: Address) -> impl Iterator<Item = Address> {
+        let owner = Owner::Address(owner);
+        self.objects.ids().filter(move |id| {
+            let live = self.state(*id).and_then(|(_, live)| live);
+            live.is_some_and(|live| *live.object.owner() == owner)
+        })
     }
 
     pub(crate) fn transaction(&self, digest: &Digest) -> Option<&'a Arc<Executed>> {

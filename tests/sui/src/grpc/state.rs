@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Face, field, invalid, mask, render};
 use crate::ledger::Live;
+use crate::view::View;
 
 const DYNAMIC_FIELD_MASK: &str = "parent,field_id";
 const OBJECT_MASK: &str = "object_id,version,object_type";
@@ -31,7 +32,7 @@ impl StateService for Face {
         let mask = mask::<DynamicField>(request.read_mask, DYNAMIC_FIELD_MASK)?;
         let page = Page::new(parent, request.page_size, request.page_token.as_deref())?;
         self.read(|view| {
-            let (found, next) = page.cut(view.children(parent, page.from));
+            let (found, next) = page.cut(view, view.children(parent), |_| true);
             let mut response = ListDynamicFieldsResponse::default();
             response.dynamic_fields = found
                 .iter()
@@ -58,9 +59,9 @@ impl StateService for Face {
             None => None,
         };
         self.read(|view| {
-            let mut owned = view.owned(owner, page.from);
-            owned.retain(|(_, live)| wanted.as_ref().is_none_or(|it| *it == live.record.tag));
-            let (found, next) = page.cut(owned);
+            let (found, next) = page.cut(view, view.owned(owner), |live| {
+                wanted.as_ref().is_none_or(|it| *it == live.record.tag)
+            });
             let mut response = ListOwnedObjectsResponse::default();
             response.objects = found
                 .iter()
@@ -93,15 +94,23 @@ impl Page {
         Ok(Self { owner, from, size })
     }
 
-    /// The page, and the token of the next one.
-    fn cut(&self, mut all: Vec<(Address, Live)>) -> (Vec<(Address, Live)>, Option<Vec<u8>>) {
-        let next = all.get(self.size).map(|(id, _)| {
+    /// The page of those objects, and the token of the next one.
+    fn cut(
+        &self,
+        view: &View<'_>,
+        ids: impl Iterator<Item = Address>,
+        wanted: impl Fn(&Live) -> bool,
+    ) -> (Vec<(Address, Live)>, Option<Vec<u8>>) {
+        let ids = ids.filter(|id| self.from.is_none_or(|from| *id >= from));
+        let live = ids.filter_map(|id| Some((id, view.object(id)?)));
+        let mut wanted = live.filter(|(_, live)| wanted(live));
+        let found = wanted.by_ref().take(self.size).collect();
+        let next = wanted.next().map(|(id, _)| {
             let mut token = self.owner.as_bytes().to_vec();
             token.extend(id.as_bytes());
             token
         });
-        all.truncate(self.size);
-        (all, next)
+        (found, next)
     }
 }
 

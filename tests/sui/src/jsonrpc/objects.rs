@@ -87,18 +87,18 @@ pub(super) fn get_dynamic_field(view: &View<'_>, params: Params<'_>) -> RpcResul
 
 pub(super) fn list_dynamic_fields(view: &View<'_>, params: Params<'_>) -> RpcResult {
     let parent: Address = params.required(0)?;
-    let found = view.children(parent, None);
+    let found = live(view, view.children(parent));
     paged(found, params, 1, dynamic_field)
 }
 
 pub(super) fn list_owned(view: &View<'_>, params: Params<'_>) -> RpcResult {
     let owner: Address = params.required(0)?;
     let query: Query = params.optional(1)?.unwrap_or_default();
-    let mut found = view.owned(owner, None);
-    if let Some(Filter::StructType(wanted)) = &query.filter {
-        found.retain(|(_, live)| live.record.tag == *wanted);
-    }
-    let options = query.options.unwrap_or_default();
+    let found = live(view, view.owned(owner)).filter(|(_, live)| match &query.filter {
+        Some(Filter::StructType(wanted)) => live.record.tag == *wanted,
+        None => true,
+    });
+    let options = query.options.clone().unwrap_or_default();
     paged(found, params, 2, |id, live| {
         Some(json!({ "data": data(id, live, &options) }))
     })
@@ -116,9 +116,16 @@ enum Filter {
     StructType(StructTag),
 }
 
+fn live(
+    view: &View<'_>,
+    ids: impl Iterator<Item = Address>,
+) -> impl Iterator<Item = (Address, Live)> {
+    ids.filter_map(|id| Some((id, view.object(id)?)))
+}
+
 /// A page of objects: the cursor is the last one's id, at `place`, then the limit.
 fn paged(
-    mut found: Vec<(Address, Live)>,
+    found: impl Iterator<Item = (Address, Live)>,
     params: Params<'_>,
     place: usize,
     form: impl Fn(Address, &Live) -> Option<Value>,
@@ -126,13 +133,11 @@ fn paged(
     let cursor: Option<Address> = params.optional(place)?;
     let limit: Option<usize> = params.optional(place + 1)?;
     let limit = limit.unwrap_or(OBJECTS_LIMIT).clamp(1, OBJECTS_LIMIT);
-    if let Some(cursor) = cursor {
-        found.retain(|(id, _)| *id > cursor);
-    }
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let last = found.last().map(|(id, _)| *id).or(cursor);
-    let values = found.iter().filter_map(|(id, live)| form(*id, live));
+    let mut found = found.filter(|(id, _)| cursor.is_none_or(|cursor| *id > cursor));
+    let shown: Vec<_> = found.by_ref().take(limit).collect();
+    let more = found.next().is_some();
+    let last = shown.last().map(|(id, _)| *id).or(cursor);
+    let values = shown.iter().filter_map(|(id, live)| form(*id, live));
     let values: Vec<Value> = values.collect();
     let cursor = last.map_or(Value::Null, |id| json!(id.to_string()));
     Ok(page(&values, more, &cursor))

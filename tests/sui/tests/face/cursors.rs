@@ -130,3 +130,16 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn a_burst_of_ten_thousand_in_one_checkpoint_is_read_whole() {
+    const BURST: u64 = 10_000;
+    let standin = Standin::start().await.expect("ports");
+    standin
+        .chain()
+        .apply_all(&numbered(0..BURST))
+        .expect("any event");
+    assert_eq!(standin.chain().latest_checkpoint(), 1);
+    let found = by_grpc(&standin, 1_000, false, || {}).await;
+    assert_eq!(found, (0..BURST).collect::<Numbers>());
+}

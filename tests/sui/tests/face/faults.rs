@@ -219,3 +219,26 @@ async fn the_admin_face_makes_things_happen() {
         standin.chain().chain_id().to_string()
     );
 }
+
+#[tokio::test]
+async fn a_dropped_stand_in_is_gone() {
+    let standin = with_worker().await;
+    let at = standin.addresses();
+    let chain = standin.chain().clone();
+    drop(standin);
+    let refused = async |at| {
+        while request(at, "POST", "/", &latest()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    refused(at.grpc).await;
+    refused(at.jsonrpc).await;
+    // The chain outlives it, and another node tells of it at the same place.
+    let again = Standin::of(chain, at).await.expect("the same ports");
+    let latest = call(
+        again.addresses().jsonrpc,
+        "sui_getLatestCheckpointSequenceNumber",
+        json!([]),
+    );
+    assert_eq!(latest.await, Ok(json!("1")));
+}
