@@ -406,11 +406,10 @@ fn prove_whole(package: Address, checkpoint: &mut CheckpointState) -> Result<(),
             timestamp_ms: checkpoint.timestamp_ms,
             checkpoint: Some(checkpoint.sequence),
         };
-        transaction.events = match &of.events {
-            None => Vec::new(),
-            Some(events) => event::of_transaction(package, events, place)
-                .map_err(|error| FaceError::Malformed(error.to_string()))?,
-        };
+        let followed = of.events.as_ref();
+        transaction.events = followed
+            .map(|events| event::of_transaction(package, events, place))
+            .unwrap_or_default();
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use nautilus_workers::chain::{ChainEvent, EventId};
 use serde_json::{Map, Value};
 use sui_sdk_types::{Address, Digest, StructTag, TransactionEvents};
 
-use crate::shape::{Shape, ShapeError};
+use crate::shape::Shape;
 
 /// Where events stand.
 #[derive(Debug, Clone, Copy)]
@@ -30,15 +30,19 @@ pub(crate) fn of_transaction(
     package: Address,
     events: &TransactionEvents,
     place: Place,
-) -> Result<Vec<ChainEvent>, ShapeError> {
-    events
-        .0
-        .iter()
-        .zip(0..)
+) -> Vec<ChainEvent> {
+    let numbered = events.0.iter().zip(0..);
+    numbered
         .filter_map(|(event, event_seq)| {
             let shape = followed(package, &event.type_)?;
-            let fields = shape.decode(&event.contents);
-            Some(fields.map(|fields| one(shape, place, event_seq, event.sender, fields)))
+            match shape.decode(&event.contents) {
+                Ok(fields) => Some(one(shape, place, event_seq, event.sender, fields)),
+                // The chain can't emit it: it stays out, and stops nothing.
+                Err(error) => {
+                    tracing::error!(transaction = %place.transaction, event_seq, %error, "an event");
+                    None
+                }
+            }
         })
         .collect()
 }

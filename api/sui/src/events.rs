@@ -40,8 +40,8 @@ impl ChainEvents {
             Following::Events {
                 events,
                 more,
-                start_ms,
-            } => page::of_events(&cursor, events, more, limit, start_ms),
+                passed,
+            } => page::of_events(&cursor, events, more, limit, passed),
         };
         if self.chain.needs_agreement() {
             self.confirm(&page.events).await?;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use nautilus_workers::chain::{ChainEvent, Cursor};
+use nautilus_workers::chain::{ChainEvent, Cursor, EventId};
 use serde_json::{Map, Value};
 use sui_sdk_types::{
     Address, CheckpointContents, CheckpointSummary, Digest, Object, StructTag, TransactionEffects,
@@ -108,9 +108,9 @@ pub(crate) enum Following {
         events: Vec<ChainEvent>,
         /// Whether more are there already.
         more: bool,
-        /// When the cursor's checkpoint was made, in Unix milliseconds, where the cursor names no
-        /// later event: events until then came before it.
-        start_ms: Option<u64>,
+        /// The last of those that were passed over, for they are in checkpoints that the cursor has
+        /// read.
+        passed: Option<EventId>,
     },
 }
 
@@ -188,7 +188,7 @@ pub(crate) trait Face: Send + Sync + 'static {
     /// The last checkpoint of an epoch that is over.
     fn end_of_epoch(&self, epoch: u64) -> Asked<'_, Option<u64>>;
 
-    /// What comes after `cursor`, which names a checkpoint or an event: about `limit` events.
+    /// What comes after `cursor`, about `limit` events; all that ever was, where it names nothing.
     fn following(&self, cursor: Cursor, limit: usize) -> Asked<'_, Following>;
 }
 

@@ -165,7 +165,7 @@ impl GrpcFace {
         let from = match (cursor.checkpoint, cursor.event) {
             (Some(read), _) => read.saturating_add(1),
             (None, Some(event)) => self.checkpoint_of(&event.tx_digest).await?,
-            (None, None) => return Err(FaceError::Unsupported("a cursor that names nothing")),
+            (None, None) => 0,
         };
         let newest = self.get_checkpoint(None, Part::Summary).await?;
         let newest = newest.ok_or(missing("checkpoint"))?.sequence;
@@ -256,16 +256,13 @@ impl GrpcFace {
             timestamp_ms: timestamp_ms.unwrap_or_default(),
             checkpoint,
         };
-        let followed = match &events {
-            Some(events) => {
-                event::of_transaction(self.package, events, place).map_err(malformed)?
-            }
-            None => Vec::new(),
-        };
+        let followed = events
+            .as_ref()
+            .map(|events| event::of_transaction(self.package, events, place));
         Ok(TransactionState {
             digest,
             checkpoint,
-            events: followed,
+            events: followed.unwrap_or_default(),
             proof: Some(Box::new(TransactionProof { effects, events })),
         })
     }

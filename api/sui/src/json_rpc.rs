@@ -2,6 +2,8 @@
 //!
 //! Invariant: nothing here is proved; where answers must be, this face is a second opinion only.
 
+use std::cmp::Ordering;
+
 use http::{StatusCode, Uri};
 use nautilus_workers::chain::{ChainEvent, Cursor};
 use rustls::RootCertStore;
@@ -238,15 +240,6 @@ impl JsonRpcFace {
     }
 
     async fn events_after(&self, cursor: Cursor, limit: usize) -> Result<Following, FaceError> {
-        // A cursor of the other face: its checkpoint may be later than its event.
-        let start_ms = match cursor.checkpoint {
-            Some(read) => {
-                let checkpoint = self.get_checkpoint(Some(read)).await?;
-                let gone = || FaceError::Gone(format!("the checkpoint {read}"));
-                Some(checkpoint.ok_or_else(gone)?.timestamp_ms)
-            }
-            None => None,
-        };
         let from = match &cursor.event {
             Some(event) => {
                 json!({"txDigest": event.tx_digest, "eventSeq": event.event_seq.to_string()})
@@ -262,12 +255,41 @@ impl JsonRpcFace {
         for digest in merge::tied(&lists) {
             positions.insert(digest.clone(), self.position(&digest).await?);
         }
-        let (events, more) = merge::merge(lists, &positions);
+        let (mut events, more) = merge::merge(lists, &positions);
+        let read = match cursor.checkpoint {
+            Some(read) => self.until(&events, read).await?,
+            None => 0,
+        };
+        let passed = events.drain(..read).next_back().map(|event| event.id);
         Ok(Following::Events {
             events,
             more,
-            start_ms,
+            passed,
         })
+    }
+
+    /// How many of `events` are in checkpoints until `read`: those that a cursor of the other face,
+    /// which names a checkpoint later than its event, has passed.
+    async fn until(&self, events: &[ChainEvent], read: u64) -> Result<usize, FaceError> {
+        if events.is_empty() {
+            return Ok(0);
+        }
+        let gone = || FaceError::Gone(format!("the checkpoint {read}"));
+        let checkpoint = self.get_checkpoint(Some(read)).await?.ok_or_else(gone)?;
+        let mut count = 0;
+        for event in events {
+            // Checkpoints of one time are told apart by asking.
+            let is_read = match event.timestamp_ms.cmp(&checkpoint.timestamp_ms) {
+                Ordering::Less => true,
+                Ordering::Equal => self.position(&event.id.tx_digest).await?.0 <= read,
+                Ordering::Greater => false,
+            };
+            if !is_read {
+                break;
+            }
+            count += 1;
+        }
+        Ok(count)
     }
 
     async fn events_of_module(

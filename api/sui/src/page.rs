@@ -5,7 +5,7 @@
 //! - A cursor means the same to every full node and either face: its `checkpoint` was read whole
 //!   and its `event` is the last one given out, whichever is later.
 
-use nautilus_workers::chain::{ChainEvent, Cursor, EventPage};
+use nautilus_workers::chain::{ChainEvent, Cursor, EventId, EventPage};
 
 use crate::face::CheckpointState;
 
@@ -45,43 +45,33 @@ pub(crate) fn of_checkpoints(
     page
 }
 
-/// At most `limit` of `events`, which begin after the event of `after`. Those until `start_ms`
-/// came before the first checkpoint that is followed: they are passed over.
+/// At most `limit` of `events`, which begin after the event of `after`, or after the one that was
+/// `passed` over.
 pub(crate) fn of_events(
     after: &Cursor,
     events: Vec<ChainEvent>,
     more: bool,
     limit: usize,
-    start_ms: Option<u64>,
+    passed: Option<EventId>,
 ) -> EventPage {
-    let mut page = EventPage {
-        events: Vec::new(),
-        next: after.clone(),
-        more,
-    };
-    for event in events {
-        if page.events.len() >= limit {
-            page.more = true;
-            return page;
-        }
-        if start_ms.is_some_and(|start| event.timestamp_ms <= start) {
-            // Still before the cursor's checkpoint, which therefore stays.
-            page.next.event = Some(event.id);
-            continue;
-        }
-        // The face does not say which checkpoints it has read.
-        page.next = Cursor {
-            checkpoint: None,
-            event: Some(event.id.clone()),
-        };
-        page.events.push(event);
+    let mut next = after.clone();
+    if passed.is_some() {
+        next.event = passed;
     }
-    page
+    let more = more || events.len() > limit;
+    let events: Vec<ChainEvent> = events.into_iter().take(limit).collect();
+    if let Some(last) = events.last() {
+        // The face does not say which checkpoints it has read.
+        next = Cursor {
+            checkpoint: None,
+            event: Some(last.id.clone()),
+        };
+    }
+    EventPage { events, next, more }
 }
 
 #[cfg(test)]
 mod tests {
-    use nautilus_workers::chain::EventId;
     use proptest::prelude::*;
     use serde_json::Value;
     use sui_sdk_types::Digest;
@@ -160,8 +150,13 @@ mod tests {
                     let from = cursor.event.as_ref().and_then(|id| all.iter().position(|it| it.id == *id));
                     let rest = &all[from.map_or(0, |at| at + 1)..];
                     let more = rest.len() > at_once;
-                    let events = rest.iter().take(at_once).cloned().collect();
-                    of_events(&cursor, events, more, limit, cursor.checkpoint)
+                    let (passed, events): (Vec<_>, Vec<_>) = rest
+                        .iter()
+                        .take(at_once)
+                        .cloned()
+                        .partition(|it| it.checkpoint <= cursor.checkpoint);
+                    let passed = passed.last().map(|it| it.id.clone());
+                    of_events(&cursor, events, more, limit, passed)
                 };
                 prop_assert!(page.events.len() <= limit);
                 given.extend(page.events);

@@ -96,13 +96,15 @@ impl Pool {
     {
         let mut setbacks = Vec::new();
         let asked = async {
-            for round in 1..=limits::ROUNDS {
+            for round in 0..limits::ROUNDS {
+                if round > 0 {
+                    let pause = pause_ms(limits::ROUND_PAUSE, round, chance::draw());
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                }
                 let told = self.round(count, &question, &mut setbacks).await;
                 if told.len() == count {
                     return Some(told);
                 }
-                let pause = pause_ms(limits::ROUND_PAUSE, round, chance::draw());
-                tokio::time::sleep(Duration::from_millis(pause)).await;
             }
             None
         };

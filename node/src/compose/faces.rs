@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 use nautilus_attest_protocol::credential_report_data;
 use nautilus_backup::{
@@ -19,9 +18,9 @@ use nautilus_rest::{
     RestContext, ServingCertificate, pin_operators, read_authentication, router_with,
     run_controllers, serve_plain_loopback, serve_tls, server_config,
 };
+use nautilus_sui::Chain;
 use nautilus_workers::{
-    Facts, FileJudge, Joins, Judgement, Leader, Probes, QuorumView, RosterSettings, SealToken,
-    SystemClock, TokenJudge, Verdict, VerdictSettings, Verdicts, WorkersContext, WorkersSettings,
+    Facts, Joins, Leader, Probes, QuorumView, RosterSettings, SystemClock, WorkersContext,
     run as run_workers, workers_router,
 };
 use tokio_util::sync::CancellationToken;
@@ -87,8 +86,9 @@ pub(super) async fn serve(
     let certificate = ServingCertificate::issue(Arc::clone(&authority), names(config))?;
     let tls = server_config(&authority, Arc::clone(&certificate))?;
     let tracker = TaskTracker::new();
-    let verdicts = verdicts(config, &kv)?;
-    let settings = WorkersSettings::default();
+    let chain = super::sui::chain(config)?;
+    let verdicts = super::sui::verdicts(config, &kv, chain.as_ref())?;
+    let settings = super::sui::settings(config);
     let facts = NodeFacts {
         workers: Some(Arc::new(JoiningWorkers(Joins::new(
             Arc::clone(&kv),
@@ -112,7 +112,7 @@ pub(super) async fn serve(
         verdicts: Arc::clone(&verdicts),
         clock: Arc::new(SystemClock::new()),
         facts: worker_facts(node),
-        probes: probes(node, config, &kv, &certificate, &authority)?,
+        probes: probes(node, config, &kv, &certificate, &authority, chain.clone())?,
         settings,
     });
     let source = backup_source(node, config, &kv);
@@ -137,6 +137,9 @@ pub(super) async fn serve(
     }
     tracker.spawn(run_workers(leader, Arc::clone(&kv), stopped.clone()));
     tracker.spawn(verdicts.run(stopped.clone()));
+    if let Some(chain) = chain {
+        tracker.spawn(chain.watch(stopped.clone()));
+    }
     endorsements::describe_metrics();
     tracker.spawn(endorsements::follow(
         Arc::clone(&node.endorsed),
@@ -419,23 +422,6 @@ fn facts(
     })
 }
 
-/// The quorum's verdicts on Seal tokens, with this node's judge.
-fn verdicts(config: &NodeConfig, kv: &Arc<dyn Kv>) -> anyhow::Result<Arc<Verdicts>> {
-    let judge: Arc<dyn TokenJudge> = match &config.tokens_file {
-        Some(path) => Arc::new(
-            FileJudge::open(path)
-                .map_err(|error| Failure::Usage.error(format!("tokens_file: {error}")))?,
-        ),
-        None => Arc::new(NobodyKnown),
-    };
-    Ok(Verdicts::new(
-        Arc::clone(kv),
-        judge,
-        Arc::new(SystemClock::new()),
-        &VerdictSettings::default(),
-    ))
-}
-
 fn worker_facts(node: &Node) -> Facts {
     Facts {
         enclave: node.identity.is_hardware(),
@@ -454,6 +440,7 @@ fn probes(
     kv: &Arc<dyn Kv>,
     certificate: &Arc<ServingCertificate>,
     authority: &Arc<Authority>,
+    chain: Option<Arc<Chain>>,
 ) -> anyhow::Result<Probes> {
     let kv = Arc::clone(kv);
     let forms = Arc::new(Forms::new(
@@ -470,7 +457,7 @@ fn probes(
             Some(_) => Ok(()),
             None => Err("no leader is known".to_owned()),
         }),
-        sui_connected: Arc::new(|| Err("this quorum follows no chain".to_owned())),
+        sui_connected: super::sui::connected(chain),
         attest: Arc::new(move |nonce, form| {
             let forms = Arc::clone(&forms);
             Box::pin(async move {
@@ -502,15 +489,6 @@ fn public_kubeconfig(authority_pem: &str, server: &str, user: &User) -> String {
     )
 }
 
-/// The judge of a node without a file of tokens: it knows no token.
-struct NobodyKnown;
-
-impl TokenJudge for NobodyKnown {
-    fn judge<'a>(&'a self, _token: &'a SealToken, _node_id: &'a str) -> BoxFuture<'a, Judgement> {
-        Box::pin(std::future::ready(Verdict::Unknown.into()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -527,15 +505,6 @@ mod tests {
         assert_eq!(
             parsed["clusters"][0]["cluster"]["server"],
             "https://127.0.0.1:1"
-        );
-    }
-
-    #[tokio::test]
-    async fn without_a_file_of_tokens_no_token_is_known() {
-        let token = SealToken::new("x".to_owned()).expect("a token");
-        assert_eq!(
-            NobodyKnown.judge(&token, "worker-1").await.verdict,
-            Verdict::Unknown
         );
     }
 }

@@ -17,6 +17,7 @@ mod keys;
 mod policy;
 mod restart;
 mod restore;
+mod sui;
 mod transport;
 
 use std::sync::{Arc, OnceLock};

@@ -110,6 +110,7 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
         backup: backup::backup(settings.backup)?,
         restore: backup::restore(settings.restore, founds)?,
         attestation: attestation(settings.attestation)?,
+        sui: super::sui::sui(settings.sui, settings.tokens_file.as_deref())?,
         tokens_file: settings
             .tokens_file
             .map(|path| existing("tokens_file", path))

@@ -14,6 +14,7 @@ mod error;
 mod etcd;
 mod kubelet;
 mod settings;
+mod sui;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,8 +29,9 @@ pub(crate) use error::ConfigError;
 pub(crate) use etcd::{Etcd, parse_duration};
 pub(crate) use settings::{
     ApiSettings, AttestationSettings, AuditSettings, EndorsementSettings, EtcdSettings,
-    LogSettings, PeerSettings, RaftSettings, RestoreSettings, Settings,
+    LogSettings, PeerSettings, RaftSettings, RestoreSettings, Settings, SuiSettings,
 };
+pub(crate) use sui::Sui;
 
 /// One node's checked configuration.
 #[derive(Debug, Clone)]
@@ -68,6 +70,8 @@ pub(crate) struct NodeConfig {
     pub(crate) attestation: Attestation,
     /// Seal tokens of the development judge.
     pub(crate) tokens_file: Option<PathBuf>,
+    /// The chain that Seal tokens are judged by.
+    pub(crate) sui: Option<Sui>,
     /// Timings of consensus.
     pub(crate) raft: RaftTimings,
     /// Log entries between two checkpoints (digest comparison and snapshot).

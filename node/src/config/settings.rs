@@ -109,6 +109,9 @@ layer! {
         /// `[audit]`
         audit: AuditSettings,
         @section
+        /// `[sui]`
+        sui: SuiSettings,
+        @section
         /// `[log]`
         log: LogSettings,
     }
@@ -366,6 +369,66 @@ layer! {
         /// audit.log_maxage: days for which older files are kept; 0 is for ever [default: 0]
         #[arg(id = "audit_log_maxage", long = "audit-log-maxage", env = "NAUTILUS_AUDIT_LOG_MAXAGE", value_name = "DAYS")]
         log_maxage: u64,
+    }
+}
+
+layer! {
+    /// `[sui]`: the chain that Seal tokens are judged by.
+    SuiSettings {
+        /// sui.full_nodes: whom to ask, the preferred one first: grpc=URL or json-rpc=URL
+        #[arg(id = "sui_full_nodes", long = "sui-full-nodes", env = "NAUTILUS_SUI_FULL_NODES", value_delimiter = ',', value_name = "FACE=URL,..")]
+        full_nodes: Vec<String>,
+        /// sui.package: the id of the package that issues Seal tokens: of its first version
+        #[arg(id = "sui_package", long = "sui-package", env = "NAUTILUS_SUI_PACKAGE", value_name = "ID")]
+        package: String,
+        /// sui.layout: "registry": workers in the registry's table; "objects": a token is an object's id [default: registry]
+        #[arg(id = "sui_layout", long = "sui-layout", env = "NAUTILUS_SUI_LAYOUT", value_name = "registry|objects")]
+        layout: String,
+        /// sui.registry: the id of the shared object WorkerRegistry
+        #[arg(id = "sui_registry", long = "sui-registry", env = "NAUTILUS_SUI_REGISTRY", value_name = "ID")]
+        registry: String,
+        /// sui.token_struct: the token's struct where it is an object: module::Struct {member: kind, ..}
+        #[arg(id = "sui_token_struct", long = "sui-token-struct", env = "NAUTILUS_SUI_TOKEN_STRUCT", value_name = "STRUCT")]
+        token_struct: String,
+        /// sui.stake_struct: the stake's struct, likewise
+        #[arg(id = "sui_stake_struct", long = "sui-stake-struct", env = "NAUTILUS_SUI_STAKE_STRUCT", value_name = "STRUCT")]
+        stake_struct: String,
+        /// sui.cross_check: whether two full nodes must say the same [default: false]
+        #[arg(id = "sui_cross_check", long = "sui-cross-check", env = "NAUTILUS_SUI_CROSS_CHECK", num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
+        cross_check: bool,
+        /// sui.verify: "checkpoints": nothing counts that validators did not sign; "none": full nodes are believed [default: none]
+        #[arg(id = "sui_verify", long = "sui-verify", env = "NAUTILUS_SUI_VERIFY", value_name = "checkpoints|none")]
+        verify: String,
+        /// sui.committee: the validators of an epoch that is trusted, as JSON
+        #[arg(id = "sui_committee", long = "sui-committee", env = "NAUTILUS_SUI_COMMITTEE", value_name = "FILE")]
+        committee: PathBuf,
+        /// sui.certificate_authority: whose certificates of full nodes are good, PEM [default: the system's]
+        #[arg(id = "sui_certificate_authority", long = "sui-certificate-authority", env = "NAUTILUS_SUI_CERTIFICATE_AUTHORITY", value_name = "FILE")]
+        certificate_authority: PathBuf,
+        /// sui.request_timeout: how long a full node may take [default: 1500ms]
+        #[arg(id = "sui_request_timeout", long = "sui-request-timeout", env = "NAUTILUS_SUI_REQUEST_TIMEOUT", value_name = "DURATION")]
+        request_timeout: String,
+        /// sui.hedge_after: after how long at the latest a second full node is asked too [default: 600ms]
+        #[arg(id = "sui_hedge_after", long = "sui-hedge-after", env = "NAUTILUS_SUI_HEDGE_AFTER", value_name = "DURATION")]
+        hedge_after: String,
+        /// sui.requests_per_second: to all full nodes together [default: 50]
+        #[arg(id = "sui_requests_per_second", long = "sui-requests-per-second", env = "NAUTILUS_SUI_REQUESTS_PER_SECOND", value_name = "N")]
+        requests_per_second: u32,
+        /// sui.grace: how long known tokens go on while the chain is out of reach [default: 5m]
+        #[arg(id = "sui_grace", long = "sui-grace", env = "NAUTILUS_SUI_GRACE", value_name = "DURATION")]
+        grace: String,
+        /// sui.events_from: the first checkpoint whose events are followed [default: the next one]
+        #[arg(id = "sui_events_from", long = "sui-events-from", env = "NAUTILUS_SUI_EVENTS_FROM", value_name = "N")]
+        events_from: u64,
+        /// sui.min_stake_view: what a stake needs to read, in MIST [default: 500000000]
+        #[arg(id = "sui_min_stake_view", long = "sui-min-stake-view", env = "NAUTILUS_SUI_MIN_STAKE_VIEW", value_name = "MIST")]
+        min_stake_view: u64,
+        /// sui.min_stake_node: what it needs to run a worker [default: 1000000000]
+        #[arg(id = "sui_min_stake_node", long = "sui-min-stake-node", env = "NAUTILUS_SUI_MIN_STAKE_NODE", value_name = "MIST")]
+        min_stake_node: u64,
+        /// sui.min_stake_administration: what it needs to administer [default: 10000000000]
+        #[arg(id = "sui_min_stake_administration", long = "sui-min-stake-administration", env = "NAUTILUS_SUI_MIN_STAKE_ADMINISTRATION", value_name = "MIST")]
+        min_stake_administration: u64,
     }
 }
 
