@@ -18,7 +18,7 @@ use nautilus_rest::{
     RestContext, ServingCertificate, pin_operators, read_authentication, router_with,
     run_controllers, serve_plain_loopback, serve_tls, server_config,
 };
-use nautilus_sui::Chain;
+use nautilus_workers::events::{Events, events_router};
 use nautilus_workers::{
     Facts, Joins, Leader, Probes, QuorumView, RosterSettings, SystemClock, WorkersContext,
     run as run_workers, workers_router,
@@ -26,6 +26,7 @@ use nautilus_workers::{
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::events::OwnApi;
 use super::forms::Forms;
 use super::joins::JoiningWorkers;
 use super::{Node, RECOVERED_NOTE, authority};
@@ -88,6 +89,7 @@ pub(super) async fn serve(
     let tracker = TaskTracker::new();
     let chain = super::sui::chain(config)?;
     let verdicts = super::sui::verdicts(config, &kv, chain.as_ref())?;
+    let events = super::events::events(config, &kv, &verdicts, chain.as_ref());
     let settings = super::sui::settings(config);
     let facts = NodeFacts {
         workers: Some(Arc::new(JoiningWorkers(Joins::new(
@@ -112,18 +114,23 @@ pub(super) async fn serve(
         verdicts: Arc::clone(&verdicts),
         clock: Arc::new(SystemClock::new()),
         facts: worker_facts(node),
-        probes: probes(node, config, &kv, &certificate, &authority, chain.clone())?,
+        probes: probes(node, config, &kv, &certificate, &authority, events.clone())?,
         settings,
     });
     let source = backup_source(node, config, &kv);
     let rotation = key_rotation(node, config, &kv);
     let others = workers
+        .merge(events_router(events.clone()))
         .merge(backup_router(source.clone()))
         .merge(super::policy::router(node, config, &kv))
         .merge(keys_router(Arc::clone(&rotation)))
         .merge(recovery_router(Arc::clone(&kv)))
         .merge(endorsements::router(Arc::clone(&kv)));
     let router = router_with(Arc::clone(&context), others);
+    if let Some(events) = events {
+        let api = Arc::new(OwnApi(router.clone()));
+        tracker.spawn(events.run(api, stopped.clone()));
+    }
     let keeper = super::policy::keeper(node, config, &kv, vec![Arc::clone(&rotation) as _]);
     tracker.spawn(keeper.run(stopped.clone()));
     tracker.spawn(rotation.run(stopped.clone()));
@@ -440,7 +447,7 @@ fn probes(
     kv: &Arc<dyn Kv>,
     certificate: &Arc<ServingCertificate>,
     authority: &Arc<Authority>,
-    chain: Option<Arc<Chain>>,
+    events: Option<Arc<Events>>,
 ) -> anyhow::Result<Probes> {
     let kv = Arc::clone(kv);
     let forms = Arc::new(Forms::new(
@@ -457,7 +464,10 @@ fn probes(
             Some(_) => Ok(()),
             None => Err("no leader is known".to_owned()),
         }),
-        sui_connected: super::sui::connected(chain),
+        sui_connected: Arc::new(move || match &events {
+            Some(events) => events.connected(),
+            None => Err("this quorum follows no chain".to_owned()),
+        }),
         attest: Arc::new(move |nonce, form| {
             let forms = Arc::clone(&forms);
             Box::pin(async move {

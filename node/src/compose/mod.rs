@@ -9,6 +9,7 @@
 //! the key there is no log to read.
 
 mod etcd;
+mod events;
 mod faces;
 mod forms;
 mod identity;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use nautilus_machine::Kv;
 use nautilus_sui::{Chain, ChainJudge};
-use nautilus_workers::facts::ConnectedProbe;
+use nautilus_workers::events::WithJoinTokens;
 use nautilus_workers::{
     FileJudge, Judgement, SealToken, SystemClock, TokenJudge, Verdict, VerdictSettings, Verdicts,
     WorkersSettings,
@@ -42,7 +42,7 @@ pub(super) fn verdicts(
     }
     Ok(Verdicts::new(
         Arc::clone(kv),
-        judge(config, chain)?,
+        judge(config, kv, chain)?,
         Arc::new(SystemClock::new()),
         &settings,
     ))
@@ -57,23 +57,22 @@ pub(super) fn settings(config: &NodeConfig) -> WorkersSettings {
     settings
 }
 
-/// Whether the chain answers, and if not, why.
-pub(super) fn connected(chain: Option<Arc<Chain>>) -> ConnectedProbe {
-    Arc::new(move || match &chain {
-        None => Err("this quorum follows no chain".to_owned()),
-        Some(chain) if chain.is_reachable() => Ok(()),
-        Some(_) => Err("no full node of the chain has answered of late".to_owned()),
-    })
-}
-
-fn judge(config: &NodeConfig, chain: Option<&Arc<Chain>>) -> anyhow::Result<Arc<dyn TokenJudge>> {
+fn judge(
+    config: &NodeConfig,
+    kv: &Arc<dyn Kv>,
+    chain: Option<&Arc<Chain>>,
+) -> anyhow::Result<Arc<dyn TokenJudge>> {
     Ok(match (chain, &config.sui, &config.tokens_file) {
-        (Some(chain), Some(sui), _) => Arc::new(ChainJudge::new(
-            Arc::clone(chain),
-            sui.chain.layout.clone(),
-            sui.tiers.node,
-            Arc::new(SystemClock::new()),
-        )),
+        (Some(chain), Some(sui), _) => Arc::new(WithJoinTokens {
+            judge: Arc::new(ChainJudge::new(
+                Arc::clone(chain),
+                sui.chain.layout.clone(),
+                sui.tiers.node,
+                Arc::new(SystemClock::new()),
+            )),
+            kv: Arc::clone(kv),
+            min_stake_amount: sui.tiers.node,
+        }),
         (_, _, Some(path)) => Arc::new(
             FileJudge::open(path)
                 .map_err(|error| Failure::Usage.error(format!("tokens_file: {error}")))?,

@@ -57,6 +57,10 @@ impl TokenJudge for WithJoinTokens {
         }
     }
 
+    fn node_of<'a>(&'a self, token: &'a SealToken) -> BoxFuture<'a, Option<String>> {
+        self.judge.node_of(token)
+    }
+
     fn verdict_lifetime(&self) -> Duration {
         self.judge.verdict_lifetime()
     }

@@ -1,6 +1,7 @@
 //! A scripted chain before a quorum of one, followed by as many nodes as a test wants.
 
 mod following;
+mod join_tokens;
 mod properties;
 mod relaying;
 mod requests;
