@@ -151,8 +151,12 @@ func (e *endpoints) refusal() error {
 }
 
 // learn takes in the members that a believed one names, in an order of chance so that
-// workers spread, and forgets those that were neither given nor named.
+// workers spread, and forgets those that were neither given nor named. One that names
+// nobody has nothing to teach.
 func (e *endpoints) learn(named []string) {
+	if len(named) == 0 {
+		return
+	}
 	e.known = slices.DeleteFunc(e.known, func(known *endpoint) bool {
 		return !known.given && !slices.Contains(named, known.address)
 	})

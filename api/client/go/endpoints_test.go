@@ -92,6 +92,9 @@ func TestMembersThatAreNamedTakeTheCachesPlace(t *testing.T) {
 	if e.learn(many); len(e.addresses()) != maxEndpoints {
 		t.Errorf("%d are known", len(e.addresses()))
 	}
+	if e.learn(nil); len(e.addresses()) != maxEndpoints {
+		t.Error("forgotten for nobody")
+	}
 }
 
 func TestAddressesHaveOneForm(t *testing.T) {

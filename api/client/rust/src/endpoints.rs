@@ -160,8 +160,11 @@ impl Endpoints {
     }
 
     /// Takes in the members that a believed one names, and forgets those that were neither
-    /// given nor named.
+    /// given nor named. One that names nobody has nothing to teach.
     pub(crate) fn learn(&mut self, named: Vec<Address>) {
+        if named.is_empty() {
+            return;
+        }
         self.known
             .retain(|known| known.given || named.contains(&known.address));
         for address in named {
@@ -266,6 +269,8 @@ mod tests {
         endpoints.learn(vec![at("b:1"), at("d:1")]);
         assert_eq!(endpoints.addresses(), [at("a:1"), at("b:1"), at("d:1")]);
         endpoints.learn((1..200).map(|port| at(&format!("e:{port}"))).collect());
+        assert_eq!(endpoints.addresses().len(), MAX_MEMBERS);
+        endpoints.learn(Vec::new());
         assert_eq!(endpoints.addresses().len(), MAX_MEMBERS);
     }
 }
