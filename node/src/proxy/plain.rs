@@ -191,7 +191,8 @@ impl Front {
             }
         };
         let again = is_idempotent(&head);
-        let mut candidates = self.balancer.order().into_iter();
+        // In order as of when a new connection is needed: a node may have fallen silent.
+        let mut candidates = None;
         let mut lost = Lost::Unsent(anyhow::anyhow!(
             "no node is accepted by its evidence, or none answers"
         ));
@@ -199,6 +200,8 @@ impl Front {
             let live = match held.take() {
                 Some(live) if !live.sender.is_closed() => live,
                 _ => {
+                    let candidates =
+                        candidates.get_or_insert_with(|| self.balancer.order().into_iter());
                     let Some(target) = candidates.next() else {
                         return Err(lost);
                     };
