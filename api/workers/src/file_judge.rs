@@ -2,6 +2,8 @@
 //!
 //! TOML, or JSON when the file's name ends in `.json`:
 //! ```toml
+//! answers_after_ms = 300      # takes as long as a chain does; absent: answers at once
+//!
 //! [[token]]
 //! token = "the seal token"
 //! owner = "0xa1…"             # who owns it
@@ -27,8 +29,11 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::judge::{Judgement, TokenJudge, Verdict};
-use crate::limits::{TOKEN_FILE_LIMIT_BYTES, TOKEN_LIMIT_BYTES};
+use crate::limits::{self, TOKEN_FILE_LIMIT_BYTES, TOKEN_LIMIT_BYTES};
 use crate::token::SealToken;
+
+/// Longest `answers_after_ms`: less than a judge may think.
+const DELAY_LIMIT_MS: u64 = 2_000;
 
 /// Judges by a file.
 pub struct FileJudge {
@@ -70,7 +75,13 @@ pub enum TokenFileError {
 /// The file's content at one state of the file.
 struct FileRead {
     state: FileState,
-    tokens: Arc<BTreeMap<[u8; 32], TokenFacts>>,
+    tokens: Arc<Tokens>,
+}
+
+/// What the file says.
+struct Tokens {
+    by_hash: BTreeMap<[u8; 32], TokenFacts>,
+    answers_after: Duration,
 }
 
 /// What changes when a file is written.
@@ -92,6 +103,8 @@ struct TokenFacts {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TokenFile {
+    #[serde(default)]
+    answers_after_ms: u64,
     #[serde(default, rename = "token")]
     tokens: Vec<TokenEntry>,
 }
@@ -134,7 +147,10 @@ impl TokenJudge for FileJudge {
             let presented = keyed_hash(&self.key, token.expose());
             let reading = tokio::task::spawn_blocking(move || tokens(&path, &key, &read));
             let verdict = match reading.await {
-                Ok(Ok(tokens)) => judge_by(&tokens, &presented, node_id),
+                Ok(Ok(tokens)) => {
+                    tokio::time::sleep(tokens.answers_after).await;
+                    judge_by(&tokens.by_hash, &presented, node_id)
+                }
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "no token can be judged");
                     Verdict::Unavailable
@@ -151,13 +167,17 @@ impl TokenJudge for FileJudge {
             let presented = keyed_hash(&self.key, token.expose());
             let reading = tokio::task::spawn_blocking(move || tokens(&path, &key, &read));
             let tokens = reading.await.ok()?.ok()?;
-            tokens.get(&presented)?.node_id.clone()
+            tokens.by_hash.get(&presented)?.node_id.clone()
         })
     }
 
-    /// The file is looked at for every token, so that a change of it holds at once.
+    /// The file is looked at for every token, so that a change of it holds at once; but not
+    /// if it answers as slowly as a chain.
     fn verdict_lifetime(&self) -> Duration {
-        Duration::ZERO
+        match &*self.read.lock() {
+            Some(read) if !read.tokens.answers_after.is_zero() => limits::VERDICT_LIFETIME,
+            _ => Duration::ZERO,
+        }
     }
 }
 
@@ -191,7 +211,7 @@ fn tokens(
     path: &Path,
     key: &hmac::Key,
     read: &Mutex<Option<FileRead>>,
-) -> Result<Arc<BTreeMap<[u8; 32], TokenFacts>>, TokenFileError> {
+) -> Result<Arc<Tokens>, TokenFileError> {
     let failed = |source| TokenFileError::Read {
         path: path.to_owned(),
         source,
@@ -222,11 +242,7 @@ fn tokens(
     Ok(tokens)
 }
 
-fn parse(
-    path: &Path,
-    key: &hmac::Key,
-    text: &str,
-) -> Result<BTreeMap<[u8; 32], TokenFacts>, TokenFileError> {
+fn parse(path: &Path, key: &hmac::Key, text: &str) -> Result<Tokens, TokenFileError> {
     let wrong = |reason: String| TokenFileError::Parse {
         path: path.to_owned(),
         reason,
@@ -246,6 +262,11 @@ fn parse(
             wrong(format!("line {line}: {}", e.message()))
         })?
     };
+    if file.answers_after_ms > DELAY_LIMIT_MS {
+        return Err(wrong(format!(
+            "answers_after_ms must be at most {DELAY_LIMIT_MS}"
+        )));
+    }
     let mut tokens = BTreeMap::new();
     for (position, entry) in file.tokens.into_iter().enumerate() {
         let token = Zeroizing::new(entry.token);
@@ -269,7 +290,10 @@ fn parse(
             )));
         }
     }
-    Ok(tokens)
+    Ok(Tokens {
+        by_hash: tokens,
+        answers_after: Duration::from_millis(file.answers_after_ms),
+    })
 }
 
 fn keyed_hash(key: &hmac::Key, token: &str) -> [u8; 32] {
@@ -357,6 +381,24 @@ mod tests {
         ));
         std::fs::write(&path, r#"{"token": []}"#).expect("written");
         assert_eq!(verdict(&judge, "seal-1", "any").await, Verdict::Unknown);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_may_answer_as_slowly_as_a_chain_and_is_then_remembered_like_one() {
+        let folder = folder();
+        let path = folder.path().join("tokens.toml");
+        std::fs::write(&path, format!("answers_after_ms = 300\n{TOML}")).expect("written");
+        let judge = FileJudge::open(&path).expect("well formed");
+        let asked = tokio::time::Instant::now();
+        assert_eq!(verdict(&judge, "seal-3", "w").await, Verdict::Unknown);
+        assert!(asked.elapsed() >= Duration::from_millis(300));
+        assert_eq!(judge.verdict_lifetime(), limits::VERDICT_LIFETIME);
+        std::fs::write(&path, "answers_after_ms = 60000\n").expect("written");
+        let error = FileJudge::open(&path).err().expect("refused").to_string();
+        assert!(
+            error.contains("answers_after_ms must be at most"),
+            "{error}"
+        );
     }
 
     #[tokio::test]

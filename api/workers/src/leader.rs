@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use nautilus_machine::{
-    Command, EventKind, Kv, LeaderHandler, Leadership, Operation, Outcome, Proposal, RangeEnd,
-    RangeRequest, Refusal, Revision, Txn, TxnOutcome, WatchError, WatchRequest,
+    Command, EventKind, Kv, LeaderHandler, Leadership, Operation, Outcome, Proposal, Refusal,
+    Revision, Txn, TxnOutcome, WatchError, WatchRequest,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -27,9 +27,12 @@ use crate::kubelet_leases;
 use crate::lifecycle::Phase;
 use crate::limits;
 use crate::message::{self, Beat, BeatAnswer, LeaderAnswer, LeaderMessage};
-use crate::roster::{Change, Counts, Heard, Roster, RosterSettings, State};
+use crate::places;
+use crate::roster::{Change, Counts, Heard, Roster, RosterSettings, State, Ticked};
 use crate::row::WorkerRow;
 use crate::rows_store::{StoreError, Stored, Writing};
+use crate::scan::scan;
+use crate::zones::Disruption;
 
 /// Takes workers' beats while this node leads. Made before the quorum is, which needs
 /// it as its [`LeaderHandler`]; starts to answer when [`Leader::run`] has found out
@@ -93,6 +96,7 @@ impl Leader {
             };
             *self.post.lock() = None;
             record_counts(Counts::default());
+            record_zones(|_| 0);
             match next {
                 Some(next) => now = next,
                 None => return,
@@ -124,6 +128,7 @@ impl Leader {
         tokio::select! {
             ended = self.follow_rows(kv, revision) => ended,
             ended = self.follow_leases(kv, revision) => ended,
+            ended = self.follow_places(kv, revision) => ended,
             ended = self.propose_changes(kv, term) => ended,
             ended = self.watch_the_clock() => ended,
         }
@@ -219,6 +224,43 @@ impl Leader {
         }
     }
 
+    /// In which zones the workers are. Until that is known, nobody is evicted.
+    async fn follow_places(&self, kv: &Arc<dyn Kv>, read_at: Revision) -> Ended {
+        let mut watcher = match kv.watch(places::request(read_at + 1)) {
+            Ok(watcher) => watcher,
+            Err(error) => return error.into(),
+        };
+        let reader = Arc::clone(kv);
+        let reading = tokio::task::spawn_blocking(move || places::read(&*reader, read_at));
+        match reading.await {
+            Ok(Ok(places)) => self.place(&places, true),
+            Ok(Err(error)) => return StoreError::from(error).into(),
+            Err(error) => return Ended::Unavailable(error.to_string()),
+        }
+        loop {
+            match watcher.next().await {
+                Ok(events) => {
+                    let written = events.iter().filter(|event| event.kind == EventKind::Put);
+                    let places: Vec<_> =
+                        written.filter_map(|event| places::of(&event.kv)).collect();
+                    self.place(&places, false);
+                }
+                Err(error) => return error.into(),
+            }
+        }
+    }
+
+    fn place(&self, places: &[places::Place], all: bool) {
+        if let Some(post) = self.post.lock().as_mut() {
+            for place in places {
+                post.roster.placed(&place.node_id, &place.zone);
+            }
+            if all {
+                post.roster.all_placed();
+            }
+        }
+    }
+
     async fn watch_the_clock(&self) -> Ended {
         let mut ticks = tokio::time::interval(limits::TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -233,12 +275,17 @@ impl Leader {
         let now_ms = self.clock.monotonic_ms();
         let mut post = self.post.lock();
         let Some(post) = post.as_mut() else { return };
-        let lost = post.roster.tick(now_ms);
+        let Ticked { lost, evicted } = post.roster.tick(now_ms);
         post.roster.end_tokens(self.clock.unix_ms() / 1000);
         if lost > 0 {
             tracing::warn!(lost, term = post.term, "workers fell silent");
         }
+        if evicted > 0 {
+            tracing::warn!(evicted, term = post.term, "silent workers lose their pods");
+            metrics::counter!("nautilus_workers_evicted_total").increment(evicted as u64);
+        }
         record_counts(post.roster.counts());
+        record_zones(|disruption| post.roster.zones(disruption));
         if post.roster.has_changes() {
             self.changed.notify_one();
         }
@@ -348,6 +395,18 @@ impl Leader {
                 post.roster.refused(node_id, &token, stake);
                 self.changed.notify_one();
                 LeaderAnswer::Noted
+            }
+            LeaderMessage::Loads(node_ids) => {
+                let now_ms = self.clock.monotonic_ms();
+                match self.post.lock().as_ref() {
+                    Some(post) => LeaderAnswer::Loads(
+                        node_ids
+                            .iter()
+                            .map(|node_id| post.roster.load(node_id, now_ms))
+                            .collect(),
+                    ),
+                    None => LeaderAnswer::NotLeading,
+                }
             }
             LeaderMessage::Beats(beats) => match self.take_beats(&beats).await {
                 Ok(answers) => LeaderAnswer::Beats(answers),
@@ -461,35 +520,20 @@ async fn find_rows(kv: &Arc<dyn Kv>, node_ids: &[&str]) -> Result<Vec<Option<Wor
     Ok(read()?)
 }
 
-/// All rows at `revision`, page by page. A row that can't be read is reported and left
+/// All rows at `revision`. A row that can't be read is reported and left
 /// out: its worker is refused until an operator deletes it.
 fn read_rows(kv: &dyn Kv, revision: Revision) -> Result<Vec<WorkerRow>, StoreError> {
     let mut rows = Vec::new();
-    let mut range = WorkerRow::all();
-    loop {
-        let request = RangeRequest {
-            revision: Some(revision),
-            limit: Some(limits::ROWS_PER_PAGE),
-            ..RangeRequest::newest(range.clone())
-        };
-        let page = kv.range(&request)?;
-        let last = page.kvs.last().map(|kv| kv.key.clone());
-        for kv in &page.kvs {
-            match WorkerRow::decode(kv) {
-                Ok(row) => rows.push(row),
-                Err(error) => tracing::error!(%error, "a worker is left out"),
-            }
-        }
-        match last {
-            Some(last) if page.more => {
-                let mut next = last.to_vec();
-                next.push(0);
-                range.start = next.into();
-                debug_assert!(range.end != RangeEnd::Single);
-            }
-            _ => return Ok(rows),
-        }
-    }
+    scan(
+        kv,
+        WorkerRow::all(),
+        revision,
+        |kv| match WorkerRow::decode(kv) {
+            Ok(row) => rows.push(row),
+            Err(error) => tracing::error!(%error, "a worker is left out"),
+        },
+    )?;
+    Ok(rows)
 }
 
 /// The transaction for one change; `None` when the worker's row is gone.
@@ -533,5 +577,17 @@ fn change_txn(
 pub(crate) fn record_counts(counts: Counts) {
     for phase in Phase::ALL {
         metrics::gauge!("nautilus_workers", "state" => phase.as_str()).set(counts.of(phase) as f64);
+    }
+}
+
+/// The same of zones.
+pub(crate) fn record_zones(count: impl Fn(Disruption) -> usize) {
+    for (disruption, word) in [
+        (Disruption::Normal, "normal"),
+        (Disruption::Partial, "partial"),
+        (Disruption::Full, "full"),
+    ] {
+        metrics::gauge!("nautilus_worker_zones", "disruption" => word)
+            .set(count(disruption) as f64);
     }
 }

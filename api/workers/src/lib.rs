@@ -30,22 +30,26 @@ pub mod lease_object;
 pub mod lifecycle;
 pub mod limits;
 pub mod load;
+mod loads;
 pub mod machine;
 mod message;
 pub mod node_object;
 mod owners;
 pub mod proof;
+mod places;
 mod register;
 pub mod removal;
 pub mod roster;
 mod routes;
 pub mod row;
 mod rows_store;
+mod scan;
 pub mod tier;
 pub mod token;
 pub mod verdicts;
 pub mod wire;
 mod wire_beat;
+pub mod zones;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +67,8 @@ pub use joins::{JoinRefusal, Joins};
 pub use judge::{Judgement, TokenJudge, Verdict};
 pub use leader::Leader;
 pub use lifecycle::{Phase, Stake};
-pub use load::{Load, Share};
+pub use load::{Load, LoadReport, Share};
+pub use loads::loads;
 pub use roster::RosterSettings;
 pub use row::WorkerRow;
 pub use tier::{StakeTier, StakeTiers};
@@ -184,6 +189,14 @@ fn describe_metrics() {
         "nautilus_workers",
         "Workers by state, as the leader sees them; zero on followers."
     );
+    metrics::describe_gauge!(
+        "nautilus_worker_zones",
+        "Zones of workers by how much of them is silent, as the leader sees them; zero on followers."
+    );
+    metrics::describe_counter!(
+        "nautilus_workers_evicted_total",
+        "Silent workers whose pods were ordered away by this node while it led."
+    );
     metrics::describe_counter!(
         "nautilus_heartbeats_total",
         "Heartbeats of workers taken by this node, by outcome."
@@ -196,6 +209,8 @@ fn describe_metrics() {
     // A rate over a counter that is not there yet misses its first increment.
     metrics::counter!("nautilus_heartbeats_total", "outcome" => "acknowledged").increment(0);
     let _ = metrics::histogram!("nautilus_heartbeat_duration_seconds");
+    metrics::counter!("nautilus_workers_evicted_total").increment(0);
     leader::record_counts(roster::Counts::default());
     verdicts::describe_metrics();
+    leader::record_zones(|_| 0);
 }

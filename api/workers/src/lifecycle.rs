@@ -12,11 +12,13 @@ pub enum Phase {
     Ready,
     /// Has missed its deadline.
     Lost,
+    /// Has missed it, and its pods are taken from it.
+    Evicted,
 }
 
 impl Phase {
     /// All, in the table's order.
-    pub const ALL: [Self; 3] = [Self::Registered, Self::Ready, Self::Lost];
+    pub const ALL: [Self; 4] = [Self::Registered, Self::Ready, Self::Lost, Self::Evicted];
 
     /// As in rows and metrics.
     pub fn as_str(self) -> &'static str {
@@ -24,17 +26,22 @@ impl Phase {
             Self::Registered => "registered",
             Self::Ready => "ready",
             Self::Lost => "lost",
+            Self::Evicted => "evicted",
         }
     }
 
     /// The phase after `happening`.
     pub fn after(self, happening: Happening) -> Self {
         match (self, happening) {
-            (Self::Registered | Self::Lost, Happening::Registration) => Self::Registered,
             // A worker that registers again has shown that it lives: it stays ready.
-            (Self::Ready, Happening::Registration)
-            | (Self::Registered | Self::Ready | Self::Lost, Happening::Beat) => Self::Ready,
-            (Self::Registered | Self::Ready | Self::Lost, Happening::DeadlinePassed) => Self::Lost,
+            (_, Happening::Beat) | (Self::Ready, Happening::Registration) => Self::Ready,
+            (_, Happening::Registration) => Self::Registered,
+            (Self::Registered | Self::Ready, Happening::DeadlinePassed)
+            | (Self::Evicted, Happening::Spared) => Self::Lost,
+            (Self::Lost, Happening::Evicted) => Self::Evicted,
+            (unmoved, Happening::DeadlinePassed | Happening::Evicted | Happening::Spared) => {
+                unmoved
+            }
         }
     }
 
@@ -42,7 +49,7 @@ impl Phase {
     pub fn has_deadline(self) -> bool {
         match self {
             Self::Registered | Self::Ready => true,
-            Self::Lost => false,
+            Self::Lost | Self::Evicted => false,
         }
     }
 }
@@ -56,11 +63,21 @@ pub enum Happening {
     Beat,
     /// Its deadline passed without a beat.
     DeadlinePassed,
+    /// It was silent, and its zone's turn came.
+    Evicted,
+    /// Everybody fell silent, so that nobody is to lose its pods.
+    Spared,
 }
 
 impl Happening {
     /// All, in the table's order.
-    pub const ALL: [Self; 3] = [Self::Registration, Self::Beat, Self::DeadlinePassed];
+    pub const ALL: [Self; 5] = [
+        Self::Registration,
+        Self::Beat,
+        Self::DeadlinePassed,
+        Self::Evicted,
+        Self::Spared,
+    ];
 }
 
 /// What a worker, or its judge, says of its stake.
@@ -105,6 +122,8 @@ pub enum Readiness {
     TokenExpired,
     /// `Unknown`: nothing was heard of it.
     Silent,
+    /// `Unknown`: the same, and its pods are taken from it.
+    Evicted,
 }
 
 impl Readiness {
@@ -112,6 +131,7 @@ impl Readiness {
     pub fn of(phase: Phase, stake: Stake) -> Self {
         match (phase, stake) {
             (Phase::Lost, _) => Self::Silent,
+            (Phase::Evicted, _) => Self::Evicted,
             (Phase::Registered | Phase::Ready, Stake::Slashed) => Self::StakeSlashed,
             (Phase::Registered | Phase::Ready, Stake::Withdrawn) => Self::StakeWithdrawn,
             (Phase::Registered | Phase::Ready, Stake::Expired) => Self::TokenExpired,
@@ -146,30 +166,44 @@ mod tests {
                 .expect("writing to a string");
             }
         }
-        expect![[r"
+        expect![[r#"
             registered + Registration   = registered
             registered + Beat           = ready
             registered + DeadlinePassed = lost
+            registered + Evicted        = registered
+            registered + Spared         = registered
             ready      + Registration   = ready
             ready      + Beat           = ready
             ready      + DeadlinePassed = lost
+            ready      + Evicted        = ready
+            ready      + Spared         = ready
             lost       + Registration   = registered
             lost       + Beat           = ready
             lost       + DeadlinePassed = lost
-        "]]
+            lost       + Evicted        = evicted
+            lost       + Spared         = lost
+            evicted    + Registration   = registered
+            evicted    + Beat           = ready
+            evicted    + DeadlinePassed = evicted
+            evicted    + Evicted        = evicted
+            evicted    + Spared         = lost
+        "#]]
         .assert_eq(&table);
     }
 
     proptest! {
         #[test]
         fn whatever_happened_before_a_beat_makes_a_worker_ready_and_silence_loses_it(
-            happenings in prop::collection::vec(0..3_usize, 0..20),
+            happenings in prop::collection::vec(0..Happening::ALL.len(), 0..20),
         ) {
             let phase = happenings
                 .into_iter()
                 .fold(Phase::Registered, |phase, index| phase.after(Happening::ALL[index]));
             prop_assert_eq!(phase.after(Happening::Beat), Phase::Ready);
-            prop_assert_eq!(phase.after(Happening::DeadlinePassed), Phase::Lost);
+            let silent = phase.after(Happening::DeadlinePassed);
+            prop_assert!(!silent.has_deadline());
+            prop_assert_eq!(silent.after(Happening::Evicted), Phase::Evicted);
+            prop_assert_eq!(silent.after(Happening::Spared), Phase::Lost);
         }
     }
 

@@ -21,6 +21,8 @@ pub const BEATS_QUEUE_LIMIT: usize = REQUESTS_IN_FLIGHT_LIMIT;
 pub const BEATS_PER_MESSAGE: usize = 512;
 /// Messages of heartbeats of one node under way at once.
 pub const MESSAGES_IN_FLIGHT: usize = 4;
+/// Workers whose load is asked in one message.
+pub const LOADS_PER_MESSAGE: usize = 1000;
 /// Longest name of a token's owner, in bytes.
 pub const OWNER_LIMIT_BYTES: usize = 1024;
 /// Verdicts on tokens in the store, and in each node's memory; bound keys likewise.
@@ -100,3 +102,17 @@ pub const STALL_LIMIT: Duration = Duration::from_secs(10);
 /// How long a node drains whose stake was withdrawn or whose token has ended, before its
 /// pods are removed whatever their disruption budgets say.
 pub const DRAIN: Duration = Duration::from_secs(3600);
+
+/// Zones that are told apart; workers of further ones are in no zone.
+pub const ZONES_LIMIT: usize = 1024;
+/// From one eviction of a zone's silent workers to the next.
+pub const EVICTION_INTERVAL: Duration = Duration::from_secs(10);
+/// The same in a zone of which the greater part is silent.
+pub const DISRUPTED_EVICTION_INTERVAL: Duration = Duration::from_secs(100);
+/// A zone is disrupted when so many percent of its workers are silent, and more than
+/// [`DISRUPTED_ZONE_LEAST`] workers.
+pub const DISRUPTED_ZONE_PERCENT: usize = 55;
+/// See [`DISRUPTED_ZONE_PERCENT`].
+pub const DISRUPTED_ZONE_LEAST: usize = 2;
+/// In a disrupted zone of so many workers or fewer nobody is evicted.
+pub const SMALL_ZONE: usize = 50;

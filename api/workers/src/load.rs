@@ -19,6 +19,11 @@ impl Share {
         Self(hundredths as u16)
     }
 
+    /// In hundredths of a percent.
+    pub fn basis_points(self) -> u16 {
+        self.0
+    }
+
     /// That share of `whole`, rounded down.
     pub fn of(self, whole: u128) -> u128 {
         // Divided first where the product would not fit.
@@ -49,6 +54,15 @@ impl Load {
             disk: newer.disk.or(self.disk),
         }
     }
+}
+
+/// What a worker said, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadReport {
+    /// How busy it is.
+    pub load: Load,
+    /// How long ago it said so, in milliseconds.
+    pub age_ms: u64,
 }
 
 #[cfg(test)]

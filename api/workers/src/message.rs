@@ -8,11 +8,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::Stake;
+use crate::load::LoadReport;
 use crate::roster::BeatFacts;
 use crate::token::TokenHash;
 
 /// Version of all types below; grows with every change of them.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// To the leader. Read in place: what it names points into the message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,8 @@ pub(crate) enum LeaderMessage<'a> {
     /// Workers beat, and their tokens were found good.
     #[serde(borrow)]
     Beats(Vec<Beat<'a>>),
+    /// How busy are these workers?
+    Loads(#[serde(borrow)] Vec<&'a str>),
     /// A judge found that the token speaks for this worker no more, and why.
     Refused {
         node_id: &'a str,
@@ -41,6 +44,9 @@ pub(crate) struct Beat<'a> {
 pub(crate) enum LeaderAnswer {
     /// To each of the beats, in their order.
     Beats(Vec<BeatAnswer>),
+    /// Of each of the workers, in their order; `None` of one that has not said it, or is
+    /// silent.
+    Loads(Vec<Option<LoadReport>>),
     /// What was found is noted.
     Noted,
     /// This node does not lead, or does not yet know who is registered.

@@ -196,7 +196,7 @@ fn condition_of(readiness: Readiness) -> (&'static str, &'static str, &'static s
             "the worker's stake was withdrawn",
         ),
         Readiness::TokenExpired => ("False", "TokenExpired", "the worker's token has expired"),
-        Readiness::Silent => (
+        Readiness::Silent | Readiness::Evicted => (
             "Unknown",
             "NodeStatusUnknown",
             "the worker stopped sending heartbeats",
@@ -228,7 +228,7 @@ fn set_condition(status: &mut Map<String, Value>, readiness: Readiness, now: &st
         ready["lastTransitionTime"] = now.into();
     }
     // The worker was heard now, unless it is its silence that changes the condition.
-    if readiness != Readiness::Silent {
+    if !matches!(readiness, Readiness::Silent | Readiness::Evicted) {
         ready["lastHeartbeatTime"] = now.into();
     }
     ready["status"] = state.into();
@@ -236,30 +236,32 @@ fn set_condition(status: &mut Map<String, Value>, readiness: Readiness, now: &st
     ready["message"] = message.into();
 }
 
-/// As the node lifecycle controller taints: `Ready=False` is not-ready,
-/// `Ready=Unknown` is unreachable, each as NoSchedule and as NoExecute.
+/// As the node lifecycle controller taints: `Ready=False` is not-ready, `Ready=Unknown` is
+/// unreachable, each as NoSchedule and as NoExecute; the latter for a silent worker only when
+/// it is evicted.
 fn set_taints(spec: &mut Map<String, Value>, readiness: Readiness, now: &str) {
-    let wanted = match readiness {
-        Readiness::Ready => None,
+    let both = ["NoSchedule", "NoExecute"].as_slice();
+    let (key, effects) = match readiness {
+        Readiness::Ready => ("", [].as_slice()),
         Readiness::AwaitingBeat
         | Readiness::StakeSlashed
         | Readiness::StakeWithdrawn
-        | Readiness::TokenExpired => Some(NOT_READY_TAINT),
-        Readiness::Silent => Some(UNREACHABLE_TAINT),
+        | Readiness::TokenExpired => (NOT_READY_TAINT, both),
+        Readiness::Silent => (UNREACHABLE_TAINT, &both[..1]),
+        Readiness::Evicted => (UNREACHABLE_TAINT, both),
     };
     let taints = list(spec, "taints");
     taints.retain(|taint| {
-        let key = taint["key"].as_str().unwrap_or_default();
-        Some(key) == wanted || (key != NOT_READY_TAINT && key != UNREACHABLE_TAINT)
+        let text = |field: &str| taint[field].as_str().unwrap_or_default();
+        let ours = [NOT_READY_TAINT, UNREACHABLE_TAINT].contains(&text("key"));
+        !ours || (text("key") == key && effects.contains(&text("effect")))
     });
-    if let Some(key) = wanted {
-        for effect in ["NoSchedule", "NoExecute"] {
-            if !taints
-                .iter()
-                .any(|taint| taint["key"] == key && taint["effect"] == effect)
-            {
-                taints.push(json!({"key": key, "effect": effect, "timeAdded": now}));
-            }
+    for effect in effects {
+        if !taints
+            .iter()
+            .any(|taint| taint["key"] == key && taint["effect"] == *effect)
+        {
+            taints.push(json!({"key": key, "effect": effect, "timeAdded": now}));
         }
     }
 }
@@ -388,13 +390,20 @@ mod tests {
         ));
         assert_eq!(ready(&node)["status"], "Unknown");
         assert_eq!(ready(&node)["lastHeartbeatTime"], "2026-01-01T00:00:30Z");
+        let unreachable = "node.kubernetes.io/unreachable:NoSchedule";
+        assert_eq!(taints(&node), [unreachable]);
+        update(
+            &mut node,
+            &facts(Readiness::Evicted),
+            "2026-01-01T00:03:00Z",
+        );
         assert_eq!(
             taints(&node),
-            [
-                "node.kubernetes.io/unreachable:NoSchedule",
-                "node.kubernetes.io/unreachable:NoExecute"
-            ]
+            [unreachable, "node.kubernetes.io/unreachable:NoExecute"]
         );
+        assert_eq!(ready(&node)["lastTransitionTime"], "2026-01-01T00:02:00Z");
+        update(&mut node, &facts(Readiness::Silent), "2026-01-01T00:04:00Z");
+        assert_eq!(taints(&node), [unreachable]);
     }
 
     #[test]

@@ -18,10 +18,11 @@ use serde::{Deserialize, Serialize};
 use crate::deadlines::{Deadlines, Handle};
 use crate::lifecycle::{Happening, Phase, Stake};
 use crate::limits;
-use crate::load::Load;
+use crate::load::{Load, LoadReport};
 use crate::owners::Owners;
 use crate::row::WorkerRow;
 use crate::token::TokenHash;
+use crate::zones::{Disruption, Standing, Zones};
 
 /// Slots of the wheel: one turn is longer than the default deadline.
 const WHEEL_SLOTS: usize = 128;
@@ -120,8 +121,33 @@ struct Tracked {
     replicated: State,
     state: State,
     load: Load,
+    heard_ms: u64,
+    zone: Arc<str>,
+    /// Since when, while it is silent.
+    silent_since_ms: u64,
     deadline: Option<Handle>,
     is_due: bool,
+}
+
+impl Tracked {
+    fn standing(&self) -> Standing {
+        match self.state.phase {
+            Phase::Registered | Phase::Ready => Standing::Heard,
+            Phase::Lost => Standing::Silent {
+                since_ms: self.silent_since_ms,
+            },
+            Phase::Evicted => Standing::Evicted,
+        }
+    }
+}
+
+/// What a look at the clock brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ticked {
+    /// Workers that are lost now.
+    pub lost: usize,
+    /// Workers that are evicted now.
+    pub evicted: usize,
 }
 
 /// All workers, as the leader sees them.
@@ -131,6 +157,7 @@ pub struct Roster {
     workers: HashMap<Arc<str>, Tracked>,
     owners: Owners,
     books: Books,
+    all_placed: bool,
     last_tick_ms: u64,
 }
 
@@ -141,6 +168,7 @@ struct Books {
     deadlines: Deadlines<Arc<str>>,
     due: BTreeSet<Arc<str>>,
     counts: Counts,
+    zones: Zones,
     /// When tokens end that do, in Unix seconds, and whose.
     token_ends: BTreeSet<(u64, Arc<str>)>,
 }
@@ -182,8 +210,10 @@ impl Roster {
                 deadlines,
                 due: BTreeSet::new(),
                 counts: Counts::default(),
+                zones: Zones::default(),
                 token_ends: BTreeSet::new(),
             },
+            all_placed: false,
             last_tick_ms: now_ms,
         };
         for row in rows {
@@ -200,7 +230,7 @@ impl Roster {
         if *worker.owner != *owner {
             return Heard::NotOwner;
         }
-        self.books.happens(worker, Happening::Beat);
+        self.books.happens(worker, Happening::Beat, now_ms);
         let state = &mut worker.state;
         state.stake = facts.stake.unwrap_or(match state.stake {
             // A token whose beat is taken counts, whatever its end was at the registration.
@@ -210,6 +240,7 @@ impl Roster {
         state.stake_amount = facts.stake_amount.unwrap_or(state.stake_amount);
         state.running_pods = facts.running_pods.unwrap_or(state.running_pods);
         worker.load = worker.load.updated(facts.load);
+        worker.heard_ms = now_ms;
         self.books.restart_deadline(worker, now_ms);
         self.books.judge_due(worker);
         Heard::Acknowledged
@@ -219,7 +250,7 @@ impl Roster {
     /// lease of its node.
     pub fn alive(&mut self, node_id: &str, now_ms: u64) {
         if let Some(worker) = self.workers.get_mut(node_id) {
-            self.books.happens(worker, Happening::Beat);
+            self.books.happens(worker, Happening::Beat, now_ms);
             self.books.restart_deadline(worker, now_ms);
             self.books.judge_due(worker);
         }
@@ -268,10 +299,15 @@ impl Roster {
                 replicated: State::of(row),
                 state: State::of(row),
                 load: Load::default(),
+                heard_ms: now_ms,
+                zone: self.books.zones.name(""),
+                silent_since_ms: now_ms,
                 deadline: None,
                 is_due: false,
             };
             self.books.counts.moved(None, Some(row.phase));
+            let (zone, standing) = (&worker.zone, worker.standing());
+            self.books.zones.enter(zone, &worker.node_id, standing);
             let node_id = Arc::clone(&worker.node_id);
             let worker = self.workers.entry(node_id).or_insert(worker);
             self.books.watch_token(worker, row.token_expires_at_s);
@@ -295,7 +331,7 @@ impl Roster {
             worker.token_hash = row.token_hash;
             let owner = std::mem::replace(&mut worker.owner, self.owners.hold(&row.owner));
             self.owners.release(&owner);
-            self.books.happens(worker, Happening::Registration);
+            self.books.happens(worker, Happening::Registration, now_ms);
             // A registration is judged afresh: what it found stands.
             worker.state.stake = row.stake;
             worker.state.stake_amount = row.stake_amount;
@@ -312,25 +348,75 @@ impl Roster {
         }
     }
 
-    /// Looks at the clock: workers whose deadline has passed are lost. Returns how many.
-    pub fn tick(&mut self, now_ms: u64) -> usize {
+    /// A worker's node is in `zone` now; in none if that is empty.
+    pub fn placed(&mut self, node_id: &str, zone: &str) {
+        if let Some(worker) = self.workers.get_mut(node_id)
+            && *worker.zone != *zone
+        {
+            let name = self.books.zones.name(zone);
+            let (zones, standing) = (&mut self.books.zones, worker.standing());
+            zones.leave(&worker.zone, &worker.node_id, standing);
+            zones.enter(&name, &worker.node_id, standing);
+            worker.zone = name;
+        }
+    }
+
+    /// Every worker whose node is in a zone was placed: from now on some may be evicted.
+    pub fn all_placed(&mut self) {
+        self.all_placed = true;
+    }
+
+    /// Looks at the clock: workers whose deadline has passed are lost, and of the lost those
+    /// are evicted whose zone's turn has come.
+    pub fn tick(&mut self, now_ms: u64) -> Ticked {
         let since_last_ms = now_ms.saturating_sub(self.last_tick_ms);
         self.last_tick_ms = self.last_tick_ms.max(now_ms);
         if since_last_ms > millis(limits::STALL_LIMIT) {
-            for worker in self.workers.values_mut() {
-                self.books.restart_deadline(worker, now_ms);
-            }
-            return 0;
+            self.restart_all_deadlines(now_ms);
+            return Ticked::default();
         }
         let silent = self.books.deadlines.expire(now_ms);
         for node_id in &silent {
             if let Some(worker) = self.workers.get_mut(node_id) {
                 worker.deadline = None;
-                self.books.happens(worker, Happening::DeadlinePassed);
+                self.books
+                    .happens(worker, Happening::DeadlinePassed, now_ms);
                 self.books.judge_due(worker);
             }
         }
-        silent.len()
+        Ticked {
+            lost: silent.len(),
+            evicted: self.evict(now_ms),
+        }
+    }
+
+    fn evict(&mut self, now_ms: u64) -> usize {
+        if !self.all_placed {
+            return 0;
+        }
+        let orders = self.books.zones.tick(now_ms);
+        if orders.start_anew {
+            self.restart_all_deadlines(now_ms);
+        }
+        if orders.spare_everyone {
+            for worker in self.workers.values_mut() {
+                self.books.happens(worker, Happening::Spared, now_ms);
+                self.books.judge_due(worker);
+            }
+        }
+        for node_id in &orders.evict {
+            if let Some(worker) = self.workers.get_mut(node_id) {
+                self.books.happens(worker, Happening::Evicted, now_ms);
+                self.books.judge_due(worker);
+            }
+        }
+        orders.evict.len()
+    }
+
+    fn restart_all_deadlines(&mut self, now_ms: u64) {
+        for worker in self.workers.values_mut() {
+            self.books.restart_deadline(worker, now_ms);
+        }
     }
 
     /// Up to `limit` changes that are due, taken off the list: whoever takes one
@@ -370,6 +456,21 @@ impl Roster {
         self.books.counts
     }
 
+    /// How many zones are so disrupted.
+    pub fn zones(&self, disruption: Disruption) -> usize {
+        self.books.zones.count(disruption)
+    }
+
+    /// How busy a worker is that beats, as far as it says so.
+    pub fn load(&self, node_id: &str, now_ms: u64) -> Option<LoadReport> {
+        let worker = self.workers.get(node_id)?;
+        let tells = worker.state.phase == Phase::Ready && worker.load != Load::default();
+        tells.then(|| LoadReport {
+            load: worker.load,
+            age_ms: now_ms.saturating_sub(worker.heard_ms),
+        })
+    }
+
     /// The phase of one worker.
     pub fn phase(&self, node_id: &str) -> Option<Phase> {
         self.workers.get(node_id).map(|worker| worker.state.phase)
@@ -382,12 +483,20 @@ impl Roster {
 }
 
 impl Books {
-    fn happens(&mut self, worker: &mut Tracked, happening: Happening) {
-        let after = worker.state.phase.after(happening);
-        if after != worker.state.phase {
-            self.counts.moved(Some(worker.state.phase), Some(after));
-            worker.state.phase = after;
+    fn happens(&mut self, worker: &mut Tracked, happening: Happening, now_ms: u64) {
+        let before = worker.state.phase;
+        let after = before.after(happening);
+        if after == before {
+            return;
         }
+        self.counts.moved(Some(before), Some(after));
+        let zone = Arc::clone(&worker.zone);
+        self.zones.leave(&zone, &worker.node_id, worker.standing());
+        if before.has_deadline() {
+            worker.silent_since_ms = now_ms;
+        }
+        worker.state.phase = after;
+        self.zones.enter(&zone, &worker.node_id, worker.standing());
     }
 
     fn judge_due(&mut self, worker: &mut Tracked) {
@@ -437,6 +546,8 @@ impl Books {
     fn forget(&mut self, worker: &mut Tracked) {
         self.watch_token(worker, None);
         self.counts.moved(Some(worker.state.phase), None);
+        self.zones
+            .leave(&worker.zone, &worker.node_id, worker.standing());
         if let Some(handle) = worker.deadline {
             self.deadlines.remove(handle);
         }

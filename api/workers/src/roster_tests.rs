@@ -67,7 +67,7 @@ fn a_new_leader_gives_every_ready_worker_a_whole_deadline() {
 #[test]
 fn a_leader_that_did_not_run_loses_nobody() {
     let mut roster = roster(vec![row("a", Phase::Ready)], 0);
-    assert_eq!(roster.tick(LOST_AFTER_MS * 10), 0);
+    assert_eq!(roster.tick(LOST_AFTER_MS * 10), Ticked::default());
     run(&mut roster, LOST_AFTER_MS * 10, LOST_AFTER_MS * 11 - 1000);
     assert_eq!(roster.phase("a"), Some(Phase::Ready));
 }
@@ -189,6 +189,81 @@ fn workers_beyond_the_limit_are_not_tracked() {
     assert!(roster.is_full());
     roster.row_written(&row("b", Phase::Registered), 0);
     assert_eq!(roster.beat("b", "0xa1", SILENT, 0), Heard::Unknown);
+}
+
+/// Workers `a0`, `a1`, … of zone `a`, and one of zone `b` that is heard all the time.
+fn partitioned(workers: usize) -> Roster {
+    let names: Vec<String> = (0..workers).map(|number| format!("a{number}")).collect();
+    let ready = names.iter().map(|name| row(name, Phase::Ready));
+    let rows = ready.chain([row("b", Phase::Ready)]).collect();
+    let mut roster = roster(rows, 0);
+    for name in &names {
+        roster.placed(name, "a");
+    }
+    roster.placed("b", "b");
+    roster.all_placed();
+    roster
+}
+
+#[test]
+fn a_partitioned_third_is_lost_at_once_and_evicted_one_by_one() {
+    let mut roster = partitioned(300);
+    let mut evicted = 0;
+    for second in 1..=200 {
+        let now = second * 1000;
+        if second % 30 == 0 {
+            for number in 100..300 {
+                roster.beat(&format!("a{number}"), "0xa1", SILENT, now);
+            }
+            roster.beat("b", "0xa1", SILENT, now);
+        }
+        evicted += roster.tick(now).evicted;
+    }
+    let counts = roster.counts();
+    assert_eq!(counts.of(Phase::Ready), 201);
+    assert_eq!(counts.of(Phase::Lost) + counts.of(Phase::Evicted), 100);
+    // From second 90 to 200, one in ten seconds.
+    assert_eq!((evicted, counts.of(Phase::Evicted)), (12, 12));
+    let changes = roster.take_changes(usize::MAX);
+    assert_eq!(changes.len(), 100);
+}
+
+#[test]
+fn nobody_stays_evicted_when_everybody_falls_silent() {
+    let mut roster = partitioned(10);
+    roster.beat("b", "0xa1", SILENT, 50_000);
+    run(&mut roster, 0, 130_000);
+    assert_eq!(roster.counts().of(Phase::Evicted), 5);
+    run(&mut roster, 130_000, 150_000);
+    assert_eq!(roster.counts().of(Phase::Lost), 11);
+    run(&mut roster, 150_000, 900_000);
+    assert_eq!(roster.counts().of(Phase::Lost), 11);
+    // One is back: the others get an interval before the first of them goes.
+    roster.beat("b", "0xa1", SILENT, 900_000);
+    run(&mut roster, 900_000, 910_000);
+    assert_eq!(roster.counts().of(Phase::Evicted), 0);
+    run(&mut roster, 910_000, 912_000);
+    assert_eq!(roster.counts().of(Phase::Evicted), 1);
+}
+
+#[test]
+fn a_worker_that_comes_back_is_evicted_no_more() {
+    let mut roster = partitioned(4);
+    roster.beat("b", "0xa1", SILENT, 60_000);
+    run(&mut roster, 0, 95_000);
+    assert_eq!(roster.phase("a0"), Some(Phase::Evicted));
+    roster.beat("a0", "0xa1", SILENT, 95_000);
+    assert_eq!(roster.phase("a0"), Some(Phase::Ready));
+}
+
+#[test]
+fn before_the_zones_are_known_nobody_is_evicted() {
+    let mut roster = roster(vec![row("a", Phase::Lost), row("b", Phase::Ready)], 0);
+    run(&mut roster, 0, 60_000);
+    assert_eq!(roster.phase("a"), Some(Phase::Lost));
+    roster.all_placed();
+    run(&mut roster, 60_000, 61_000);
+    assert_eq!(roster.phase("a"), Some(Phase::Evicted));
 }
 
 #[derive(Debug, Clone)]

@@ -44,6 +44,85 @@ async fn a_worker_is_not_ready_then_ready_then_unknown_when_it_falls_silent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_leader_tells_how_busy_its_beating_workers_are() {
+    let world = World::leading().await;
+    world.register("w1", "seal-1").await;
+    let usage = json!({"resource_usage": {"cpu_percent": 12.5, "disk_percent": 80}});
+    world.beat("w1", "seal-1", usage).await;
+    world
+        .beat(
+            "w1",
+            "seal-1",
+            json!({"resource_usage": {"memory_percent": 40}}),
+        )
+        .await;
+    world.pass(Duration::from_secs(7)).await;
+    let ask = async || {
+        let ids = ["w1".to_owned(), "nobody".to_owned()];
+        nautilus_workers::loads(&world.kv, &ids)
+            .await
+            .expect("a leader")
+    };
+    let told = ask().await;
+    let (report, nobody) = (told[0].expect("it beats"), told[1]);
+    assert_eq!(nobody, None);
+    let points = |share: Option<nautilus_workers::Share>| share.map(|share| share.basis_points());
+    assert_eq!(points(report.load.cpu), Some(1250));
+    assert_eq!(points(report.load.memory), Some(4000));
+    assert_eq!(points(report.load.disk), Some(8000));
+    assert_eq!(report.age_ms / 1000, 7);
+    world.pass(LOST_AFTER).await;
+    assert_eq!(ask().await, [None, None]);
+}
+
+/// Registers workers that beat once.
+async fn beaten(world: &World, names: &[String]) {
+    for name in names {
+        world.register(name, "seal-1").await;
+        world.beat(name, "seal-1", json!({})).await;
+    }
+    world.settle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_workers_that_fall_silent_together_one_after_the_other_loses_its_pods() {
+    let world = World::leading().await;
+    let names: Vec<String> = (0..9).map(|number| format!("w{number}")).collect();
+    beaten(&world, &names).await;
+    // A third falls silent, and a new leader does not forget what it found.
+    let rest = LOST_AFTER + BEAT_INTERVAL / 2;
+    for _ in 0..rest.as_secs() / BEAT_INTERVAL.as_secs() + 1 {
+        world.pass(BEAT_INTERVAL).await;
+        for name in &names[3..] {
+            world.beat(name, "seal-1", json!({})).await;
+        }
+    }
+    let count = |effect: &str| {
+        let taint = format!("node.kubernetes.io/unreachable:{effect}");
+        let taints = names.iter().map(|name| world.taints(name));
+        taints.filter(|taints| taints.contains(&taint)).count()
+    };
+    assert_eq!((count("NoSchedule"), count("NoExecute")), (3, 3));
+    assert_eq!(world.ready("w0"), "Unknown NodeStatusUnknown");
+    assert!(world.taints("w3").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_workers_fall_silent_none_loses_its_pods() {
+    let world = World::leading().await;
+    let names: Vec<String> = (0..3).map(|number| format!("w{number}")).collect();
+    beaten(&world, &names).await;
+    world.pass(LOST_AFTER * 10).await;
+    for name in &names {
+        assert_eq!(
+            world.taints(name),
+            ["node.kubernetes.io/unreachable:NoSchedule"]
+        );
+        assert_eq!(world.row(name).expect("a row").phase, Phase::Lost);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_beating_worker_stays_ready_and_writes_nothing() {
     let world = World::leading().await;
     world.register("w1", "seal-1").await;

@@ -377,6 +377,18 @@ impl World {
         Some(serde_json::from_str(&found).expect("JSON"))
     }
 
+    /// The node's taints for who is not ready or not reached, as `key:effect`.
+    pub(crate) fn taints(&self, name: &str) -> Vec<String> {
+        let node = self.node(name).expect("a node");
+        let taints = node["spec"]["taints"].as_array().cloned();
+        let text = |taint: &Value, field: &str| taint[field].as_str().expect("text").to_owned();
+        taints
+            .unwrap_or_default()
+            .iter()
+            .map(|taint| format!("{}:{}", text(taint, "key"), text(taint, "effect")))
+            .collect()
+    }
+
     /// Status and reason of the `Ready` condition.
     pub(crate) fn ready(&self, name: &str) -> String {
         let node = self.node(name).expect("a node");
