@@ -82,6 +82,10 @@ bench: build ## Failover and store benches, as JSON
 	@$(NAUTILUS_BIN) bench failover --output json
 	@$(NAUTILUS_BIN) bench store --output json
 
+.PHONY: bench-workers
+bench-workers: build ## Workers by the ten thousand, for four numbers of them (about half an hour)
+	@$(NAUTILUS_BIN) bench workers --growth --output-dir tests/bench
+
 # Rows, pairs and sizes: `make bench-etcd BENCH="--only failover_gap_ms --pairs 5"`.
 .PHONY: bench-etcd
 bench-etcd: setup peers ## Beside etcd, the same load in turn (about 25 minutes; BENCH= for options)

@@ -160,37 +160,48 @@ async fn kill_leaders(
     let mut times = Vec::new();
     for number in 1..=kills {
         tokio::time::sleep(CALM).await;
-        let leader = leader(world, connections).await?;
-        let files = world.layout.node(leader);
-        let fell = Instant::now();
-        process::signal(&files, Signal::KILL)
-            .with_context(|| format!("node {leader} is not running"))?;
-        times.push(fell);
-        if !process::ended(&files, KILL_TIMEOUT).await {
-            anyhow::bail!("node {leader} outlived SIGKILL");
-        }
-        let successor = self::leader(world, connections).await?;
-        let elected = fell.elapsed().as_millis();
-        let node = world
-            .quorum
-            .nodes
-            .iter()
-            .find(|node| node.id == leader)
-            .context("the leader is of this quorum")?;
-        up::start_node(&world.layout, node)?;
-        up::ready(&world.layout, &world.quorum, &Progress::silent()).await?;
-        progress.say(&format!(
-            "kill {number} of {kills}: node {leader} fell, node {successor} known to lead after \
-             {elected} ms, all ready again after {} ms",
-            fell.elapsed().as_millis()
-        ));
+        times.push(kill_leader(world, connections, number, kills, progress).await?);
     }
     tokio::time::sleep(CALM).await;
     Ok(times)
 }
 
+/// Kills the leader, the `number`-th of `kills`, and starts it again; when it fell.
+pub(super) async fn kill_leader(
+    world: &World,
+    connections: &Connections,
+    number: u64,
+    kills: u64,
+    progress: &Progress,
+) -> anyhow::Result<Instant> {
+    let leader = leader(world, connections).await?;
+    let files = world.layout.node(leader);
+    let fell = Instant::now();
+    process::signal(&files, Signal::KILL)
+        .with_context(|| format!("node {leader} is not running"))?;
+    if !process::ended(&files, KILL_TIMEOUT).await {
+        anyhow::bail!("node {leader} outlived SIGKILL");
+    }
+    let successor = self::leader(world, connections).await?;
+    let elected = fell.elapsed().as_millis();
+    let node = world
+        .quorum
+        .nodes
+        .iter()
+        .find(|node| node.id == leader)
+        .context("the leader is of this quorum")?;
+    up::start_node(&world.layout, node)?;
+    up::ready(&world.layout, &world.quorum, &Progress::silent()).await?;
+    progress.say(&format!(
+        "kill {number} of {kills}: node {leader} fell, node {successor} known to lead after \
+         {elected} ms, all ready again after {} ms",
+        fell.elapsed().as_millis()
+    ));
+    Ok(fell)
+}
+
 /// The leader, as the nodes that live agree on it.
-async fn leader(world: &World, connections: &Connections) -> anyhow::Result<u64> {
+pub(super) async fn leader(world: &World, connections: &Connections) -> anyhow::Result<u64> {
     let deadline = Instant::now() + LEADER_TIMEOUT;
     while Instant::now() < deadline {
         for node in &world.quorum.nodes {

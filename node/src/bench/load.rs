@@ -109,7 +109,7 @@ pub(super) async fn list_names(client: &ApiClient) -> anyhow::Result<Vec<String>
 }
 
 /// Percent-encodes what a query's value may not hold (RFC 3986, unreserved).
-fn query_value(text: &str) -> String {
+pub(super) fn query_value(text: &str) -> String {
     use std::fmt::Write as _;
     text.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

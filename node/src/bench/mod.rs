@@ -9,6 +9,7 @@ mod load;
 mod plain;
 mod report;
 mod store;
+mod workers;
 
 use std::path::PathBuf;
 
@@ -26,7 +27,8 @@ Examples:
   nautilus bench attest
   nautilus bench failover --kills 10
   nautilus bench store --output json > store.json
-  nautilus bench store --dir /mnt/fast/q          on that disk";
+  nautilus bench store --dir /mnt/fast/q          on that disk
+  nautilus bench workers --workers 2000 --seconds 20";
 
 /// The nodes of a bench's quorum.
 const NODES: u64 = 3;
@@ -52,6 +54,11 @@ enum Bench {
     /// Writes and linearizable reads per second, and their latencies
     #[command(after_help = "Examples:\n  nautilus bench store --seconds 5 --output json")]
     Store(store::StoreArgs),
+    /// Workers that register and beat by the ten thousand, while leaders are killed
+    #[command(
+        after_help = "Examples:\n  nautilus bench workers --workers 2000 --seconds 20\n  nautilus bench workers --growth --output-dir results"
+    )]
+    Workers(workers::WorkersArgs),
 }
 
 /// Runs a bench and prints its report.
@@ -81,6 +88,7 @@ pub(crate) async fn run(global: &Global, arguments: BenchArgs) -> anyhow::Result
                 world.end(&progress, rows).await?,
             )
         }
+        Bench::Workers(arguments) => workers::run(global, arguments, &progress).await?,
     };
     match arguments.output {
         Output::Json => print(&serde_json::to_string(&report)?),

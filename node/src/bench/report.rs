@@ -4,8 +4,18 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::workers::Size;
 use crate::cli::status::table;
 use crate::exit::Failure;
+
+/// Rows that must be zero, and what is said when they are not.
+const BROKEN: [(&str, &str); 2] = [
+    ("acknowledged_missing", "acknowledged writes are missing"),
+    (
+        "wrongly_not_ready",
+        "workers were not ready though they beat",
+    ),
+];
 
 /// The form others rely on.
 #[derive(Debug, Clone, Serialize)]
@@ -18,6 +28,9 @@ pub(crate) struct Report {
     commit: String,
     /// The numbers.
     rows: Vec<Row>,
+    /// The same for several sizes of what is measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    growth: Vec<Size>,
 }
 
 /// Where a bench ran.
@@ -80,7 +93,13 @@ impl Report {
             machine: MachineFacts::read(data),
             commit: commit(),
             rows,
+            growth: Vec::new(),
         }
+    }
+
+    /// The same with several sizes.
+    pub(crate) fn with_growth(self, growth: Vec<Size>) -> Self {
+        Self { growth, ..self }
     }
 
     /// The table for people.
@@ -105,14 +124,12 @@ impl Report {
 
     /// Fails when the numbers say that a promise was broken.
     pub(crate) fn verdict(&self) -> anyhow::Result<()> {
-        let missing = self
-            .rows
-            .iter()
-            .find(|row| row.what == "acknowledged_missing");
-        match missing.filter(|row| row.ours > 0.0) {
-            Some(row) => {
-                Err(Failure::General.error(format!("{} acknowledged writes are missing", row.ours)))
-            }
+        let broken = BROKEN.iter().find_map(|(what, promise)| {
+            let row = self.rows.iter().find(|row| row.what == *what)?;
+            (row.ours > 0.0).then(|| format!("{} {promise}", row.ours))
+        });
+        match broken {
+            Some(broken) => Err(Failure::General.error(broken)),
             None => Ok(()),
         }
     }
@@ -194,10 +211,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_write_fails_the_bench() {
-        let rows = vec![Row::new("acknowledged_missing", "writes", 1.0)];
-        Report::new("failover", Path::new("/"), rows)
-            .verdict()
-            .expect_err("one is missing");
+    fn a_broken_promise_fails_the_bench() {
+        for (what, _) in BROKEN {
+            let report = |number| {
+                let rows = vec![Row::new(what, "", number)];
+                Report::new("failover", Path::new("/"), rows)
+            };
+            report(1.0).verdict().expect_err("one is too many");
+            report(0.0).verdict().expect("none");
+        }
     }
 }
