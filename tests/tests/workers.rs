@@ -65,6 +65,41 @@ fn a_worker_registers_beats_and_stays_ready_while_leaders_die() {
 }
 
 #[test]
+fn kubectl_top_shows_how_busy_workers_say_they_are_from_any_master() {
+    let quorum = Quorum::start();
+    let token = token(&quorum);
+    let mut running = Streamed::start(worker(&quorum, &token, &["--interval=500ms", "--count=0"]));
+    running.wait_for("a beat", |line| line.contains("acknowledged"));
+    let size = r#"{"cpu": "4", "memory": "8Gi", "pods": "110"}"#;
+    let patch = format!(r#"{{"status": {{"capacity": {size}, "allocatable": {size}}}}}"#);
+    quorum.kubectl_ok(&[
+        "patch",
+        "node",
+        "worker-1",
+        "--subresource=status",
+        "-p",
+        &patch,
+    ]);
+    for node in quorum.nodes() {
+        let server = format!("--server={}", node.api);
+        eventually("how busy the worker is", || {
+            let output = quorum.kubectl(&["top", "nodes", "--no-headers", &server]);
+            let shown = String::from_utf8_lossy(&output.stdout);
+            match shown.split_whitespace().collect::<Vec<_>>()[..] {
+                ["worker-1", "500m", "12%", "3276Mi", "40%"] => Ok(()),
+                _ => Err(format!(
+                    "{shown}{}",
+                    String::from_utf8_lossy(&output.stderr)
+                )),
+            }
+        });
+    }
+    let other = quorum.kubectl(&["top", "node", "worker-2"]);
+    assert!(!other.status.success());
+    assert!(running.is_running());
+}
+
+#[test]
 fn a_worker_with_an_unknown_token_is_refused_in_the_words_it_matches_on() {
     let quorum = Quorum::start();
     let mut running = Streamed::start(worker(&quorum, "not-a-token", &["--count=1"]));

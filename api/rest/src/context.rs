@@ -18,6 +18,7 @@ use crate::authority::Authority;
 use crate::connect::{KubeletSettings, Kubelets};
 use crate::fairness::FlowControl;
 use crate::joining::Workers;
+use crate::node_metrics::{self, NodeUsages};
 use crate::receipts::SignedRoot;
 use crate::registry::Registry;
 use crate::storage::Storage;
@@ -74,6 +75,8 @@ pub struct NodeFacts {
     pub serving_names: Vec<String>,
     /// Who judges Seal tokens, where somebody does.
     pub workers: Option<Arc<dyn Workers>>,
+    /// How busy nodes are, where somebody knows: then `metrics.k8s.io` is served.
+    pub node_usages: Option<Arc<dyn NodeUsages>>,
 }
 
 /// Health checks served at once.
@@ -186,7 +189,8 @@ impl RestContext {
         let aggregator = Aggregator::start(&kv, &node.cluster, &shutdown);
         let tunnels = Tunnels::new(kv.clone(), &node.api_address, &authority);
         let kubelets = Kubelets::new(node.kubelets.clone(), &authority, tunnels.clone());
-        let registry = Arc::new(Registry::new());
+        let metrics = node.node_usages.is_some().then(node_metrics::kind);
+        let registry = Arc::new(Registry::new(metrics.into_iter().collect()));
         let webhook_clients = Arc::new(WebhookClients::new(Storage::new(kv.clone())));
         let admission = Admission::start(
             &kv,

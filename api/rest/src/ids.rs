@@ -55,7 +55,12 @@ pub(crate) fn now_unix_s() -> i64 {
 
 /// Now, RFC 3339 in whole seconds, as object metadata has it.
 pub(crate) fn now_rfc3339() -> String {
-    jiff::Timestamp::from_second(now_unix_s())
+    rfc3339(now_unix_s())
+}
+
+/// A time in Unix seconds, in the same form.
+pub(crate) fn rfc3339(unix_s: i64) -> String {
+    jiff::Timestamp::from_second(unix_s)
         .map(|time| time.to_string())
         .unwrap_or_else(|_| "1970-01-01T00:00:00Z".into())
 }

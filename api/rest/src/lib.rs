@@ -37,6 +37,7 @@ mod lister;
 mod master_event;
 mod namespaces;
 mod negotiate;
+mod node_metrics;
 pub mod operators;
 mod options;
 mod own;
@@ -71,6 +72,7 @@ pub use controllers::{ControllerError, ensure_defaults, ensure_roles, run_contro
 pub use joining::{SealRefusal, Workers};
 pub use master_event::{MasterEvent, record_master_event};
 pub use nautilus_access::jwt::Configuration as AuthenticationConfiguration;
+pub use node_metrics::{NodeUsage, NodeUsages};
 pub use operators::{Operator, OperatorError, pin_operators};
 pub use router::{
     AUDIT_ID_HEADER, LEADER_ADDRESS_HEADER, LEADER_EVIDENCE_HEADER, LEADER_ID_HEADER, TERM_HEADER,

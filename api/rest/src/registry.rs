@@ -80,15 +80,19 @@ impl Served {
 /// See the module.
 pub(crate) struct Registry {
     served: ArcSwap<Served>,
+    /// The built-in ones, and what else this server answers always.
+    lasting: Vec<Arc<Resource>>,
     /// Held while a generation is replaced.
     replacing: Mutex<()>,
 }
 
 impl Registry {
-    /// The built-in kinds.
-    pub(crate) fn new() -> Self {
+    /// The built-in kinds, and `more` that are answered as long as this node runs.
+    pub(crate) fn new(more: Vec<Arc<Resource>>) -> Self {
+        let lasting: Vec<_> = resource::all().iter().cloned().chain(more).collect();
         Self {
-            served: ArcSwap::from_pointee(Served::new(resource::all().to_vec(), 0)),
+            served: ArcSwap::from_pointee(Served::new(lasting.clone(), 0)),
+            lasting,
             replacing: Mutex::new(()),
         }
     }
@@ -114,7 +118,7 @@ impl Registry {
     pub(crate) fn set_dynamic(&self, dynamic: Vec<Arc<Resource>>) {
         let _one_at_a_time = self.replacing.lock();
         let generation = self.served().generation + 1;
-        let kinds = resource::all().iter().cloned().chain(dynamic).collect();
+        let kinds = self.lasting.iter().cloned().chain(dynamic).collect();
         self.served.store(Arc::new(Served::new(kinds, generation)));
     }
 }
@@ -137,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_kind_made_at_run_time_is_found_and_discovered_until_it_is_taken_away() {
-        let registry = Registry::new();
+        let registry = Registry::new(Vec::new());
         let list = |served: &Served| {
             served.document("apis/example.org/v1", |kinds| {
                 discovery::api_resource_list(kinds, "example.org", "v1")
@@ -156,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn documents_follow_the_kinds_made_at_run_time() {
-        let registry = Registry::new();
+        let registry = Registry::new(Vec::new());
         let documents = crate::documents::Documents::default();
         let headers = http::HeaderMap::new();
         let uri = http::Uri::from_static("/openapi/v3/apis/example.org/v1");
@@ -177,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_built_in_kind_is_not_hidden() {
-        let registry = Registry::new();
+        let registry = Registry::new(Vec::new());
         registry.set_dynamic(vec![widgets("", "pods")]);
         assert_eq!(registry.find("", "v1", "pods").expect("served").kind, "Pod");
     }

@@ -10,6 +10,7 @@ use axum::response::Response;
 use nautilus_machinery::status::ApiError;
 
 use crate::failure::Failure;
+use crate::node_metrics;
 use crate::resources::Call;
 use crate::respond::Form;
 use crate::route::ResourceRequest;
@@ -25,6 +26,8 @@ pub(crate) enum Special {
     Token,
     /// How many replicas there should be.
     Scale,
+    /// How busy nodes are.
+    NodeMetrics,
     /// In the table, but not served.
     Unserved,
 }
@@ -41,6 +44,9 @@ pub(crate) fn of(asked: &ResourceRequest) -> Option<Special> {
         ("", "bindings", "") | ("", "pods", "binding") => Some(Special::Bind),
         ("", "pods", "eviction") => Some(Special::Evict),
         ("", "serviceaccounts", "token") => Some(Special::Token),
+        (node_metrics::GROUP, "nodes", "") if resource.defined.is_none() => {
+            Some(Special::NodeMetrics)
+        }
         (_, _, "scale") => Some(Special::Scale),
         // A body of another kind is not the object itself.
         _ => resource
@@ -62,6 +68,7 @@ pub(crate) async fn serve(
         Special::Evict => crate::eviction::serve(call, request, form).await,
         Special::Token => call.create_token(request, form).await,
         Special::Scale => crate::scale::serve(call, request, form).await,
+        Special::NodeMetrics => node_metrics::serve(call, request, form).await,
         Special::Unserved => Err(ApiError::method_not_allowed().into()),
     }
 }

@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use super::events::OwnApi;
 use super::forms::Forms;
 use super::joins::JoiningWorkers;
+use super::usages::WorkersUsages;
 use super::{Node, RECOVERED_NOTE, authority};
 use crate::config::{Bootstrap, NodeConfig};
 use crate::endorsements::{self, Keeper, Sources};
@@ -426,6 +427,7 @@ fn facts(
         kubelets: config.kubelets.clone(),
         serving_names: names(config),
         workers: None,
+        node_usages: Some(Arc::new(WorkersUsages(node.consensus.leader_channel()))),
     })
 }
 

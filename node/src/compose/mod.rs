@@ -20,6 +20,7 @@ mod restart;
 mod restore;
 mod sui;
 mod transport;
+mod usages;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -197,6 +197,8 @@ impl Aggregator {
             match own {
                 Some(item) => {
                     if let Some(versions) = item["versions"].as_array_mut() {
+                        // Who answers tells what there is.
+                        versions.retain(|own| own["version"] != entry["version"]);
                         versions.push(entry);
                     }
                 }
