@@ -2,6 +2,7 @@
 //! that judge it; holds no credential.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,8 @@ pub const UNAUTHENTICATED_GROUP: &str = "system:unauthenticated";
 /// The group that may do everything.
 pub const MASTERS_GROUP: &str = "system:masters";
 
+/// What comes before the node's name in a kubelet's user.
+pub const NODE_USER_PREFIX: &str = "system:node:";
 /// The group of kubelets.
 pub const NODES_GROUP: &str = "system:nodes";
 /// What comes before the name of a service account's user.
@@ -124,10 +127,15 @@ impl User {
     }
 }
 
-/// SHA-256 over the SPKI of the client key that a request's connection proved to hold. Stands in
-/// the request's extensions beside its [`User`]; absent where there is no client certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientKey(pub [u8; 32]);
+/// The client key that a request's connection proved to hold. Stands in the request's extensions
+/// beside its [`User`], who may be another (a token's); absent without a client certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientKey {
+    /// SHA-256 over its SPKI.
+    pub spki_sha256: [u8; 32],
+    /// The name in its verified certificate.
+    pub subject: Arc<str>,
+}
 
 /// What a face that is no part of the API wants in the audit event of its answer: stands in the
 /// answer's extensions.

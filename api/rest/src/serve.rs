@@ -248,8 +248,8 @@ impl Connection {
         let service = hyper::service::service_fn(move |request: hyper::Request<_>| {
             let mut request = request.map(axum::body::Body::new);
             request.extensions_mut().insert(user.clone());
-            if let Some(key) = key {
-                request.extensions_mut().insert(key);
+            if let Some(key) = &key {
+                request.extensions_mut().insert(key.clone());
             }
             request.extensions_mut().insert(scheme.clone());
             request.extensions_mut().insert(RemoteAddress(remote));

@@ -147,7 +147,10 @@ pub(crate) fn user_of(certificates: Option<&[CertificateDer<'_>]>) -> User {
 pub(crate) fn client_key_of(certificates: Option<&[CertificateDer<'_>]>) -> Option<ClientKey> {
     let leaf = certificates?.first()?;
     let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
-    let mut key = [0; 32];
-    key.copy_from_slice(digest(&SHA256, certificate.public_key().raw).as_ref());
-    Some(ClientKey(key))
+    let mut spki_sha256 = [0; 32];
+    spki_sha256.copy_from_slice(digest(&SHA256, certificate.public_key().raw).as_ref());
+    Some(ClientKey {
+        spki_sha256,
+        subject: User::of_certificate(leaf).name.into(),
+    })
 }

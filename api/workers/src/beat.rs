@@ -14,14 +14,14 @@ use crate::lifecycle::Stake;
 use crate::limits;
 use crate::message::{self, BeatAnswer, LeaderAnswer, LeaderMessage};
 use crate::proof::Proved;
-use crate::verdicts::{Denied, KeyHash, Presented};
+use crate::verdicts::{Denied, Presented, PresentedKey};
 use crate::wire::Heartbeat;
 
 /// Takes a heartbeat that came over a connection with `key`, and with its owner's `proof`.
 pub(crate) async fn take(
     workers: &Workers,
     beat: Heartbeat,
-    key: Option<KeyHash>,
+    key: Option<PresentedKey>,
     proof: Option<Proved>,
 ) -> Result<(), Refusal> {
     let Heartbeat {

@@ -31,7 +31,7 @@ pub const VERDICTS_LIMIT: usize = 131_072;
 pub const PASSING_VERDICTS_LIMIT: usize = 16_384;
 /// Questions for the judge under way on one node, those that wait for their turn included.
 pub const QUESTIONS_UNDER_WAY_LIMIT: usize = 1024;
-/// Questions for the chain that one node begins in a second.
+/// Questions for the chain that a quorum begins in a second.
 pub const QUESTIONS_PER_SECOND: u32 = 100;
 /// Times that a question is asked anew because its row changed meanwhile.
 pub const QUESTION_ATTEMPTS: u32 = 3;
@@ -90,6 +90,10 @@ pub const QUESTION_PATIENCE: Duration = Duration::from_secs(3);
 pub const STRANGERS_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause between the pages of verdicts that the leader looks through.
 pub const SWEEP_PAUSE: Duration = Duration::from_secs(5);
+/// Pause between looks at whether the condition `SuiReachable` is true.
+pub const CONDITION_PAUSE: Duration = Duration::from_secs(10);
+/// How long the chain must have answered, or not, before the condition says so.
+pub const CONDITION_AFTER: Duration = Duration::from_secs(30);
 /// How long a verdict's row stays after it has lost every use.
 pub const SPENT_AFTER: Duration = Duration::from_secs(3600);
 /// How long `/health` waits for the quorum to confirm that it can serve.

@@ -11,15 +11,16 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
-use nautilus_machinery::identity::{ClientKey, User};
+use nautilus_machinery::identity::{ClientKey, NODE_USER_PREFIX, User};
 use serde_json::{Value, json};
 
 use crate::Workers;
 use crate::answer::Refusal;
 use crate::limits;
+use crate::node_object::node_name;
 use crate::register::{self, Admitted};
 use crate::roster::millis;
-use crate::verdicts::{KeyHash, Presented};
+use crate::verdicts::{KeyHash, Presented, PresentedKey};
 use crate::{attestation, beat, proof, wire};
 
 /// All routes of the worker face.
@@ -72,7 +73,7 @@ async fn take_registration(
     let presented = Presented {
         token: &Arc::new(token),
         node_id: &registration.node_id,
-        key: key.map(|Extension(key)| KeyHash(key.0)),
+        key: presented_key(key, &registration.node_id),
         proof: proof.map_err(|fault| Refusal::Token(fault.into()))?,
     };
     let admission = workers.verdicts.admit_registration(&presented).await?;
@@ -136,8 +137,18 @@ async fn take_heartbeat(
     if let Some(proved) = &proof {
         workers.near_our_clock(proved.timestamp_s)?;
     }
-    let key = key.map(|Extension(key)| KeyHash(key.0));
+    let key = presented_key(key, &beat.node_id);
     beat::take(workers, beat, key, proof).await
+}
+
+/// The connection's key, and whether it is the kubelet's of that very node.
+fn presented_key(key: Option<Extension<ClientKey>>, node_id: &str) -> Option<PresentedKey> {
+    let Extension(key) = key?;
+    let node = key.subject.strip_prefix(NODE_USER_PREFIX);
+    Some(PresentedKey {
+        hash: KeyHash(key.spki_sha256),
+        is_the_nodes: node == Some(&*node_name(node_id)),
+    })
 }
 
 fn whole(body: Body) -> Result<Bytes, Refusal> {
@@ -166,9 +177,8 @@ async fn health(State(workers): State<Arc<Workers>>) -> Response {
     if let Err(reason) = events {
         answer["sui_events_reason"] = reason.into();
     }
-    let reach = workers.verdicts.reach();
-    if let Some(reachable) = reach.reachable {
-        answer["sui"] = json!({"reachable": reachable, "since": reach.since_ms / 1000});
+    if let Some((reachable, since_ms)) = workers.verdicts.reachable() {
+        answer["sui"] = json!({"reachable": reachable, "since": since_ms / 1000});
     }
     match serves {
         Ok(()) => Json(answer).into_response(),

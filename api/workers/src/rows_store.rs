@@ -251,7 +251,7 @@ fn object_key(group: &str, plural: &str, namespace: Option<&str>, name: &str) ->
 }
 
 /// RFC 3339 in whole seconds, as Kubernetes writes times.
-fn rfc3339(unix_ms: u64) -> String {
+pub(crate) fn rfc3339(unix_ms: u64) -> String {
     let seconds = i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX);
     jiff::Timestamp::from_second(seconds)
         .unwrap_or(jiff::Timestamp::MAX)

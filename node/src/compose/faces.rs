@@ -89,7 +89,7 @@ pub(super) async fn serve(
     let tls = server_config(&authority, Arc::clone(&certificate))?;
     let tracker = TaskTracker::new();
     let chain = super::sui::chain(config)?;
-    let verdicts = super::sui::verdicts(config, &kv, chain.as_ref())?;
+    let verdicts = super::sui::verdicts(node, config, &kv, chain.as_ref())?;
     let events = super::events::events(config, &kv, &verdicts, chain.as_ref());
     let settings = super::sui::settings(config);
     let facts = NodeFacts {

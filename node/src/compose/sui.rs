@@ -1,6 +1,7 @@
 //! Who judges Seal tokens on this node: the chain, the file of development, or nobody.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use nautilus_machine::Kv;
@@ -11,6 +12,7 @@ use nautilus_workers::{
     WorkersSettings,
 };
 
+use super::Node;
 use crate::config::NodeConfig;
 use crate::exit::Failure;
 
@@ -32,6 +34,7 @@ pub(super) fn chain(config: &NodeConfig) -> anyhow::Result<Option<Arc<Chain>>> {
 
 /// The quorum's verdicts on Seal tokens, with this node's judge.
 pub(super) fn verdicts(
+    node: &Node,
     config: &NodeConfig,
     kv: &Arc<dyn Kv>,
     chain: Option<&Arc<Chain>>,
@@ -40,10 +43,12 @@ pub(super) fn verdicts(
     if let Some(sui) = &config.sui {
         settings.grace = sui.grace;
     }
+    let cluster = node.consensus.cluster();
     Ok(Verdicts::new(
         Arc::clone(kv),
         judge(config, kv, chain)?,
         Arc::new(SystemClock::new()),
+        Arc::new(move || cluster.members().len()),
         &settings,
     ))
 }
@@ -87,6 +92,11 @@ struct NobodyKnown;
 impl TokenJudge for NobodyKnown {
     fn judge<'a>(&'a self, _token: &'a SealToken, _node_id: &'a str) -> BoxFuture<'a, Judgement> {
         Box::pin(std::future::ready(Verdict::Unknown.into()))
+    }
+
+    /// There is no chain to be spared, nor to be told of as reachable.
+    fn verdict_lifetime(&self) -> Duration {
+        Duration::ZERO
     }
 }
 

@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use nautilus_machine::Revision;
 
-use super::row::{BoundKey, KeyHash};
+use super::PresentedKey;
+use super::row::BoundKey;
 use crate::judge::Verdict;
 use crate::limits;
 use crate::roster::millis;
@@ -246,11 +247,13 @@ impl Court {
     pub(crate) fn check_key(
         &self,
         token: &TokenHash,
-        key: Option<KeyHash>,
+        key: Option<PresentedKey>,
         proof: Option<i64>,
         token_expires_at_s: Option<u64>,
     ) -> KeyCheck {
         let bound = self.keys.get(token).map(|(bound, _)| *bound);
+        let is_the_nodes = key.is_some_and(|key| key.is_the_nodes);
+        let key = key.map(|key| key.hash);
         let bind = BoundKey {
             key,
             proved_at_s: proof.max(bound.and_then(|bound| bound.proved_at_s)),
@@ -261,6 +264,7 @@ impl Court {
             None if self.keys.len() >= limits::VERDICTS_LIMIT => KeyCheck::Fits,
             None => KeyCheck::Bind(bind),
             Some(owner) if key == Some(owner) => KeyCheck::Fits,
+            Some(_) if is_the_nodes => KeyCheck::Bind(bind),
             Some(_) if proof > bound.and_then(|bound| bound.proved_at_s) => KeyCheck::Bind(bind),
             Some(_) => KeyCheck::Other,
         }

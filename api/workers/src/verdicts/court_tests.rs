@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::super::row::KeyHash;
 use super::*;
 
 const TERMS: Terms = Terms {
@@ -156,6 +157,8 @@ fn the_first_key_binds_and_only_a_newer_proof_binds_another() {
     let mut court = Court::new(TERMS, at(0));
     let token = TokenHash([5; 32]);
     let (own, other) = (Some(KeyHash([1; 32])), Some(KeyHash([2; 32])));
+    let presented =
+        |key: Option<KeyHash>, is_the_nodes| key.map(|hash| PresentedKey { hash, is_the_nodes });
     let bind = |key, proved_at_s| {
         KeyCheck::Bind(BoundKey {
             key,
@@ -163,7 +166,8 @@ fn the_first_key_binds_and_only_a_newer_proof_binds_another() {
             token_expires_at_s: None,
         })
     };
-    let check = |court: &Court, key, proof| court.check_key(&token, key, proof, None);
+    let check =
+        |court: &Court, key, proof| court.check_key(&token, presented(key, false), proof, None);
     assert_eq!(check(&court, None, None), KeyCheck::Fits);
     assert_eq!(check(&court, own, None), bind(own, None));
     let bound = |key, proved_at_s| BoundKey {
@@ -175,6 +179,9 @@ fn the_first_key_binds_and_only_a_newer_proof_binds_another() {
     assert_eq!(check(&court, own, None), KeyCheck::Fits);
     assert_eq!(check(&court, other, None), KeyCheck::Other);
     assert_eq!(check(&court, None, None), KeyCheck::Other);
+    // A kubelet's next certificate is the quorum's own word for the next key.
+    let renewed = court.check_key(&token, presented(other, true), None, None);
+    assert_eq!(renewed, bind(other, None));
     assert_eq!(check(&court, other, Some(9)), bind(other, Some(9)));
     court.key_put(token, bound(other, Some(9)), 2);
     assert_eq!(check(&court, own, Some(9)), KeyCheck::Other);

@@ -47,6 +47,7 @@ impl Verdicts {
             () = shutdown.cancelled() => {}
             () = follow => {}
             () = self.sweep() => {}
+            _ = self.keep_condition() => {}
         }
         self.questions.close();
         self.questions.wait().await;

@@ -8,12 +8,14 @@
 //!
 //! Invariants
 //! - One question for each case is under way on a node at a time, and at most
-//!   [`VerdictSettings::questions_per_second`] begin in a second; whoever has nothing to go on is
-//!   refused first when they are too many.
+//!   [`VerdictSettings::questions_per_second`] begin in a second on the whole quorum, of which each
+//!   member has its even share; whoever has nothing to go on is refused first when they are too
+//!   many.
 //! - Before this node has read the rows behind a barrier, it admits nobody.
 //! - A judgement that was begun before an eviction is never written after it.
 //! - A judge out of reach makes nobody's token invalid, and no unknown token valid.
 
+mod condition;
 mod court;
 mod evict;
 mod follow;
@@ -33,10 +35,9 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
+pub use condition::SUI_REACHABLE;
 pub use evict::{EvictError, Eviction};
 pub use row::{BoundKey, KeyHash, SEAL_KEYS_PREFIX, VERDICTS_PREFIX, VerdictRow};
-
-pub(crate) use court::{Purpose, Reach};
 
 use crate::answer::TokenProblem;
 use crate::clock::Clock;
@@ -44,7 +45,7 @@ use crate::judge::{TokenJudge, Verdict};
 use crate::limits;
 use crate::proof::Proved;
 use crate::token::{SealToken, TokenHash};
-use court::{CaseId, Court, Finding, KeyCheck, Now, Terms, not_past_expiry};
+use court::{CaseId, Court, Finding, KeyCheck, Now, Purpose, Terms, not_past_expiry};
 use pace::Pace;
 use store::{Place, Written};
 
@@ -54,9 +55,12 @@ pub struct VerdictSettings {
     /// How long a favourable verdict goes on, from when it was found, while the judge can't be
     /// reached; never past the token's own expiry.
     pub grace: Duration,
-    /// Questions that this node begins in a second, at most.
+    /// Questions that the quorum begins in a second, at most.
     pub questions_per_second: u32,
 }
+
+/// How many nodes share the questions.
+pub type Members = Arc<dyn Fn() -> usize + Send + Sync>;
 
 impl Default for VerdictSettings {
     fn default() -> Self {
@@ -74,8 +78,8 @@ pub struct Verdicts {
     clock: Arc<dyn Clock>,
     terms: Terms,
     court: RwLock<Court>,
-    /// None before a judge that is at hand.
-    pace: Option<Mutex<Pace>>,
+    pace: Mutex<Pace>,
+    members: Members,
     under_way: Mutex<HashMap<CaseId, Answer>>,
     questions: TaskTracker,
     followed: watch::Sender<bool>,
@@ -90,9 +94,19 @@ pub struct Presented<'a> {
     /// The node that it shall speak for.
     pub node_id: &'a str,
     /// The client key of the connection it came over.
-    pub key: Option<KeyHash>,
+    pub key: Option<PresentedKey>,
     /// What the owner signed, where the token came with it.
     pub proof: Option<Proved>,
+}
+
+/// The client key of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PresentedKey {
+    /// Which.
+    pub hash: KeyHash,
+    /// Whether this quorum issued its certificate to the very node that the token shall speak for.
+    /// A kubelet's key changes with each of its certificates, which it gets by the one before.
+    pub is_the_nodes: bool,
 }
 
 /// A token that may speak for its node.
@@ -133,6 +147,7 @@ impl Verdicts {
         kv: Arc<dyn Kv>,
         judge: Arc<dyn TokenJudge>,
         clock: Arc<dyn Clock>,
+        members: Members,
         settings: &VerdictSettings,
     ) -> Arc<Self> {
         let lifetime = judge.verdict_lifetime();
@@ -148,8 +163,8 @@ impl Verdicts {
             court: RwLock::new(Court::new(terms, now)),
             clock,
             terms,
-            pace: (!lifetime.is_zero())
-                .then(|| Mutex::new(Pace::new(settings.questions_per_second))),
+            pace: Mutex::new(Pace::new(settings.questions_per_second)),
+            members,
             under_way: Mutex::default(),
             questions: TaskTracker::new(),
             followed: watch::Sender::new(false),
@@ -179,10 +194,31 @@ impl Verdicts {
         told.unwrap_or_default()
     }
 
-    /// Whether the judge answers; `None` before it was asked. With it since when, in Unix
-    /// milliseconds.
-    pub(crate) fn reach(&self) -> Reach {
-        self.court.read().reach()
+    /// Whether a judge that is not at hand answers, and since when, in Unix milliseconds; `None`
+    /// before anybody has asked.
+    pub fn reachable(&self) -> Option<(bool, u64)> {
+        let reach = self.court.read().reach();
+        let reachable = reach.reachable.filter(|_| !self.is_at_hand())?;
+        Some((reachable, reach.since_ms))
+    }
+
+    /// Tells whether the chain answered somebody else's question: its events' follower knows when
+    /// no token is judged.
+    pub fn chain_answered(&self, answered: bool) {
+        if !self.court.write().reached(answered, self.now()) {
+            return;
+        }
+        if answered {
+            tracing::info!("the judge of Seal tokens answers");
+        } else {
+            let grace_s = self.terms.grace.as_secs();
+            tracing::warn!(grace_s, "the judge of Seal tokens is out of reach");
+        }
+    }
+
+    /// A judge at hand is asked every time.
+    fn is_at_hand(&self) -> bool {
+        self.terms.lifetime.is_zero()
     }
 
     async fn admit(
@@ -319,14 +355,7 @@ impl Verdicts {
         let judgement = tokio::time::timeout(limits::JUDGE_WAIT, asked).await;
         let judgement = judgement.unwrap_or_else(|_| Verdict::Unavailable.into());
         let reachable = judgement.verdict != Verdict::Unavailable;
-        if self.court.write().reached(reachable, self.now()) {
-            if reachable {
-                tracing::info!("the judge of Seal tokens answers");
-            } else {
-                let grace_s = self.terms.grace.as_secs();
-                tracing::warn!(grace_s, "the judge of Seal tokens is out of reach");
-            }
-        }
+        self.chain_answered(reachable);
         if !reachable {
             count_question("unavailable");
             return Some(Verdict::Unavailable);
@@ -366,13 +395,17 @@ impl Verdicts {
 
     /// Waits for the turn to ask; false when that would take too long.
     async fn turn(&self, is_known: bool) -> bool {
-        let Some(pace) = &self.pace else { return true };
+        if self.is_at_hand() {
+            return true;
+        }
         let patience = if is_known {
             limits::QUESTION_PATIENCE
         } else {
             limits::STRANGERS_PATIENCE
         };
-        let wait = pace.lock().turn(self.clock.monotonic_ms(), patience);
+        let members = (self.members)();
+        let now_ms = self.clock.monotonic_ms();
+        let wait = self.pace.lock().turn(now_ms, patience, members);
         let Some(wait) = wait else { return false };
         tokio::time::sleep(wait).await;
         true

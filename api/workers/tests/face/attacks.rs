@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use futures_util::future::join_all;
 use http::{Request, StatusCode};
-use nautilus_machine::Kv as _;
+use nautilus_machine::{Command, Kv as _, Operation, Proposal, Put, Txn};
 use nautilus_machinery::identity::{AuditNote, ClientKey};
 use nautilus_workers::limits::{
     BODY_LIMIT_BYTES, CLOCK_SKEW_LIMIT, JUDGE_OUTAGE_GRACE, NEGATIVE_VERDICT_LIFETIME,
@@ -51,7 +51,7 @@ impl Knock {
     }
 
     fn over(mut self, key: u8) -> Self {
-        self.key = Some(ClientKey([key; 32]));
+        self.key = Some(key_of(key, "worker"));
         self
     }
 
@@ -73,14 +73,21 @@ impl Knock {
         let mut request = request
             .body(Body::from(body.to_string()))
             .expect("a request");
-        if let Some(key) = self.key {
-            request.extensions_mut().insert(key);
+        if let Some(key) = &self.key {
+            request.extensions_mut().insert(key.clone());
         }
         request
     }
 
     async fn at(&self, world: &World) -> Answer {
         world.send(self.request()).await
+    }
+}
+
+fn key_of(key: u8, subject: &str) -> ClientKey {
+    ClientKey {
+        spki_sha256: [key; 32],
+        subject: subject.into(),
     }
 }
 
@@ -148,6 +155,22 @@ async fn unmodified_workers_have_no_key_and_are_served() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_kubelets_next_certificate_carries_the_binding_on_and_no_other_nodes_does() {
+    let world = World::before_the_chain().await;
+    let mut beat = Knock::register(&world, "w1", "seal-1");
+    for (key, subject, code) in [
+        (1, "system:node:w1", StatusCode::OK),
+        (2, "system:node:w1", StatusCode::OK),
+        (1, "system:node:w2", StatusCode::UNAUTHORIZED),
+        (3, "w1", StatusCode::UNAUTHORIZED),
+        (2, "system:node:w1", StatusCode::OK),
+    ] {
+        beat.key = Some(key_of(key, subject));
+        assert_eq!(beat.at(&world).await.code, code, "{key} {subject}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn its_owner_binds_a_token_anew_and_a_replay_of_the_proof_does_not() {
     let world = World::before_the_chain().await;
     let owner = Ed25519PrivateKey::new([7; 32]);
@@ -162,7 +185,7 @@ async fn its_owner_binds_a_token_anew_and_a_replay_of_the_proof_does_not() {
     assert_eq!(moved.at(&world).await.code, StatusCode::OK);
     invalid(&first.at(&world).await, "bound to another TLS client key");
     // The same words over a thief's connection, and over one without a key.
-    for key in [Some(ClientKey([3; 32])), None] {
+    for key in [Some(key_of(3, "worker")), None] {
         let replay = Knock {
             proof: moved.proof.clone(),
             key,
@@ -224,7 +247,7 @@ async fn a_replayed_registration_is_refused_over_another_key_and_outside_the_ske
     let own = Knock::register(&world, "w1", "seal-1").over(1);
     assert_eq!(own.at(&world).await.code, StatusCode::OK);
     let row = world.row("w1");
-    for key in [Some(ClientKey([2; 32])), None] {
+    for key in [Some(key_of(2, "worker")), None] {
         let replay = Knock {
             timestamp_s: own.timestamp_s,
             key,
@@ -389,6 +412,39 @@ async fn known_tokens_outlast_the_chain_for_the_grace_and_unknown_ones_are_told_
         StatusCode::OK
     );
     assert_eq!(world.get("/health").await.json()["sui"]["reachable"], true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_lasts_shows_as_a_condition_of_the_masters_service() {
+    let world = World::before_the_chain().await;
+    let services = nautilus_machinery::resource::find("", "v1", "services").expect("served");
+    let key = services.key(Some("default"), "kubernetes");
+    let service = json!({"kind": "Service", "metadata": {"name": "kubernetes"}, "status": {}});
+    let put = Operation::Put(Put::new(key.clone(), service.to_string()));
+    let txn = Txn {
+        then: vec![put],
+        ..Txn::default()
+    };
+    let written = world.kv.apply(Proposal::new(Command::Txn(txn)));
+    written.expect("applied");
+    let condition = || {
+        let service = world.everything()[&key].clone();
+        let service: serde_json::Value = serde_json::from_str(&service).expect("JSON");
+        service["status"]["conditions"][0]["status"].clone()
+    };
+    world.register("w1", "seal-1").await;
+    assert_eq!(condition(), json!(null));
+    world.pass(Duration::from_secs(60)).await;
+    assert_eq!(condition(), "True");
+    // Told by whoever else talks to the chain: no token is judged now.
+    world.verdicts.chain_answered(false);
+    world.pass(Duration::from_secs(15)).await;
+    assert_eq!(condition(), "True");
+    world.pass(Duration::from_secs(60)).await;
+    assert_eq!(condition(), "False");
+    let revision = world.kv.revision();
+    world.pass(Duration::from_secs(600)).await;
+    assert_eq!(world.kv.revision(), revision);
 }
 
 #[tokio::test(start_paused = true)]

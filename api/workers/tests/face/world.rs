@@ -179,6 +179,7 @@ impl World {
             Arc::new(kv.clone()),
             judge.clone(),
             clock.clone(),
+            Arc::new(|| 1),
             &settings,
         );
         tokio::spawn(Arc::clone(&verdicts).run(shutdown.clone()));
