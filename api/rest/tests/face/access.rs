@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::{Extension, Json, Router};
 use nautilus_machine::UnixMillis;
 use nautilus_machine::solo::SoloKv;
-use nautilus_machinery::identity::User;
+use nautilus_machinery::identity::{ClientKey, User};
 use nautilus_rest::authority::CheckedRequest;
 use nautilus_rest::operators::spki_fingerprint;
 use nautilus_rest::{
     Authority, ConnectionLimits, Operator, RequestLimits, ServingCertificate, pin_operators,
-    router, serve_tls, server_config,
+    router, router_with, serve_tls, server_config,
 };
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
 use reqwest::StatusCode;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -24,12 +25,15 @@ use crate::world::{World, parts, provider, text, within};
 
 /// The face of `world` behind TLS; gives `https://...`.
 async fn serve(world: &World, limits: ConnectionLimits) -> String {
+    serve_router(world, limits, router(world.context.clone())).await
+}
+
+async fn serve_router(world: &World, limits: ConnectionLimits, face: Router) -> String {
     let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
     let certificate = ServingCertificate::issue(world.authority.clone(), names).unwrap();
     let config = server_config(&world.authority, certificate).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("https://{}", listener.local_addr().unwrap());
-    let face = router(world.context.clone());
     tokio::spawn(serve_tls(
         listener,
         config,
@@ -118,6 +122,32 @@ async fn a_master_reads_what_anonymous_may_not() {
         get(&master, format!("{base}/api/v1/pods")).await.0,
         StatusCode::OK
     );
+}
+
+#[tokio::test]
+async fn other_faces_are_told_a_connections_client_key_whoever_its_token_names() {
+    let world = World::start().await;
+    let told = |key: Option<Extension<ClientKey>>| async move {
+        let key = key.map(|Extension(key)| (spki(&key.spki_sha256), key.subject.to_string()));
+        Json(json!(key))
+    };
+    let others = Router::new().route("/key", axum::routing::get(told));
+    let face = router_with(world.context.clone(), others);
+    let base = serve_router(&world, ConnectionLimits::default(), face).await;
+    let anonymous = client(&world.authority, None);
+    let url = format!("{base}/key");
+    assert_eq!(get(&anonymous, url.clone()).await.1, Value::Null);
+    let kubelet = credential(&world.authority, "system:node:w1", &["system:nodes"]);
+    let expected = spki_fingerprint(&kubelet.1.subject_public_key_info());
+    let kubelet = client(&world.authority, Some(kubelet));
+    assert_eq!(
+        get(&kubelet, url).await.1,
+        json!([expected, "system:node:w1"])
+    );
+}
+
+fn spki(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[tokio::test]

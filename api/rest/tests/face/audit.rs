@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nautilus_machinery::identity::User;
-use nautilus_rest::RequestLimits;
+use nautilus_machinery::identity::{AuditNote, User};
 use nautilus_rest::audit::chain::{SignedHead, verify};
 use nautilus_rest::audit::{Audit, HeadSigner, LogFile};
+use nautilus_rest::{RequestLimits, router_with};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use crate::webhooks::{Hooks, patch};
 use crate::world::{World, within};
@@ -37,6 +38,46 @@ fn whole_log(folder: &Path) -> LogFile {
         max_backups: 0,
         max_age: Duration::ZERO,
     }
+}
+
+#[tokio::test]
+async fn what_another_face_notes_stands_in_the_event_of_its_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = whole_log(folder.path());
+    let policy = json!({
+        "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{ "level": "Metadata" }],
+    });
+    let stop = CancellationToken::new();
+    let (audit, written) = Audit::start(policy, file.clone(), signer(), stop.clone()).unwrap();
+    let world =
+        World::start_audited(User::anonymous(), RequestLimits::default(), Some(audit)).await;
+    let refuse = || async {
+        let note = AuditNote {
+            key: "nautilus.io/seal-token-refused",
+            value: "OtherKey".to_owned(),
+        };
+        (StatusCode::UNAUTHORIZED, axum::Extension(note))
+    };
+    let others = axum::Router::new().route("/refuse", axum::routing::get(refuse));
+    let face = router_with(world.context.clone(), others);
+    let mut request = axum::extract::Request::new(axum::body::Body::empty());
+    *request.uri_mut() = "/refuse".parse().unwrap();
+    request.extensions_mut().insert(User::anonymous());
+    face.oneshot(request).await.unwrap();
+    stop.cancel();
+    written.await.unwrap();
+    let text = std::fs::read_to_string(&file.path).unwrap();
+    let event = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .find(|event| event["stage"] == "ResponseComplete")
+        .expect("recorded");
+    assert_eq!(event["requestURI"], "/refuse");
+    assert_eq!(event["responseStatus"]["code"], 401);
+    assert_eq!(
+        event["annotations"]["nautilus.io/seal-token-refused"],
+        "OtherKey"
+    );
 }
 
 #[tokio::test]
