@@ -133,6 +133,7 @@ impl Follower<'_> {
             }
             Err(error) => return Err(error.into()),
         };
+        self.events.verdicts.chain_answered(true);
         self.tell(Following::Connected).await;
         let onward = if page.more { Step::More } else { Step::Level };
         if page.events.is_empty() && !is_resumed && is_near(ledger.cursor.as_ref(), &page.next) {
@@ -232,6 +233,7 @@ impl Follower<'_> {
                 if self.failures == 1 {
                     tracing::warn!(reason = said, "the chain's events wait");
                 }
+                self.events.verdicts.chain_answered(false);
                 self.tell(Following::Unreachable(said)).await;
             }
             other => tracing::warn!(reason = %other, "the chain's events wait"),
