@@ -35,6 +35,9 @@ import (
 	"k8s.io/client-go/rest"
 )
 
+// nodeIP is an address that nobody reaches but through the tunnel.
+const nodeIP = "10.99.0.1"
+
 func check(step string, err error) {
 	if err != nil {
 		fmt.Println("failed:", step+":", err)
@@ -108,7 +111,7 @@ func (a *agent) send(method, path string, body []byte) (int, []byte) {
 		request.SetBasicAuth(a.token.user, a.token.password)
 		request.Header.Set("k3s-Node-Name", a.node)
 		request.Header.Set("k3s-Node-Password", a.password)
-		request.Header.Set("k3s-Node-IP", "10.99.0.1")
+		request.Header.Set("k3s-Node-IP", nodeIP)
 	}
 	response, err := a.client.Do(request)
 	check(path, err)
@@ -222,19 +225,17 @@ func main() {
 
 	nodes := a.clientset("client-kubelet").CoreV1().Nodes()
 	port := kubelet(serving)
-	status := core.NodeStatus{
-		DaemonEndpoints: core.NodeDaemonEndpoints{KubeletEndpoint: core.DaemonEndpoint{Port: int32(port)}},
-		NodeInfo:        core.NodeSystemInfo{KubeletVersion: "v1.37.2+k3s1"},
-	}
 	patch, err := json.Marshal(map[string]any{"status": map[string]any{
-		"daemonEndpoints": status.DaemonEndpoints, "nodeInfo": map[string]string{"kubeletVersion": status.NodeInfo.KubeletVersion},
+		"addresses":       []core.NodeAddress{{Type: core.NodeInternalIP, Address: nodeIP}},
+		"daemonEndpoints": core.NodeDaemonEndpoints{KubeletEndpoint: core.DaemonEndpoint{Port: int32(port)}},
+		"nodeInfo":        map[string]string{"kubeletVersion": "v1.37.2+k3s1"},
 	}})
 	check("status", err)
 	_, err = nodes.Patch(ctx, a.node, types.StrategicMergePatchType, patch, meta.PatchOptions{}, "status")
 	check("status", err)
 	_, err = a.clientset("client-kube-proxy").CoreV1().Services("").List(ctx, meta.ListOptions{})
 	check("services as the proxy", err)
-	_, err = a.clientset("client-k3s-controller").CoreV1().Endpoints("default").Get(ctx, "kubernetes", meta.GetOptions{})
+	_, err = a.clientset("client-k3s-controller").CoreV1().Endpoints("default").List(ctx, meta.ListOptions{})
 	check("endpoints as the controller", err)
 	fmt.Println("registered")
 
