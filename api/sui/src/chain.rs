@@ -244,7 +244,17 @@ impl Chain {
                     Ok(following)
                 }
             })
-            .await?;
+            .await
+            .map_err(|unanswered| {
+                if unanswered.is_gone() {
+                    ChainError::LostCursor {
+                        cursor: Box::new(cursor.clone()),
+                        reason: unanswered.to_string(),
+                    }
+                } else {
+                    unanswered.into()
+                }
+            })?;
         let told = told.into_iter().next();
         let told = told.ok_or_else(|| ChainError::OutOfReach("nobody answered".to_owned()))?;
         Ok(told.answer)

@@ -89,7 +89,7 @@ impl Pool {
         count: usize,
         deadline: Instant,
         question: Q,
-    ) -> Result<Vec<Told<T>>, ChainError>
+    ) -> Result<Vec<Told<T>>, Unanswered>
     where
         Q: Fn(Arc<dyn Face>) -> A,
         A: Future<Output = Result<T, FaceError>>,
@@ -116,7 +116,10 @@ impl Pool {
         if let Ok(Some(told)) = told {
             return Ok(told);
         }
-        Err(ChainError::OutOfReach(told_of(count, &setbacks)))
+        Err(Unanswered {
+            asked: self.members.len(),
+            setbacks,
+        })
     }
 
     /// Asks each that may be asked once at most, until `count` have answered.
@@ -225,15 +228,40 @@ impl Pool {
     }
 }
 
-fn told_of(count: usize, setbacks: &[(String, FaceError)]) -> String {
-    if setbacks.is_empty() {
-        return format!(
-            "{count} full nodes were needed, and none may be asked or answered in time"
-        );
+/// Why too few full nodes answered: the last that each of them said.
+pub(crate) struct Unanswered {
+    asked: usize,
+    setbacks: Vec<(String, FaceError)>,
+}
+
+impl Unanswered {
+    /// Whether each full node says that it does not have what was asked for.
+    pub(crate) fn is_gone(&self) -> bool {
+        let gone = |(_, error): &(_, FaceError)| matches!(error, FaceError::Gone(_));
+        self.setbacks.len() == self.asked && self.setbacks.iter().all(gone)
     }
-    let each: Vec<String> = setbacks
-        .iter()
-        .map(|(name, error)| format!("{name}: {error}"))
-        .collect();
-    each.join("; ")
+}
+
+impl std::fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.setbacks.is_empty() {
+            return write!(
+                f,
+                "none of {} full nodes may be asked or answered in time",
+                self.asked
+            );
+        }
+        let each: Vec<String> = self
+            .setbacks
+            .iter()
+            .map(|(name, error)| format!("{name}: {error}"))
+            .collect();
+        f.write_str(&each.join("; "))
+    }
+}
+
+impl From<Unanswered> for ChainError {
+    fn from(unanswered: Unanswered) -> Self {
+        Self::OutOfReach(unanswered.to_string())
+    }
 }

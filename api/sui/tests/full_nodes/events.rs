@@ -2,7 +2,7 @@
 
 use nautilus_sui::{Agreement, ChainEvents};
 use nautilus_sui_standin::{Answer, ApiRequest, Link, Operation};
-use nautilus_workers::chain::{ChainError, ChainEvent, Cursor, EventSource as _};
+use nautilus_workers::chain::{ChainError, ChainEvent, Cursor, EventId, EventSource as _};
 
 use crate::world::{By, OWNER, SUI, World, events};
 
@@ -236,6 +236,34 @@ async fn a_forged_event_is_not_told() {
         matches!(confirmed, Err(ChainError::OutOfReach(_))),
         "{confirmed:?}"
     );
+}
+
+#[tokio::test]
+async fn a_cursor_that_no_full_node_knows_is_lost_and_one_that_few_can_tell_is_not() {
+    for by in [By::Grpc, By::JsonRpc] {
+        let world = World::with(2).await;
+        world.register("worker-1", SUI, "seal-1");
+        let source = events(&world.settings(by));
+        let elsewhere = Cursor {
+            checkpoint: None,
+            event: Some(EventId {
+                tx_digest: sui_sdk_types::Digest::new([7; 32]).to_base58(),
+                event_seq: 0,
+            }),
+        };
+        let lost = source.page(Some(elsewhere.clone()), 10).await;
+        assert!(
+            matches!(lost, Err(ChainError::LostCursor { .. })),
+            "{by:?}: {lost:?}"
+        );
+        world.full_nodes[1].grpc().answer(Answer::Unavailable);
+        world.full_nodes[1].jsonrpc().answer(Answer::Unavailable);
+        let unsure = events(&world.settings(by)).page(Some(elsewhere), 10).await;
+        assert!(
+            matches!(unsure, Err(ChainError::OutOfReach(_))),
+            "{by:?}: {unsure:?}"
+        );
+    }
 }
 
 #[tokio::test]
