@@ -86,6 +86,7 @@ async fn genuine_events_come_to_the_same_rows_by_either_face() {
             Arc::clone(&quorum),
             Arc::new(judge(&settings)),
             clock.clone(),
+            Arc::new(|| 1),
             &VerdictSettings::default(),
         );
         let followed = Events::new(EventsContext {
