@@ -138,6 +138,20 @@ impl Quorum {
             .envs(environment))
     }
 
+    /// The Go worker `node_id` with a Seal token, and all nodes to turn to.
+    pub fn worker(&self, node_id: &str, token: &str, extra: &[&str]) -> Command {
+        let mut command = Command::new(program("worker"));
+        for node in self.nodes() {
+            command.arg("--server").arg(node.api);
+        }
+        command
+            .arg("--ca")
+            .arg(self.dir().join("ca.crt"))
+            .args(["--token", token, "--node-id", node_id])
+            .args(extra);
+        command
+    }
+
     /// Starts whatever does not run, and waits until all is ready.
     pub fn up(&self) {
         let output = self.nautilus(&["up", "--detach", "--nodes", "3"]);

@@ -1,8 +1,6 @@
 //! The Go worker in its exact wire form, through the death of the leader.
 
-use std::process::Command;
-
-use nautilus_tests::{Quorum, Streamed, eventually, program};
+use nautilus_tests::{Quorum, Streamed, eventually};
 
 /// The development judge's first token, as `nautilus up` writes it.
 fn token(quorum: &Quorum) -> String {
@@ -14,24 +12,12 @@ fn token(quorum: &Quorum) -> String {
         .expect("a token")
 }
 
-fn worker(quorum: &Quorum, token: &str, extra: &[&str]) -> Command {
-    let mut command = Command::new(program("worker"));
-    for node in quorum.nodes() {
-        command.arg("--server").arg(node.api);
-    }
-    command
-        .arg("--ca")
-        .arg(quorum.dir().join("ca.crt"))
-        .args(["--token", token, "--node-id", "worker-1"])
-        .args(extra);
-    command
-}
-
 #[test]
 fn a_worker_registers_beats_and_stays_ready_while_leaders_die() {
     let quorum = Quorum::start();
     let token = token(&quorum);
-    let mut running = Streamed::start(worker(&quorum, &token, &["--interval=500ms", "--count=0"]));
+    let mut running =
+        Streamed::start(quorum.worker("worker-1", &token, &["--interval=500ms", "--count=0"]));
     running.wait_for("the registration", |line| line.contains("registered"));
     running.wait_for("a beat", |line| line.contains("acknowledged"));
 
@@ -68,7 +54,8 @@ fn a_worker_registers_beats_and_stays_ready_while_leaders_die() {
 fn kubectl_top_shows_how_busy_workers_say_they_are_from_any_master() {
     let quorum = Quorum::start();
     let token = token(&quorum);
-    let mut running = Streamed::start(worker(&quorum, &token, &["--interval=500ms", "--count=0"]));
+    let mut running =
+        Streamed::start(quorum.worker("worker-1", &token, &["--interval=500ms", "--count=0"]));
     running.wait_for("a beat", |line| line.contains("acknowledged"));
     let size = r#"{"cpu": "4", "memory": "8Gi", "pods": "110"}"#;
     let patch = format!(r#"{{"status": {{"capacity": {size}, "allocatable": {size}}}}}"#);
@@ -102,7 +89,7 @@ fn kubectl_top_shows_how_busy_workers_say_they_are_from_any_master() {
 #[test]
 fn a_worker_with_an_unknown_token_is_refused_in_the_words_it_matches_on() {
     let quorum = Quorum::start();
-    let mut running = Streamed::start(worker(&quorum, "not-a-token", &["--count=1"]));
+    let mut running = Streamed::start(quorum.worker("worker-1", "not-a-token", &["--count=1"]));
     running.wait_for("the refusal", |line| {
         line.contains("401") && line.contains("Invalid Seal token")
     });

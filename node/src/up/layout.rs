@@ -27,6 +27,8 @@ use crate::exit::Failure;
 pub(crate) const DEFAULT_DIR: &str = ".nautilus";
 /// The administrator's user name.
 pub(crate) const OPERATOR: &str = "admin";
+/// Whom the nodes ask about Seal tokens, where it is set; the development judge else.
+const SUI_FULL_NODES: &str = "NAUTILUS_SUI_FULL_NODES";
 /// The file that makes a folder a quorum's.
 const QUORUM: &str = "quorum.json";
 /// The form of the folder this build writes.
@@ -300,7 +302,10 @@ impl Layout {
                 Age::New if founder => quorum.restore.clone().unwrap_or_default(),
                 Age::New | Age::Standing => RestoreSettings::default(),
             },
-            tokens_file: Some(self.tokens()),
+            // The nodes inherit the environment, and with it the chain that judges tokens.
+            tokens_file: std::env::var_os(SUI_FULL_NODES)
+                .is_none()
+                .then(|| self.tokens()),
             ..Settings::default()
         }
     }

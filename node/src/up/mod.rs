@@ -34,7 +34,9 @@ use progress::Progress;
 /// Examples of `up --help`.
 pub(crate) const UP_EXAMPLES: &str = "\
 Without --detach the command stays, shows changes, and Ctrl-C stops the quorum in order.
-Run it again on an existing folder to start what is stopped.
+Run it again on an existing folder to start what is stopped. With NAUTILUS_SUI_FULL_NODES
+and the other settings of [sui] in the environment, the nodes judge Seal tokens by the chain
+and not by DIR/tokens.toml.
 
 Examples:
   nautilus up
