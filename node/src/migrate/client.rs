@@ -63,8 +63,8 @@ impl EtcdClient {
     async fn connect_to(endpoint: &str, address: &EtcdAddress) -> anyhow::Result<Self> {
         let parsed = Arc::new(Endpoint::parse(endpoint)?);
         let tls = tokio_rustls::TlsConnector::from(Arc::clone(&address.tls));
-        let scheme = if parsed.is_tls { "https" } else { "http" };
-        let uri = format!("{scheme}://{}", parsed.authority);
+        // tonic would want TLS of its own for https: the connector brings it.
+        let uri = format!("http://{}", parsed.authority);
         let connector = tower::service_fn(move |_: Uri| {
             let (parsed, tls) = (Arc::clone(&parsed), tls.clone());
             async move {

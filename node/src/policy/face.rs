@@ -11,6 +11,7 @@
 //! Whoever may call is no matter of trust: a change counts by its signatures alone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -34,6 +35,10 @@ use super::unix_millis;
 const BODY_BYTES_MAX: usize = 512 << 10;
 /// How often a change is tried anew that another one came before.
 const ATTEMPTS: usize = 8;
+/// How long a change waits for voters of whom nothing is known yet: a few looks of the keeper.
+const VOTERS_WAIT: Duration = Duration::from_secs(5);
+/// Between two looks at what is known.
+const VOTERS_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the routes need.
 pub(crate) struct Face {
@@ -262,7 +267,7 @@ impl Face {
         if given == 0 {
             return Err(bad("a change comes with an operator's approval".to_owned()));
         }
-        self.check_voters(document)?;
+        self.check_voters(document).await?;
         let needed = present.document.threshold;
         let record = Record {
             document: document.clone(),
@@ -280,16 +285,25 @@ impl Face {
         Ok(written.then(|| done(document, applied, given, needed)))
     }
 
-    /// A policy that most voters do not satisfy would end the quorum.
-    fn check_voters(&self, document: &Policy) -> Result<(), Refused> {
+    /// A policy that most voters do not satisfy would end the quorum. Voters that just started
+    /// have a moment to be heard of.
+    async fn check_voters(&self, document: &Policy) -> Result<(), Refused> {
         let members = self.cluster.members();
         let voters: Vec<u64> = members
             .iter()
             .filter(|member| member.role == MemberRole::Voter)
             .map(|member| member.id)
             .collect();
-        let codes: Vec<NodeCode> =
-            store::nodes(self.kv.as_ref()).map_err(|error| failed(&error))?;
+        let end = tokio::time::Instant::now() + VOTERS_WAIT;
+        let codes = loop {
+            let codes: Vec<NodeCode> =
+                store::nodes(self.kv.as_ref()).map_err(|error| failed(&error))?;
+            let is_known = |voter: &u64| codes.iter().any(|code| code.id == *voter);
+            if voters.iter().all(is_known) || tokio::time::Instant::now() >= end {
+                break codes;
+            }
+            tokio::time::sleep(VOTERS_PAUSE).await;
+        };
         keeps_a_majority(&document.evidence, &voters, &codes, unix_millis())
             .map_err(|reason| (StatusCode::CONFLICT, reason))
     }
