@@ -31,7 +31,7 @@ pub(crate) use settings::{
     ApiSettings, AttestationSettings, AuditSettings, EndorsementSettings, EtcdSettings,
     LogSettings, PeerSettings, RaftSettings, RestoreSettings, Settings, SuiSettings,
 };
-pub(crate) use sui::Sui;
+pub(crate) use sui::{Sui, names_chain};
 
 /// One node's checked configuration.
 #[derive(Debug, Clone)]

@@ -27,6 +27,11 @@ pub(crate) struct Sui {
     pub(crate) grace: Duration,
 }
 
+/// Whether the environment names a chain to nodes that are started in it.
+pub(crate) fn names_chain() -> bool {
+    std::env::var_os("NAUTILUS_SUI_FULL_NODES").is_some()
+}
+
 pub(super) fn sui(
     settings: SuiSettings,
     tokens_file: Option<&Path>,

@@ -18,7 +18,7 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
-    ApiSettings, AttestationSettings, EtcdSettings, PeerSettings, RestoreSettings, Settings,
+    self, ApiSettings, AttestationSettings, EtcdSettings, PeerSettings, RestoreSettings, Settings,
 };
 use crate::data_dir::write_durably;
 use crate::exit::Failure;
@@ -27,8 +27,6 @@ use crate::exit::Failure;
 pub(crate) const DEFAULT_DIR: &str = ".nautilus";
 /// The administrator's user name.
 pub(crate) const OPERATOR: &str = "admin";
-/// Whom the nodes ask about Seal tokens, where it is set; the development judge else.
-const SUI_FULL_NODES: &str = "NAUTILUS_SUI_FULL_NODES";
 /// The file that makes a folder a quorum's.
 const QUORUM: &str = "quorum.json";
 /// The form of the folder this build writes.
@@ -303,9 +301,7 @@ impl Layout {
                 Age::New | Age::Standing => RestoreSettings::default(),
             },
             // The nodes inherit the environment, and with it the chain that judges tokens.
-            tokens_file: std::env::var_os(SUI_FULL_NODES)
-                .is_none()
-                .then(|| self.tokens()),
+            tokens_file: (!config::names_chain()).then(|| self.tokens()),
             ..Settings::default()
         }
     }
