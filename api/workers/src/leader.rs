@@ -12,11 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use nautilus_machine::{
-    Command, EventKind, Kv, LeaderHandler, Leadership, Operation, Outcome, Proposal, Refusal,
-    Revision, Txn, TxnOutcome, WatchError, WatchRequest,
+    Command, EventKind, Kv, LeaderHandler, Operation, Outcome, Proposal, Refusal, Revision, Txn,
+    TxnOutcome, WatchError, WatchRequest,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -32,6 +31,7 @@ use crate::roster::{Change, Counts, Heard, Roster, RosterSettings, State, Ticked
 use crate::row::WorkerRow;
 use crate::rows_store::{StoreError, Stored, Writing};
 use crate::scan::scan;
+use crate::terms;
 use crate::zones::Disruption;
 
 /// Takes workers' beats while this node leads. Made before the quorum is, which needs
@@ -78,46 +78,23 @@ impl Leader {
     /// Follows who leads and does the leader's work while it is this node. Ends with
     /// `shutdown` or with the node's leadership stream.
     pub async fn run(self: Arc<Self>, kv: Arc<dyn Kv>, shutdown: CancellationToken) {
-        let mut changes = kv.leadership_changes();
-        let mut now = kv.leadership();
-        loop {
-            let next = async {
-                loop {
-                    let next = changes.next().await?;
-                    if next.is_self != now.is_self || (next.is_self && next.term != now.term) {
-                        return Some(next);
-                    }
-                }
-            };
-            let next = tokio::select! {
-                () = shutdown.cancelled() => None,
-                next = next => next,
-                () = self.lead_if_chosen(&kv, &now) => None,
-            };
-            *self.post.lock() = None;
-            record_counts(Counts::default());
-            record_zones(|_| 0);
-            match next {
-                Some(next) => now = next,
-                None => return,
-            }
-        }
-    }
-
-    /// Does not return.
-    async fn lead_if_chosen(&self, kv: &Arc<dyn Kv>, leadership: &Leadership) {
-        if leadership.is_self {
+        let (this, kv) = (&self, &kv);
+        let work = |term| async move {
             loop {
-                match self.lead(kv, leadership.term).await {
-                    Ended::Deposed => break,
+                match this.lead(kv, term).await {
+                    Ended::Deposed => return,
                     error => tracing::warn!(%error, "the roster of workers is read again"),
                 }
-                *self.post.lock() = None;
+                *this.post.lock() = None;
                 tokio::time::sleep(limits::CHANGE_RETRY).await;
             }
-        }
-        // Deposed, or never chosen: the next change of leadership ends this wait.
-        std::future::pending::<()>().await;
+        };
+        let ended = || {
+            *this.post.lock() = None;
+            record_counts(Counts::default());
+            record_zones(|_| 0);
+        };
+        terms::each(&**kv, &shutdown, work, ended).await;
     }
 
     async fn lead(&self, kv: &Arc<dyn Kv>, term: u64) -> Ended {

@@ -32,5 +32,5 @@ pub use client::{CallError, Client, ClientConfig};
 pub use connection::{Connection, ConnectionError, Dialed, dial, spki_of};
 pub use examine::{ExamineError, Examined, PublicMember, QuorumView, examine};
 pub use judge::Judge;
-pub use tls::{provider, unverified_tls};
+pub use tls::{keyed_tls, provider, unverified_tls};
 pub use worker::{BEAT_INTERVAL, Facts, ResourceUsage, Signer, Step, Worker, proof_message};

@@ -9,6 +9,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use crate::connection::spki_of;
+
 /// The provider of every TLS client: aws-lc-rs.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
@@ -20,9 +22,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// When the provider knows no TLS 1.3.
 pub fn unverified_tls() -> Result<ClientConfig, rustls::Error> {
-    let provider = provider();
-    let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
-    configuration(provider, verifier, None)
+    tls(None, None)
 }
 
 /// The same; with an authority, only to certificates it has issued, and with a client's
@@ -31,16 +31,36 @@ pub(crate) fn tls(
     authority: Option<RootCertStore>,
     identity: Option<Arc<dyn ResolvesClientCert>>,
 ) -> Result<ClientConfig, rustls::Error> {
-    let provider = provider();
-    let verifier: Arc<dyn ServerCertVerifier> = match authority {
-        None => Arc::new(AnyCertificate(Arc::clone(&provider))),
+    let mut config = match authority {
+        None => keyed_tls(|_| true, identity)?,
         Some(roots) => {
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                .build()
-                .map_err(|error| rustls::Error::General(error.to_string()))?
+            let provider = provider();
+            let verifier =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                    .build()
+                    .map_err(|error| rustls::Error::General(error.to_string()))?;
+            configuration(provider, verifier, identity)?
         }
     };
-    configuration(provider, verifier, identity)
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// TLS 1.3 to whoever holds a key that `accepts` takes, given its DER SubjectPublicKeyInfo,
+/// whoever issued the certificate; `identity` is shown to nobody else.
+///
+/// # Errors
+/// When the provider knows no TLS 1.3.
+pub fn keyed_tls(
+    accepts: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+    identity: Option<Arc<dyn ResolvesClientCert>>,
+) -> Result<ClientConfig, rustls::Error> {
+    let provider = provider();
+    let verifier = ByKey {
+        accepts,
+        provider: Arc::clone(&provider),
+    };
+    configuration(provider, Arc::new(verifier), identity)
 }
 
 fn configuration(
@@ -58,34 +78,46 @@ fn configuration(
     };
     // A resumed session would not show again whose key it is.
     config.resumption = rustls::client::Resumption::disabled();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
-/// Accepts any certificate whose owner signs with its key.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+/// Accepts a certificate for its key alone; that its owner holds the key is for the signature
+/// to show, as always.
+struct ByKey<F> {
+    accepts: F,
+    provider: Arc<CryptoProvider>,
+}
 
-impl ServerCertVerifier for AnyCertificate {
+impl<F> std::fmt::Debug for ByKey<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ByKey")
+    }
+}
+
+impl<F: Fn(&[u8]) -> bool + Send + Sync> ServerCertVerifier for ByKey<F> {
     fn verify_server_cert(
         &self,
-        _end_entity: &CertificateDer<'_>,
+        end_entity: &CertificateDer<'_>,
         _intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+        let spki = spki_of(end_entity).map_err(rustls::Error::General)?;
+        if (self.accepts)(&spki) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(rustls::CertificateError::ApplicationVerificationFailure.into())
     }
 
+    /// Never asked: only TLS 1.3 is spoken.
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &rustls::DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+        Err(rustls::PeerIncompatible::Tls12NotOffered.into())
     }
 
     fn verify_tls13_signature(
@@ -94,11 +126,12 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signed: &rustls::DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        let algorithms = &self.provider.signature_verification_algorithms;
+        algorithms.supported_schemes()
     }
 }

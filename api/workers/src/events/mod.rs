@@ -28,13 +28,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use futures_util::StreamExt as _;
-use nautilus_machine::{Kv, Leadership};
+use nautilus_machine::Kv;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::{Cursor, EventSource};
 use crate::clock::Clock;
+use crate::terms;
 use crate::tier::StakeTiers;
 use crate::verdicts::Verdicts;
 
@@ -123,40 +123,11 @@ impl Events {
     /// Follows the chain and runs its API requests while this node leads. Ends with `shutdown`
     /// or with the node's leadership stream.
     pub async fn run(self: Arc<Self>, api: Arc<dyn ApiRequests>, shutdown: CancellationToken) {
-        let mut changes = self.kv.leadership_changes();
-        let mut now = self.kv.leadership();
-        loop {
-            let next = async {
-                loop {
-                    let next = changes.next().await?;
-                    if next.is_self != now.is_self || (next.is_self && next.term != now.term) {
-                        return Some(next);
-                    }
-                }
-            };
-            let next = tokio::select! {
-                () = shutdown.cancelled() => None,
-                next = next => next,
-                () = self.lead_if_chosen(&now, &api) => None,
-            };
-            follower::reset_metrics();
-            match next {
-                Some(next) => now = next,
-                None => return,
-            }
-        }
-    }
-
-    /// Does not return: the next change of leadership ends it.
-    async fn lead_if_chosen(&self, leadership: &Leadership, api: &Arc<dyn ApiRequests>) {
-        if leadership.is_self {
-            let term = leadership.term;
-            tokio::join!(
-                follower::follow(self, term),
-                requests::run(self, term, &**api)
-            );
-        }
-        std::future::pending::<()>().await;
+        let (this, api) = (&self, &*api);
+        let work = |term| async move {
+            tokio::join!(follower::follow(this, term), requests::run(this, term, api));
+        };
+        terms::each(&*self.kv, &shutdown, work, follower::reset_metrics).await;
     }
 }
 
