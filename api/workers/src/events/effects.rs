@@ -14,7 +14,7 @@ use crate::chain::ChainEvent;
 use crate::lifecycle::Stake;
 use crate::limits::NODE_ID_LIMIT_BYTES;
 use crate::token::{SealToken, TokenHash};
-use crate::wire::Malformed;
+use crate::wire::{Malformed, wrong};
 
 /// What an event says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,13 +229,6 @@ impl<'a> Fields<'a> {
             error: long("error")?,
             execution_time_ms: self.number("execution_time_ms")?,
         })
-    }
-}
-
-fn wrong(field: &str, reason: impl Into<String>) -> Malformed {
-    Malformed {
-        field: field.to_owned(),
-        reason: reason.into(),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::effects::address;
 use super::limits::RELAYED_PER_REQUEST;
 use crate::chain::ChainEvent;
-use crate::wire::Malformed;
+use crate::wire::{Malformed, wrong};
 
 /// Longest digest of a transaction: 32 bytes in Base58.
 const DIGEST_LIMIT_BYTES: usize = 44;
@@ -157,13 +157,6 @@ fn is_digest(text: &str) -> bool {
     // Base58 leaves out what reads alike.
     let is_base58 = |c: char| c.is_ascii_alphanumeric() && !matches!(c, '0' | 'O' | 'I' | 'l');
     !text.is_empty() && text.len() <= DIGEST_LIMIT_BYTES && text.chars().all(is_base58)
-}
-
-fn wrong(field: &str, reason: impl Into<String>) -> Malformed {
-    Malformed {
-        field: field.to_owned(),
-        reason: reason.into(),
-    }
 }
 
 #[cfg(test)]
