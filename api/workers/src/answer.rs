@@ -157,7 +157,7 @@ impl From<RegisterError> for Refusal {
     fn from(error: RegisterError) -> Self {
         match error {
             RegisterError::NotOwner => Self::Token(TokenProblem::NotOwner),
-            RegisterError::Full | RegisterError::Unavailable(_) => {
+            RegisterError::Full | RegisterError::Evicted | RegisterError::Unavailable(_) => {
                 Self::Unavailable(error.to_string())
             }
             RegisterError::Failed(_) => Self::Failed(error.to_string()),

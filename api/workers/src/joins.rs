@@ -52,6 +52,15 @@ impl From<Denied> for JoinRefusal {
     }
 }
 
+impl From<RegisterError> for JoinRefusal {
+    fn from(error: RegisterError) -> Self {
+        match error {
+            RegisterError::NotOwner => Self::Taken(error.to_string()),
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
 impl Joins {
     /// Over the quorum's verdicts.
     pub fn new(
@@ -100,29 +109,35 @@ impl Joins {
             proof: None,
         };
         let admission = self.verdicts.admit_beat(&presented).await?;
-        self.register(node_id, hash, admission).await?;
+        if !self.stands(&node_id, &hash, &admission)? {
+            self.register(&presented, hash).await?;
+        }
         Ok(name)
     }
 
-    /// Registers, unless it is.
-    async fn register(
+    /// Whether the worker is registered as it is admitted.
+    fn stands(
         &self,
-        node_id: String,
-        token_hash: TokenHash,
-        admission: Admission,
-    ) -> Result<(), JoinRefusal> {
-        let stored = Stored::read(&*self.kv, &node_id).map_err(|error| unavailable(&error))?;
-        let stands = stored.has_node()
+        node_id: &str,
+        token_hash: &TokenHash,
+        admission: &Admission,
+    ) -> Result<bool, JoinRefusal> {
+        let stored = Stored::read(&*self.kv, node_id).map_err(|error| unavailable(&error))?;
+        Ok(stored.has_node()
             && stored.row().is_some_and(|row| {
-                row.token_hash == token_hash
+                row.token_hash == *token_hash
                     && row.owner == admission.owner
                     && row.stake == Stake::Active
-            });
-        if stands {
-            return Ok(());
-        }
-        let admitted = Admitted {
-            node_id,
+            }))
+    }
+
+    async fn register(
+        &self,
+        presented: &Presented<'_>,
+        token_hash: TokenHash,
+    ) -> Result<(), JoinRefusal> {
+        let admitted = |admission: Admission| Admitted {
+            node_id: presented.node_id.to_owned(),
             owner: admission.owner,
             token_hash,
             token_expires_at_s: admission.expires_at,
@@ -130,16 +145,17 @@ impl Joins {
             tier: self.tiers.of(admission.stake_amount),
             machine: Machine::default(),
             unix_ms: self.clock.unix_ms(),
+            fence: admission.fence,
         };
-        match register::register(&*self.kv, &admitted).await {
-            Ok(()) => {
-                let (node_id, owner) = (admitted.node_id, admitted.owner);
-                tracing::info!(node_id, owner, "worker registered by its token's first use");
-                Ok(())
-            }
-            Err(error @ RegisterError::NotOwner) => Err(JoinRefusal::Taken(error.to_string())),
-            Err(error) => Err(JoinRefusal::Unavailable(error.to_string())),
-        }
+        let Admitted { node_id, owner, .. } = register::judge_and_register::<JoinRefusal>(
+            &*self.kv,
+            &self.verdicts,
+            presented,
+            admitted,
+        )
+        .await?;
+        tracing::info!(node_id, owner, "worker registered by its token's first use");
+        Ok(())
     }
 
     /// Why the certificates of the node `name` don't count at this time; `None`: they do.

@@ -13,7 +13,7 @@ pub(crate) fn request(from: Revision) -> WatchRequest {
     WatchRequest {
         range: KeyRange::prefix(leases_prefix()),
         from: Some(from),
-        previous: false,
+        previous: true,
     }
 }
 
@@ -21,7 +21,9 @@ pub(crate) fn request(from: Revision) -> WatchRequest {
 pub(crate) fn renewed(kv: &dyn Kv, events: &[Event]) -> Vec<String> {
     let prefix = leases_prefix();
     let names = events.iter().filter_map(|event| {
-        let renewed = event.kind == EventKind::Put && lease_object::is_renewed(&event.kv.value);
+        let before = event.prev.as_ref().map(|kv| &kv.value[..]);
+        let renewed =
+            event.kind == EventKind::Put && lease_object::is_renewed(before, &event.kv.value);
         let key = std::str::from_utf8(&event.kv.key).ok()?;
         key.strip_prefix(&prefix).filter(|_| renewed)
     });

@@ -14,8 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use nautilus_machine::{
-    Command, EventKind, Kv, LeaderHandler, Operation, Outcome, Proposal, Refusal, Revision, Txn,
-    TxnOutcome, WatchError, WatchRequest,
+    Command, EventKind, KeyRange, Kv, LeaderHandler, Operation, Outcome, Proposal, RangeRequest,
+    Refusal, Revision, Txn, TxnOutcome, WatchError, WatchRequest,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -483,9 +483,16 @@ impl LeaderHandler for Leader {
 /// committed anywhere before now.
 async fn find_rows(kv: &Arc<dyn Kv>, node_ids: &[&str]) -> Result<Vec<Option<WorkerRow>>, Ended> {
     let read = || {
-        let rows = node_ids
-            .iter()
-            .map(|node_id| Ok(Stored::read(&**kv, node_id)?.row().cloned()));
+        let rows = node_ids.iter().map(|node_id| {
+            let request = RangeRequest::newest(KeyRange::single(WorkerRow::key(node_id)));
+            let found = kv.range(&request)?.kvs.into_iter().next();
+            Ok(found.and_then(|row| {
+                // One that can't be read must not hold up the others.
+                let row = WorkerRow::decode(&row);
+                row.map_err(|error| tracing::error!(%error, "a worker is left out"))
+                    .ok()
+            }))
+        });
         rows.collect::<Result<Vec<_>, StoreError>>()
     };
     let rows = read()?;
@@ -524,6 +531,10 @@ fn change_txn(
     let Some(mut row) = stored.row().cloned() else {
         return Ok(None);
     };
+    if !stored.has_node() && matches!(change.state.phase, Phase::Lost | Phase::Evicted) {
+        // Somebody deleted the node of a worker that is gone.
+        return Ok(Some(stored.remove()));
+    }
     let State {
         phase,
         stake,
@@ -534,11 +545,12 @@ fn change_txn(
         row.phase = phase;
         row.phase_since_ms = now_ms;
     }
-    // The chain's events write these too: what this memory did not change is theirs.
-    if stake != change.known.stake {
+    // The chain's events write these too: what this memory did not change is theirs, and so is
+    // what they wrote that this memory has not heard of yet.
+    if stake != change.known.stake && row.stake == change.known.stake {
         row.stake = stake;
     }
-    if stake_amount != change.known.stake_amount {
+    if stake_amount != change.known.stake_amount && row.stake_amount == change.known.stake_amount {
         row.stake_amount = stake_amount;
     }
     row.running_pods = running_pods;

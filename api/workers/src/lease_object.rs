@@ -5,7 +5,6 @@
 //! the worker renews it, and each renewal counts as a heartbeat.
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 /// Where the leases of nodes stand.
@@ -39,8 +38,14 @@ pub fn update(lease: &mut Value, name: &str, node_uid: &str) -> bool {
     changed
 }
 
-/// Whether somebody renews the lease in these bytes.
-pub fn is_renewed(lease: &[u8]) -> bool {
+/// Whether somebody renewed the lease between these bytes and those before it: another time
+/// stands there than did.
+pub fn is_renewed(before: Option<&[u8]>, lease: &[u8]) -> bool {
+    let renewed = renew_time(lease);
+    renewed.is_some() && renewed != before.and_then(renew_time)
+}
+
+fn renew_time(lease: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Lease {
         spec: Spec,
@@ -48,9 +53,10 @@ pub fn is_renewed(lease: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Spec {
         #[serde(rename = "renewTime")]
-        renew_time: Option<IgnoredAny>,
+        renew_time: Option<String>,
     }
-    serde_json::from_slice::<Lease>(lease).is_ok_and(|lease| lease.spec.renew_time.is_some())
+    let lease: Lease = serde_json::from_slice(lease).ok()?;
+    lease.spec.renew_time
 }
 
 fn owner(name: &str, node_uid: &str) -> Value {
@@ -67,9 +73,16 @@ mod tests {
         assert!(!update(&mut lease, "w1", "node-1"));
         assert!(update(&mut lease, "w1", "node-2"));
         assert_eq!(lease["metadata"]["ownerReferences"][0]["uid"], "node-2");
-        assert!(!is_renewed(lease.to_string().as_bytes()));
+        let text = |lease: &Value| lease.to_string().into_bytes();
+        let made = text(&lease);
+        assert!(!is_renewed(None, &made));
         lease["spec"]["renewTime"] = "2026-01-01T00:00:10.000000Z".into();
-        assert!(is_renewed(lease.to_string().as_bytes()));
-        assert!(!is_renewed(b"{}"));
+        let first = text(&lease);
+        assert!(is_renewed(Some(&made), &first) && is_renewed(None, &first));
+        lease["metadata"]["labels"]["by"] = "somebody".into();
+        assert!(!is_renewed(Some(&first), &text(&lease)));
+        lease["spec"]["renewTime"] = "2026-01-01T00:00:20.000000Z".into();
+        assert!(is_renewed(Some(&first), &text(&lease)));
+        assert!(!is_renewed(None, b"{}"));
     }
 }

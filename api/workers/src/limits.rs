@@ -49,6 +49,8 @@ pub const NONCE_BYTES: std::ops::RangeInclusive<usize> = 8..=64;
 pub const CHANGES_PER_PROPOSAL: usize = 64;
 /// Rows read at once when a leader learns who is registered.
 pub const ROWS_PER_PAGE: u64 = 1000;
+/// How often a registration is judged anew because verdicts about its node were ended meanwhile.
+pub const ADMISSION_ATTEMPTS: u32 = 3;
 /// Attempts of one registration against concurrent writers of the same keys.
 pub const REGISTRATION_ATTEMPTS: u32 = 64;
 

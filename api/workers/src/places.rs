@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use nautilus_machine::{KeyRange, KeyValue, Kv, RangeError, Revision, WatchRequest};
 use serde::Deserialize;
 
-use crate::node_object::NODE_ID_ANNOTATION;
+use crate::node_object::{NODE_ID_ANNOTATION, node_name};
 use crate::rows_store::node_key;
 use crate::scan::scan;
 
@@ -44,8 +44,11 @@ pub(crate) fn request(from: Revision) -> WatchRequest {
 /// Where a node's worker is; `None`: it is no worker's node.
 pub(crate) fn of(kv: &KeyValue) -> Option<Place> {
     let Node { mut metadata } = serde_json::from_slice(&kv.value).ok()?;
-    Some(Place {
-        node_id: metadata.annotations.remove(NODE_ID_ANNOTATION)?,
+    let node_id = metadata.annotations.remove(NODE_ID_ANNOTATION)?;
+    // A kubelet writes its own node's annotations: it speaks for no other worker by them.
+    let is_its_own = kv.key == node_key(&node_name(&node_id)).as_bytes();
+    is_its_own.then(|| Place {
+        node_id,
         zone: metadata.labels.remove(ZONE_LABEL).unwrap_or_default(),
     })
 }

@@ -1,12 +1,18 @@
 //! Registration: one transaction that writes a worker's row, its `Node` and its lease, again
 //! and again until it is in or the time is up.
 //!
-//! Invariant: registering twice, or once with an unknown outcome, leaves the same row
-//! and object as registering once.
+//! Invariants
+//! - Registering twice, or once with an unknown outcome, leaves the same row and object as
+//!   registering once.
+//! - What was judged before verdicts about the node were ended is never written after it.
+//! - A `Node` that this worker did not make is never taken over.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use nautilus_machine::{Command, Kv, Outcome, Proposal, ProposeError, RangeRequest, Txn};
+use nautilus_machine::{
+    Command, Compare, Kv, Outcome, Proposal, ProposeError, RangeRequest, Revision, Txn,
+};
 
 use crate::lifecycle::{Happening, Phase, Stake};
 use crate::limits;
@@ -16,6 +22,7 @@ use crate::row::WorkerRow;
 use crate::rows_store::{StoreError, Stored, Writing};
 use crate::tier::StakeTier;
 use crate::token::TokenHash;
+use crate::verdicts::{self, Admission, Denied, Presented, Verdicts};
 
 /// A registration whose token was found good.
 pub(crate) struct Admitted {
@@ -27,6 +34,8 @@ pub(crate) struct Admitted {
     pub(crate) tier: StakeTier,
     pub(crate) machine: Machine,
     pub(crate) unix_ms: u64,
+    /// See [`Admission`].
+    pub(crate) fence: Revision,
 }
 
 /// Why a registration failed.
@@ -34,6 +43,8 @@ pub(crate) struct Admitted {
 pub(crate) enum RegisterError {
     #[error("the node id belongs to another owner; deleting its Node object frees it")]
     NotOwner,
+    #[error("verdicts about the node were ended while it registered; come again")]
+    Evicted,
     #[error("the quorum holds {} workers and takes no more", limits::WORKERS_LIMIT)]
     Full,
     #[error("no quorum took the registration in time: {0}")]
@@ -48,8 +59,26 @@ impl From<StoreError> for RegisterError {
     }
 }
 
+/// Judges and registers; anew when verdicts about the node were ended in between.
+pub(crate) async fn judge_and_register<E: From<Denied> + From<RegisterError>>(
+    kv: &dyn Kv,
+    verdicts: &Arc<Verdicts>,
+    presented: &Presented<'_>,
+    admitted: impl Fn(Admission) -> Admitted,
+) -> Result<Admitted, E> {
+    let mut attempts = 0..limits::ADMISSION_ATTEMPTS;
+    loop {
+        let admitted = admitted(verdicts.admit_registration(presented).await?);
+        match register(kv, &admitted).await {
+            Ok(()) => return Ok(admitted),
+            Err(RegisterError::Evicted) if attempts.next().is_some() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Registers, within [`limits::REGISTRATION_WAIT`].
-pub(crate) async fn register(kv: &dyn Kv, admitted: &Admitted) -> Result<(), RegisterError> {
+async fn register(kv: &dyn Kv, admitted: &Admitted) -> Result<(), RegisterError> {
     let mut last = "there was no time for an attempt".to_owned();
     let attempts = async {
         for _ in 0..limits::REGISTRATION_ATTEMPTS {
@@ -108,8 +137,16 @@ async fn attempt(kv: &dyn Kv, admitted: &Admitted) -> Result<(), Setback> {
 
 /// What to propose; `None` when an earlier attempt with an unknown outcome got in.
 fn transaction(kv: &dyn Kv, admitted: &Admitted) -> Result<Option<Txn>, RegisterError> {
+    let evicted_key = verdicts::evicted_key(&admitted.node_id);
+    if verdicts::evicted_at(kv, &admitted.node_id).map_err(StoreError::from)? != admitted.fence {
+        return Err(RegisterError::Evicted);
+    }
     let stored = Stored::read(kv, &admitted.node_id)?;
     let (phase, old) = match stored.row() {
+        // A token must not open what stands for a machine that never came by it.
+        None if stored.has_node_of_another(&admitted.node_id, &admitted.owner) => {
+            return Err(RegisterError::NotOwner);
+        }
         None => {
             let count = RangeRequest {
                 count_only: true,
@@ -160,5 +197,8 @@ fn transaction(kv: &dyn Kv, admitted: &Admitted) -> Result<Option<Txn>, Register
         drain: Duration::ZERO,
         told: Some((admitted.tier, &admitted.machine)),
     };
-    Ok(Some(stored.replace(&row, &writing)?))
+    let mut txn = stored.replace(&row, &writing)?;
+    txn.compare
+        .push(Compare::mod_revision(evicted_key, admitted.fence));
+    Ok(Some(txn))
 }

@@ -232,11 +232,14 @@ impl Roster {
         }
         self.books.happens(worker, Happening::Beat, now_ms);
         let state = &mut worker.state;
-        state.stake = facts.stake.unwrap_or(match state.stake {
-            // A token whose beat is taken counts, whatever its end was at the registration.
-            Stake::Expired => Stake::Active,
-            stake => stake,
-        });
+        // A token whose beat is taken counts, whatever its end was at the registration. Beyond
+        // that a worker's own word takes away and gives nothing back: the chain and a
+        // registration do.
+        state.stake = match (state.stake, facts.stake) {
+            (Stake::Expired, None | Some(Stake::Active)) => Stake::Active,
+            (Stake::Active | Stake::Expired, Some(said)) => said,
+            (stake, _) => stake,
+        };
         state.stake_amount = facts.stake_amount.unwrap_or(state.stake_amount);
         state.running_pods = facts.running_pods.unwrap_or(state.running_pods);
         worker.load = worker.load.updated(facts.load);

@@ -180,6 +180,24 @@ fn a_token_ends_by_the_clock_and_counts_again_with_a_beat_that_is_taken() {
 }
 
 #[test]
+fn a_workers_word_takes_its_stake_away_and_gives_none_back() {
+    let says = |stake| BeatFacts {
+        stake: Some(stake),
+        ..SILENT
+    };
+    let mut roster = roster(vec![row("a", Phase::Ready)], 0);
+    roster.beat("a", "0xa1", says(Stake::Slashed), 1);
+    roster.beat("a", "0xa1", says(Stake::Active), 2);
+    assert_eq!(roster.take_changes(9)[0].state.stake, Stake::Slashed);
+    let registered = WorkerRow {
+        registrations: 2,
+        ..row("a", Phase::Ready)
+    };
+    roster.row_written(&registered, 3);
+    assert!(!roster.has_changes());
+}
+
+#[test]
 fn workers_beyond_the_limit_are_not_tracked() {
     let settings = RosterSettings {
         workers_limit: 1,

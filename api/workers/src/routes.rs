@@ -20,7 +20,7 @@ use crate::limits;
 use crate::node_object::node_name;
 use crate::register::{self, Admitted};
 use crate::roster::millis;
-use crate::verdicts::{KeyHash, Presented, PresentedKey};
+use crate::verdicts::{Admission, KeyHash, Presented, PresentedKey};
 use crate::{attestation, beat, proof, wire};
 
 /// All routes of the worker face.
@@ -76,19 +76,21 @@ async fn take_registration(
         key: presented_key(key, &registration.node_id),
         proof: proof.map_err(|fault| Refusal::Token(fault.into()))?,
     };
-    let admission = workers.verdicts.admit_registration(&presented).await?;
     let token_hash = presented.token.hash();
-    let admitted = Admitted {
-        node_id: registration.node_id,
+    let admitted = |admission: Admission| Admitted {
+        node_id: registration.node_id.clone(),
         owner: admission.owner,
         token_hash,
         token_expires_at_s: admission.expires_at,
         stake_amount: admission.stake_amount,
         tier: workers.settings.stake_tiers.of(admission.stake_amount),
-        machine: registration.machine,
+        machine: registration.machine.clone(),
         unix_ms: workers.clock.unix_ms(),
+        fence: admission.fence,
     };
-    register::register(&*workers.kv, &admitted).await?;
+    let (kv, verdicts) = (&*workers.kv, &workers.verdicts);
+    let admitted: Admitted =
+        register::judge_and_register::<Refusal>(kv, verdicts, &presented, admitted).await?;
     tracing::info!(
         node_id = admitted.node_id,
         owner = admitted.owner,

@@ -68,6 +68,8 @@ pub(crate) struct Stored {
     node: Held<Value>,
     lease: Held<Value>,
     barred: Held<Barred>,
+    /// Whom the row's token speaks for.
+    token: Option<Held<String>>,
 }
 
 /// A change of a worker.
@@ -98,8 +100,13 @@ impl Stored {
     pub(crate) fn read(kv: &dyn Kv, node_id: &str) -> Result<Self, StoreError> {
         let name = node_object::node_name(node_id);
         let row = |kv: &KeyValue| Ok(WorkerRow::decode(kv)?);
+        let row = Held::read(kv, WorkerRow::key(node_id), row)?;
+        let token = row.value.as_ref().map(|row: &WorkerRow| &row.token_hash);
         Ok(Self {
-            row: Held::read(kv, WorkerRow::key(node_id), row)?,
+            token: token
+                .map(|token| Held::read(kv, token_key(token), text))
+                .transpose()?,
+            row,
             node: Held::read(kv, node_key(&name), json)?,
             lease: Held::read(kv, lease_key(&name), json)?,
             barred: Held::read(kv, format!("{BARRED_PREFIX}{name}"), json)?,
@@ -114,6 +121,15 @@ impl Stored {
     /// Whether there is a `Node`: it was made, and nobody deleted it.
     pub(crate) fn has_node(&self) -> bool {
         self.node.value.is_some()
+    }
+
+    /// Whether there is a `Node` of that name which is not this worker's: somebody else made it.
+    pub(crate) fn has_node_of_another(&self, node_id: &str, owner: &str) -> bool {
+        self.node.value.as_ref().is_some_and(|node| {
+            let annotations = &node["metadata"]["annotations"];
+            annotations[node_object::NODE_ID_ANNOTATION] != node_id
+                || annotations[node_object::OWNER_ANNOTATION] != owner
+        })
     }
 
     /// The transaction that makes the row `row` and the objects what the row says, if
@@ -150,10 +166,7 @@ impl Stored {
         }
         then.extend(self.lease(&row.node_name, &now)?);
         if writing.told.is_some() {
-            let before = self.row.value.as_ref().map(|before| &before.token_hash);
-            if let Some(before) = before.filter(|before| **before != row.token_hash) {
-                then.push(delete(token_key(before)));
-            }
+            then.extend(self.forget_token(Some(row)));
             let node_id = row.node_id.clone().into_bytes();
             then.push(Operation::Put(Put::new(
                 token_key(&row.token_hash),
@@ -177,6 +190,38 @@ impl Stored {
             ],
             then,
             otherwise: Vec::new(),
+        })
+    }
+
+    /// The transaction that removes everything of the worker, if all still is as it was read.
+    pub(crate) fn remove(self) -> Txn {
+        let mut then: Vec<Operation> = self.forget_token(None).into_iter().collect();
+        let compare = vec![
+            self.row.compare(),
+            self.node.compare(),
+            self.lease.compare(),
+            self.barred.compare(),
+        ];
+        let keys = [self.row.key, self.lease.key, self.barred.key];
+        then.extend(keys.into_iter().map(delete));
+        Txn {
+            compare,
+            then,
+            otherwise: Vec::new(),
+        }
+    }
+
+    /// What frees the row's token, unless it stays or was registered for another worker since.
+    fn forget_token(&self, next: Option<&WorkerRow>) -> Option<Operation> {
+        let (row, token) = (self.row.value.as_ref()?, self.token.as_ref()?);
+        let stays = next.is_some_and(|next| next.token_hash == row.token_hash);
+        let is_its_own = token.value.as_ref() == Some(&row.node_id);
+        (is_its_own && !stays).then(|| {
+            Operation::Txn(Txn {
+                compare: vec![token.compare()],
+                then: vec![delete(token.key.clone())],
+                otherwise: Vec::new(),
+            })
         })
     }
 
@@ -206,8 +251,11 @@ pub(crate) fn barred(kv: &dyn Kv, name: &str, unix_ms: u64) -> Result<Option<Str
 
 /// The worker that a token was registered for.
 pub(crate) fn node_of_token(kv: &dyn Kv, token: &TokenHash) -> Result<Option<String>, StoreError> {
-    let text = |kv: &KeyValue| Ok(String::from_utf8_lossy(&kv.value).into_owned());
     Ok(Held::read(kv, token_key(token), text)?.value)
+}
+
+fn text(kv: &KeyValue) -> Result<String, StoreError> {
+    Ok(String::from_utf8_lossy(&kv.value).into_owned())
 }
 
 fn token_key(token: &TokenHash) -> String {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
+use nautilus_machinery::conditions;
 use nautilus_machinery::discovery;
 use nautilus_machinery::resource;
 use nautilus_machinery::strategy::DeleteOptions;
@@ -292,31 +293,14 @@ impl Keeper<'_> {
         let now = ids::now_rfc3339();
         let with_condition = |present: &Value| {
             let mut wanted = present.clone();
-            let mut conditions = match &wanted["status"]["conditions"] {
-                Value::Array(conditions) => conditions.clone(),
-                _ => Vec::new(),
-            };
-            let before = conditions
-                .iter()
-                .position(|condition| condition["type"] == "Available");
-            let mut condition = json!({
+            let condition = json!({
                 "type": "Available",
                 "status": status,
                 "lastTransitionTime": now,
                 "reason": reason,
                 "message": message,
             });
-            match before {
-                Some(at) => {
-                    if conditions[at]["status"] == status {
-                        condition["lastTransitionTime"] =
-                            conditions[at]["lastTransitionTime"].clone();
-                    }
-                    conditions[at] = condition;
-                }
-                None => conditions.push(condition),
-            }
-            wanted["status"]["conditions"] = conditions.into();
+            conditions::set(&mut wanted["status"], &condition);
             Ok(wanted)
         };
         let updated = self

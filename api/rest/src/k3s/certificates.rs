@@ -134,7 +134,8 @@ fn serving_names(
         let parsed: IpAddr = address
             .parse()
             .map_err(|_| ApiError::bad_request(format!("invalid node IP address {address:?}")))?;
-        names.push(parsed.to_string());
+        // As its verifiers compare them: an IPv4 address in IPv6's form is the IPv4 address.
+        names.push(parsed.to_canonical().to_string());
     }
     if names.len() > MAX_ADDRESSES {
         return Err(ApiError::bad_request(format!(
@@ -157,13 +158,12 @@ fn serving_names(
 }
 
 fn is_server(servers: &[&str], name: &str) -> bool {
-    match name.parse::<IpAddr>() {
-        Ok(address) => {
-            address.is_loopback()
-                || address.is_unspecified()
-                || servers
-                    .iter()
-                    .any(|server| server.parse::<IpAddr>().is_ok_and(|own| own == address))
+    let address = |text: &str| text.parse::<IpAddr>().map(|it| it.to_canonical());
+    match address(name) {
+        Ok(own) => {
+            own.is_loopback()
+                || own.is_unspecified()
+                || servers.iter().any(|server| address(server) == Ok(own))
         }
         Err(_) => servers
             .iter()
@@ -197,6 +197,8 @@ mod tests {
             ("Kubernetes", true),
             ("127.0.0.1", true),
             ("::", true),
+            ("::ffff:10.0.0.1", true),
+            ("::ffff:127.0.0.1", true),
         ] {
             assert_eq!(is_server(&servers, name), expected, "{name}");
         }

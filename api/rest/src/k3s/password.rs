@@ -11,7 +11,6 @@ use aws_lc_rs::pbkdf2::{self, PBKDF2_HMAC_SHA256};
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use nautilus_machinery::resource;
 use nautilus_machinery::status::ApiError;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -92,14 +91,11 @@ pub(super) async fn ensure(
 
 /// The `Node` as the secret's owner, so that both go together.
 fn owner(context: &RestContext, node: &str) -> Result<Value, Failure> {
-    let Some(nodes) = resource::find("", "v1", "nodes") else {
-        return Ok(json!([]));
-    };
+    let nodes = built_in("", "nodes")?;
     let row = context.storage().read(nodes, &nodes.key(None, node))?;
-    Ok(row.map_or(json!([]), |row| {
-        let uid = &row.object["metadata"]["uid"];
-        json!([{"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}])
-    }))
+    let row = row.ok_or_else(|| ApiError::unavailable("the node is not registered yet", 1))?;
+    let uid = &row.object["metadata"]["uid"];
+    Ok(json!([{"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}]))
 }
 
 /// Hashing takes long enough to hold up others.

@@ -179,7 +179,11 @@ impl Court {
                 let age_ms = now.unix_ms.saturating_sub(row.written_at_ms);
                 row.known.verdict != *verdict || age_ms >= millis(limits::VERDICT_LIFETIME) / 2
             }
-            None => is_of_a_token(verdict) && self.standing.len() < limits::VERDICTS_LIMIT,
+            // Refusals are remembered here: who is refused writes nothing to the log.
+            None => {
+                matches!(verdict, Verdict::Active { .. })
+                    && self.standing.len() < limits::VERDICTS_LIMIT
+            }
         }
     }
 
@@ -347,22 +351,19 @@ impl Court {
         self.passing.insert(case, known);
     }
 
+    /// Forgets every favourable verdict that no row says: evictions don't reach them.
+    pub(crate) fn forget_passing_active(&mut self) {
+        let is_active = |known: &Known| matches!(known.verdict, Verdict::Active { .. });
+        self.passing.retain(|_, known| !is_active(known));
+        let passing = &self.passing;
+        self.passing_by_age
+            .retain(|(_, case)| passing.contains_key(case));
+    }
+
     fn forget_passing(&mut self, case: &CaseId) {
         if let Some(known) = self.passing.remove(case) {
             self.passing_by_age.remove(&(known.judged_ms, *case));
         }
-    }
-}
-
-/// Whether a verdict says that the token is somebody's: nobody makes up such a one.
-fn is_of_a_token(verdict: &Verdict) -> bool {
-    match verdict {
-        Verdict::Active { .. }
-        | Verdict::Expired
-        | Verdict::Slashed
-        | Verdict::Withdrawn
-        | Verdict::StakeTooSmall { .. } => true,
-        Verdict::NotOwner | Verdict::Unknown | Verdict::Unavailable => false,
     }
 }
 

@@ -110,11 +110,11 @@ fn a_row_from_before_this_nodes_start_has_its_age() {
 #[test]
 fn what_strangers_bring_about_is_worth_no_row_unless_it_contradicts_one() {
     let court = Court::new(TERMS, at(0));
-    for verdict in [Verdict::Unknown, Verdict::NotOwner] {
+    for verdict in [Verdict::Unknown, Verdict::NotOwner, Verdict::Slashed] {
         assert!(!court.is_worth_a_row(&[0; 32], &verdict, at(0)));
         assert!(with_row(active(None)).is_worth_a_row(&[0; 32], &verdict, at(0)));
     }
-    assert!(court.is_worth_a_row(&[0; 32], &Verdict::Slashed, at(0)));
+    assert!(court.is_worth_a_row(&[0; 32], &active(None), at(0)));
     let court = with_row(active(None));
     assert!(!court.is_worth_a_row(&[0; 32], &active(None), at(0)));
     let half = after(limits::VERDICT_LIFETIME / 2);

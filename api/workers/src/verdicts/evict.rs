@@ -5,16 +5,14 @@
 //! the eviction fences it.
 
 use nautilus_machine::{
-    Command, KeyRange, Operation, Proposal, ProposeError, Put, RangeError, RangeRequest, Revision,
-    Txn,
+    Command, Operation, Proposal, ProposeError, Put, RangeError, RangeRequest, Revision, Txn,
 };
 
-use super::row::{self, RowKey, VERDICTS_PREFIX, VerdictRow};
-use super::{Verdicts, follow};
+use super::Verdicts;
+use super::row::{self, VerdictRow};
 use crate::chain::ChainEvidence;
 use crate::judge::Verdict;
 use crate::limits;
-use crate::token::TokenHash;
 
 /// Why verdicts end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,27 +89,5 @@ impl Verdicts {
             let applied = self.kv.propose(Proposal::new(Command::Txn(txn))).await?;
             evicted_at = evicted_at.min(applied.revision);
         }
-    }
-
-    /// Ends every verdict on a token, whichever nodes it speaks for. Reads the keys of all verdicts.
-    pub async fn evict_token(
-        &self,
-        token: &TokenHash,
-        why: Eviction,
-        evidence: Option<&ChainEvidence>,
-    ) -> Result<(), EvictError> {
-        let mut node_ids = Vec::new();
-        let all = KeyRange::prefix(VERDICTS_PREFIX);
-        follow::pages(&*self.kv, all, None, true, |kv| {
-            if let Some(RowKey::Verdict { node_id, token: of }) = RowKey::parse(&kv.key)
-                && of == *token
-            {
-                node_ids.push(node_id.to_owned());
-            }
-        })?;
-        for node_id in node_ids {
-            self.evict_node(&node_id, why, evidence).await?;
-        }
-        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nautilus_machine::{
     Command, Compare, Event, EventKind, KeyRange, KeyValue, Kv, Operation, Proposal, RangeError,
-    RangeRequest, Revision, Txn, WatchError, WatchRequest,
+    RangeRequest, Txn, WatchError, WatchRequest,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,7 @@ use super::row::{self, BoundKey, PREFIX, RowKey, VerdictRow};
 use super::{Verdicts, case_id, record_size};
 use crate::limits;
 use crate::roster::millis;
+use crate::scan::scan;
 
 /// Why following began anew.
 #[derive(Debug, thiserror::Error)]
@@ -59,13 +60,9 @@ impl Verdicts {
         let reader = Arc::clone(&self.kv);
         let reading = tokio::task::spawn_blocking(move || {
             let mut rows = Vec::new();
-            pages(
-                &*reader,
-                KeyRange::prefix(PREFIX),
-                Some(revision),
-                false,
-                |kv| rows.push(kv),
-            )?;
+            scan(&*reader, KeyRange::prefix(PREFIX), revision, |kv| {
+                rows.push(kv.clone());
+            })?;
             Ok::<_, RangeError>(rows)
         });
         let rows = reading
@@ -116,7 +113,11 @@ impl Verdicts {
             Some(RowKey::Key { token }) => {
                 row::read(kv).map(|bound: BoundKey| court.key_put(token, bound, kv.mod_revision))
             }
-            Some(RowKey::Evicted { .. }) => Ok(()),
+            // What no row says may be about that node too.
+            Some(RowKey::Evicted { .. }) => {
+                court.forget_passing_active();
+                Ok(())
+            }
             None => Err("a row of the verdicts is of no known kind".to_owned()),
         };
         if let Err(error) = put {
@@ -209,30 +210,6 @@ fn page(kv: &dyn Kv, start: Bytes) -> Result<(Vec<KeyValue>, Option<Bytes>), Ran
     })?;
     let next = page.more.then(|| after(&page.kvs)).flatten();
     Ok((page.kvs, next))
-}
-
-/// Every row of `range` at `revision` (the newest when absent), page by page.
-pub(super) fn pages(
-    kv: &dyn Kv,
-    mut range: KeyRange,
-    revision: Option<Revision>,
-    keys_only: bool,
-    mut take: impl FnMut(KeyValue),
-) -> Result<(), RangeError> {
-    loop {
-        let page = kv.range(&RangeRequest {
-            revision,
-            keys_only,
-            limit: Some(limits::ROWS_PER_PAGE),
-            ..RangeRequest::newest(range.clone())
-        })?;
-        let next = page.more.then(|| after(&page.kvs)).flatten();
-        page.kvs.into_iter().for_each(&mut take);
-        match next {
-            Some(next) => range.start = next,
-            None => return Ok(()),
-        }
-    }
 }
 
 /// The first key after the last of a page.

@@ -30,14 +30,16 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
-use nautilus_machine::Kv;
+use nautilus_machine::{Kv, Revision};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 pub use condition::SUI_REACHABLE;
 pub use evict::{EvictError, Eviction};
+pub(crate) use row::evicted_key;
 pub use row::{BoundKey, KeyHash, SEAL_KEYS_PREFIX, VERDICTS_PREFIX, VerdictRow};
+pub(crate) use store::evicted_at;
 
 use crate::answer::TokenProblem;
 use crate::clock::Clock;
@@ -118,6 +120,9 @@ pub struct Admission {
     pub stake_amount: u64,
     /// When it ends, in Unix seconds; `None`: it does not.
     pub expires_at: Option<u64>,
+    /// The revision at which verdicts about the node were ended last, before this was found; 0:
+    /// never. What is written by it holds only while that stands.
+    pub(crate) fence: Revision,
 }
 
 /// Why a token may not speak for a node.
@@ -237,8 +242,13 @@ impl Verdicts {
             }
         }
         let hash = presented.token.hash();
+        let fence = match purpose {
+            Purpose::Beat => 0,
+            Purpose::Registration => store::evicted_at(&*self.kv, presented.node_id)
+                .map_err(|_| Denied::OutOfReach("the quorum's verdicts can't be read"))?,
+        };
         let verdict = self.verdict(&hash, presented, purpose).await;
-        let admission = favourable(verdict)?;
+        let admission = favourable(verdict, fence)?;
         if let Some(proved) = &presented.proof
             && !proved.is_by(&admission.owner)
         {
@@ -289,7 +299,12 @@ impl Verdicts {
             .map(|told| told.unwrap_or(Verdict::Unavailable))
             .boxed()
             .shared();
-        if under_way.len() >= limits::QUESTIONS_UNDER_WAY_LIMIT {
+        // Strangers leave half of the places to those who have something to go on.
+        let places = match question.is_known {
+            true => limits::QUESTIONS_UNDER_WAY_LIMIT,
+            false => limits::QUESTIONS_UNDER_WAY_LIMIT / 2,
+        };
+        if under_way.len() >= places {
             drop(told);
             count_question("refused");
             return answer;
@@ -382,7 +397,10 @@ impl Verdicts {
                 court
             }
             Written::Overtaken => return None,
-            // It holds here; a later question writes it.
+            // Without a row no eviction reaches it: nobody is admitted by it.
+            Written::No if matches!(verdict, Verdict::Active { .. }) => {
+                return Some(Verdict::Unavailable);
+            }
             Written::No => {
                 let mut court = self.court.write();
                 court.judged(*case, verdict.clone(), asked_at, now);
@@ -480,7 +498,7 @@ impl Drop for UnderWay {
     }
 }
 
-fn favourable(verdict: Verdict) -> Result<Admission, Denied> {
+fn favourable(verdict: Verdict, fence: Revision) -> Result<Admission, Denied> {
     let problem = match verdict {
         Verdict::Active {
             owner,
@@ -491,6 +509,7 @@ fn favourable(verdict: Verdict) -> Result<Admission, Denied> {
                 owner,
                 stake_amount,
                 expires_at,
+                fence,
             });
         }
         Verdict::Expired => TokenProblem::Expired,

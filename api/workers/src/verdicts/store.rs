@@ -34,13 +34,18 @@ pub(crate) enum Written {
     No,
 }
 
+/// The revision at which verdicts about a node were ended last; 0: never.
+pub(crate) fn evicted_at(kv: &dyn Kv, node_id: &str) -> Result<Revision, RangeError> {
+    Ok(single(kv, &row::evicted_key(node_id))?.map_or(0, |kv| kv.mod_revision))
+}
+
 impl Place {
     /// Reads from this node's state.
     pub(crate) fn read(kv: &dyn Kv, node_id: &str, token: &TokenHash) -> Result<Self, RangeError> {
         let key = row::verdict_key(node_id, token);
         let evicted_key = row::evicted_key(node_id);
         // In this order: an eviction between the two reads is noticed by the row or by the fence.
-        let evicted = single(kv, &evicted_key)?.map_or(0, |kv| kv.mod_revision);
+        let evicted = evicted_at(kv, node_id)?;
         let found = single(kv, &key)?;
         let present = found.as_ref().map_or(0, |kv| kv.mod_revision);
         let row = found.and_then(|kv| match row::read::<VerdictRow>(&kv) {

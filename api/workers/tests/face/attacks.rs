@@ -499,15 +499,11 @@ async fn an_eviction_fences_the_judgement_that_was_under_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_evicted_token_is_judged_anew() {
+async fn a_token_of_an_evicted_node_is_judged_anew() {
     let world = World::before_the_chain().await;
     world.register("w1", "seal-1").await;
     assert_eq!(world.judge.asked(), 1);
-    let row = world.row("w1").expect("a row");
-    let evicted = world
-        .verdicts
-        .evict_token(&row.token_hash, Eviction::Stale, None)
-        .await;
+    let evicted = world.verdicts.evict_node("w1", Eviction::Stale, None).await;
     evicted.expect("evicted");
     world.settle().await;
     assert_eq!(
@@ -576,8 +572,8 @@ async fn a_verdict_in_use_is_asked_for_ahead_of_its_end_and_nobody_waits_for_it(
 async fn rows_that_have_lost_every_use_are_deleted_and_those_in_use_are_not() {
     let world = World::before_the_chain().await;
     world.register("w1", "seal-1").await;
-    world.judge.set("gone", Verdict::Withdrawn);
-    invalid(&world.register("w2", "gone").await, "");
+    world.judge.set("gone", active("0xb2"));
+    world.register("w2", "gone").await;
     let rows = || {
         let everything = world.everything();
         let verdicts = everything

@@ -81,15 +81,53 @@ async fn a_kubelet_that_renews_its_lease_keeps_its_worker_ready_without_beats() 
     world.pass(Duration::from_secs(80)).await;
     assert_eq!(world.ready("w1"), "False WorkerRegistered");
     let mut lease = world.value(LEASE).expect("a lease");
-    for _ in 0..20 {
-        lease["spec"]["renewTime"] = "2026-09-22T00:00:00.000000Z".into();
+    for second in 10..30 {
+        lease["spec"]["renewTime"] = format!("2026-09-22T00:00:{second}.000000Z").into();
         let put = Put::new(LEASE.to_owned(), lease.to_string());
         write(&world, Operation::Put(put)).await;
         world.pass(Duration::from_secs(10)).await;
         assert_eq!(world.ready("w1"), "True WorkerReady");
     }
-    world.pass(Duration::from_secs(91)).await;
+    world.pass(Duration::from_secs(80)).await;
+    // Somebody else's change of the lease is no sign of life.
+    lease["metadata"]["annotations"] = json!({"by": "somebody"});
+    write(
+        &world,
+        Operation::Put(Put::new(LEASE.to_owned(), lease.to_string())),
+    )
+    .await;
+    world.pass(Duration::from_secs(11)).await;
     assert_eq!(world.ready("w1"), "Unknown NodeStatusUnknown");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_token_takes_over_a_node_that_somebody_else_made() {
+    let world = World::leading().await;
+    let nodes = nautilus_machinery::resource::find("", "v1", "nodes").expect("served");
+    let node = json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "gpu-1"}});
+    let put = Put::new(nodes.key(None, "gpu-1"), node.to_string());
+    write(&world, Operation::Put(put)).await;
+    let answer = world.register("gpu-1", "seal-1").await;
+    assert_eq!(answer.code, StatusCode::UNAUTHORIZED, "{answer:?}");
+    assert!(world.row("gpu-1").is_none());
+    assert_eq!(world.node("gpu-1").expect("as it was"), node);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_worker_whose_node_was_deleted_leaves_nothing() {
+    let world = World::leading().await;
+    world.register("w1", "seal-1").await;
+    let nodes = nautilus_machinery::resource::find("", "v1", "nodes").expect("served");
+    let gone = Operation::Delete {
+        range: KeyRange::single(nodes.key(None, "w1")),
+        prev_kv: false,
+    };
+    write(&world, gone).await;
+    world.pass(Duration::from_secs(200)).await;
+    assert!(world.row("w1").is_none());
+    assert!(world.node("w1").is_none());
+    let tokens = world.everything().into_keys();
+    assert!(!tokens.into_iter().any(|key| key.contains("/seal-tokens/")));
 }
 
 fn taint(node: &Value) -> Option<String> {
