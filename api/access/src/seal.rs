@@ -12,6 +12,8 @@ use crate::bootstrap_token;
 pub const GROUP: &str = "system:bootstrappers:nautilus:seal";
 /// What comes before the node's name in the user's; no bootstrap token has such an id.
 const USER_PREFIX: &str = "system:bootstrap:seal:";
+/// What comes before the node's name in the group of its agent.
+const AGENT_PREFIX: &str = "nautilus:agent-of:";
 /// What the join tokens of K3s begin with.
 const K3S_PREFIX: &str = "K10";
 
@@ -26,6 +28,18 @@ pub fn node_of(user: &User) -> Option<&str> {
     user.name
         .strip_prefix(USER_PREFIX)
         .filter(|node| !node.is_empty() && user.in_group(GROUP))
+}
+
+/// The group in the certificates that a node's agent has beside its kubelet's: they count as long
+/// as the node's do.
+pub fn agents_group(node: &str) -> String {
+    format!("{AGENT_PREFIX}{node}")
+}
+
+/// The node whose agent a user is.
+pub fn agent_of(user: &User) -> Option<&str> {
+    let mut groups = user.groups.iter();
+    groups.find_map(|group| group.strip_prefix(AGENT_PREFIX))
 }
 
 /// The token itself in a join token of K3s (`K10<hash of the authority>::<user>:<token>`), or
@@ -50,6 +64,14 @@ mod tests {
         let named = User::authenticated(joining.name, Vec::new());
         assert_eq!(node_of(&named), None);
         assert_eq!(node_of(&user("")), None);
+    }
+
+    #[test]
+    fn an_agents_certificate_names_its_node() {
+        let groups = vec!["system:authenticated".to_owned(), agents_group("worker-1")];
+        let agent = User::authenticated("system:kube-proxy", groups);
+        assert_eq!(agent_of(&agent), Some("worker-1"));
+        assert_eq!(agent_of(&user("worker-1")), None);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use nautilus_machine::{
     Command, Compare, Kv, Operation, Outcome, Proposal, ProposeError, Put, RangeRequest, Txn,
     types::KeyRange,
 };
+use nautilus_machinery::identity::{NODE_USER_PREFIX, NODES_GROUP};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -348,8 +349,8 @@ impl Authority {
     ) -> Result<CertificateDer<'static>, AuthorityError> {
         let mut params = CertificateParams::default();
         params.subject_alt_names = alternative_names(names)?;
-        let groups = [nautilus_machinery::identity::NODES_GROUP.to_owned()];
-        params.distinguished_name = common_name(&format!("system:node:{node}"), &groups);
+        let groups = [NODES_GROUP.to_owned()];
+        params.distinguished_name = common_name(&format!("{NODE_USER_PREFIX}{node}"), &groups);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         set_validity(&mut params, validity)?;

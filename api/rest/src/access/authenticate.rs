@@ -124,9 +124,10 @@ impl Access {
         }
     }
 
-    /// A node's user only while its worker's stake is there.
+    /// A node's user, or its agent's, only while its worker's stake is there.
     fn unless_barred(&self, user: User) -> Result<User, Refused> {
-        let (Some(workers), Some(node)) = (&self.workers, node::name_of(&user)) else {
+        let node = node::name_of(&user).or_else(|| seal::agent_of(&user));
+        let (Some(workers), Some(node)) = (&self.workers, node) else {
             return Ok(user);
         };
         match workers.barred(node) {

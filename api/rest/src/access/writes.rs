@@ -2,12 +2,18 @@
 //! approve and sign certificates, to write what a node writes.
 
 use nautilus_access::rbac::{self, Guarded};
-use nautilus_access::{Attributes, certificates, node};
+use nautilus_access::{Attributes, certificates, node, seal};
 use nautilus_admission::attributes::{Attributes as Asked, Operation};
+use nautilus_machinery::identity::User;
 use nautilus_machinery::status::ApiError;
 use serde_json::Value;
 
 use super::Access;
+use crate::k3s::password;
+
+/// Why a Seal token's CSR is refused where the node came by a password.
+const PASSWORD_FIRST: &str = "the node joined as an agent of K3s with a password: its certificates \
+     are at /v1-k3s, with that password";
 
 impl Access {
     /// Judges a write before its strategy does. `object` is what is to be written (the
@@ -65,7 +71,10 @@ impl Access {
         }
         let may = |attributes: &Attributes| self.authorize(asked.user, attributes).is_allowed();
         let refused = match (asked.operation, asked.old) {
-            (Operation::Create, _) => certificates::forbidden_creation(object),
+            (Operation::Create, _) => match self.has_password(asked.user)? {
+                true => Some(PASSWORD_FIRST.to_owned()),
+                false => certificates::forbidden_creation(object),
+            },
             (Operation::Update, Some(old)) => {
                 let subresource = asked.subresource.unwrap_or_default();
                 certificates::forbidden_update(subresource, old, object, &may)
@@ -76,6 +85,17 @@ impl Access {
             Some(why) => Err(asked.forbidden(Some(object), &why)),
             None => Ok(()),
         }
+    }
+
+    /// Whether who joins with a Seal token joins as a node that has a password: the token alone
+    /// takes nobody's place.
+    fn has_password(&self, user: &User) -> Result<bool, ApiError> {
+        let Some(node) = seal::node_of(user) else {
+            return Ok(false);
+        };
+        let name = password::secret_name(node);
+        let held = self.lookup("", "secrets", password::NAMESPACE, &name)?;
+        Ok(held.is_some())
     }
 
     fn check_node(&self, asked: &Asked<'_>, object: Option<&Value>) -> Result<(), ApiError> {

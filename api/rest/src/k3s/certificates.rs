@@ -6,7 +6,8 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
-use nautilus_machinery::identity::{NODES_GROUP, User};
+use nautilus_access::seal;
+use nautilus_machinery::identity::{NODE_USER_PREFIX, NODES_GROUP, User};
 use nautilus_machinery::status::ApiError;
 use serde_json::{Value, json};
 
@@ -73,18 +74,16 @@ pub(super) async fn issue(
     let asked = CheckedRequest::from_der(&content)
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
     let authority = &context.authority;
+    let node = check_node(context, user, own, &parts.headers).await?;
+    let client =
+        |name: &str, group: String| authority.issue_client(&asked, name, &[group], CLIENT_VALIDITY);
     let issued = match purpose {
-        Purpose::KubeProxy => authority.issue_client(&asked, PROXY_USER, &[], CLIENT_VALIDITY),
-        Purpose::Controller => {
-            authority.issue_client(&asked, CONTROLLER_USER, &[], CLIENT_VALIDITY)
-        }
+        Purpose::KubeProxy => client(PROXY_USER, seal::agents_group(&node)),
+        Purpose::Controller => client(CONTROLLER_USER, seal::agents_group(&node)),
         Purpose::KubeletClient => {
-            let node = check_node(context, user, own, &parts.headers).await?;
-            let name = format!("system:node:{node}");
-            authority.issue_client(&asked, &name, &[NODES_GROUP.to_owned()], CLIENT_VALIDITY)
+            client(&format!("{NODE_USER_PREFIX}{node}"), NODES_GROUP.to_owned())
         }
         Purpose::KubeletServing => {
-            let node = check_node(context, user, own, &parts.headers).await?;
             let names = serving_names(context, &node, &parts.headers)?;
             authority.issue_kubelet_serving(&asked, &node, &names, CLIENT_VALIDITY)
         }

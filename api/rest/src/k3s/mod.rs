@@ -12,7 +12,7 @@
 
 mod certificates;
 mod config;
-mod password;
+pub(crate) mod password;
 
 use std::sync::Arc;
 

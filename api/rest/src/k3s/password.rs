@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::ids;
 use crate::storage::built_in;
 
-const NAMESPACE: &str = "kube-system";
+pub(crate) const NAMESPACE: &str = "kube-system";
 /// How the hash begins: its kind and how often it is repeated. Agents choose 128 random bits;
 /// the repetitions are for those whose operators chose less.
 const KIND: &str = "pbkdf2-sha256:50000";
@@ -30,6 +30,11 @@ const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
 /// Longest password, in bytes.
 const MAX_PASSWORD_BYTES: usize = 256;
+
+/// The secret with the hash of a node's password.
+pub(crate) fn secret_name(node: &str) -> String {
+    format!("{node}.node-password.k3s")
+}
 
 /// Checks the password of a node, or notes it when it is the first.
 pub(super) async fn ensure(
@@ -41,7 +46,7 @@ pub(super) async fn ensure(
         let why = format!("the node's password must be 1 to {MAX_PASSWORD_BYTES} bytes long");
         return Err(ApiError::bad_request(why).into());
     }
-    let name = format!("{node}.node-password.k3s");
+    let name = secret_name(node);
     let secrets = built_in("", "secrets")?;
     let key = secrets.key(Some(NAMESPACE), &name);
     let storage = context.storage();

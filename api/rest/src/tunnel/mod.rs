@@ -24,7 +24,7 @@ use nautilus_machine::types::KeyRange;
 use nautilus_machine::{
     Command, Compare, CompareOp, CompareTarget, Kv, Operation, Proposal, Put, RangeRequest, Txn,
 };
-use nautilus_machinery::identity::{NODES_GROUP, User};
+use nautilus_machinery::identity::{NODE_USER_PREFIX, NODES_GROUP, User};
 use nautilus_machinery::status::ApiError;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
@@ -41,8 +41,6 @@ use crate::upstream::{
 
 /// Where the rows stand that say which master holds a node's tunnel.
 const ROWS: &str = "/nautilus/tunnels/";
-/// What comes before a node's name in its user's.
-const NODE_PREFIX: &str = "system:node:";
 /// As whom a master asks another.
 const MASTER_USER: &str = "system:nautilus-master";
 const MASTER_GROUP: &str = "system:masters";
@@ -188,7 +186,7 @@ impl Tunnels {
 /// The node that a user is, if it is one.
 pub(crate) fn node_of(user: &User) -> Option<&str> {
     user.name
-        .strip_prefix(NODE_PREFIX)
+        .strip_prefix(NODE_USER_PREFIX)
         .filter(|name| !name.is_empty() && user.in_group(NODES_GROUP))
 }
 

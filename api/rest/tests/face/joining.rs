@@ -68,6 +68,7 @@ impl Quorum {
         let workers = played.clone();
         let world = World::start_configured(User::anonymous(), RequestLimits::default(), |facts| {
             facts.workers = Some(workers);
+            facts.serving_names.push("10.96.0.1".into());
         })
         .await;
         world.kv.lead(1, true);
@@ -88,6 +89,16 @@ impl Quorum {
         quorum
             .until(path, |status, _| status == StatusCode::OK)
             .await;
+        // As the workers' face makes them when a token is used first.
+        for node in ["w1", "w2"] {
+            let node = json!({"metadata": {"name": node}});
+            let request = quorum
+                .world
+                .client
+                .post(format!("{}/api/v1/nodes", quorum.admin));
+            let made = parts(request.json(&node).send().await.unwrap()).await;
+            assert_eq!(made.0, StatusCode::CREATED, "{}", made.1);
+        }
         quorum
     }
 
@@ -213,13 +224,20 @@ async fn the_certificate_of_a_node_whose_stake_is_gone_counts_for_nobody() {
         let request = quorum.world.client.get(url);
         within(request.send()).await.unwrap().status()
     };
-    assert_eq!(read(&w1, "w1").await, StatusCode::NOT_FOUND);
+    let groups = vec!["nautilus:agent-of:w1".to_owned()];
+    let agent = User::authenticated("system:kube-proxy", groups);
+    let agent = quorum.world.serve_as(agent).await;
+    assert_eq!(read(&w1, "w1").await, StatusCode::OK);
+    let agents = read(&agent, "w1").await;
+    assert_ne!(agents, StatusCode::UNAUTHORIZED);
     let why = "its stake was slashed".to_owned();
     quorum.played.barred.lock().insert("w1".into(), why);
     assert_eq!(read(&w1, "w1").await, StatusCode::UNAUTHORIZED);
-    assert_eq!(read(&w2, "w2").await, StatusCode::NOT_FOUND);
+    assert_eq!(read(&agent, "w1").await, StatusCode::UNAUTHORIZED);
+    assert_eq!(read(&w2, "w2").await, StatusCode::OK);
     quorum.played.barred.lock().clear();
-    assert_eq!(read(&w1, "w1").await, StatusCode::NOT_FOUND);
+    assert_eq!(read(&w1, "w1").await, StatusCode::OK);
+    assert_eq!(read(&agent, "w1").await, agents);
 }
 
 /// What an agent of K3s sends.
@@ -345,11 +363,23 @@ async fn an_agent_takes_neither_anothers_place_nor_an_api_servers() {
     assert_eq!(first.certificate(kubelet).await.0, StatusCode::OK);
     let thief = agent("seal-1", "w1", "second", "10.1.2.4");
     assert_eq!(thief.certificate(kubelet).await.0, StatusCode::FORBIDDEN);
+    // Nor by another way than its password's.
+    let asked = signing_request("thief", "w1", KUBELET);
+    let (status, refused) = quorum.ask(Method::POST, REQUESTS, "seal-1", &asked).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{refused}");
     let thief = agent("seal-2", "w1", "first", "10.1.2.3");
     assert_eq!(thief.certificate(kubelet).await.0, StatusCode::UNAUTHORIZED);
-    for addresses in ["127.0.0.1", "10.1.2.3,::1", "not-an-address"] {
+    for (addresses, expected) in [
+        ("127.0.0.1", StatusCode::FORBIDDEN),
+        ("10.1.2.3,::1", StatusCode::FORBIDDEN),
+        ("::ffff:127.0.0.1", StatusCode::FORBIDDEN),
+        ("10.96.0.1", StatusCode::FORBIDDEN),
+        ("::ffff:10.96.0.1", StatusCode::FORBIDDEN),
+        ("not-an-address", StatusCode::BAD_REQUEST),
+        ("10.1.2.3", StatusCode::OK),
+    ] {
         let server = agent("seal-2", "w2", "own", addresses);
         let (status, _) = server.certificate("serving-kubelet.crt").await;
-        assert!(status.is_client_error(), "{addresses}: {status}");
+        assert_eq!(status, expected, "{addresses}");
     }
 }
