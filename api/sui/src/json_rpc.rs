@@ -300,23 +300,33 @@ impl JsonRpcFace {
     ) -> Result<Listed, FaceError> {
         let package = self.package.to_string();
         let filter = json!({"MoveEventModule": {"package": package, "module": module}});
-        let answer = self
-            .call(
-                "suix_queryEvents",
-                json!([filter, from, count, false]),
-                limits::CHECKPOINT_LIMIT_BYTES,
-            )
-            .await?
-            .ok_or_else(|| FaceError::Gone("the cursor's event".to_owned()))?;
-        let data = answer["data"].as_array().ok_or(malformed("data"))?;
-        let events: Result<Vec<_>, _> = data
-            .iter()
-            .filter_map(|event| self.event(event, None).transpose())
-            .collect();
-        Ok(Listed {
-            events: events?,
-            more: answer["hasNextPage"].as_bool().unwrap_or(false),
-        })
+        let (mut events, mut from) = (Vec::new(), from.clone());
+        for _ in 0..limits::QUERIES_PER_PAGE {
+            let answer = self
+                .call(
+                    "suix_queryEvents",
+                    json!([filter, from, count, false]),
+                    limits::CHECKPOINT_LIMIT_BYTES,
+                )
+                .await?
+                .ok_or_else(|| FaceError::Gone("the cursor's event".to_owned()))?;
+            let data = answer["data"].as_array().ok_or(malformed("data"))?;
+            let mut ends_followed = true;
+            for event in data {
+                let event = self.event(event, None)?;
+                ends_followed = event.is_some();
+                events.extend(event);
+            }
+            let more = answer["hasNextPage"].as_bool().unwrap_or(false);
+            // The last one says how far the module was read: it must be one that is given out.
+            if !more || ends_followed {
+                return Ok(Listed { events, more });
+            }
+            from = answer["nextCursor"].clone();
+        }
+        Err(FaceError::Unsupported(
+            "so many events of one module that are not followed",
+        ))
     }
 
     /// Where a transaction stands among all.

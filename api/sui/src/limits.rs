@@ -56,6 +56,8 @@ pub const CHECKPOINTS_PER_PAGE: u64 = 64;
 pub const CHECKPOINTS_AT_ONCE: usize = 8;
 /// Events asked of one module at once: what full nodes give at most.
 pub const EVENTS_PER_QUERY: usize = 50;
+/// Queries for one module's page of events, where many of them are not followed.
+pub const QUERIES_PER_PAGE: usize = 32;
 /// Events of one transaction: Sui's own limit.
 pub const EVENTS_PER_TRANSACTION: usize = 1024;
 

@@ -294,7 +294,10 @@ impl Events {
         batch: Batch<'_>,
         guard_term: Option<u64>,
     ) -> Result<Committed, Setback> {
-        self.take_back(batch.evictions()).await?;
+        // Before, so that no verdict outlives what took it; and after, for a judge that reads what
+        // this changes may have judged by the former state in between.
+        let evictions = batch.evictions().clone();
+        self.take_back(&evictions).await?;
         let txn = batch.into_txn(&Writing {
             unix_ms: self.clock.unix_ms(),
             drain: self.settings.drain,
@@ -308,7 +311,10 @@ impl Events {
             Ok(applied) => match applied.outcome {
                 Outcome::Txn {
                     succeeded: true, ..
-                } => Ok(Committed::Done),
+                } => {
+                    self.take_back(&evictions).await?;
+                    Ok(Committed::Done)
+                }
                 Outcome::Txn {
                     succeeded: false, ..
                 } => Ok(Committed::Overtaken),

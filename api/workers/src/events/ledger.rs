@@ -21,8 +21,10 @@ pub(crate) const LEDGER_KEY: &str = "/nautilus/sui/cursor";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Ledger {
-    /// Everything up to here was applied; `None` before the first page.
+    /// Where the chain is read on; `None` before the first page.
     pub(crate) cursor: Option<Cursor>,
+    /// The last checkpoint that was read whole, by whichever face: it never goes back.
+    passed: Option<u64>,
     /// The newest checkpoint of which something was read.
     reach: Reach,
     /// Applied, and of a checkpoint that is not read whole or not known: the newest last.
@@ -63,19 +65,17 @@ pub(crate) enum Place {
 impl Ledger {
     /// Whether the cursor has read the checkpoint whole.
     pub(crate) fn has_passed(&self, checkpoint: u64) -> bool {
-        self.cursor
-            .as_ref()
-            .and_then(|cursor| cursor.checkpoint)
-            .is_some_and(|passed| checkpoint <= passed)
+        self.passed.is_some_and(|passed| checkpoint <= passed)
     }
 
     /// Takes a page in: which of its events are to be applied now, in their order.
     pub(crate) fn turn(&mut self, page: &EventPage) -> Vec<bool> {
         let fresh: Vec<bool> = page.events.iter().map(|event| self.take(event)).collect();
-        let passed = self.cursor.as_ref().and_then(|cursor| cursor.checkpoint);
+        self.passed = self.passed.max(page.next.checkpoint);
         let next = Cursor {
-            // A full node that is behind another takes nothing back.
-            checkpoint: passed.max(page.next.checkpoint),
+            // A full node that is behind another takes nothing back. One that names no checkpoint
+            // goes on from its event: an older checkpoint would give out again what is between.
+            checkpoint: page.next.checkpoint.and(self.passed),
             event: page.next.event.clone(),
         };
         if let (Reach::Checkpoint(_) | Reach::Nothing, Some(checkpoint)) =
@@ -94,12 +94,12 @@ impl Ledger {
 
     /// Whether a position is beyond everything that was applied.
     pub(crate) fn is_before(&self, other: &Cursor) -> bool {
-        let passed = self.cursor.as_ref().and_then(|cursor| cursor.checkpoint);
-        other.checkpoint > passed
+        other.checkpoint > self.passed
     }
 
     /// Goes on at another position, beyond this one, by an operator's word.
     pub(crate) fn go_on_at(&mut self, other: Cursor) {
+        self.passed = other.checkpoint;
         self.cursor = Some(other);
         self.reach = Reach::Nothing;
         self.recent.clear();
@@ -215,55 +215,97 @@ mod tests {
         assert!(ledger.recent.is_empty(), "the cursor has passed them");
     }
 
-    /// A chain of events, by checkpoint; pages of it as a full node gives them.
-    fn paged(chain: &[ChainEvent], after: usize, limit: usize) -> EventPage {
-        let end = chain.len().min(after + limit);
-        let events = chain[after..end].to_vec();
-        let last = chain[..end].last();
-        // The last event's checkpoint counts as whole only if the next one is of another.
-        let whole = last.and_then(|last| match chain.get(end) {
-            Some(next) if next.checkpoint == last.checkpoint => {
-                last.checkpoint.and_then(|at| at.checked_sub(1))
-            }
-            _ => last.checkpoint,
+    /// Where a full node goes on from a cursor: the face that knows checkpoints reads whole ones
+    /// and looks for the event in the first; the one that knows events passes over what stands in
+    /// checkpoints that were read.
+    fn resumed(chain: &[ChainEvent], cursor: Option<&Cursor>, by_events: bool) -> usize {
+        let Some(cursor) = cursor else { return 0 };
+        let given = cursor.event.as_ref().and_then(|event| {
+            let found = chain.iter().position(|it| it.id == *event);
+            found.map(|at| at + 1)
         });
+        let read = chain.partition_point(|event| event.checkpoint <= cursor.checkpoint);
+        match (by_events, cursor.checkpoint, given) {
+            (true, _, given) => read.max(given.unwrap_or(0)),
+            (false, None, given) => given.unwrap_or(0),
+            (false, Some(_), Some(given))
+                if given > read && chain[given - 1].checkpoint == chain[read].checkpoint =>
+            {
+                given
+            }
+            (false, Some(_), _) => read,
+        }
+    }
+
+    /// A page of a chain of events, by checkpoint, as a full node gives it.
+    fn paged(chain: &[ChainEvent], after: usize, limit: usize, by_events: bool) -> EventPage {
+        let end = chain.len().min(after + limit);
+        let mut events = chain[after..end].to_vec();
+        let last = chain[..end].last();
+        let mut next = Cursor {
+            // The last event's checkpoint counts as whole only if the next one is of another.
+            checkpoint: last.and_then(|last| match chain.get(end) {
+                Some(next) if next.checkpoint == last.checkpoint => {
+                    last.checkpoint.and_then(|at| at.checked_sub(1))
+                }
+                _ => last.checkpoint,
+            }),
+            event: last.map(|event| event.id.clone()),
+        };
+        if by_events {
+            next.checkpoint = None;
+            events.iter_mut().for_each(|event| event.checkpoint = None);
+        }
         EventPage {
             events,
-            next: Cursor {
-                checkpoint: whole,
-                event: last.map(|event| event.id.clone()),
-            },
+            next,
             more: end < chain.len(),
         }
+    }
+
+    #[test]
+    fn a_face_that_is_lost_and_found_again_gives_nothing_twice() {
+        let count = 4 * RECENT_LIMIT as u64;
+        let chain: Vec<ChainEvent> = (0..count).map(|at| event(at, Some(at + 1))).collect();
+        let (mut ledger, mut fresh) = (Ledger::default(), 0);
+        let mut read = |by_events: bool, limit: usize| {
+            let after = resumed(&chain, ledger.cursor.as_ref(), by_events);
+            let page = paged(&chain, after, limit, by_events);
+            let taken = ledger.turn(&page);
+            fresh += taken.iter().filter(|fresh| **fresh).count();
+        };
+        read(false, 5);
+        read(true, 3 * RECENT_LIMIT);
+        read(false, chain.len());
+        assert_eq!(fresh, chain.len());
     }
 
     proptest! {
         #[test]
         fn whatever_is_repeated_every_event_is_fresh_once_and_in_order(
             sizes in prop::collection::vec(1..6_u64, 1..20),
-            names_checkpoints in any::<bool>(),
-            steps in prop::collection::vec((1..8_usize, 0..3_usize), 1..60),
+            steps in prop::collection::vec((1..8_usize, 0..3_usize, any::<bool>()), 1..60),
         ) {
             let mut chain = Vec::new();
             for (checkpoint, size) in sizes.iter().enumerate() {
                 for _ in 0..*size {
-                    let at = names_checkpoints.then_some(checkpoint as u64 + 1);
-                    chain.push(event(chain.len() as u64, at));
+                    chain.push(event(chain.len() as u64, Some(checkpoint as u64 + 1)));
                 }
             }
             let mut ledger = Ledger::default();
-            let (mut after, mut applied) = (0_usize, Vec::new());
-            for (limit, back) in steps.into_iter().chain([(chain.len(), 0)]) {
-                // Some of what was given out already comes again.
-                let page = paged(&chain, after.saturating_sub(back), limit + back);
+            let mut applied = Vec::new();
+            for (limit, back, by_events) in steps.into_iter().chain([(chain.len(), 0, false)]) {
+                let after = resumed(&chain, ledger.cursor.as_ref(), by_events);
+                // Some of what was given out already comes again, of whole checkpoints.
+                let back = if by_events { 0 } else { back };
+                let page = paged(&chain, after.saturating_sub(back), limit + back, by_events);
                 let fresh = ledger.turn(&page);
                 let events = page.events.iter().zip(fresh);
                 applied.extend(events.filter(|(_, fresh)| *fresh).map(|(event, _)| event.id.clone()));
-                after = chain.len().min(after + limit);
                 // A new leader reads the row.
                 let row = serde_json::to_vec(&ledger).expect("JSON");
                 ledger = serde_json::from_slice(&row).expect("the same");
-                for event in &chain[..after] {
+                for event in &chain[..applied.len()] {
                     prop_assert_ne!(ledger.place(event), Place::Ahead);
                 }
             }

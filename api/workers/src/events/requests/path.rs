@@ -70,6 +70,8 @@ pub(super) struct Plan {
     /// Of the whole object; empty where it has none to be found by.
     object_path: String,
     body: Option<Value>,
+    /// Whether what it changes bears its mark: a subresource does not.
+    is_marked: bool,
 }
 
 impl Plan {
@@ -128,8 +130,18 @@ impl Plan {
             verb,
             path,
             object_path,
+            is_marked: subresource.is_none(),
             body,
         })
+    }
+
+    /// Whether one that was lost on its way may be made again: it changes nothing, or what it
+    /// changed tells.
+    pub(super) fn can_be_repeated(&self) -> bool {
+        match self.verb {
+            Verb::Get | Verb::List | Verb::Delete => true,
+            Verb::Create | Verb::Update | Verb::Patch => self.is_marked,
+        }
     }
 
     /// The request as it is made; with what it found before its first attempt, it changes that

@@ -77,13 +77,7 @@ impl Queue {
     }
 
     /// Up to `limit` of the done whose time is over, or that are more than `keep`.
-    pub(super) fn expired(
-        &self,
-        now_ms: u64,
-        lifetime: Duration,
-        keep: usize,
-        limit: usize,
-    ) -> Vec<String> {
+    pub(super) fn expired(&self, now_ms: u64, lifetime: Duration, keep: usize) -> Vec<String> {
         let too_many = self.done.len().saturating_sub(keep);
         self.done
             .iter()
@@ -91,7 +85,6 @@ impl Queue {
             .take_while(|(place, (finished_ms, _))| {
                 *place < too_many || now_ms.saturating_sub(*finished_ms) >= millis(lifetime)
             })
-            .take(limit)
             .map(|(_, (_, id))| id.clone())
             .collect()
     }
@@ -152,15 +145,10 @@ mod tests {
             queue.put(&row(id, "x", sequence as u64).finished(outcome, at_ms));
         }
         let hour = Duration::from_secs(3600);
-        assert!(queue.expired(4000, hour, 10, 10).is_empty());
-        assert_eq!(queue.expired(4000, hour, 1, 10), ["a", "b"]);
-        assert_eq!(queue.expired(4000, hour, 1, 1), ["a"]);
-        assert_eq!(queue.expired(4000, Duration::from_secs(3), 10, 10), ["a"]);
+        assert!(queue.expired(4000, hour, 10).is_empty());
+        assert_eq!(queue.expired(4000, hour, 1), ["a", "b"]);
+        assert_eq!(queue.expired(4000, Duration::from_secs(3), 10), ["a"]);
         queue.gone("a");
-        assert!(
-            queue
-                .expired(4000, Duration::from_secs(3), 10, 10)
-                .is_empty()
-        );
+        assert!(queue.expired(4000, Duration::from_secs(3), 10).is_empty());
     }
 }

@@ -28,6 +28,9 @@ use crate::events::stakes;
 use crate::limits::ROWS_PER_PAGE;
 use crate::rows_store::StoreError;
 
+/// What is said of a request whose leader was lost while it ran, where nothing tells its end.
+const NOT_KNOWN: &str = "the leader was lost while it ran: what came of it is not known";
+
 /// Requests that are done and kept, however young: the rest of the places is for those to come.
 const DONE_LIMIT: usize = REQUESTS_LIMIT as usize / 2;
 /// What is read of an object to learn which it is, in bytes.
@@ -154,7 +157,16 @@ impl Runner<'_> {
             State::Done { .. } => return Ok(()),
         };
         let (plan, user, target) = match self.prepare(&request).await? {
-            Prepared::Refused(outcome) => return self.finish(id, outcome).await,
+            Prepared::Refused(outcome) => {
+                let outcome = match is_taken_over {
+                    true => Outcome::refused(504, format!("{}; {NOT_KNOWN}", outcome.error)),
+                    false => outcome,
+                };
+                return self.finish(id, outcome).await;
+            }
+            Prepared::Run { plan, .. } if is_taken_over && !plan.can_be_repeated() => {
+                return self.finish(id, Outcome::refused(504, NOT_KNOWN)).await;
+            }
             Prepared::Run { plan, user, target } => (plan, user, target),
         };
         let now_ms = self.events.clock.unix_ms();
@@ -329,19 +341,19 @@ impl Runner<'_> {
 
     async fn sweep(&self, queue: &Queue) -> Result<(), Setback> {
         let now_ms = self.events.clock.unix_ms();
-        let over = queue.expired(now_ms, REQUEST_LIFETIME, DONE_LIMIT, SWEPT_PER_PROPOSAL);
-        if over.is_empty() {
-            return Ok(());
+        let over = queue.expired(now_ms, REQUEST_LIFETIME, DONE_LIMIT);
+        for over in over.chunks(SWEPT_PER_PROPOSAL) {
+            let removed = over.iter().map(|id| Operation::Delete {
+                range: KeyRange::single(RequestRow::key(id)),
+                prev_kv: false,
+            });
+            self.propose(Txn {
+                then: removed.collect(),
+                ..Txn::default()
+            })
+            .await?;
         }
-        let removed = over.iter().map(|id| Operation::Delete {
-            range: KeyRange::single(RequestRow::key(id)),
-            prev_kv: false,
-        });
-        self.propose(Txn {
-            then: removed.collect(),
-            ..Txn::default()
-        })
-        .await
+        Ok(())
     }
 
     async fn propose(&self, txn: Txn) -> Result<(), Setback> {
