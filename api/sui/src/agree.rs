@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use nautilus_workers::chain::ChainEvent;
+
 use crate::face::{ObjectState, TransactionState};
 
 /// How two answers stand to each other.
@@ -27,7 +29,11 @@ impl Compare for ObjectState {
             Ordering::Equal if self.digest != other.digest => {
                 Comparison::Contradiction("the same version of the object has two digests")
             }
-            Ordering::Equal if self.type_tag != other.type_tag || self.fields != other.fields => {
+            Ordering::Equal
+                if self.type_tag != other.type_tag
+                    || self.fields != other.fields
+                    || self.owner != other.owner =>
+            {
                 Comparison::Contradiction("the same version of the object has two contents")
             }
             Ordering::Equal => Comparison::Same,
@@ -40,13 +46,13 @@ impl Compare for TransactionState {
         if self.checkpoint.is_some() != other.checkpoint.is_some() {
             return Comparison::Late;
         }
-        let events = |it: &Self| -> Vec<_> {
-            let events = it.events.iter();
-            events
-                .map(|event| (event.id.clone(), event.name.clone(), event.fields.clone()))
-                .collect()
-        };
-        if self.digest != other.digest || events(self) != events(other) {
+        let same_events = self.events.len() == other.events.len()
+            && self
+                .events
+                .iter()
+                .zip(&other.events)
+                .all(|(one, other)| same_event(one, other));
+        if self.digest != other.digest || !same_events {
             return Comparison::Contradiction("the transaction has two lists of events");
         }
         if self.checkpoint != other.checkpoint {
@@ -54,6 +60,18 @@ impl Compare for TransactionState {
         }
         Comparison::Same
     }
+}
+
+/// Whether two full nodes tell the same of an event; only one of them may know its checkpoint.
+pub(crate) fn same_event(one: &ChainEvent, other: &ChainEvent) -> bool {
+    (&one.id, &one.module, &one.name, &one.sender, &one.fields)
+        == (
+            &other.id,
+            &other.module,
+            &other.name,
+            &other.sender,
+            &other.fields,
+        )
 }
 
 impl<T: Compare> Compare for Option<T> {

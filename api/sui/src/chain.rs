@@ -30,7 +30,7 @@ use crate::grpc::GrpcFace;
 use crate::json_rpc::JsonRpcFace;
 use crate::meter::{Meter, Rate};
 use crate::pool::{Endpoint, Pool, Told};
-use crate::settings::{Agreement, ChainSettings, FaceKind, SettingsError, Verification};
+use crate::settings::{Agreement, ChainSettings, FaceKind, FullNode, SettingsError, Verification};
 use crate::shape::Shape;
 use crate::{limits, proof};
 
@@ -58,9 +58,21 @@ impl Chain {
             }
         };
         let rate = Rate::new(settings.requests_per_second, Arc::clone(&clock));
+        let proves = |node: &&FullNode| {
+            let proves = committees.is_none() || node.face == FaceKind::Grpc;
+            if !proves {
+                let name = node.name();
+                tracing::warn!(
+                    name,
+                    "a full node is not asked: its face gives no signatures"
+                );
+            }
+            proves
+        };
         let endpoints: Result<Vec<_>, _> = settings
             .full_nodes
             .iter()
+            .filter(proves)
             .map(|node| {
                 let name = node.name();
                 let meter = Meter {
@@ -204,16 +216,30 @@ impl Chain {
         Ok(answer)
     }
 
-    /// The newest checkpoint's number, by the first full node that tells it.
+    /// The newest checkpoint's number, proved where that is configured; of two full nodes where
+    /// two must agree the one that is behind.
     pub(crate) async fn newest_checkpoint(&self) -> Result<u64, ChainError> {
         let deadline = Instant::now() + limits::ANSWER_TIMEOUT;
-        let told = self.pool.ask(1, deadline, |face| async move {
-            let newest = face.checkpoint(None, Part::Summary).await?;
-            newest.ok_or_else(|| FaceError::Gone("the newest checkpoint".to_owned()))
+        let asked = match self.agreement {
+            Agreement::One => 1,
+            Agreement::Two => 2,
+        };
+        let told = self.pool.ask(asked, deadline, |face| {
+            let committees = self.committees.clone();
+            async move {
+                let newest = face.checkpoint(None, Part::Summary).await?;
+                let newest =
+                    newest.ok_or_else(|| FaceError::Gone("the newest checkpoint".to_owned()))?;
+                if let Some(committees) = &committees {
+                    committees.check(&*face, &newest).await?;
+                }
+                Ok(newest)
+            }
         });
-        let told = told.await?.into_iter().next();
-        let told = told.ok_or_else(|| ChainError::OutOfReach("nobody answered".to_owned()))?;
-        Ok(told.answer.sequence)
+        let newest = told.await?.into_iter().map(|told| told.answer.sequence);
+        newest
+            .min()
+            .ok_or_else(|| ChainError::OutOfReach("nobody answered".to_owned()))
     }
 
     /// What comes after `cursor`, proved where that is configured.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use nautilus_workers::chain::{ChainError, ChainEvent, Cursor, EventPage, EventSource};
 
+use crate::agree::same_event;
 use crate::chain::Chain;
 use crate::face::Following;
 use crate::page;
@@ -77,9 +78,7 @@ impl ChainEvents {
                     &mut transaction.insert((tx_digest, found)).1
                 }
             };
-            let is_confirmed = known.iter().any(|it| {
-                (&it.id, &it.name, &it.fields) == (&event.id, &event.name, &event.fields)
-            });
+            let is_confirmed = known.iter().any(|it| same_event(it, event));
             if !is_confirmed {
                 return Err(ChainError::OutOfReach(format!(
                     "a second full node does not have the event {}/{}",

@@ -147,8 +147,23 @@ impl ChainSettings {
             .filter(|it| proving(it.face))
             .map(FullNode::name)
             .collect();
+        let named = names.len();
         names.sort_unstable();
         names.dedup();
+        if self.agreement == Agreement::Two && names.len() < named {
+            return Err(count(
+                "where two must say the same, each address is named once: nobody confirms itself",
+            ));
+        }
+        if let Verification::Checkpoints(committee) = &self.verification {
+            let mut stakes = committee.members.iter().map(|member| member.stake);
+            let stake = stakes.try_fold(0_u64, u64::checked_add);
+            if stake.is_none_or(|stake| stake == 0) {
+                return Err(SettingsError::Committee(
+                    "its members have no stake, or more than there can be".to_owned(),
+                ));
+            }
+        }
         match (self.agreement, names.len()) {
             (_, 0) => Err(count(
                 "only the face grpc gives what validators signed, so one of it is needed",
@@ -165,6 +180,7 @@ impl ChainSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sui_sdk_types::{Bls12381PublicKey, ValidatorCommitteeMember};
 
     #[test]
     fn a_full_node_is_a_face_and_a_url() {
@@ -212,11 +228,13 @@ mod tests {
 
     #[test]
     fn full_nodes_must_suffice_for_what_is_asked() {
-        let committee = ValidatorCommittee {
-            epoch: 0,
-            members: Vec::new(),
+        let of = |stake| {
+            let public_key = Bls12381PublicKey::new([7; Bls12381PublicKey::LENGTH]);
+            let member = ValidatorCommitteeMember { public_key, stake };
+            let members = vec![member; 2];
+            Verification::Checkpoints(Box::new(ValidatorCommittee { epoch: 0, members }))
         };
-        let signed = || Verification::Checkpoints(Box::new(committee.clone()));
+        let signed = || of(2500);
         let (a, b, json) = ("grpc=http://a", "grpc=http://b", "json-rpc=http://c");
         for (full_nodes, agreement, verification, is_good) in [
             (vec![], Agreement::One, Verification::None, false),
@@ -225,6 +243,14 @@ mod tests {
             (vec![a, json], Agreement::One, signed(), true),
             (vec![a], Agreement::Two, Verification::None, false),
             (vec![a, a], Agreement::Two, Verification::None, false),
+            (
+                vec![a, "json-rpc=http://a", b],
+                Agreement::Two,
+                Verification::None,
+                false,
+            ),
+            (vec![a], Agreement::One, of(0), false),
+            (vec![a], Agreement::One, of(u64::MAX), false),
             (vec![a, json], Agreement::Two, Verification::None, true),
             (vec![a, json], Agreement::Two, signed(), false),
             (vec![a, b], Agreement::Two, signed(), true),
