@@ -1,6 +1,8 @@
 //! Join tokens set on the chain: each speaks for its node, as the node's Seal token does.
 //!
-//! Invariant: a join token is compared and kept as its hash.
+//! Invariants
+//! - A join token is compared and kept as its hash.
+//! - Nobody is admitted whose stake the chain's events have told to be gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use crate::lifecycle::Stake;
 use crate::token::SealToken;
 
 /// Judges a node's join token by what the chain's events have told of the node, and every
-/// other token by the judge within.
+/// other token by the judge within, which what the events have told overrules.
 pub struct WithJoinTokens {
     /// The judge of Seal tokens.
     pub judge: Arc<dyn TokenJudge>,
@@ -26,6 +28,16 @@ pub struct WithJoinTokens {
 }
 
 impl WithJoinTokens {
+    /// What took the node's stake, by the chain's events.
+    fn lost(&self, node_id: &str) -> Option<Verdict> {
+        let row = Row::<ChainNode>::read(&*self.kv, &ChainNode::key(node_id));
+        match row.ok()?.value?.stake() {
+            Stake::Slashed => Some(Verdict::Slashed),
+            Stake::Withdrawn => Some(Verdict::Withdrawn),
+            Stake::Active | Stake::Expired => None,
+        }
+    }
+
     fn of_join_token(&self, token: &SealToken, node_id: &str) -> Option<Verdict> {
         let row = Row::<ChainNode>::read(&*self.kv, &ChainNode::key(node_id));
         let node = row.ok()?.value?;
@@ -53,7 +65,17 @@ impl TokenJudge for WithJoinTokens {
     fn judge<'a>(&'a self, token: &'a SealToken, node_id: &'a str) -> BoxFuture<'a, Judgement> {
         match self.of_join_token(token, node_id) {
             Some(verdict) => Box::pin(std::future::ready(verdict.into())),
-            None => self.judge.judge(token, node_id),
+            None => Box::pin(async move {
+                let judgement = self.judge.judge(token, node_id).await;
+                match (&judgement.verdict, self.lost(node_id)) {
+                    // A full node may be late, or tell an old state that was true once.
+                    (Verdict::Active { .. }, Some(verdict)) => Judgement {
+                        verdict,
+                        ..judgement
+                    },
+                    _ => judgement,
+                }
+            }),
         }
     }
 

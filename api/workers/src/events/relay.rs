@@ -1,7 +1,7 @@
 //! `POST /api/v1/sui-events`: events that somebody else has seen.
 //!
 //! A relayed event is a hint to ask the chain for its transaction. What the chain then says
-//! wakes the follower, whose turn it is to apply it; only the loss of a stake acts at once.
+//! wakes the follower where this node leads (elsewhere it looks within a second), whose turn it is to apply it; only the loss of a stake acts at once.
 //!
 //! Invariants
 //! - Nothing acts that the chain did not confirm, and then by the chain's word.
