@@ -160,8 +160,9 @@ func (c *Client) call(ctx context.Context, r request) error {
 	last := ErrUnavailable
 	for {
 		c.mu.Lock()
-		address, wait := c.endpoints.choose(time.Now(), r.leaderFirst)
-		distrust := c.endpoints.refusal()
+		now := time.Now()
+		address, wait := c.endpoints.choose(now, r.leaderFirst)
+		distrust := c.endpoints.refusal(now)
 		c.mu.Unlock()
 		if distrust != nil {
 			return distrust

@@ -138,11 +138,12 @@ func (e *endpoints) leave(address string) {
 	}
 }
 
-// refusal is why nobody is to be believed: set when every endpoint's evidence was refused.
-func (e *endpoints) refusal() error {
+// refusal is why nobody is to be believed: set while every endpoint rests whose evidence was
+// refused.
+func (e *endpoints) refusal(now time.Time) error {
 	var last error
 	for _, known := range e.known {
-		if known.refusal == nil {
+		if known.refusal == nil || !known.notBefore.After(now) {
 			return nil
 		}
 		last = known.refusal

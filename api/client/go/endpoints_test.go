@@ -68,12 +68,16 @@ func TestNobodyIsBelievedOnceEveryoneWasRefused(t *testing.T) {
 	e.refused("a", start, reason)
 	e.failed("b", start, 0, 0)
 	e.refused("c", start, reason)
-	if e.refusal() != nil {
+	if e.refusal(start) != nil {
 		t.Error("b may still be believed")
 	}
 	e.refused("b", start, reason)
-	if e.refusal() != reason {
-		t.Error(e.refusal())
+	if e.refusal(start) != reason {
+		t.Error(e.refusal(start))
+	}
+	later := start.Add(refusedPause)
+	if at, _ := e.choose(later, false); at == "" || e.refusal(later) != nil {
+		t.Error("what was wrong may have been mended")
 	}
 }
 

@@ -169,10 +169,10 @@ impl Client {
     }
 
     fn choose(&self, prefer: Prefer) -> Result<Choice, CallError> {
-        let state = self.state();
-        match state.endpoints.refusal() {
+        let (state, now) = (self.state(), self.now());
+        match state.endpoints.refusal(now) {
             Some((endpoint, reason)) => Err(CallError::Distrusted { endpoint, reason }),
-            None => Ok(state.endpoints.choose(self.now(), prefer)),
+            None => Ok(state.endpoints.choose(now, prefer)),
         }
     }
 

@@ -150,10 +150,11 @@ impl Endpoints {
         self.leave(address);
     }
 
-    /// Why nobody is to be believed: once everybody's evidence was refused.
-    pub(crate) fn refusal(&self) -> Option<(Address, String)> {
+    /// Why nobody is to be believed: while everybody rests whose evidence was refused.
+    pub(crate) fn refusal(&self, now: Duration) -> Option<(Address, String)> {
         let refusals = self.known.iter().map(|known| {
-            let reason = known.refusal.clone()?;
+            let rests = known.not_before > now;
+            let reason = known.refusal.clone().filter(|_| rests)?;
             Some((known.address.clone(), reason))
         });
         refusals.collect::<Option<Vec<_>>>()?.pop()
@@ -258,9 +259,14 @@ mod tests {
         endpoints.refused(&at("a:1"), NOW, "other code".to_owned());
         endpoints.failed(&at("b:1"), NOW, Duration::ZERO, 0.0);
         endpoints.refused(&at("c:1"), NOW, "other code".to_owned());
-        assert_eq!(endpoints.refusal(), None, "b may still be believed");
+        assert_eq!(endpoints.refusal(NOW), None, "b may still be believed");
         endpoints.refused(&at("b:1"), NOW, "other code".to_owned());
-        assert!(endpoints.refusal().is_some());
+        assert!(endpoints.refusal(NOW).is_some());
+        // What was wrong may have been mended.
+        let later = NOW + REFUSED_PAUSE;
+        assert_eq!(endpoints.refusal(later), None);
+        let choice = endpoints.choose(later, Prefer::Settled);
+        assert!(matches!(choice, Choice::Ask(_)), "{choice:?}");
     }
 
     #[test]
