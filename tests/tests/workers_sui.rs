@@ -53,7 +53,8 @@ fn workers_go_by_the_chain_through_its_outage_and_the_leaders_death() {
     running.wait_for("the registration", |line| line.contains("registered"));
     running.wait_for("a beat", |line| line.contains("acknowledged"));
 
-    // Out of reach: who is known goes on under any leader, who is not is asked to come again.
+    // Out of reach: who was judged goes on by that verdict under any leader; who was not is asked
+    // to come again.
     chain.set_faults("grpc", &json!({"answer": "refused"}));
     quorum.kill(&quorum.leader());
     for _ in 0..4 {

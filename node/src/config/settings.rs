@@ -411,10 +411,10 @@ layer! {
         /// sui.hedge_after: after how long at the latest a second full node is asked too [default: 600ms]
         #[arg(id = "sui_hedge_after", long = "sui-hedge-after", env = "NAUTILUS_SUI_HEDGE_AFTER", value_name = "DURATION")]
         hedge_after: String,
-        /// sui.requests_per_second: to all full nodes together [default: 50]
+        /// sui.requests_per_second: from this node to all full nodes together [default: 50]
         #[arg(id = "sui_requests_per_second", long = "sui-requests-per-second", env = "NAUTILUS_SUI_REQUESTS_PER_SECOND", value_name = "N")]
         requests_per_second: u32,
-        /// sui.grace: how long known tokens go on while the chain is out of reach [default: 5m]
+        /// sui.grace: how old the verdict on a known token may be while the chain is out of reach, more than 30m [default: 2h]
         #[arg(id = "sui_grace", long = "sui-grace", env = "NAUTILUS_SUI_GRACE", value_name = "DURATION")]
         grace: String,
         /// sui.events_from: the first checkpoint whose events are followed [default: the next one]

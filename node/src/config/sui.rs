@@ -23,7 +23,7 @@ pub(crate) struct Sui {
     pub(crate) chain: ChainSettings,
     /// What a stake permits.
     pub(crate) tiers: StakeTiers,
-    /// How long known tokens go on while the chain is out of reach.
+    /// How old a verdict may be that is used while the chain is out of reach.
     pub(crate) grace: Duration,
 }
 
@@ -93,11 +93,7 @@ pub(super) fn sui(
             settings.min_stake_node,
             settings.min_stake_administration,
         ])?,
-        grace: duration(
-            "sui.grace",
-            settings.grace,
-            nautilus_workers::limits::JUDGE_OUTAGE_GRACE,
-        )?,
+        grace: grace(settings.grace)?,
     }))
 }
 
@@ -228,6 +224,20 @@ fn duration(
     })
 }
 
+fn grace(text: Option<String>) -> Result<Duration, ConfigError> {
+    const KEY: &str = "sui.grace";
+    let grace = duration(KEY, text, nautilus_workers::limits::JUDGE_OUTAGE_GRACE)?;
+    if grace > nautilus_workers::limits::VERDICT_LIFETIME {
+        return Ok(grace);
+    }
+    Err(ConfigError::invalid(
+        KEY,
+        format!("{} s", grace.as_secs()),
+        "a verdict holds 30m by itself",
+        "write more than 30m, as in 2h",
+    ))
+}
+
 fn request_timeout(text: Option<String>) -> Result<Duration, ConfigError> {
     const KEY: &str = "sui.request_timeout";
     let timeout = duration(KEY, text, limits::REQUEST_TIMEOUT)?;
@@ -325,6 +335,7 @@ mod tests {
         );
         refused(|it| it.request_timeout = Some("1ms".into()), "50ms to 30s");
         refused(|it| it.grace = Some("soon".into()), "600ms");
+        refused(|it| it.grace = Some("5m".into()), "more than 30m");
     }
 
     #[test]

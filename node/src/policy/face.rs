@@ -25,6 +25,7 @@ use nautilus_machine::{Cluster, Kv, MemberRole};
 use nautilus_machinery::identity::User;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::quorum::keeps_a_majority;
 use super::source::PolicySource;
@@ -230,9 +231,10 @@ impl Face {
 
     /// Takes a change, or keeps it until enough operators have approved.
     async fn submit(&self, asked: ChangeRequest) -> Result<ChangeAnswer, Refused> {
+        let voters_by = Instant::now() + VOTERS_WAIT;
         for _ in 0..ATTEMPTS {
             self.barrier().await?;
-            if let Some(answer) = self.attempt(&asked).await? {
+            if let Some(answer) = self.attempt(&asked, voters_by).await? {
                 return Ok(answer);
             }
         }
@@ -243,7 +245,11 @@ impl Face {
     }
 
     /// `None` when another change came before.
-    async fn attempt(&self, asked: &ChangeRequest) -> Result<Option<ChangeAnswer>, Refused> {
+    async fn attempt(
+        &self,
+        asked: &ChangeRequest,
+        voters_by: Instant,
+    ) -> Result<Option<ChangeAnswer>, Refused> {
         let kv = self.kv.as_ref();
         let (present, revision) = self.present()?;
         let digest = asked.document.digest();
@@ -267,7 +273,7 @@ impl Face {
         if given == 0 {
             return Err(bad("a change comes with an operator's approval".to_owned()));
         }
-        self.check_voters(document).await?;
+        self.check_voters(document, voters_by).await?;
         let needed = present.document.threshold;
         let record = Record {
             document: document.clone(),
@@ -286,20 +292,19 @@ impl Face {
     }
 
     /// A policy that most voters do not satisfy would end the quorum. Voters that just started
-    /// have a moment to be heard of.
-    async fn check_voters(&self, document: &Policy) -> Result<(), Refused> {
+    /// have until `by` to be heard of.
+    async fn check_voters(&self, document: &Policy, by: Instant) -> Result<(), Refused> {
         let members = self.cluster.members();
         let voters: Vec<u64> = members
             .iter()
             .filter(|member| member.role == MemberRole::Voter)
             .map(|member| member.id)
             .collect();
-        let end = tokio::time::Instant::now() + VOTERS_WAIT;
         let codes = loop {
             let codes: Vec<NodeCode> =
                 store::nodes(self.kv.as_ref()).map_err(|error| failed(&error))?;
             let is_known = |voter: &u64| codes.iter().any(|code| code.id == *voter);
-            if voters.iter().all(is_known) || tokio::time::Instant::now() >= end {
+            if voters.iter().all(is_known) || Instant::now() >= by {
                 break codes;
             }
             tokio::time::sleep(VOTERS_PAUSE).await;

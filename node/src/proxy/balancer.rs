@@ -28,7 +28,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two looks at the nodes.
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 /// For a node to answer a look.
-const LOOK_TIMEOUT: Duration = Duration::from_millis(800);
+const LOOK_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// A node that gives no answer to any look for so long loses its connections.
 const SILENT_AFTER: Duration = Duration::from_secs(10);
 /// Nodes balanced over, at most.
@@ -322,7 +322,9 @@ impl Balancer {
         let mut leader = None;
         let found = futures_util::future::join_all(looks).await;
         for (target, answer) in targets.iter().zip(found) {
-            if target.looked(answer.is_some()) {
+            // Nobody was asked where there is no client: that says nothing of the node.
+            let was_asked = clients.contains_key(&target.address);
+            if was_asked && target.looked(answer.is_some()) {
                 tracing::warn!(node = target.id(), address = %target.address, "a node is silent");
             }
             let (ready, named) = answer.unwrap_or_default();
