@@ -15,13 +15,14 @@ use crate::workspace::Package;
 const LINES_LIMIT: usize = 600;
 
 /// Crates that know no clock, random source, unordered map, disk, network or runtime.
-const PURE_CRATES: [&str; 9] = [
+const PURE_CRATES: [&str; 10] = [
     "raft/machine",
     "attest/protocol",
     "api/access",
     "api/admission",
     "api/apply",
     "api/cel",
+    "api/control/planner",
     "api/extension",
     "api/machinery",
     "api/streams",

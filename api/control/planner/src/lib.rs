@@ -1,0 +1,28 @@
+//! What a cluster does by itself, decided: the scheduler, and one module per controller.
+//! Each is a function of what is there, returning what is to be written.
+//!
+//! Knows no clock, network, disk, randomness or async runtime, and not who leads: time is
+//! an argument, names are drawn where a [`plan::Write`] is carried out. The shell around it
+//! is `nautilus-control`.
+//!
+//! Invariants
+//! - A plan is made of the state alone: after a lost leader the next one, seeing the same
+//!   objects, goes on with the same plan.
+//! - Whoever plans has seen everything that came of its last plan for the same key: there
+//!   is nothing to expect and nothing to remember.
+
+pub mod controller;
+pub mod kind;
+pub mod object;
+pub mod plan;
+pub mod view;
+
+#[cfg(test)]
+mod testing;
+
+use controller::Controller;
+
+/// Every controller, each once.
+pub fn controllers() -> Vec<Box<dyn Controller>> {
+    Vec::new()
+}
