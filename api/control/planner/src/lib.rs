@@ -15,6 +15,7 @@ pub mod controller;
 pub mod kind;
 pub mod object;
 pub mod plan;
+pub mod scheduler;
 pub mod view;
 
 #[cfg(test)]

@@ -1,0 +1,3 @@
+//! Where pods go: rules, the queue, and what makes room.
+
+pub mod plugin;

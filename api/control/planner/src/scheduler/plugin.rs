@@ -1,0 +1,123 @@
+//! The scheduler's rules by their names, and sets of them.
+
+/// A rule that turns pods away, by the name that kube-scheduler gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Plugin {
+    /// Pods wait until their gates are gone.
+    SchedulingGates,
+    /// Nodes may be closed.
+    NodeUnschedulable,
+    /// A pod may name its node.
+    NodeName,
+    /// Taints that a pod does not tolerate.
+    TaintToleration,
+    /// Labels of nodes that a pod asks for.
+    NodeAffinity,
+    /// Ports of the host.
+    NodePorts,
+    /// What a pod requests, and what is left.
+    NodeResourcesFit,
+    /// Volumes that only one may use.
+    VolumeRestrictions,
+    /// Volumes that a driver attaches to one node, at most.
+    NodeVolumeLimits,
+    /// Claims that must be bound where the pod runs.
+    VolumeBinding,
+    /// Zones of volumes.
+    VolumeZone,
+    /// Pods spread over domains.
+    PodTopologySpread,
+    /// Pods that want each other near or far.
+    InterPodAffinity,
+}
+
+impl Plugin {
+    /// Every one, each once.
+    pub const ALL: [Self; 13] = [
+        Self::SchedulingGates,
+        Self::NodeUnschedulable,
+        Self::NodeName,
+        Self::TaintToleration,
+        Self::NodeAffinity,
+        Self::NodePorts,
+        Self::NodeResourcesFit,
+        Self::VolumeRestrictions,
+        Self::NodeVolumeLimits,
+        Self::VolumeBinding,
+        Self::VolumeZone,
+        Self::PodTopologySpread,
+        Self::InterPodAffinity,
+    ];
+
+    /// Its name in messages, metrics and configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SchedulingGates => "SchedulingGates",
+            Self::NodeUnschedulable => "NodeUnschedulable",
+            Self::NodeName => "NodeName",
+            Self::TaintToleration => "TaintToleration",
+            Self::NodeAffinity => "NodeAffinity",
+            Self::NodePorts => "NodePorts",
+            Self::NodeResourcesFit => "NodeResourcesFit",
+            Self::VolumeRestrictions => "VolumeRestrictions",
+            Self::NodeVolumeLimits => "NodeVolumeLimits",
+            Self::VolumeBinding => "VolumeBinding",
+            Self::VolumeZone => "VolumeZone",
+            Self::PodTopologySpread => "PodTopologySpread",
+            Self::InterPodAffinity => "InterPodAffinity",
+        }
+    }
+
+    /// The rule of a name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|plugin| plugin.name() == name)
+    }
+}
+
+/// A set of rules.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Plugins(u16);
+
+impl Plugins {
+    /// None.
+    pub const NONE: Self = Self(0);
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether one is among them.
+    pub fn contains(self, plugin: Plugin) -> bool {
+        self.0 & Self::bit(plugin) != 0
+    }
+
+    /// Adds one.
+    pub fn insert(&mut self, plugin: Plugin) {
+        self.0 |= Self::bit(plugin);
+    }
+
+    /// Those that are in both.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Each, in the order of [`Plugin::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Plugin> {
+        Plugin::ALL
+            .into_iter()
+            .filter(move |plugin| self.contains(*plugin))
+    }
+
+    fn bit(plugin: Plugin) -> u16 {
+        1 << plugin as u16
+    }
+}
+
+impl FromIterator<Plugin> for Plugins {
+    fn from_iter<I: IntoIterator<Item = Plugin>>(plugins: I) -> Self {
+        let mut set = Self::NONE;
+        plugins.into_iter().for_each(|plugin| set.insert(plugin));
+        set
+    }
+}
