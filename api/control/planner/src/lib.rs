@@ -12,8 +12,11 @@
 //!   is nothing to expect and nothing to remember.
 
 pub mod controller;
+pub mod hash;
+pub mod history;
 pub mod kind;
 pub mod object;
+pub mod ownership;
 pub mod plan;
 pub mod scheduler;
 pub mod view;
