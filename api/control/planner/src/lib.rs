@@ -18,6 +18,7 @@ pub mod kind;
 pub mod object;
 pub mod ownership;
 pub mod plan;
+pub mod pods;
 pub mod scheduler;
 pub mod view;
 

@@ -1,0 +1,122 @@
+//! Pods as their owners make and count them.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use nautilus_machinery::timestamp::Instant;
+use serde_json::{Map, Value, json};
+
+use crate::kind::Kind;
+use crate::object;
+
+/// Pods that are made at once, at most.
+pub const BATCH_PODS: usize = 500;
+
+/// A pod of `owner` from a template, to be named by the server.
+pub fn from_template(owners: Kind, owner: &Value, template: &Value) -> Value {
+    let mut metadata = Map::new();
+    metadata.insert("namespace".to_owned(), object::namespace(owner).into());
+    let prefix = format!("{}-", object::name(owner));
+    metadata.insert("generateName".to_owned(), prefix.into());
+    for field in ["labels", "annotations", "finalizers"] {
+        if let Some(value) = template["metadata"].get(field) {
+            metadata.insert(field.to_owned(), value.clone());
+        }
+    }
+    let owners = json!([object::controller_reference(owners, owner)]);
+    metadata.insert("ownerReferences".to_owned(), owners);
+    json!({"metadata": metadata, "spec": template["spec"]})
+}
+
+/// `count` things in batches that double, so that what is refused is refused few times.
+pub fn slow_start(count: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut next = (0, 1);
+    std::iter::from_fn(move || {
+        let (from, size) = next;
+        let to = count.min(from + size);
+        next = (to, BATCH_PODS.min(2 * size));
+        (from < to).then_some(from..to)
+    })
+}
+
+/// How long until the first of the pods that are ready, but for less than
+/// `min_ready_seconds`, is available.
+pub fn until_available<'a>(
+    pods: impl IntoIterator<Item = &'a Value>,
+    min_ready_seconds: i64,
+    now: Instant,
+) -> Option<Duration> {
+    let waits = pods.into_iter().filter_map(|pod| {
+        let ready = object::condition(pod, "Ready").filter(|own| own["status"] == "True")?;
+        let since = object::time(&ready["lastTransitionTime"])?;
+        let left = since.seconds.saturating_add(min_ready_seconds) - now.seconds;
+        u64::try_from(left).ok().filter(|left| *left > 0)
+    });
+    waits.min().map(Duration::from_secs)
+}
+
+/// A number, or a percentage of `total`: `rounded` up or down. Nothing for nonsense.
+pub fn scaled(part: &Value, total: i64, rounded: Rounding) -> Option<i64> {
+    if let Some(number) = part.as_i64() {
+        return Some(number);
+    }
+    let percent: i64 = part.as_str()?.strip_suffix('%')?.parse().ok()?;
+    let hundredths = percent.checked_mul(total)?;
+    Some(match rounded {
+        Rounding::Down => hundredths.div_euclid(100),
+        Rounding::Up => hundredths.checked_add(99)?.div_euclid(100),
+    })
+}
+
+/// What becomes of the part of a pod in a percentage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rounding {
+    /// It is left out.
+    Down,
+    /// It counts whole.
+    Up,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::at;
+
+    #[test]
+    fn batches_double_up_to_a_limit() {
+        let batches: Vec<Range<usize>> = slow_start(10).collect();
+        assert_eq!(batches, [0..1, 1..3, 3..7, 7..10]);
+        assert_eq!(slow_start(0).count(), 0);
+        let largest = slow_start(10_000).map(|batch| batch.len()).max();
+        assert_eq!(largest, Some(BATCH_PODS));
+        assert_eq!(slow_start(10_000).map(|batch| batch.len()).sum::<usize>(), 10_000);
+    }
+
+    #[test]
+    fn percentages_are_rounded_as_asked() {
+        for (part, total, down, up) in [
+            (json!(3), 10, Some(3), Some(3)),
+            (json!("25%"), 10, Some(2), Some(3)),
+            (json!("50%"), 10, Some(5), Some(5)),
+            (json!("x"), 10, None, None),
+        ] {
+            assert_eq!(scaled(&part, total, Rounding::Down), down, "{part}");
+            assert_eq!(scaled(&part, total, Rounding::Up), up, "{part}");
+        }
+    }
+
+    #[test]
+    fn the_next_pod_to_be_available_is_waited_for() {
+        let ready = |since: i64, status: &str| {
+            let since = object::time_field(at(since));
+            json!({"status": {"conditions": [
+                {"type": "Ready", "status": status, "lastTransitionTime": since},
+            ]}})
+        };
+        let pods = [ready(0, "True"), ready(7, "True"), ready(5, "True"), ready(4, "False")];
+        let wait = |now: i64| until_available(&pods, 10, at(now));
+        assert_eq!(wait(9), Some(Duration::from_secs(1)));
+        assert_eq!(wait(10), Some(Duration::from_secs(5)));
+        assert_eq!(wait(17), None);
+    }
+}
