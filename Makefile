@@ -102,14 +102,16 @@ bench-apiserver: setup peers ## Beside kube-apiserver, the same load in turn (ab
 	@$(CARGO_TARGET_DIR)/release/nautilus-bench-apiserver --output tests/bench $(BENCH)
 
 .PHONY: peers
-peers: ## Build etcd and its tools, kube-apiserver and a kubelet, from their Go modules
+peers: ## Build etcd, Kubernetes' control plane, a kubelet and kwok, from their Go modules
 	@.ci/setup test
 	@mkdir -p $(NAUTILUS_E2E_BIN)
 	@cd tests/bench/peers && go build -o $(NAUTILUS_E2E_BIN)/etcd go.etcd.io/etcd/server/v3 \
 		&& go build -o $(NAUTILUS_E2E_BIN)/ go.etcd.io/etcd/etcdctl/v3 go.etcd.io/etcd/etcdutl/v3
 	@cd tests/e2e/kube-apiserver && go build -p 2 -ldflags "-X k8s.io/component-base/version.gitVersion=v1.37.2" \
 		-o $(NAUTILUS_E2E_BIN)/ k8s.io/kubernetes/cmd/kube-apiserver \
+		k8s.io/kubernetes/cmd/kube-controller-manager k8s.io/kubernetes/cmd/kube-scheduler \
 		&& go build -p 2 -o $(NAUTILUS_E2E_BIN)/ ./cmd/kubelet
+	@cd tests/e2e/kwok && go build -p 2 -o $(NAUTILUS_E2E_BIN)/ sigs.k8s.io/kwok/cmd/kwok
 
 .PHONY: apply-golden
 apply-golden: ## Record again what the reference's field management does (needs Go)
