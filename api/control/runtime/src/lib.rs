@@ -1,0 +1,57 @@
+//! Runs planners: keeps what they see level with the API's caches, says which keys they
+//! look at, and carries their plans out, for one term of the leader.
+//!
+//! Knows tokio and nothing of HTTP, storage or Raft: everything comes through the port
+//! [`Api`], whose writes count in one term only.
+//!
+//! Invariants
+//! - One controller looks at a key in one place at a time, and only once its view holds
+//!   everything that its earlier plans for that key have written (`guard` in the tests).
+//! - Nothing is planned before every kind was read behind a barrier of this term.
+//! - After a write that fails, no later step of its plan begins; the key is looked at
+//!   again. Events are recorded as far as they can be, and delay nothing.
+//! - Everything ends by being dropped: no task outlives the term.
+
+mod carry;
+mod driver;
+mod events;
+mod follow;
+mod port;
+mod queue;
+#[cfg(test)]
+mod testing;
+mod world;
+
+use std::sync::Arc;
+
+use nautilus_planner::controller::Controller;
+use tokio::task::JoinSet;
+
+pub use events::Recorder;
+pub use follow::Listener;
+pub use port::{Api, Body, Item, Told, Written};
+pub use world::World;
+
+/// One term's work. Ends only by being dropped. `listeners` are told what the controllers
+/// are told: the kinds they follow are in the world, too.
+pub async fn run(
+    api: Arc<dyn Api>,
+    controllers: Vec<Box<dyn Controller>>,
+    listeners: impl FnOnce(&Arc<World>, &Recorder) -> Vec<Arc<dyn Listener>>,
+    more_kinds: &[nautilus_planner::kind::Kind],
+) {
+    let mut tasks = JoinSet::new();
+    let kinds = controllers.iter().flat_map(|own| own.follows());
+    let kinds = kinds.chain(more_kinds).copied();
+    let world = Arc::new(World::of(kinds));
+    let recorder = Recorder::start(api.clone(), &mut tasks);
+    let mut told: Vec<Arc<dyn Listener>> = listeners(&world, &recorder);
+    for controller in controllers {
+        let driver = driver::Driver::new(api.clone(), world.clone(), controller, recorder.clone());
+        let driver = Arc::new(driver);
+        told.push(driver.clone());
+        tasks.spawn(driver::run(driver));
+    }
+    follow::start(&api, &world, told, &mut tasks);
+    while tasks.join_next().await.is_some() {}
+}
