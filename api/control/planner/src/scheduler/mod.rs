@@ -1,3 +1,4 @@
 //! Where pods go: rules, the queue, and what makes room.
 
 pub mod plugin;
+pub mod queue;

@@ -5,10 +5,10 @@
 pub enum Plugin {
     /// Pods wait until their gates are gone.
     SchedulingGates,
-    /// Nodes may be closed.
-    NodeUnschedulable,
     /// A pod may name its node.
     NodeName,
+    /// Nodes may be closed.
+    NodeUnschedulable,
     /// Taints that a pod does not tolerate.
     TaintToleration,
     /// Labels of nodes that a pod asks for.
@@ -32,11 +32,11 @@ pub enum Plugin {
 }
 
 impl Plugin {
-    /// Every one, each once.
+    /// Every one, each once, in the order in which they look at a node.
     pub const ALL: [Self; 13] = [
         Self::SchedulingGates,
-        Self::NodeUnschedulable,
         Self::NodeName,
+        Self::NodeUnschedulable,
         Self::TaintToleration,
         Self::NodeAffinity,
         Self::NodePorts,
