@@ -4,15 +4,19 @@
 //! - What another owner manages is never touched, and neither is anything for an owner that
 //!   is on its way out.
 //! - Owners are changed only in the version that was seen.
+//! - Before anything is adopted, the owner is seen to be there in the version that was
+//!   planned from: the collector may be orphaning its dependents.
 
 use std::sync::Arc;
 
+use nautilus_machinery::selector::LabelSelector;
 use serde_json::{Value, json};
 
+use crate::controller::Change;
 use crate::kind::Kind;
 use crate::object;
-use crate::plan::Write;
-use crate::view::{View, Within};
+use crate::plan::{Plan, Write};
+use crate::view::{Key, View, Within};
 
 /// What came under an owner, and the writes that make it so.
 pub struct Claimed {
@@ -20,6 +24,19 @@ pub struct Claimed {
     pub objects: Vec<Arc<Value>>,
     /// Adoptions and releases; they go together.
     pub writes: Vec<Write>,
+    /// Whether something is adopted.
+    pub adopts: bool,
+}
+
+impl Claimed {
+    /// Moves the writes to a plan, adoptions behind another look at `owner`.
+    pub fn write(&mut self, owners: Kind, owner: &Value, plan: &mut Plan) {
+        if self.adopts {
+            // Changes nothing, but fails where the owner is gone or has changed.
+            plan.then(Write::status(owners, owner.clone()));
+        }
+        plan.together(std::mem::take(&mut self.writes));
+    }
 }
 
 /// What `owner`, of the kind `owners`, manages of a kind: what it has and what has nobody, as
@@ -31,13 +48,28 @@ pub fn claim(
     owner: &Value,
     matches: impl Fn(&Value) -> bool,
 ) -> Claimed {
+    claim_among(view, kind, owners, owner, |_| true, matches)
+}
+
+/// The same of what is `eligible`; the rest stays as it is.
+pub fn claim_among(
+    view: &dyn View,
+    kind: Kind,
+    owners: Kind,
+    owner: &Value,
+    eligible: impl Fn(&Value) -> bool,
+    matches: impl Fn(&Value) -> bool,
+) -> Claimed {
     let (namespace, uid) = (object::namespace(owner), object::uid(owner));
     let ends = object::is_deleted(owner);
     let mut claimed = Claimed {
         objects: Vec::new(),
         writes: Vec::new(),
+        adopts: false,
     };
-    for own in view.list(kind, Within::Controlled(namespace, uid)) {
+    let mut owned = view.list(kind, Within::Controlled(namespace, uid));
+    owned.retain(|own| eligible(own));
+    for own in owned {
         if matches(&own) {
             claimed.objects.push(own);
         } else if !ends {
@@ -46,7 +78,8 @@ pub fn claim(
     }
     if !ends {
         for orphan in view.list(kind, Within::Uncontrolled(namespace)) {
-            if !object::is_deleted(&orphan) && matches(&orphan) {
+            if !object::is_deleted(&orphan) && matches(&orphan) && eligible(&orphan) {
+                claimed.adopts = true;
                 claimed.writes.push(adopt(kind, &orphan, owners, owner));
                 claimed.objects.push(orphan);
             }
@@ -84,6 +117,62 @@ fn references_without(object: &Value, uid: &str) -> Vec<Value> {
         .filter(|owner| owner["uid"] != uid)
         .cloned()
         .collect()
+}
+
+/// The owners of `owner_kind` that a change of one of their dependents concerns: whoever
+/// manages or managed it; where nobody does and that is new, whoever selects it.
+pub fn concerned(view: &dyn View, owner_kind: Kind, change: &Change, keys: &mut Vec<Key>) {
+    for version in change.versions() {
+        if let Some(owner) = object::controller(version) {
+            let name = owner["name"].as_str().unwrap_or_default();
+            if is_of(owner_kind, owner) {
+                keys.push(Key::new(object::namespace(version), name));
+            }
+        }
+    }
+    let Some(after) = change.after.as_deref() else {
+        return;
+    };
+    if object::controller(after).is_some() || object::is_deleted(after) {
+        return;
+    }
+    let is_new = change.before.as_deref().is_none_or(|before| {
+        before["metadata"]["labels"] != after["metadata"]["labels"]
+            || object::controller(before).is_some()
+    });
+    if is_new {
+        selecting(view, owner_kind, after, keys);
+    }
+}
+
+/// Owners of a kind whose selector matches an object of their namespace.
+fn selecting(view: &dyn View, owner_kind: Kind, dependent: &Value, keys: &mut Vec<Key>) {
+    for owner in view.list(owner_kind, Within::Namespace(object::namespace(dependent))) {
+        let selects = selector(&owner).is_some_and(|own| own.matches(dependent));
+        if selects {
+            keys.push(Key::of(&owner));
+        }
+    }
+}
+
+/// The selector of an owner, as an object or as plain labels (ReplicationController);
+/// `None` where it selects everything or cannot be read.
+pub fn selector(owner: &Value) -> Option<LabelSelector> {
+    let selector = &owner["spec"]["selector"];
+    let plain = selector.as_object()?.values().any(Value::is_string);
+    let selector = if plain {
+        LabelSelector::of_object(&json!({ "matchLabels": selector }))
+    } else {
+        LabelSelector::of_object(selector)
+    };
+    selector.ok().filter(|own| !own.is_empty())
+}
+
+fn is_of(kind: Kind, owner: &Value) -> bool {
+    let group = owner["apiVersion"].as_str().map_or("", |version| {
+        version.split_once('/').map_or("", |(group, _)| group)
+    });
+    owner["kind"] == kind.kind && group == kind.group
 }
 
 #[cfg(test)]
@@ -129,6 +218,80 @@ mod tests {
         ] {
             let seen = owners_after(owner, label, references.clone());
             assert_eq!(seen, expected, "{label} {references}");
+        }
+    }
+
+    fn pod(name: &str, label: &str, owners: &Value) -> Value {
+        json!({"metadata": {
+            "namespace": "n", "name": name, "labels": {"app": label}, "ownerReferences": owners,
+        }})
+    }
+
+    fn set(name: &str, label: &str) -> Value {
+        json!({
+            "metadata": {"namespace": "n", "name": name, "uid": name},
+            "spec": {"selector": {"matchLabels": {"app": label}}},
+        })
+    }
+
+    #[test]
+    fn an_owner_is_looked_at_again_before_it_adopts() {
+        let mut cluster = Cluster::default();
+        let web = cluster.put(REPLICA_SETS, set("web", "web"));
+        let steps = |cluster: &Cluster| {
+            let selector = selector(&web).expect("it selects");
+            let matches = |pod: &Value| selector.matches(pod);
+            let active = |pod: &Value| object::is_active(pod);
+            let mut claimed = claim_among(cluster, PODS, REPLICA_SETS, &web, active, matches);
+            let mut plan = Plan::default();
+            claimed.write(REPLICA_SETS, &web, &mut plan);
+            plan.steps
+        };
+        let mut ended = pod("ended", "web", &Value::Null);
+        ended["status"]["phase"] = "Failed".into();
+        cluster.put(PODS, ended);
+        let strayed = json!([{"uid": "web", "controller": true}]);
+        cluster.put(PODS, pod("strayed", "db", &strayed));
+        assert_eq!(steps(&cluster).len(), 1);
+        cluster.put(PODS, pod("alone", "web", &Value::Null));
+        let steps = steps(&cluster);
+        assert_eq!(steps[0], [Write::status(REPLICA_SETS, (*web).clone())]);
+        assert_eq!((steps.len(), steps[1].len()), (2, 2));
+    }
+
+    #[test]
+    fn a_change_concerns_old_and_new_owners_and_whoever_selects_an_orphan() {
+        let mut cluster = Cluster::default();
+        cluster.put(REPLICA_SETS, set("web", "web"));
+        cluster.put(REPLICA_SETS, set("db", "db"));
+        let mut all = set("all", "x");
+        all["spec"]["selector"] = json!({});
+        cluster.put(REPLICA_SETS, all);
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "db",
+            "uid": "db", "controller": true}]);
+        let owned = || Some(pod("p", "web", &owner));
+        let orphan = || Some(pod("p", "web", &Value::Null));
+        let strange = json!([{"apiVersion": "v1", "kind": "ReplicationController", "name": "rc",
+            "uid": "rc", "controller": true}]);
+        for (before, after, expected) in [
+            (None, owned(), vec!["db"]),
+            (owned(), None, vec!["db"]),
+            (None, orphan(), vec!["web"]),
+            (orphan(), orphan(), vec![]),
+            (orphan(), None, vec![]),
+            (owned(), orphan(), vec!["db", "web"]),
+            (Some(pod("p", "x", &Value::Null)), orphan(), vec!["web"]),
+            (None, Some(pod("p", "web", &strange)), vec![]),
+        ] {
+            let change = Change {
+                kind: PODS,
+                before: before.map(Arc::new),
+                after: after.map(Arc::new),
+            };
+            let mut keys = Vec::new();
+            concerned(&cluster, REPLICA_SETS, &change, &mut keys);
+            let names: Vec<_> = keys.iter().map(|key| key.name.as_str()).collect();
+            assert_eq!(names, expected, "{:?}", change.object());
         }
     }
 }

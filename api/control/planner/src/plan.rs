@@ -98,8 +98,8 @@ pub enum Write {
         namespace: String,
         /// Its name.
         name: String,
-        /// It is changed only while it has this uid; empty: whichever it has.
-        /// `metadata.resourceVersion` in the patch, where given, asks for that version.
+        /// It is changed only while it has this uid. `metadata.resourceVersion` in the
+        /// patch, where given, asks for that version.
         uid: String,
         /// The patch.
         patch: Value,
@@ -121,7 +121,14 @@ pub enum Write {
     },
     /// An Event of the API, gathered with others of its like. Never fails.
     Event(Event),
+    /// A write, and an event once it is done. [`NAME`] in its message stands for the name
+    /// of what was written.
+    Told(Box<Write>, Event),
 }
+
+/// What stands for the name of what was written, in the event of a [`Write::Told`]: it is
+/// drawn only then.
+pub const NAME: &str = "{name}";
 
 /// What people are told of an object.
 #[derive(Debug, Clone, PartialEq)]
@@ -200,6 +207,17 @@ impl Write {
         })
     }
 
+    /// The same write, and an event about `about` once it is done.
+    pub fn told(self, kind: Kind, about: &Value, reason: &'static str, message: String) -> Self {
+        let event = Event {
+            regarding: object::reference(kind, about),
+            warning: false,
+            reason,
+            message,
+        };
+        Self::Told(Box::new(self), event)
+    }
+
     /// Something that people should look at.
     pub fn warning(kind: Kind, about: &Value, reason: &'static str, message: String) -> Self {
         Self::Event(Event {
@@ -252,7 +270,7 @@ impl Plan {
 /// How a write failed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failed {
-    /// The write.
+    /// The write, without what would have been told of it.
     pub write: Write,
     /// HTTP status: 403, 409, 422, 429, 500, ...
     pub code: u16,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::controller::{Change, Controller};
 use crate::kind::Kind;
 use crate::object;
-use crate::plan::{Plan, Write};
+use crate::plan::{NAME, Plan, Write};
 use crate::view::{Key, View, Within};
 use nautilus_machinery::timestamp::Instant;
 
@@ -94,7 +94,12 @@ impl Cluster {
 
     fn write(&mut self, write: &Write) {
         match write {
-            Write::Create { kind, object } => drop(self.put(*kind, object.clone())),
+            Write::Create { kind, object } => {
+                let key = (*kind, Key::of(object));
+                let taken = !key.1.name.is_empty() && self.objects.contains_key(&key);
+                assert!(!taken, "{} is there already", key.1);
+                self.put(*kind, object.clone());
+            }
             Write::Update {
                 kind,
                 subresource,
@@ -109,6 +114,9 @@ impl Cluster {
                     Some(part) => {
                         let mut next = (*seen).clone();
                         next[*part] = object[*part].clone();
+                        if let Some(notes) = object["metadata"].get("annotations") {
+                            next["metadata"]["annotations"] = notes.clone();
+                        }
                         next
                     }
                 };
@@ -153,7 +161,25 @@ impl Cluster {
                 self.merge(crate::kind::PODS, &Key::new(namespace, name), &bound);
             }
             Write::Event(event) => self.events.push((event.reason, event.message.clone())),
+            Write::Told(write, event) => {
+                self.write(write);
+                let name = match &**write {
+                    Write::Create { .. } => self.newest_name(),
+                    _ => String::new(),
+                };
+                let message = event.message.replace(NAME, &name);
+                self.events.push((event.reason, message));
+            }
         }
+    }
+
+    fn newest_name(&self) -> String {
+        let version = self.version.to_string();
+        let newest = self
+            .objects
+            .values()
+            .find(|own| own["metadata"]["resourceVersion"] == version.as_str());
+        newest.map_or_else(String::new, |own| object::name(own).to_owned())
     }
 
     /// The keys a controller looks at after an object came to be as it is.
