@@ -76,6 +76,12 @@ pub enum TokenProblem {
     /// The node is somebody else's.
     #[error("it is not the owner of this node")]
     NotOwner,
+    /// Another node is registered with it.
+    #[error(
+        "it speaks for another node, which was registered with it before; deleting that Node object \
+         frees it"
+    )]
+    OtherNode,
     /// Nobody issued it.
     #[error("it is unknown")]
     Unknown,
@@ -114,6 +120,7 @@ impl TokenProblem {
             Self::Withdrawn => "Withdrawn",
             Self::StakeTooSmall { .. } => "StakeTooSmall",
             Self::NotOwner => "NotOwner",
+            Self::OtherNode => "OtherNode",
             Self::Unknown => "Unknown",
             Self::OtherKey => "OtherKey",
             Self::NoKey => "NoKey",
@@ -126,7 +133,11 @@ impl TokenProblem {
     /// Whether somebody other than its owner may be presenting it.
     fn is_suspicious(self) -> bool {
         match self {
-            Self::OtherKey | Self::NoKey | Self::ProofUsed | Self::ProvedByAnother => true,
+            Self::OtherKey
+            | Self::NoKey
+            | Self::ProofUsed
+            | Self::ProvedByAnother
+            | Self::OtherNode => true,
             Self::Fault(_)
             | Self::Expired
             | Self::Slashed
@@ -157,6 +168,7 @@ impl From<RegisterError> for Refusal {
     fn from(error: RegisterError) -> Self {
         match error {
             RegisterError::NotOwner => Self::Token(TokenProblem::NotOwner),
+            RegisterError::OtherNode => Self::Token(TokenProblem::OtherNode),
             RegisterError::Full | RegisterError::Evicted | RegisterError::Unavailable(_) => {
                 Self::Unavailable(error.to_string())
             }

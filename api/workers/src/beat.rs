@@ -27,7 +27,7 @@ pub(crate) async fn take(
     let Heartbeat {
         node_id,
         token,
-        facts,
+        mut facts,
         ..
     } = beat;
     let token = Arc::new(token.map_err(|fault| Refusal::Token(fault.into()))?);
@@ -38,7 +38,10 @@ pub(crate) async fn take(
         proof,
     };
     let owner = match workers.verdicts.admit_beat(&presented).await {
-        Ok(admission) => admission.owner,
+        Ok(admission) => {
+            facts.token_expires_at_s = admission.expires_at;
+            admission.owner
+        }
         Err(denied) => {
             if let Some(stake) = gone(&denied) {
                 let message = LeaderMessage::Refused {

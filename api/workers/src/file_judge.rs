@@ -171,6 +171,11 @@ impl TokenJudge for FileJudge {
         })
     }
 
+    /// The file says which node a token speaks for.
+    fn speaks_for_many(&self) -> bool {
+        true
+    }
+
     /// The file is looked at for every token, so that a change of it holds at once; but not
     /// if it answers as slowly as a chain.
     fn verdict_lifetime(&self) -> Duration {

@@ -56,6 +56,7 @@ impl From<RegisterError> for JoinRefusal {
     fn from(error: RegisterError) -> Self {
         match error {
             RegisterError::NotOwner => Self::Taken(error.to_string()),
+            RegisterError::OtherNode => Self::Token(TokenProblem::OtherNode),
             _ => Self::Unavailable(error.to_string()),
         }
     }
@@ -91,6 +92,20 @@ impl Joins {
         let hash = token.hash();
         let registered =
             rows_store::node_of_token(&*self.kv, &hash).map_err(|error| unavailable(&error))?;
+        let is_claimed =
+            |node_id: &str| claimed.is_none_or(|claimed| claimed == node_name(node_id));
+        let stands = |node_id: &str| {
+            let other = rows_store::other_node_of_token(&*self.kv, &hash, claimed.unwrap_or(""));
+            other.map(|other| other.as_deref() == Some(node_id))
+        };
+        let registered = match registered {
+            Some(node_id) if is_claimed(&node_id) => Some(node_id),
+            // Whose node was removed has left its token to others.
+            Some(node_id) if stands(&node_id).map_err(|error| unavailable(&error))? => {
+                return Err(JoinRefusal::Token(TokenProblem::OtherNode));
+            }
+            _ => None,
+        };
         let node_id = match registered {
             Some(node_id) => node_id,
             None => match self.verdicts.node_of(&token).await {
@@ -146,6 +161,7 @@ impl Joins {
             machine: Machine::default(),
             unix_ms: self.clock.unix_ms(),
             fence: admission.fence,
+            is_exclusive: admission.is_exclusive,
         };
         let Admitted { node_id, owner, .. } = register::judge_and_register::<JoinRefusal>(
             &*self.kv,

@@ -73,6 +73,12 @@ pub trait TokenJudge: Send + Sync + 'static {
         Box::pin(std::future::ready(None))
     }
 
+    /// Whether one token may speak for several nodes. Else the first that is registered with it is
+    /// the only one until it is removed.
+    fn speaks_for_many(&self) -> bool {
+        false
+    }
+
     /// How long a favourable verdict holds without asking again. Zero: the judge is at hand, and is
     /// asked every time, however often.
     fn verdict_lifetime(&self) -> Duration {

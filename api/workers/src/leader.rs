@@ -540,6 +540,7 @@ fn change_txn(
         stake,
         stake_amount,
         running_pods,
+        token_expires_at_s,
     } = change.state;
     if row.phase != phase {
         row.phase = phase;
@@ -552,6 +553,10 @@ fn change_txn(
     }
     if stake_amount != change.known.stake_amount && row.stake_amount == change.known.stake_amount {
         row.stake_amount = stake_amount;
+    }
+    let known_end = change.known.token_expires_at_s;
+    if token_expires_at_s != known_end && row.token_expires_at_s == known_end {
+        row.token_expires_at_s = token_expires_at_s;
     }
     row.running_pods = running_pods;
     let writing = Writing {

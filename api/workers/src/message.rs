@@ -13,7 +13,7 @@ use crate::roster::BeatFacts;
 use crate::token::TokenHash;
 
 /// Version of all types below; grows with every change of them.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// To the leader. Read in place: what it names points into the message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 //!   registering once.
 //! - What was judged before verdicts about the node were ended is never written after it.
 //! - A `Node` that this worker did not make is never taken over.
+//! - Where a token speaks for one node, no two nodes stand that were registered with it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub(crate) struct Admitted {
     pub(crate) unix_ms: u64,
     /// See [`Admission`].
     pub(crate) fence: Revision,
+    /// See [`Admission`].
+    pub(crate) is_exclusive: bool,
 }
 
 /// Why a registration failed.
@@ -43,6 +46,8 @@ pub(crate) struct Admitted {
 pub(crate) enum RegisterError {
     #[error("the node id belongs to another owner; deleting its Node object frees it")]
     NotOwner,
+    #[error("another node is registered with the token; deleting that Node object frees it")]
+    OtherNode,
     #[error("verdicts about the node were ended while it registered; come again")]
     Evicted,
     #[error("the quorum holds {} workers and takes no more", limits::WORKERS_LIMIT)]
@@ -141,7 +146,11 @@ fn transaction(kv: &dyn Kv, admitted: &Admitted) -> Result<Option<Txn>, Register
     if verdicts::evicted_at(kv, &admitted.node_id).map_err(StoreError::from)? != admitted.fence {
         return Err(RegisterError::Evicted);
     }
-    let stored = Stored::read(kv, &admitted.node_id)?;
+    let mut stored = Stored::read(kv, &admitted.node_id)?;
+    let taken = stored.take_token(kv, &admitted.node_id, &admitted.token_hash)?;
+    if admitted.is_exclusive && taken.is_some() {
+        return Err(RegisterError::OtherNode);
+    }
     let (phase, old) = match stored.row() {
         // A token must not open what stands for a machine that never came by it.
         None if stored.has_node_of_another(&admitted.node_id, &admitted.owner) => {
@@ -197,8 +206,12 @@ fn transaction(kv: &dyn Kv, admitted: &Admitted) -> Result<Option<Txn>, Register
         drain: Duration::ZERO,
         told: Some((admitted.tier, &admitted.machine)),
     };
+    let token = stored.compare_token();
     let mut txn = stored.replace(&row, &writing)?;
     txn.compare
         .push(Compare::mod_revision(evicted_key, admitted.fence));
+    if admitted.is_exclusive {
+        txn.compare.extend(token);
+    }
     Ok(Some(txn))
 }

@@ -60,6 +60,8 @@ pub struct BeatFacts {
     pub stake_amount: Option<u64>,
     /// Pods running.
     pub running_pods: Option<u32>,
+    /// When the token that it came with ends, in Unix seconds; `None`: it does not.
+    pub token_expires_at_s: Option<u64>,
     /// Use of the worker's resources.
     pub load: Load,
 }
@@ -86,6 +88,8 @@ pub struct State {
     pub stake_amount: u64,
     /// The pods it runs.
     pub running_pods: u32,
+    /// When its token ends, in Unix seconds.
+    pub token_expires_at_s: Option<u64>,
 }
 
 impl State {
@@ -95,6 +99,7 @@ impl State {
             stake: row.stake,
             stake_amount: row.stake_amount,
             running_pods: row.running_pods,
+            token_expires_at_s: row.token_expires_at_s,
         }
     }
 }
@@ -116,7 +121,8 @@ struct Tracked {
     node_id: Arc<str>,
     owner: Arc<str>,
     token_hash: TokenHash,
-    token_expires_at_s: Option<u64>,
+    /// The end that is looked out for.
+    watched_end_s: Option<u64>,
     registrations: u64,
     replicated: State,
     state: State,
@@ -242,8 +248,11 @@ impl Roster {
         };
         state.stake_amount = facts.stake_amount.unwrap_or(state.stake_amount);
         state.running_pods = facts.running_pods.unwrap_or(state.running_pods);
+        // The judge's word, which may have moved since the registration.
+        state.token_expires_at_s = facts.token_expires_at_s;
         worker.load = worker.load.updated(facts.load);
         worker.heard_ms = now_ms;
+        self.books.watch_token(worker);
         self.books.restart_deadline(worker, now_ms);
         self.books.judge_due(worker);
         Heard::Acknowledged
@@ -297,7 +306,7 @@ impl Roster {
                 node_id: row.node_id.as_str().into(),
                 owner: self.owners.hold(&row.owner),
                 token_hash: row.token_hash,
-                token_expires_at_s: None,
+                watched_end_s: None,
                 registrations: row.registrations,
                 replicated: State::of(row),
                 state: State::of(row),
@@ -313,7 +322,7 @@ impl Roster {
             self.books.zones.enter(zone, &worker.node_id, standing);
             let node_id = Arc::clone(&worker.node_id);
             let worker = self.workers.entry(node_id).or_insert(worker);
-            self.books.watch_token(worker, row.token_expires_at_s);
+            self.books.watch_token(worker);
             self.books.restart_deadline(worker, now_ms);
             return;
         }
@@ -328,7 +337,9 @@ impl Roster {
         if row.stake_amount != before.stake_amount {
             worker.state.stake_amount = row.stake_amount;
         }
-        self.books.watch_token(worker, row.token_expires_at_s);
+        if row.token_expires_at_s != before.token_expires_at_s {
+            worker.state.token_expires_at_s = row.token_expires_at_s;
+        }
         if row.registrations != worker.registrations {
             worker.registrations = row.registrations;
             worker.token_hash = row.token_hash;
@@ -338,8 +349,10 @@ impl Roster {
             // A registration is judged afresh: what it found stands.
             worker.state.stake = row.stake;
             worker.state.stake_amount = row.stake_amount;
+            worker.state.token_expires_at_s = row.token_expires_at_s;
             self.books.restart_deadline(worker, now_ms);
         }
+        self.books.watch_token(worker);
         self.books.judge_due(worker);
     }
 
@@ -506,7 +519,10 @@ impl Books {
         let (state, row) = (&worker.state, &worker.replicated);
         let pods_moved =
             state.running_pods.abs_diff(row.running_pods) >= self.settings.pods_step.max(1);
-        let is_due = state.phase != row.phase || state.stake != row.stake || pods_moved;
+        let is_due = state.phase != row.phase
+            || state.stake != row.stake
+            || state.token_expires_at_s != row.token_expires_at_s
+            || pods_moved;
         if is_due && !worker.is_due {
             self.due.insert(Arc::clone(&worker.node_id));
         } else if worker.is_due && !is_due {
@@ -533,21 +549,26 @@ impl Books {
         }
     }
 
-    fn watch_token(&mut self, worker: &mut Tracked, ends_at_s: Option<u64>) {
-        if worker.token_expires_at_s == ends_at_s {
+    /// Looks out for the end of the worker's token.
+    fn watch_token(&mut self, worker: &mut Tracked) {
+        self.watch_end(worker, worker.state.token_expires_at_s);
+    }
+
+    fn watch_end(&mut self, worker: &mut Tracked, ends_at_s: Option<u64>) {
+        if worker.watched_end_s == ends_at_s {
             return;
         }
-        if let Some(end) = worker.token_expires_at_s {
+        if let Some(end) = worker.watched_end_s {
             self.token_ends.remove(&(end, Arc::clone(&worker.node_id)));
         }
         if let Some(end) = ends_at_s {
             self.token_ends.insert((end, Arc::clone(&worker.node_id)));
         }
-        worker.token_expires_at_s = ends_at_s;
+        worker.watched_end_s = ends_at_s;
     }
 
     fn forget(&mut self, worker: &mut Tracked) {
-        self.watch_token(worker, None);
+        self.watch_end(worker, None);
         self.counts.moved(Some(worker.state.phase), None);
         self.zones
             .leave(&worker.zone, &worker.node_id, worker.standing());

@@ -12,6 +12,7 @@ const SILENT: BeatFacts = BeatFacts {
     stake: None,
     stake_amount: None,
     running_pods: None,
+    token_expires_at_s: None,
     load: Load {
         cpu: None,
         memory: None,
@@ -175,8 +176,46 @@ fn a_token_ends_by_the_clock_and_counts_again_with_a_beat_that_is_taken() {
     assert!(!roster.has_changes());
     roster.end_tokens(200);
     assert_eq!(roster.take_changes(10)[0].state.stake, Stake::Expired);
-    roster.beat("a", "0xa1", SILENT, 0);
+    let until_200 = BeatFacts {
+        token_expires_at_s: Some(200),
+        ..SILENT
+    };
+    roster.beat("a", "0xa1", until_200, 0);
     assert!(!roster.has_changes());
+}
+
+#[test]
+fn a_token_that_lives_on_does_so_under_the_next_leader_too() {
+    let ends = WorkerRow {
+        token_expires_at_s: Some(100),
+        ..row("a", Phase::Ready)
+    };
+    let mut first = roster(vec![ends.clone()], 0);
+    let extended = BeatFacts {
+        token_expires_at_s: Some(900),
+        ..SILENT
+    };
+    first.beat("a", "0xa1", extended, 50_000);
+    first.end_tokens(200);
+    let changes = first.take_changes(10);
+    assert_eq!(changes.len(), 1);
+    let state = changes[0].state;
+    assert_eq!(
+        (state.token_expires_at_s, state.stake),
+        (Some(900), Stake::Active)
+    );
+    let written = WorkerRow {
+        token_expires_at_s: state.token_expires_at_s,
+        ..ends
+    };
+    first.row_written(&written, 60_000);
+    first.beat("a", "0xa1", extended, 80_000);
+    assert!(!first.has_changes(), "it is written once");
+    let mut next = roster(vec![written], 0);
+    next.end_tokens(200);
+    assert!(!next.has_changes());
+    next.end_tokens(900);
+    assert_eq!(next.take_changes(1)[0].state.stake, Stake::Expired);
 }
 
 #[test]

@@ -87,6 +87,7 @@ async fn take_registration(
         machine: registration.machine.clone(),
         unix_ms: workers.clock.unix_ms(),
         fence: admission.fence,
+        is_exclusive: admission.is_exclusive,
     };
     let (kv, verdicts) = (&*workers.kv, &workers.verdicts);
     let admitted: Admitted =

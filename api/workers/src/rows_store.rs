@@ -70,6 +70,8 @@ pub(crate) struct Stored {
     barred: Held<Barred>,
     /// Whom the row's token speaks for.
     token: Option<Held<String>>,
+    /// The same of the token that it is registered with now.
+    next_token: Option<Held<String>>,
 }
 
 /// A change of a worker.
@@ -106,6 +108,7 @@ impl Stored {
             token: token
                 .map(|token| Held::read(kv, token_key(token), text))
                 .transpose()?,
+            next_token: None,
             row,
             node: Held::read(kv, node_key(&name), json)?,
             lease: Held::read(kv, lease_key(&name), json)?,
@@ -130,6 +133,24 @@ impl Stored {
             annotations[node_object::NODE_ID_ANNOTATION] != node_id
                 || annotations[node_object::OWNER_ANNOTATION] != owner
         })
+    }
+
+    /// Reads whom the token speaks for that the worker is to be registered with: another node that
+    /// stands and was registered with it, if there is one.
+    pub(crate) fn take_token(
+        &mut self,
+        kv: &dyn Kv,
+        node_id: &str,
+        token: &TokenHash,
+    ) -> Result<Option<String>, StoreError> {
+        // In this order: what is registered between the two reads fails the comparison.
+        self.next_token = Some(Held::read(kv, token_key(token), text)?);
+        other_node_of_token(kv, token, node_id)
+    }
+
+    /// That the token speaks for whom it did when it was read.
+    pub(crate) fn compare_token(&self) -> Option<Compare> {
+        self.next_token.as_ref().map(Held::compare)
     }
 
     /// The transaction that makes the row `row` and the objects what the row says, if
@@ -165,13 +186,9 @@ impl Stored {
             then.push(self.node.put(node.to_string()));
         }
         then.extend(self.lease(&row.node_name, &now)?);
-        if writing.told.is_some() {
+        if let Some(next) = &self.next_token {
             then.extend(self.forget_token(Some(row)));
-            let node_id = row.node_id.clone().into_bytes();
-            then.push(Operation::Put(Put::new(
-                token_key(&row.token_hash),
-                node_id,
-            )));
+            then.push(next.put(row.node_id.clone()));
         }
         if barred != self.barred.value {
             then.push(match &barred {
@@ -254,11 +271,26 @@ pub(crate) fn node_of_token(kv: &dyn Kv, token: &TokenHash) -> Result<Option<Str
     Ok(Held::read(kv, token_key(token), text)?.value)
 }
 
+/// A node other than `node_id` that stands and was registered with the token last.
+pub(crate) fn other_node_of_token(
+    kv: &dyn Kv,
+    token: &TokenHash,
+    node_id: &str,
+) -> Result<Option<String>, StoreError> {
+    let other = node_of_token(kv, token)?.filter(|other| other != node_id);
+    let Some(other) = other else { return Ok(None) };
+    let stored = Stored::read(kv, &other)?;
+    let row = stored.row().filter(|_| stored.has_node());
+    let stands = row.is_some_and(|row| row.token_hash == *token);
+    Ok(stands.then_some(other))
+}
+
 fn text(kv: &KeyValue) -> Result<String, StoreError> {
     Ok(String::from_utf8_lossy(&kv.value).into_owned())
 }
 
-fn token_key(token: &TokenHash) -> String {
+/// The key of the row that says whom a token speaks for.
+pub(crate) fn token_key(token: &TokenHash) -> String {
     format!("{TOKENS_PREFIX}{}", hex::encode(token.0))
 }
 

@@ -131,6 +131,8 @@ fn careful_heartbeat(headers: &HeaderMap, body: &[u8]) -> Result<Heartbeat, Malf
         stake: stake.transpose()?,
         stake_amount: stake_amount.transpose()?,
         running_pods: running_pods.transpose()?,
+        // Not the worker's to say.
+        token_expires_at_s: None,
         load,
     };
     Ok(Heartbeat {

@@ -98,6 +98,8 @@ impl<'a> BeatBody<'a> {
             stake: self.stake_status,
             stake_amount: self.stake_amount,
             running_pods: self.running_pods,
+            // Not the worker's to say.
+            token_expires_at_s: None,
             load,
         }
     }

@@ -83,6 +83,10 @@ impl TokenJudge for WithJoinTokens {
         self.judge.node_of(token)
     }
 
+    fn speaks_for_many(&self) -> bool {
+        self.judge.speaks_for_many()
+    }
+
     fn verdict_lifetime(&self) -> Duration {
         self.judge.verdict_lifetime()
     }

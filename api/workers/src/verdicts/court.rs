@@ -74,6 +74,8 @@ pub(crate) enum KeyCheck {
     Bind(BoundKey),
     /// The token is another key's.
     Other,
+    /// It would have to be bound, and as many tokens are as may be.
+    Full,
 }
 
 /// Whether the judge answers.
@@ -254,18 +256,22 @@ impl Court {
         key: Option<PresentedKey>,
         proof: Option<i64>,
         token_expires_at_s: Option<u64>,
+        now: Now,
     ) -> KeyCheck {
         let bound = self.keys.get(token).map(|(bound, _)| *bound);
+        let is_full = bound.is_none() && self.keys.len() >= limits::VERDICTS_LIMIT;
         let is_the_nodes = key.is_some_and(|key| key.is_the_nodes);
         let key = key.map(|key| key.hash);
         let bind = BoundKey {
             key,
             proved_at_s: proof.max(bound.and_then(|bound| bound.proved_at_s)),
             token_expires_at_s,
+            bound_at_ms: now.unix_ms,
         };
         match bound.and_then(|bound| bound.key) {
             None if key.is_none() => KeyCheck::Fits,
-            None if self.keys.len() >= limits::VERDICTS_LIMIT => KeyCheck::Fits,
+            // A token that nobody is bound to would serve any thief.
+            None if is_full => KeyCheck::Full,
             None => KeyCheck::Bind(bind),
             Some(owner) if key == Some(owner) => KeyCheck::Fits,
             Some(_) if is_the_nodes => KeyCheck::Bind(bind),

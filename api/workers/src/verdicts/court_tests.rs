@@ -164,23 +164,26 @@ fn the_first_key_binds_and_only_a_newer_proof_binds_another() {
             key,
             proved_at_s,
             token_expires_at_s: None,
+            bound_at_ms: at(0).unix_ms,
         })
     };
-    let check =
-        |court: &Court, key, proof| court.check_key(&token, presented(key, false), proof, None);
+    let check = |court: &Court, key, proof| {
+        court.check_key(&token, presented(key, false), proof, None, at(0))
+    };
     assert_eq!(check(&court, None, None), KeyCheck::Fits);
     assert_eq!(check(&court, own, None), bind(own, None));
     let bound = |key, proved_at_s| BoundKey {
         key,
         proved_at_s,
         token_expires_at_s: None,
+        bound_at_ms: 0,
     };
     court.key_put(token, bound(own, None), 1);
     assert_eq!(check(&court, own, None), KeyCheck::Fits);
     assert_eq!(check(&court, other, None), KeyCheck::Other);
     assert_eq!(check(&court, None, None), KeyCheck::Other);
     // A kubelet's next certificate is the quorum's own word for the next key.
-    let renewed = court.check_key(&token, presented(other, true), None, None);
+    let renewed = court.check_key(&token, presented(other, true), None, None, at(0));
     assert_eq!(renewed, bind(other, None));
     assert_eq!(check(&court, other, Some(9)), bind(other, Some(9)));
     court.key_put(token, bound(other, Some(9)), 2);
@@ -189,6 +192,35 @@ fn the_first_key_binds_and_only_a_newer_proof_binds_another() {
     court.key_put(token, bound(None, Some(10)), 3);
     assert_eq!(check(&court, None, None), KeyCheck::Fits);
     assert_eq!(check(&court, own, None), bind(own, Some(10)));
+}
+
+#[test]
+fn when_no_more_tokens_can_be_bound_a_key_is_refused_for_now() {
+    let mut court = Court::new(TERMS, at(0));
+    let bound = BoundKey {
+        key: Some(KeyHash([1; 32])),
+        proved_at_s: None,
+        token_expires_at_s: None,
+        bound_at_ms: 0,
+    };
+    let token = |number: usize| {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&number.to_be_bytes());
+        TokenHash(hash)
+    };
+    for number in 0..limits::VERDICTS_LIMIT {
+        court.key_put(token(number), bound, 1);
+    }
+    let check = |number, key: u8| {
+        let key = PresentedKey {
+            hash: KeyHash([key; 32]),
+            is_the_nodes: false,
+        };
+        court.check_key(&token(number), Some(key), None, None, at(0))
+    };
+    assert_eq!(check(0, 1), KeyCheck::Fits);
+    assert_eq!(check(0, 2), KeyCheck::Other);
+    assert_eq!(check(limits::VERDICTS_LIMIT, 1), KeyCheck::Full);
 }
 
 /// What can happen to one of a few cases.

@@ -3,7 +3,8 @@
 //! Invariants
 //! - Rows are read behind a barrier before anybody is admitted, and again after every loss of the
 //!   watch: no binding or eviction that was acknowledged before is overlooked.
-//! - A row that still decides anything is not swept.
+//! - A row that still decides anything is not swept; the key that a token is bound to goes with
+//!   the worker that the token is registered for.
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use super::row::{self, BoundKey, PREFIX, RowKey, VerdictRow};
 use super::{Verdicts, case_id, record_size};
 use crate::limits;
 use crate::roster::millis;
+use crate::rows_store::{node_of_token, token_key};
 use crate::scan::scan;
 
 /// Why following began anew.
@@ -142,7 +144,7 @@ impl Verdicts {
             };
             from = next.unwrap_or(Bytes::from_static(PREFIX.as_bytes()));
             let spent = rows.iter().filter(|kv| self.is_spent(kv));
-            let then: Vec<Operation> = spent.map(delete).collect();
+            let then: Vec<Operation> = spent.filter_map(delete).collect();
             if then.is_empty() {
                 continue;
             }
@@ -170,32 +172,35 @@ impl Verdicts {
             .saturating_add(millis(limits::SPENT_AFTER));
         let since_ms = match RowKey::parse(&kv.key) {
             Some(RowKey::Verdict { .. } | RowKey::Evicted { .. }) => {
-                row::read(kv).map(|row: VerdictRow| Some(row.judged_at_ms))
+                row::read(kv).map(|row: VerdictRow| row.judged_at_ms)
             }
-            Some(RowKey::Key { .. }) => row::read(kv).map(|bound: BoundKey| {
-                bound
-                    .token_expires_at_s
-                    .map(|end_s| end_s.saturating_mul(1000))
-            }),
+            Some(RowKey::Key { token }) => match node_of_token(&*self.kv, &token) {
+                Ok(None) => row::read(kv).map(|bound: BoundKey| {
+                    let end_s = bound.token_expires_at_s.unwrap_or(0);
+                    bound.bound_at_ms.max(end_s.saturating_mul(1000))
+                }),
+                Ok(Some(_)) | Err(_) => return false,
+            },
             None => return false,
         };
-        match since_ms {
-            Ok(Some(since_ms)) => now_ms >= since_ms.saturating_add(kept_ms),
-            Ok(None) | Err(_) => false,
-        }
+        since_ms.is_ok_and(|since_ms| now_ms >= since_ms.saturating_add(kept_ms))
     }
 }
 
-/// Deletes a row, if it is still the one that was read.
-fn delete(kv: &KeyValue) -> Operation {
-    Operation::Txn(Txn {
-        compare: vec![Compare::mod_revision(kv.key.clone(), kv.mod_revision)],
+/// Deletes a row, if it is still the one that was read and its token is registered for nobody.
+fn delete(kv: &KeyValue) -> Option<Operation> {
+    let mut compare = vec![Compare::mod_revision(kv.key.clone(), kv.mod_revision)];
+    if let RowKey::Key { token } = RowKey::parse(&kv.key)? {
+        compare.push(Compare::mod_revision(token_key(&token), 0));
+    }
+    Some(Operation::Txn(Txn {
+        compare,
         then: vec![Operation::Delete {
             range: KeyRange::single(kv.key.clone()),
             prev_kv: false,
         }],
         otherwise: Vec::new(),
-    })
+    }))
 }
 
 /// One page of rows from `start` on, and where the next one begins.

@@ -46,6 +46,7 @@ use crate::clock::Clock;
 use crate::judge::{TokenJudge, Verdict};
 use crate::limits;
 use crate::proof::Proved;
+use crate::rows_store;
 use crate::token::{SealToken, TokenHash};
 use court::{CaseId, Court, Finding, KeyCheck, Now, Purpose, Terms, not_past_expiry};
 use pace::Pace;
@@ -123,6 +124,8 @@ pub struct Admission {
     /// The revision at which verdicts about the node were ended last, before this was found; 0:
     /// never. What is written by it holds only while that stands.
     pub(crate) fence: Revision,
+    /// Whether the token speaks for one node alone.
+    pub(crate) is_exclusive: bool,
 }
 
 /// Why a token may not speak for a node.
@@ -248,7 +251,15 @@ impl Verdicts {
                 .map_err(|_| Denied::OutOfReach("the quorum's verdicts can't be read"))?,
         };
         let verdict = self.verdict(&hash, presented, purpose).await;
-        let admission = favourable(verdict, fence)?;
+        let is_exclusive = !self.judge.speaks_for_many();
+        let admission = favourable(verdict, fence, is_exclusive)?;
+        if is_exclusive {
+            let other = rows_store::other_node_of_token(&*self.kv, &hash, presented.node_id);
+            let other = other.map_err(|_| Denied::OutOfReach("the quorum's rows can't be read"))?;
+            if other.is_some() {
+                return Err(Denied::Token(TokenProblem::OtherNode));
+            }
+        }
         if let Some(proved) = &presented.proof
             && !proved.is_by(&admission.owner)
         {
@@ -380,9 +391,12 @@ impl Verdicts {
         let verdict = judgement.verdict;
         let asked_at = place.revision();
         if !self.court.read().is_worth_a_row(case, &verdict, now) {
-            self.court
-                .write()
-                .judged(*case, verdict.clone(), asked_at, now);
+            if asked_at == 0 && matches!(verdict, Verdict::Active { .. }) {
+                // As many rows as may be; without one no eviction reaches it.
+                return Some(Verdict::Unavailable);
+            }
+            let mut court = self.court.write();
+            court.judged(*case, verdict.clone(), asked_at, now);
             return Some(verdict);
         }
         let row = VerdictRow {
@@ -440,12 +454,19 @@ impl Verdicts {
         for _ in 0..limits::QUESTION_ATTEMPTS {
             let (check, revision) = {
                 let court = self.court.read();
-                let check = court.check_key(hash, presented.key, proof, admission.expires_at);
+                let end = admission.expires_at;
+                let check = court.check_key(hash, presented.key, proof, end, self.now());
                 (check, court.key_revision(hash))
             };
             let bound = match check {
                 KeyCheck::Fits => return Ok(()),
                 KeyCheck::Bind(bound) => bound,
+                KeyCheck::Full => {
+                    return Err(Denied::OutOfReach(
+                        "the quorum holds as many bound tokens as it may: this one can't be bound \
+                         to its key now",
+                    ));
+                }
                 KeyCheck::Other => {
                     metrics::counter!("nautilus_seal_key_refusals_total").increment(1);
                     return Err(Denied::Token(
@@ -498,7 +519,7 @@ impl Drop for UnderWay {
     }
 }
 
-fn favourable(verdict: Verdict, fence: Revision) -> Result<Admission, Denied> {
+fn favourable(verdict: Verdict, fence: Revision, is_exclusive: bool) -> Result<Admission, Denied> {
     let problem = match verdict {
         Verdict::Active {
             owner,
@@ -510,6 +531,7 @@ fn favourable(verdict: Verdict, fence: Revision) -> Result<Admission, Denied> {
                 stake_amount,
                 expires_at,
                 fence,
+                is_exclusive,
             });
         }
         Verdict::Expired => TokenProblem::Expired,

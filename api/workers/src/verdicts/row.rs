@@ -44,8 +44,10 @@ pub struct BoundKey {
     /// Timestamp of the last proof of the owner that bound or freed it, in Unix seconds: an older
     /// one, or the same again, binds nothing.
     pub proved_at_s: Option<i64>,
-    /// When the token ends, in Unix seconds, as far as was known then; the row goes some time after.
+    /// When the token ends, in Unix seconds, as far as was known then.
     pub token_expires_at_s: Option<u64>,
+    /// When it was bound, in Unix milliseconds by the clock of the node that did.
+    pub bound_at_ms: u64,
 }
 
 /// SHA-256 over the SPKI of a client key, in hex where it is written.
@@ -180,6 +182,7 @@ mod tests {
             key: Some(KeyHash([1; 32])),
             proved_at_s: Some(-1),
             token_expires_at_s: None,
+            bound_at_ms: 5,
         };
         let text = write(&bound);
         assert_eq!(

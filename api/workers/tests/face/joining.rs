@@ -221,7 +221,7 @@ async fn a_token_speaks_for_the_node_that_it_was_registered_for_and_no_other() {
     assert_eq!(node("seal-1", Some(&name)).await, Ok(name.clone()));
     assert_eq!(
         node("seal-1", Some("other")).await,
-        Err(JoinRefusal::Token(TokenProblem::NotOwner))
+        Err(JoinRefusal::Token(TokenProblem::OtherNode))
     );
     // Registered again with another token: the first one is nobody's.
     world.pass(Duration::from_secs(1)).await;

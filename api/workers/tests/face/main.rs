@@ -4,5 +4,6 @@ mod attacks;
 mod events;
 mod joining;
 mod lifecycle;
+mod tokens;
 mod wire;
 mod world;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -45,6 +45,7 @@ pub(crate) struct ScriptedJudge {
     lifetime: Duration,
     takes: Duration,
     asked: AtomicU64,
+    one_node_each: AtomicBool,
 }
 
 impl ScriptedJudge {
@@ -55,6 +56,7 @@ impl ScriptedJudge {
             lifetime,
             takes,
             asked: AtomicU64::new(0),
+            one_node_each: AtomicBool::new(false),
         });
         judge.set("seal-1", active("0xa1"));
         judge
@@ -62,6 +64,11 @@ impl ScriptedJudge {
 
     pub(crate) fn set(&self, token: &str, verdict: Verdict) {
         self.verdicts.lock().insert(token.to_owned(), verdict);
+    }
+
+    /// From now on a token is for one node.
+    pub(crate) fn let_tokens_speak_for_one(&self) {
+        self.one_node_each.store(true, Ordering::SeqCst);
     }
 
     /// How often it was asked.
@@ -78,6 +85,10 @@ impl TokenJudge for ScriptedJudge {
             tokio::time::sleep(self.takes).await;
             verdict.unwrap_or(Verdict::Unknown).into()
         })
+    }
+
+    fn speaks_for_many(&self) -> bool {
+        !self.one_node_each.load(Ordering::SeqCst)
     }
 
     fn verdict_lifetime(&self) -> Duration {
