@@ -1,3 +1,5 @@
+//! A queue, step by step and in any order of steps.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
