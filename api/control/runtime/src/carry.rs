@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 use nautilus_planner::kind::{self, Kind};
-use nautilus_planner::plan::{Failed, Plan, Write};
+use nautilus_planner::plan::{Event, Failed, NAME, Plan, Write};
 
 use crate::events::Recorder;
 use crate::port::Api;
@@ -30,6 +30,15 @@ fn kind_of(write: &Write) -> Option<Kind> {
         Write::Delete(delete) | Write::Evict(delete) => Some(delete.kind),
         Write::Bind { .. } => Some(kind::PODS),
         Write::Event(_) => None,
+        Write::Told(write, _) => kind_of(write),
+    }
+}
+
+/// The write itself, and what is told of it.
+fn split(write: &Write) -> (&Write, Option<&Event>) {
+    match write {
+        Write::Told(write, event) => (write, Some(event)),
+        write => (write, None),
     }
 }
 
@@ -52,16 +61,25 @@ pub(crate) async fn out(
         let (mut begun, mut together) = (0, 1);
         while begun < writes.len() {
             let batch = &writes[begun..writes.len().min(begun + together)];
-            let outcomes = join_all(batch.iter().map(|write| api.write(user, write))).await;
+            let writes = batch.iter().map(|write| api.write(user, split(write).0));
+            let outcomes = join_all(writes).await;
             let mut failure = None;
             for (write, outcome) in batch.iter().zip(outcomes) {
-                match (outcome, kind_of(write)) {
-                    (Ok(written), Some(kind)) => {
-                        let at = reached.entry(kind).or_default();
-                        *at = written.revision.max(*at);
+                let written = match outcome {
+                    Ok(written) => written,
+                    Err(failed) => {
+                        failure = Some(failed);
+                        continue;
                     }
-                    (Ok(_), None) => {}
-                    (Err(failed), _) => failure = Some(failed),
+                };
+                if let Some(kind) = kind_of(write) {
+                    let at = reached.entry(kind).or_default();
+                    *at = written.revision.max(*at);
+                }
+                if let (_, Some(event)) = split(write) {
+                    let mut event = event.clone();
+                    event.message = event.message.replace(NAME, &written.name);
+                    recorder.record(user, event);
                 }
             }
             if let Some(failed) = failure {

@@ -35,7 +35,7 @@ const MAX_MESSAGE_BYTES: usize = 1_024;
 const AT_ONCE: usize = 16;
 
 /// `v1` Event.
-const EVENTS: Kind = Kind {
+pub(crate) const EVENTS: Kind = Kind {
     group: "",
     version: "v1",
     plural: "events",

@@ -38,11 +38,13 @@ pub enum Told {
 }
 
 /// What came of a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
     /// The revision of the object as it stands; a follower of its kind hears of it, unless
     /// it had before.
     pub revision: u64,
+    /// The object's name, which may have been drawn.
+    pub name: String,
 }
 
 /// See the module. Implemented by the API's face, and by a cluster in memory for tests.
@@ -52,7 +54,8 @@ pub trait Api: Send + Sync + 'static {
     fn follow(&self, kind: Kind) -> BoxStream<'static, Told>;
 
     /// Carries one write out as the service account `user` of `kube-system`. Never asked to
-    /// record events as such: they come as objects to create and patch.
+    /// record events as such: they come as objects to create and patch; nor for
+    /// [`Write::Told`].
     ///
     /// # Errors
     /// What the API answered. The deletion of what is gone, or has another uid by now, is

@@ -1,7 +1,7 @@
 //! An API in memory whose followers lag, whose writes fail now and then, and the controller
 //! that the tests drive by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,12 +13,13 @@ use nautilus_machinery::timestamp::Instant;
 use nautilus_planner::controller::{Change, Controller};
 use nautilus_planner::kind::{self, Kind};
 use nautilus_planner::object;
-use nautilus_planner::plan::{Failed, Plan, Write};
+use nautilus_planner::plan::{Failed, NAME, Plan, Write};
 use nautilus_planner::view::{Key, View, Within};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
+use crate::events::EVENTS;
 use crate::port::{Api, Body, Item, Told, Written};
 use crate::world::World;
 
@@ -105,7 +106,7 @@ impl Fake {
             object["metadata"]["uid"] = format!("uid-{revision}").into();
         }
         if object["metadata"]["name"].is_null() {
-            object["metadata"]["name"] = format!("made-{revision}").into();
+            object["metadata"]["name"] = made(revision).into();
         }
         object["metadata"]["resourceVersion"] = revision.to_string().into();
         let key = Key::of(&object);
@@ -142,6 +143,11 @@ impl Fake {
         let own = state.objects.iter().filter(|((own, _), _)| *own == kind);
         own.map(|(_, (_, object))| object.clone()).collect()
     }
+}
+
+/// The name that is drawn for what has none.
+fn made(revision: u64) -> String {
+    format!("made-{revision}")
 }
 
 fn item(key: &Key, revision: u64, object: &Value) -> Item {
@@ -201,13 +207,19 @@ impl Api for Arc<Fake> {
             if self.draw(100) < self.failing {
                 return Err(failed(write, 500, "InternalError"));
             }
+            let mut name = String::new();
             let revision = match write {
+                Write::Create { kind, object } if *kind == EVENTS => {
+                    self.put(*kind, object.clone())
+                }
                 Write::Create { kind, object } => {
                     if self.all(*kind).len() >= self.quota {
                         self.refused.fetch_add(1, Ordering::SeqCst);
                         return Err(failed(write, 403, "Forbidden"));
                     }
-                    self.put(*kind, object.clone())
+                    let revision = self.put(*kind, object.clone());
+                    name = made(revision);
+                    revision
                 }
                 Write::Delete(delete) => {
                     self.remove(delete.kind, &Key::new(&delete.namespace, &delete.name))
@@ -223,7 +235,7 @@ impl Api for Arc<Fake> {
                 }
                 other => panic!("the test's controller writes no {other:?}"),
             };
-            Ok(Written { revision })
+            Ok(Written { revision, name })
         }
         .boxed()
     }
@@ -273,7 +285,10 @@ impl Controller for Keeper {
             "ownerReferences": [object::controller_reference(kind::REPLICA_SETS, &set)],
         }});
         let missing = wanted.saturating_sub(children.len());
-        plan.together(vec![Write::create(kind::CONFIG_MAPS, child); missing]);
+        let made = format!("Made {NAME}");
+        let create =
+            Write::create(kind::CONFIG_MAPS, child).told(kind::REPLICA_SETS, &set, "Made", made);
+        plan.together(vec![create; missing]);
         let surplus = children.iter().skip(wanted);
         plan.together(
             surplus
@@ -373,6 +388,17 @@ mod tests {
         fake.put(kind::REPLICA_SETS, set("a", 1_000));
         run_for(&fake, Duration::from_secs(3_600)).await;
         assert_eq!(counts(&fake)["a"], 5);
+        let made = fake.all(kind::CONFIG_MAPS);
+        let made = made.iter().map(|own| format!("Made {}", object::name(own)));
+        let told = fake.all(EVENTS);
+        let told = told
+            .iter()
+            .map(|own| own["message"].as_str().unwrap_or_default());
+        assert_eq!(
+            told.map(str::to_owned).collect::<BTreeSet<_>>(),
+            made.collect::<BTreeSet<_>>(),
+            "each is told of by its name, and nothing else"
+        );
         assert_eq!(
             fake.all(kind::REPLICA_SETS)[0]["status"]["failed"],
             "Forbidden"
