@@ -49,7 +49,7 @@ use serde_json::{Value, json};
 use self::warnings::Warnings;
 use crate::fields;
 use crate::resource::Resource;
-use crate::status::ApiError;
+use crate::status::{ApiError, Cause};
 use crate::timestamp;
 use crate::validation::{At, Errors};
 
@@ -526,7 +526,12 @@ pub fn admit_to_namespace(
             "unable to create new content in namespace {namespace_name} because it is being \
              terminated"
         ),
-    ))
+    )
+    .with_given_cause(Cause {
+        field: "metadata.namespace".to_owned(),
+        reason: "NamespaceTerminating".to_owned(),
+        message: format!("namespace {namespace_name} is being terminated"),
+    }))
 }
 
 #[cfg(test)]

@@ -75,6 +75,8 @@ pub struct NodeFacts {
     pub serving_names: Vec<String>,
     /// Who judges Seal tokens, where somebody does.
     pub workers: Option<Arc<dyn Workers>>,
+    /// Which controllers run while this node leads.
+    pub control: crate::control::ControlSettings,
     /// How busy nodes are, where somebody knows: then `metrics.k8s.io` is served.
     pub node_usages: Option<Arc<dyn NodeUsages>>,
 }

@@ -23,6 +23,7 @@ use crate::access::{BootstrapRoles, Leader, Looked, ensure_root_ca};
 use crate::aggregation;
 use crate::audit::Remarks;
 use crate::context::RestContext;
+use crate::control;
 use crate::custom;
 use crate::failure::Failure;
 use crate::leading;
@@ -231,6 +232,7 @@ pub async fn run_controllers(
                 () = custom::keep(&storage, &context.webhook_clients, writer()) => None,
                 () = keep_credentials(&context, &storage) => None,
                 () = aggregation::keep(&context, storage.clone(), writer()) => None,
+                () = control::run(&context, &storage) => None,
             }
         } else {
             tokio::select! {

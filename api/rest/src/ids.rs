@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nautilus_machinery::timestamp::Instant;
+
 /// Letters of generated names: no vowels, no digits that look like letters.
 const NAME_LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Length of a generated suffix, as the reference has it.
@@ -51,6 +53,16 @@ pub(crate) fn now_unix_s() -> i64 {
         .ok()
         .and_then(|elapsed| i64::try_from(elapsed.as_secs()).ok())
         .unwrap_or_default()
+}
+
+/// Now.
+pub(crate) fn now() -> Instant {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since = since.unwrap_or_default();
+    Instant {
+        seconds: i64::try_from(since.as_secs()).unwrap_or_default(),
+        nanoseconds: i32::try_from(since.subsec_nanos()).unwrap_or_default(),
+    }
 }
 
 /// Now, RFC 3339 in whole seconds, as object metadata has it.

@@ -22,6 +22,7 @@ mod cache;
 mod compress;
 mod connect;
 mod context;
+mod control;
 mod controllers;
 mod custom;
 mod documents;
@@ -68,6 +69,7 @@ pub use context::{
     CredentialReportData, EvidenceDigest, EvidenceSource, MetricsText, NodeFacts, RequestLimits,
     RestContext, RootSigner,
 };
+pub use control::ControlSettings;
 pub use controllers::{ControllerError, ensure_defaults, ensure_roles, run_controllers};
 pub use joining::{SealRefusal, Workers};
 pub use master_event::{MasterEvent, record_master_event};

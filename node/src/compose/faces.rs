@@ -427,6 +427,7 @@ fn facts(
         kubelets: config.kubelets.clone(),
         serving_names: names(config),
         workers: None,
+        control: config.control.clone(),
         node_usages: Some(Arc::new(WorkersUsages(node.consensus.leader_channel()))),
     })
 }

@@ -124,6 +124,7 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
             .map(|path| existing("authentication.config", path))
             .transpose()?,
         service_account_issuers: issuers(settings.authentication.service_account_issuer)?,
+        control: super::control::control(settings.controllers)?,
         audit: super::audit::audit(settings.audit)?,
         log: log(settings.log)?,
         otlp_endpoint: settings.otlp_endpoint.map(otlp_endpoint).transpose()?,

@@ -9,6 +9,7 @@
 mod audit;
 mod backup;
 mod check;
+mod control;
 mod endorsements;
 mod error;
 mod etcd;
@@ -82,6 +83,8 @@ pub(crate) struct NodeConfig {
     pub(crate) authentication: Option<PathBuf>,
     /// Who issues service accounts' tokens; empty: the cluster's name for itself.
     pub(crate) service_account_issuers: Vec<String>,
+    /// What runs while the node leads.
+    pub(crate) control: nautilus_rest::ControlSettings,
     /// The log of requests to the Kubernetes API, where there is one.
     pub(crate) audit: Option<Audit>,
     /// What is logged and how.

@@ -109,7 +109,7 @@ impl Access {
     }
 
     /// Waits until the rules have been read once, for a bounded time.
-    async fn ready(&self, user: &User) {
+    pub(crate) async fn ready(&self, user: &User) {
         let read = async {
             self.roles.synced().await;
             self.nodes.synced(user).await;

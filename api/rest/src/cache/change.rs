@@ -38,8 +38,8 @@ impl Happened {
 /// See the module. At least one of the two versions is there.
 pub(crate) struct Change {
     revision: Revision,
-    pub(super) before: Option<Arc<Entry>>,
-    pub(super) after: Option<Arc<Entry>>,
+    pub(crate) before: Option<Arc<Entry>>,
+    pub(crate) after: Option<Arc<Entry>>,
     frames: Mutex<Vec<((Happened, Form), Bytes)>>,
 }
 

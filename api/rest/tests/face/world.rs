@@ -356,6 +356,7 @@ fn facts(ledger: &SoloKv) -> NodeFacts {
         kubelets: nautilus_rest::KubeletSettings::default(),
         serving_names: vec!["kubernetes".into(), "127.0.0.1".into()],
         workers: None,
+        control: nautilus_rest::ControlSettings::default(),
         node_usages: None,
     }
 }

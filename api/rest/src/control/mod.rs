@@ -1,0 +1,141 @@
+//! The scheduler and the controllers of the leader: what `nautilus-control` asks of an API
+//! server, answered by the watch cache and the generic store of this process.
+//!
+//! Invariants
+//! - Every write is fenced by the leader's term, passes admission, and is allowed to the
+//!   controller's own service account by its role: a controller can do here what it could
+//!   from outside, and no more.
+//! - What is followed begins behind a barrier of this term.
+
+mod follow;
+mod write;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use nautilus_control::{Api, Told, Written};
+use nautilus_machinery::identity::User;
+use nautilus_machinery::timestamp::Instant;
+use nautilus_planner::kind::Kind;
+use nautilus_planner::plan::{Failed, Write};
+use parking_lot::Mutex;
+
+use crate::context::RestContext;
+use crate::ids;
+use crate::storage::Storage;
+
+/// Where the service accounts of controllers stand.
+const ACCOUNTS_NAMESPACE: &str = "kube-system";
+/// Who schedules: a user of its own in the bootstrap roles.
+pub(crate) const SCHEDULER: &str = "kube-scheduler";
+
+/// Which controllers run, and the scheduler's profiles.
+#[derive(Debug, Clone)]
+pub struct ControlSettings {
+    /// As `--controllers` of the reference: names, `*` for all, `-NAME` for all but one.
+    pub controllers: Vec<String>,
+}
+
+impl Default for ControlSettings {
+    fn default() -> Self {
+        Self {
+            controllers: vec!["*".to_owned()],
+        }
+    }
+}
+
+impl ControlSettings {
+    /// The names that there are.
+    pub fn names() -> Vec<&'static str> {
+        let controllers = nautilus_planner::controllers();
+        let names = controllers.iter().map(|own| own.name());
+        names.chain([SCHEDULER]).collect()
+    }
+
+    /// Whether the one of this name runs.
+    pub fn runs(&self, name: &str) -> bool {
+        let said = |own: &String| own == name;
+        let unsaid = |own: &String| own.strip_prefix('-') == Some(name);
+        !self.controllers.iter().any(unsaid)
+            && (self.controllers.iter().any(said) || self.controllers.iter().any(|own| own == "*"))
+    }
+}
+
+/// One term's work. Ends only by being dropped.
+pub(crate) async fn run(context: &Arc<RestContext>, storage: &Storage) {
+    let settings = &context.node.control;
+    let mut controllers = nautilus_planner::controllers();
+    controllers.retain(|own| settings.runs(own.name()));
+    let api = Arc::new(ClusterApi {
+        context: context.clone(),
+        storage: storage.clone(),
+        users: Mutex::default(),
+    });
+    nautilus_control::run(api, controllers, |_, _| Vec::new(), &[]).await;
+}
+
+/// See the module.
+struct ClusterApi {
+    context: Arc<RestContext>,
+    /// Fenced by the term.
+    storage: Storage,
+    users: Mutex<BTreeMap<String, Arc<User>>>,
+}
+
+impl ClusterApi {
+    fn user(&self, name: &str) -> Arc<User> {
+        let mut users = self.users.lock();
+        if let Some(user) = users.get(name) {
+            return user.clone();
+        }
+        let user = Arc::new(match name {
+            SCHEDULER => User::authenticated(format!("system:{SCHEDULER}"), Vec::new()),
+            name => User::service_account(ACCOUNTS_NAMESPACE, name, ""),
+        });
+        users.insert(name.to_owned(), user.clone());
+        user
+    }
+}
+
+impl Api for ClusterApi {
+    fn follow(&self, kind: Kind) -> BoxStream<'static, Told> {
+        follow::follow(self.context.clone(), self.storage.clone(), kind)
+    }
+
+    fn write<'a>(
+        &'a self,
+        user: &'a str,
+        write: &'a Write,
+    ) -> BoxFuture<'a, Result<Written, Failed>> {
+        Box::pin(write::carry_out(self, user, write))
+    }
+
+    fn now(&self) -> Instant {
+        ids::now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_are_named_as_the_reference_names_them() {
+        let settings = |text: &str| ControlSettings {
+            controllers: text.split(',').map(str::to_owned).collect(),
+        };
+        for (text, name, runs) in [
+            ("*", "job-controller", true),
+            ("*,-job-controller", "job-controller", false),
+            ("-job-controller,*", "job-controller", false),
+            ("*,-job-controller", "node-controller", true),
+            ("job-controller", "job-controller", true),
+            ("job-controller", "node-controller", false),
+            ("", "job-controller", false),
+        ] {
+            assert_eq!(settings(text).runs(name), runs, "{text} {name}");
+        }
+    }
+}
