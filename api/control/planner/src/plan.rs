@@ -98,7 +98,7 @@ pub enum Write {
         namespace: String,
         /// Its name.
         name: String,
-        /// It is changed only while it has this uid. `metadata.resourceVersion` in the
+        /// It is changed only while it has this uid; empty: whichever it has. `metadata.resourceVersion` in the
         /// patch, where given, asks for that version.
         uid: String,
         /// The patch.

@@ -31,7 +31,7 @@ pub(super) async fn carry_out(
     write: &Write,
 ) -> Result<Written, Failed> {
     let outcome = Carrier { api, user }.write(write).await;
-    let revision = outcome.map_err(|failure| {
+    outcome.map_err(|failure| {
         let error = &failure.error;
         let ends = |cause: &nautilus_machinery::status::Cause| cause.reason == NAMESPACE_ENDS;
         Failed {
@@ -41,8 +41,7 @@ pub(super) async fn carry_out(
             message: error.message().to_owned(),
             namespace_ends: error.causes().iter().any(ends),
         }
-    })?;
-    Ok(Written { revision })
+    })
 }
 
 struct Carrier<'a> {
@@ -51,8 +50,7 @@ struct Carrier<'a> {
 }
 
 impl Carrier<'_> {
-    /// Gives the revision of the object as it stands.
-    async fn write(&self, write: &Write) -> Result<u64, Failure> {
+    async fn write(&self, write: &Write) -> Result<Written, Failure> {
         match write {
             Write::Create { kind, object } => self.create(*kind, object).await,
             Write::Update {
@@ -89,7 +87,9 @@ impl Carrier<'_> {
                 uid,
                 node,
             } => self.bind((namespace, name), uid, node).await,
-            Write::Event(_) => Err(ApiError::internal("an event is recorded, not written").into()),
+            Write::Event(_) | Write::Told(..) => {
+                Err(ApiError::internal("an event is recorded, not written").into())
+            }
         }
     }
 
@@ -123,7 +123,7 @@ impl Carrier<'_> {
         }
     }
 
-    async fn create(&self, kind: Kind, object: &Value) -> Result<u64, Failure> {
+    async fn create(&self, kind: Kind, object: &Value) -> Result<Written, Failure> {
         let namespace = object::namespace(object);
         self.allow("create", kind, None, namespace, "").await?;
         let resource = served(kind)?;
@@ -135,7 +135,7 @@ impl Carrier<'_> {
             .storage
             .create(resource, namespace, &object, &writer(&user))
             .await?;
-        Ok(revision(&made))
+        Ok(written(&made))
     }
 
     async fn update(
@@ -143,7 +143,7 @@ impl Carrier<'_> {
         kind: Kind,
         subresource: Option<&'static str>,
         wanted: &Value,
-    ) -> Result<u64, Failure> {
+    ) -> Result<Written, Failure> {
         let place = (object::namespace(wanted), object::name(wanted));
         let make = |resource: &Resource, current: &Value| {
             let next = match subresource {
@@ -174,7 +174,7 @@ impl Carrier<'_> {
         place: (&str, &str),
         uid: &str,
         change: &Value,
-    ) -> Result<u64, Failure> {
+    ) -> Result<Written, Failure> {
         let make = |resource: &Resource, current: &Value| {
             if !uid.is_empty() && metadata_text(current, "uid") != uid {
                 return Err(ApiError::conflict(resource, place.1).into());
@@ -193,7 +193,7 @@ impl Carrier<'_> {
         subresource: Option<&'static str>,
         (namespace, name): (&str, &str),
         make: impl Fn(&Resource, &Value) -> Result<Value, Failure> + Send + Sync,
-    ) -> Result<u64, Failure> {
+    ) -> Result<Written, Failure> {
         self.allow(verb, kind, subresource, namespace, name).await?;
         let resource = served(kind)?;
         let target = Target {
@@ -206,10 +206,10 @@ impl Carrier<'_> {
         let make = |current: &Value| make(resource, current);
         let storage = &self.api.storage;
         let updated = storage.update(&target, &writer(&user), make).await?;
-        Ok(revision(&updated.into_object()))
+        Ok(written(&updated.into_object()))
     }
 
-    async fn delete(&self, storage: Storage, delete: &Delete) -> Result<u64, Failure> {
+    async fn delete(&self, storage: Storage, delete: &Delete) -> Result<Written, Failure> {
         let resource = served(delete.kind)?;
         let target = Target {
             resource,
@@ -230,14 +230,18 @@ impl Carrier<'_> {
         let options = DeleteOptions::from_value(&options)?;
         let user = self.api.user(self.user);
         match storage.delete(&target, &options, &writer(&user)).await {
-            Ok(Deleted::Removed(object) | Deleted::Marked(object)) => Ok(revision(&object)),
-            Err(failure) if failure.error.code() == 404 => Ok(0),
+            Ok(Deleted::Removed(object) | Deleted::Marked(object)) => Ok(written(&object)),
+            Err(failure) if failure.error.code() == 404 => Ok(gone(delete)),
             // Another object has its name by now; of the same one it was another version.
             Err(failure) if failure.error.code() == 409 => {
                 let present = self.api.storage.find(resource, &target.key()).await?;
                 let is_same =
                     present.is_some_and(|row| metadata_text(&row.object, "uid") == delete.uid);
-                if is_same { Err(failure) } else { Ok(0) }
+                if is_same {
+                    Err(failure)
+                } else {
+                    Ok(gone(delete))
+                }
             }
             Err(failure) => Err(failure),
         }
@@ -248,7 +252,7 @@ impl Carrier<'_> {
         (namespace, name): (&str, &str),
         uid: &str,
         node: &str,
-    ) -> Result<u64, Failure> {
+    ) -> Result<Written, Failure> {
         let binding = json!({
             "metadata": {"namespace": namespace, "name": name, "uid": uid},
             "target": {"kind": "Node", "name": node},
@@ -275,7 +279,7 @@ impl Carrier<'_> {
         let bind = |pod: &Value| Ok(strategy::bind(pod, &binding, &facts)?);
         let storage = &self.api.storage;
         let bound = storage.update(&target, &writer(&user), bind).await?;
-        Ok(revision(&bound.into_object()))
+        Ok(written(&bound.into_object()))
     }
 }
 
@@ -301,8 +305,19 @@ fn writer(user: &nautilus_machinery::identity::User) -> Writer<'_> {
     }
 }
 
-fn revision(object: &Value) -> u64 {
-    metadata_text(object, "resourceVersion")
-        .parse()
-        .unwrap_or_default()
+fn written(object: &Value) -> Written {
+    Written {
+        name: object::name(object).to_owned(),
+        revision: metadata_text(object, "resourceVersion")
+            .parse()
+            .unwrap_or_default(),
+    }
+}
+
+/// There was nothing to delete.
+fn gone(delete: &Delete) -> Written {
+    Written {
+        name: delete.name.clone(),
+        revision: 0,
+    }
 }
