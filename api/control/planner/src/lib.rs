@@ -19,6 +19,7 @@ pub mod object;
 pub mod ownership;
 pub mod plan;
 pub mod pods;
+pub mod replicas;
 pub mod scheduler;
 pub mod view;
 
@@ -29,5 +30,8 @@ use controller::Controller;
 
 /// Every controller, each once.
 pub fn controllers() -> Vec<Box<dyn Controller>> {
-    Vec::new()
+    vec![
+        Box::new(replicas::Replicas::of_sets()),
+        Box::new(replicas::Replicas::of_replication_controllers()),
+    ]
 }

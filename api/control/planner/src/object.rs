@@ -54,6 +54,37 @@ pub fn time_field(at: Instant) -> Value {
     timestamp::format_seconds(at.seconds).into()
 }
 
+/// A count or another whole number; 0 where it is absent.
+pub fn number(field: &Value) -> i64 {
+    field.as_i64().unwrap_or_default()
+}
+
+/// Sets a count of a status. None is the same as 0: what says the same is left as it is.
+pub fn set_count(status: &mut Value, field: &str, count: i64) {
+    if number(&status[field]) == count {
+        return;
+    }
+    if count != 0 {
+        status[field] = count.into();
+    } else if let Some(fields) = status.as_object_mut() {
+        fields.remove(field);
+    }
+}
+
+/// Takes the condition of a type from a status, and the list with the last.
+pub fn remove_condition(status: &mut Value, kind: &str) {
+    let list = status.get_mut("conditions").and_then(Value::as_array_mut);
+    let Some(list) = list else {
+        return;
+    };
+    list.retain(|own| own["type"] != kind);
+    if list.is_empty()
+        && let Some(fields) = status.as_object_mut()
+    {
+        fields.remove("conditions");
+    }
+}
+
 /// The items of a list; nothing where it is absent.
 pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
@@ -177,6 +208,22 @@ mod tests {
                 "{pod}"
             );
         }
+    }
+
+    #[test]
+    fn a_status_that_says_the_same_stays_as_it_is() {
+        let mut status = json!({"old": 0, "more": 2, "conditions": [{"type": "A"}]});
+        let before = status.clone();
+        for (field, count) in [("old", 0), ("new", 0), ("more", 2)] {
+            set_count(&mut status, field, count);
+        }
+        remove_condition(&mut status, "B");
+        assert_eq!(status, before);
+        set_count(&mut status, "more", 0);
+        set_count(&mut status, "new", 1);
+        remove_condition(&mut status, "A");
+        remove_condition(&mut status, "A");
+        assert_eq!(status, json!({"old": 0, "new": 1}));
     }
 
     #[test]

@@ -113,7 +113,9 @@ impl Cluster {
                     None => object.clone(),
                     Some(part) => {
                         let mut next = (*seen).clone();
-                        next[*part] = object[*part].clone();
+                        if seen.get(part).is_some() || object.get(part).is_some() {
+                            next[*part] = object[*part].clone();
+                        }
                         if let Some(notes) = object["metadata"].get("annotations") {
                             next["metadata"]["annotations"] = notes.clone();
                         }
