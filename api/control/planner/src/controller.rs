@@ -7,7 +7,10 @@ use serde_json::Value;
 
 use crate::kind::Kind;
 use crate::plan::{Failed, Plan};
-use crate::view::{Key, View};
+use crate::view::{Key, Question, View};
+
+/// Rounds of questions before a plan.
+pub const MAX_ROUNDS: usize = 4;
 
 /// One change of one object. At least one of the two is there.
 pub struct Change {
@@ -47,6 +50,13 @@ pub trait Controller: Send + Sync {
     /// Which keys are to be looked at after a change. Told of every object once at the
     /// start of a term, with `before` absent, and of every change from then on.
     fn concerns(&self, view: &dyn View, change: &Change, keys: &mut Vec<Key>);
+
+    /// What is to be asked of the API before a plan is made for a key. Asked again with
+    /// the answers in the view, until there is nothing new: [`MAX_ROUNDS`] times at most.
+    fn asks(&self, view: &dyn View, key: &Key) -> Vec<Question> {
+        let _ = (view, key);
+        Vec::new()
+    }
 
     /// What is to be written for a key at `now`. The view holds everything that came of
     /// this controller's earlier plans for the key.

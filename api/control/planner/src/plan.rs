@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::kind::Kind;
 use crate::object;
+use crate::view::Target;
 
 /// What happens to the dependents of what is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +119,14 @@ pub enum Write {
         uid: String,
         /// The node's name.
         node: String,
+    },
+    /// How many replicas an object of any kind shall have: the `autoscaling/v1` Scale that
+    /// was answered, with another `spec.replicas`, in the version that it names.
+    Scale {
+        /// Whose scale.
+        target: Target,
+        /// The scale.
+        scale: Value,
     },
     /// An Event of the API, gathered with others of its like. Never fails.
     Event(Event),

@@ -10,7 +10,7 @@ use crate::controller::{Change, Controller};
 use crate::kind::Kind;
 use crate::object;
 use crate::plan::{NAME, Plan, Write};
-use crate::view::{Key, View, Within};
+use crate::view::{Answer, Key, Question, Target, View, Within};
 use nautilus_machinery::timestamp::Instant;
 
 /// Objects of any kinds.
@@ -18,6 +18,10 @@ use nautilus_machinery::timestamp::Instant;
 pub(crate) struct Cluster {
     objects: BTreeMap<(Kind, Key), Arc<Value>>,
     version: u64,
+    /// What the API answers.
+    pub(crate) answers: BTreeMap<Question, Answer>,
+    /// Scales that were written.
+    pub(crate) scales: Vec<(Target, Value)>,
     /// Events that plans recorded: reason and message.
     pub(crate) events: Vec<(&'static str, String)>,
 }
@@ -163,6 +167,9 @@ impl Cluster {
                 self.merge(crate::kind::PODS, &Key::new(namespace, name), &bound);
             }
             Write::Event(event) => self.events.push((event.reason, event.message.clone())),
+            Write::Scale { target, scale } => {
+                self.scales.push((target.clone(), scale.clone()));
+            }
             Write::Told(write, event) => {
                 self.write(write);
                 let name = match &**write {
@@ -220,6 +227,10 @@ fn is_within(object: &Value, key: &Key, within: Within<'_>) -> bool {
 }
 
 impl View for Cluster {
+    fn answer(&self, question: &Question) -> Option<&Answer> {
+        self.answers.get(question)
+    }
+
     fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Arc<Value>> {
         self.objects
             .get(&(kind, Key::new(namespace, name)))

@@ -60,6 +60,31 @@ pub enum Within<'a> {
     Node(&'a str),
 }
 
+/// An object of any kind, named as other objects name it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// `apps/v1`.
+    pub api_version: String,
+    /// `Deployment`.
+    pub kind: String,
+    /// Empty for none.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What no object of the view tells: asked of the API before a plan is made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Question {
+    /// The scale of an object of any kind, as `autoscaling/v1` Scale.
+    Scale(Target),
+    /// What a `GET` of this path answers: metrics of extension servers.
+    Get(String),
+}
+
+/// How the API answered: an object, or HTTP status and message of the refusal.
+pub type Answer = Result<Value, (u16, String)>;
+
 /// What is there. Reads are in the order of namespaces and names, and never fail: what a
 /// kind's cache does not have is not there.
 pub trait View {
@@ -71,4 +96,10 @@ pub trait View {
 
     /// The same without reading them.
     fn keys(&self, kind: Kind, within: Within<'_>) -> Vec<Key>;
+
+    /// The answer to a question, where its controller asked it for this plan.
+    fn answer(&self, question: &Question) -> Option<&Answer> {
+        let _ = question;
+        None
+    }
 }

@@ -29,7 +29,8 @@ fn kind_of(write: &Write) -> Option<Kind> {
         }
         Write::Delete(delete) | Write::Evict(delete) => Some(delete.kind),
         Write::Bind { .. } => Some(kind::PODS),
-        Write::Event(_) => None,
+        // Whoever asks for a scale reads it behind a barrier.
+        Write::Scale { .. } | Write::Event(_) => None,
         Write::Told(write, _) => kind_of(write),
     }
 }

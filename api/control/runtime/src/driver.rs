@@ -1,14 +1,17 @@
 //! Drives one controller: takes keys off its queue, lets it plan, carries the plan out, and
 //! waits until its view shows what was written.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nautilus_planner::controller::{Change, Controller};
+use futures_util::future::join_all;
+use nautilus_planner::controller::{Change, Controller, MAX_ROUNDS};
 use nautilus_planner::kind::Kind;
 use nautilus_planner::plan::Failed;
-use nautilus_planner::view::Key;
+use nautilus_planner::view::{Answer, Key, Question, View, Within};
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -82,9 +85,9 @@ impl Driver {
     /// Looks at a key once.
     async fn look_at(self: Arc<Self>, key: Key) {
         let begun = Instant::now();
-        let plan = self
-            .controller
-            .reconcile(&*self.world, &key, self.api.now());
+        let view = self.answered(&key).await;
+        let plan = self.controller.reconcile(&view, &key, self.api.now());
+        drop(view);
         let mut reached = Reached::new();
         let outcome = self.carry_out(&plan, &mut reached).await;
         if let Err(failed) = &outcome {
@@ -103,6 +106,26 @@ impl Driver {
             queue.failed(&key, now);
         }
         self.meters.depth.set(queue.depth() as f64);
+    }
+
+    /// The view, with the answers to what the controller asks for a key.
+    async fn answered(&self, key: &Key) -> Answered<'_> {
+        let mut view = Answered {
+            world: &self.world,
+            answers: BTreeMap::new(),
+        };
+        for _ in 0..MAX_ROUNDS {
+            let mut asked = self.controller.asks(&view, key);
+            asked.retain(|question| !view.answers.contains_key(question));
+            if asked.is_empty() {
+                break;
+            }
+            let user = self.controller.name();
+            let answers = asked.iter().map(|question| self.api.ask(user, question));
+            let answers = join_all(answers).await;
+            view.answers.extend(asked.into_iter().zip(answers));
+        }
+        view
     }
 
     async fn carry_out(
@@ -148,6 +171,30 @@ impl Driver {
             }
             None => Err(queue.next_due().unwrap_or(now + IDLE)),
         }
+    }
+}
+
+/// See [`Driver::answered`].
+struct Answered<'a> {
+    world: &'a World,
+    answers: BTreeMap<Question, Answer>,
+}
+
+impl View for Answered<'_> {
+    fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        self.world.get(kind, namespace, name)
+    }
+
+    fn list(&self, kind: Kind, within: Within<'_>) -> Vec<Arc<Value>> {
+        self.world.list(kind, within)
+    }
+
+    fn keys(&self, kind: Kind, within: Within<'_>) -> Vec<Key> {
+        self.world.keys(kind, within)
+    }
+
+    fn answer(&self, question: &Question) -> Option<&Answer> {
+        self.answers.get(question)
     }
 }
 

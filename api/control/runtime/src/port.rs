@@ -7,7 +7,7 @@ use futures_util::stream::BoxStream;
 use nautilus_machinery::timestamp::Instant;
 use nautilus_planner::kind::Kind;
 use nautilus_planner::plan::{Failed, Write};
-use nautilus_planner::view::Key;
+use nautilus_planner::view::{Answer, Key, Question};
 use serde_json::Value;
 
 /// The bytes of one version of an object, wherever they are kept.
@@ -65,6 +65,9 @@ pub trait Api: Send + Sync + 'static {
         user: &'a str,
         write: &'a Write,
     ) -> BoxFuture<'a, Result<Written, Failed>>;
+
+    /// Answers a question of the service account `user`, behind a barrier.
+    fn ask<'a>(&'a self, user: &'a str, question: &'a Question) -> BoxFuture<'a, Answer>;
 
     /// The time of the commands' clock.
     fn now(&self) -> Instant;

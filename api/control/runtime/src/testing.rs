@@ -14,7 +14,7 @@ use nautilus_planner::controller::{Change, Controller};
 use nautilus_planner::kind::{self, Kind};
 use nautilus_planner::object;
 use nautilus_planner::plan::{Failed, NAME, Plan, Write};
-use nautilus_planner::view::{Key, View, Within};
+use nautilus_planner::view::{Answer, Key, Question, Target, View, Within};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
@@ -240,6 +240,14 @@ impl Api for Arc<Fake> {
         .boxed()
     }
 
+    fn ask<'a>(&'a self, _user: &'a str, question: &'a Question) -> BoxFuture<'a, Answer> {
+        let answer = match question {
+            Question::Scale(target) => Ok(json!({"metadata": {"name": target.name}})),
+            Question::Get(path) => Err((404, path.clone())),
+        };
+        std::future::ready(answer).boxed()
+    }
+
     fn now(&self) -> Instant {
         Instant {
             seconds: 1_800_000_000,
@@ -270,8 +278,26 @@ impl Controller for Keeper {
         }
     }
 
+    fn asks(&self, view: &dyn View, key: &Key) -> Vec<Question> {
+        let scale = Question::Scale(Target {
+            api_version: "apps/v1".to_owned(),
+            kind: "ReplicaSet".to_owned(),
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+        });
+        let about = view.answer(&scale).and_then(|answer| answer.as_ref().ok());
+        let more = about.map(|own| Question::Get(format!("/{}", object::name(own))));
+        more.into_iter().chain([scale]).collect()
+    }
+
     fn reconcile(&self, view: &dyn View, key: &Key, _: Instant) -> Plan {
         let mut plan = Plan::default();
+        // Both rounds of its questions were answered.
+        let path = Question::Get(format!("/{}", key.name));
+        assert_eq!(
+            view.answer(&path),
+            Some(&Err((404, format!("/{}", key.name))))
+        );
         let Some(set) = view.get(kind::REPLICA_SETS, &key.namespace, &key.name) else {
             return plan;
         };

@@ -7,6 +7,7 @@
 //!   from outside, and no more.
 //! - What is followed begins behind a barrier of this term.
 
+mod ask;
 mod follow;
 mod write;
 
@@ -20,6 +21,7 @@ use nautilus_machinery::identity::User;
 use nautilus_machinery::timestamp::Instant;
 use nautilus_planner::kind::Kind;
 use nautilus_planner::plan::{Failed, Write};
+use nautilus_planner::view::{Answer, Question};
 use parking_lot::Mutex;
 
 use crate::context::RestContext;
@@ -110,6 +112,11 @@ impl Api for ClusterApi {
         write: &'a Write,
     ) -> BoxFuture<'a, Result<Written, Failed>> {
         Box::pin(write::carry_out(self, user, write))
+    }
+
+    fn ask<'a>(&'a self, user: &'a str, question: &'a Question) -> BoxFuture<'a, Answer> {
+        let user = self.user(user);
+        Box::pin(async move { ask::ask(&self.context, &user, question).await })
     }
 
     fn now(&self) -> Instant {

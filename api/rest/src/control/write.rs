@@ -87,6 +87,10 @@ impl Carrier<'_> {
                 uid,
                 node,
             } => self.bind((namespace, name), uid, node).await,
+            Write::Scale { target, scale } => {
+                let user = self.api.user(self.user);
+                super::ask::set_scale(&self.api.context, &user, target, scale).await
+            }
             Write::Event(_) | Write::Told(..) => {
                 Err(ApiError::internal("an event is recorded, not written").into())
             }
