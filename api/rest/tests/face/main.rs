@@ -14,6 +14,7 @@ mod apply;
 mod audit;
 mod certificates;
 mod connects;
+mod control;
 mod conversion;
 mod definitions;
 mod devices;
