@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::kind::{CONTROLLER_REVISIONS, Kind};
 use crate::object;
 use crate::ownership;
-use crate::plan::Write;
+use crate::plan::{Plan, Write};
 use crate::view::{View, Within};
 
 /// Bytes of its owner's name that a revision's name begins with, at most: with a dash and
@@ -37,14 +37,19 @@ fn order(revision: &Value) -> (i64, Option<i64>, &str) {
     (number(revision), created, object::name(revision))
 }
 
-/// The revisions among these that nobody manages come under `owner`.
-pub fn adoptions(revisions: &[Arc<Value>], owners: Kind, owner: &Value) -> Vec<Write> {
+/// The revisions among these that nobody manages come under `owner`, behind another look
+/// at it.
+pub fn adopt(revisions: &[Arc<Value>], owners: Kind, owner: &Value, plan: &mut Plan) {
     let orphans = revisions
         .iter()
         .filter(|own| object::controller(own).is_none());
-    orphans
+    let writes: Vec<Write> = orphans
         .map(|orphan| ownership::adopt(CONTROLLER_REVISIONS, orphan, owners, owner))
-        .collect()
+        .collect();
+    if !writes.is_empty() && !object::is_deleted(owner) {
+        plan.then(Write::status(owners, owner.clone()));
+        plan.together(writes);
+    }
 }
 
 /// Which revision it is: counted from 1.
@@ -96,7 +101,7 @@ fn without_nulls(value: &Value) -> Value {
 pub fn revision(
     owners: Kind,
     owner: &Value,
-    data: Value,
+    data: &Value,
     number: i64,
     hash: &str,
     hash_label: &str,
@@ -171,10 +176,9 @@ mod tests {
         let names: Vec<&str> = revisions.iter().map(|own| object::name(own)).collect();
         assert_eq!(names, ["d", "c", "b"]);
         assert_eq!(next_number(&revisions), 8);
-        assert_eq!(
-            adoptions(&revisions, crate::kind::STATEFUL_SETS, &owner).len(),
-            1
-        );
+        let mut plan = Plan::default();
+        adopt(&revisions, crate::kind::STATEFUL_SETS, &owner, &mut plan);
+        assert_eq!(plan.steps.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
         let gone = over_limit(&revisions, 1, |name| name == "c").count();
         assert_eq!((gone, over_limit(&revisions, 0, |_| false).count()), (1, 3));
     }

@@ -21,6 +21,7 @@ pub mod plan;
 pub mod pods;
 pub mod replicas;
 pub mod scheduler;
+mod stateful;
 pub mod view;
 
 #[cfg(test)]
@@ -33,5 +34,6 @@ pub fn controllers() -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(replicas::Replicas::of_sets()),
         Box::new(replicas::Replicas::of_replication_controllers()),
+        Box::new(stateful::StatefulSets),
     ]
 }

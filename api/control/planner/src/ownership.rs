@@ -96,16 +96,16 @@ pub fn adopt(kind: Kind, orphan: &Value, owners: Kind, owner: &Value) -> Write {
     let uid = object::uid(owner);
     let mut references = references_without(orphan, uid);
     references.push(object::controller_reference(owners, owner));
-    own(kind, orphan, references)
+    own(kind, orphan, &references)
 }
 
 /// Takes an object from the owner of this uid.
 pub fn release(kind: Kind, object: &Value, uid: &str) -> Write {
-    own(kind, object, references_without(object, uid))
+    own(kind, object, &references_without(object, uid))
 }
 
 /// Gives an object these owners, and no others.
-pub fn own(kind: Kind, object: &Value, references: Vec<Value>) -> Write {
+pub fn own(kind: Kind, object: &Value, references: &[Value]) -> Write {
     let version = &object["metadata"]["resourceVersion"];
     let metadata = json!({"resourceVersion": version, "ownerReferences": references});
     Write::patch(kind, object, json!({ "metadata": metadata }))
@@ -181,7 +181,7 @@ mod tests {
     use crate::kind::{PODS, REPLICA_SETS};
     use crate::testing::Cluster;
 
-    fn owners_after(owner: &Value, label: &str, references: Value) -> (usize, Value) {
+    fn owners_after(owner: &Value, label: &str, references: &Value) -> (usize, Value) {
         let mut cluster = Cluster::default();
         let metadata = json!({
             "namespace": "n", "name": "p", "labels": {"app": label}, "ownerReferences": references,
@@ -216,7 +216,7 @@ mod tests {
             (&ending, "b", owned("1"), (0, json!(["1"]))),
             (&ending, "a", owned("1"), (1, json!(["1"]))),
         ] {
-            let seen = owners_after(owner, label, references.clone());
+            let seen = owners_after(owner, label, &references);
             assert_eq!(seen, expected, "{label} {references}");
         }
     }
