@@ -1,5 +1,41 @@
-//! Where pods go: rules, the queue, and what makes room.
+//! The scheduler: which node a pod goes to.
+//!
+//! [`Snapshot`] is the cluster, kept up by deltas; [`schedule`] looks for a node as
+//! kube-scheduler's default plugins would, by a [`Profile`]; [`Cycle`] is one pod against
+//! the snapshot, for whoever wants to try what would be if pods went. Decides, and does
+//! nothing: queue, preemption and driver stand around it.
 
+mod affinity_term;
+mod classes;
+mod cycle;
+mod fit;
+mod interned;
+mod label_index;
+mod node;
+mod node_selector;
 pub mod plugin;
+mod pod;
 pub mod preempt;
+mod profile;
 pub mod queue;
+mod rejection;
+mod resources;
+mod score;
+mod search;
+mod snapshot;
+mod taint;
+
+pub use affinity_term::{AffinityTerm, Labels, PodAffinities, SpreadConstraint};
+pub use cycle::Cycle;
+pub use label_index::{NodeSet, Slot};
+pub use node::NodeInfo;
+pub use node_selector::{Labelled, NodeSelector, PreferredNode, RequiredNode};
+pub use plugin::{Plugin, Plugins};
+pub use pod::{DEFAULT_SCHEDULER, HostPort, PodInfo};
+pub use profile::{FitStrategy, Profile, Shape, Weighted};
+pub use rejection::{Rejection, Unschedulable};
+pub use resources::{Requests, Resources};
+pub use score::PluginScores;
+pub use search::{Chosen, Explanation, Verdict, explain, schedule};
+pub use snapshot::{FOLLOWED, Snapshot};
+pub use taint::{Effect, Taint, Toleration, is_tolerated};

@@ -1,6 +1,10 @@
 //! The scheduler's rules by their names, and sets of them.
+//!
+//! Invariant: the order of the variants is the order in which rules look at a node, so that
+//! the first reason of a node is the one the reference gives.
 
-/// A rule that turns pods away, by the name that kube-scheduler gives it.
+/// A rule that turns pods away or says how good a node is, by the name that kube-scheduler
+/// gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Plugin {
     /// Pods wait until their gates are gone.
@@ -29,11 +33,19 @@ pub enum Plugin {
     PodTopologySpread,
     /// Pods that want each other near or far.
     InterPodAffinity,
+    /// Shares of CPU and memory used alike.
+    NodeResourcesBalancedAllocation,
+    /// Images that are there already.
+    ImageLocality,
+    /// Features that a node's kubelet declares.
+    NodeDeclaredFeatures,
+    /// What a worker's node says of its load and stake. Ours; off unless a profile has it.
+    WorkerLoad,
 }
 
 impl Plugin {
     /// Every one, each once, in the order in which they look at a node.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::SchedulingGates,
         Self::NodeName,
         Self::NodeUnschedulable,
@@ -47,6 +59,10 @@ impl Plugin {
         Self::VolumeZone,
         Self::PodTopologySpread,
         Self::InterPodAffinity,
+        Self::NodeResourcesBalancedAllocation,
+        Self::ImageLocality,
+        Self::NodeDeclaredFeatures,
+        Self::WorkerLoad,
     ];
 
     /// Its name in messages, metrics and configurations.
@@ -65,6 +81,10 @@ impl Plugin {
             Self::VolumeZone => "VolumeZone",
             Self::PodTopologySpread => "PodTopologySpread",
             Self::InterPodAffinity => "InterPodAffinity",
+            Self::NodeResourcesBalancedAllocation => "NodeResourcesBalancedAllocation",
+            Self::ImageLocality => "ImageLocality",
+            Self::NodeDeclaredFeatures => "NodeDeclaredFeatures",
+            Self::WorkerLoad => "WorkerLoad",
         }
     }
 
@@ -72,11 +92,40 @@ impl Plugin {
     pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|plugin| plugin.name() == name)
     }
+
+    /// Whether it can say that a node will not do.
+    pub(super) fn filters(self) -> bool {
+        !matches!(
+            self,
+            Self::SchedulingGates
+                | Self::NodeResourcesBalancedAllocation
+                | Self::ImageLocality
+                | Self::WorkerLoad
+        )
+    }
+
+    /// Whether it can say how good a node is.
+    pub(super) fn scores(self) -> bool {
+        self.default_weight().is_some() || self == Self::WorkerLoad
+    }
+
+    /// What its score weighs where nothing is said; `None`: it does not score then.
+    pub(super) fn default_weight(self) -> Option<i64> {
+        match self {
+            Self::TaintToleration => Some(3),
+            Self::NodeAffinity | Self::PodTopologySpread | Self::InterPodAffinity => Some(2),
+            Self::NodeResourcesFit
+            | Self::VolumeBinding
+            | Self::NodeResourcesBalancedAllocation
+            | Self::ImageLocality => Some(1),
+            _ => None,
+        }
+    }
 }
 
 /// A set of rules.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Plugins(u16);
+pub struct Plugins(u32);
 
 impl Plugins {
     /// None.
@@ -97,6 +146,11 @@ impl Plugins {
         self.0 |= Self::bit(plugin);
     }
 
+    /// Keeps those that are wanted.
+    pub fn retain(&mut self, wanted: impl Fn(Plugin) -> bool) {
+        *self = self.iter().filter(|plugin| wanted(*plugin)).collect();
+    }
+
     /// Those that are in both.
     pub fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
@@ -109,8 +163,8 @@ impl Plugins {
             .filter(move |plugin| self.contains(*plugin))
     }
 
-    fn bit(plugin: Plugin) -> u16 {
-        1 << plugin as u16
+    fn bit(plugin: Plugin) -> u32 {
+        1 << plugin as u32
     }
 }
 

@@ -1,0 +1,196 @@
+//! One pod against the snapshot: what is worked out once, then each node.
+//!
+//! Invariant: it holds nothing of the snapshot but counts, so that what would be if pods
+//! went or came can be tried with a clone of it and of a node.
+
+use std::collections::BTreeSet;
+
+use super::fit;
+use super::label_index::NodeSet;
+use super::node::NodeInfo;
+use super::plugin::{Plugin, Plugins};
+use super::pod::PodInfo;
+use super::profile::Profile;
+use super::rejection::Rejection;
+use super::snapshot::Snapshot;
+use super::taint::{self, Taint};
+
+/// A pod on its way to a node.
+#[derive(Clone)]
+pub struct Cycle<'a> {
+    pub(super) pod: &'a PodInfo,
+    pub(super) profile: &'a Profile,
+    /// The filters that have something to say of this pod.
+    active: Vec<Plugin>,
+    /// Which nodes its selector and affinity allow.
+    required: Option<NodeSet>,
+    /// Which nodes the profile allows.
+    enforced: Option<NodeSet>,
+    /// By number: taints that keep it off.
+    untolerated: Vec<bool>,
+    tolerates_cordons: bool,
+    /// The only nodes that come into question, and who says so.
+    pub(super) named: Option<Named>,
+}
+
+/// The only nodes that come into question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) nodes: BTreeSet<String>,
+    pub(super) by: Plugins,
+}
+
+impl<'a> Cycle<'a> {
+    /// Works out what does not hang on the node.
+    ///
+    /// # Errors
+    /// Why no node needs to be looked at.
+    pub fn new(
+        snapshot: &Snapshot,
+        pod: &'a PodInfo,
+        profile: &'a Profile,
+    ) -> Result<Self, Rejection> {
+        let has = |plugin| profile.filters.contains(plugin);
+        let has_required = has(Plugin::NodeAffinity) && !pod.required_node.is_empty();
+        let enforced = profile.added_required.as_ref();
+        let enforced = enforced.filter(|_| has(Plugin::NodeAffinity));
+        let mut cycle = Self {
+            pod,
+            profile,
+            active: Vec::new(),
+            required: has_required.then(|| snapshot.matching(&pod.required_node)),
+            enforced: enforced.map(|own| snapshot.matching_selector(own)),
+            untolerated: snapshot.taints.map(false, |own| {
+                own.effect.keeps_off() && !taint::is_tolerated(own, &pod.tolerations)
+            }),
+            tolerates_cordons: taint::is_tolerated(&Taint::unschedulable(), &pod.tolerations),
+            named: None,
+        };
+        for plugin in profile.filters.iter() {
+            if cycle.prepare(plugin)? {
+                cycle.active.push(plugin);
+            }
+        }
+        Ok(cycle)
+    }
+
+    /// Whether a plugin has something to say of this pod.
+    fn prepare(&mut self, plugin: Plugin) -> Result<bool, Rejection> {
+        let pod = self.pod;
+        Ok(match plugin {
+            Plugin::NodeName => {
+                if !pod.node_name.is_empty() {
+                    self.narrow(plugin, [pod.node_name.clone()].into())?;
+                }
+                true
+            }
+            Plugin::NodeAffinity => {
+                if let Some(names) = &pod.required_node.names {
+                    if names.is_empty() {
+                        return Err(Rejection::final_one(plugin, "pod affinity terms conflict"));
+                    }
+                    self.narrow(plugin, names.iter().cloned().collect())?;
+                }
+                self.required.is_some() || self.enforced.is_some()
+            }
+            Plugin::NodePorts => !pod.host_ports.is_empty(),
+            _ => true,
+        })
+    }
+
+    /// Only these nodes come into question.
+    fn narrow(&mut self, plugin: Plugin, nodes: BTreeSet<String>) -> Result<(), Rejection> {
+        let (nodes, mut by) = match self.named.take() {
+            None => (nodes, Plugins::NONE),
+            Some(own) => (&own.nodes & &nodes, own.by),
+        };
+        by.insert(plugin);
+        if nodes.is_empty() {
+            let names = names_of(by);
+            let what = match by.iter().count() {
+                1 => format!("node(s) didn't satisfy plugin {names}"),
+                _ => format!("node(s) didn't satisfy plugin(s) [{names}] simultaneously"),
+            };
+            return Err(Rejection::final_one(plugin, what));
+        }
+        self.named = Some(Named { nodes, by });
+        Ok(())
+    }
+
+    /// Why a node will not do; `None`: it will.
+    pub fn filter(&self, snapshot: &Snapshot, node: &NodeInfo) -> Option<Rejection> {
+        let mut active = self.active.iter();
+        active.find_map(|plugin| self.ask(*plugin, snapshot, node))
+    }
+
+    /// The same on a node that is being made free for others: it must do with those of
+    /// them that go first, and without.
+    pub fn filter_beside_nominated(
+        &self,
+        snapshot: &Snapshot,
+        node: &NodeInfo,
+    ) -> Option<Rejection> {
+        if snapshot.has_nominations() {
+            let mut with = node.clone();
+            let others = snapshot.nominated_to(&node.name);
+            let others =
+                others.filter(|own| own.priority >= self.pod.priority && own.uid != self.pod.uid);
+            for other in others {
+                with.add_pod(other.clone());
+            }
+            if with.pods.len() > node.pods.len() {
+                let rejection = self.filter(snapshot, &with);
+                if rejection.is_some() {
+                    return rejection;
+                }
+            }
+        }
+        self.filter(snapshot, node)
+    }
+
+    fn ask(&self, plugin: Plugin, _snapshot: &Snapshot, node: &NodeInfo) -> Option<Rejection> {
+        let no = |is_rejected: bool, reason: &'static str| {
+            is_rejected.then(|| Rejection::final_one(plugin, reason))
+        };
+        let is_outside =
+            |set: &Option<NodeSet>| set.as_ref().is_some_and(|own| !own.contains(node.slot));
+        match plugin {
+            Plugin::NodeName => no(
+                !self.pod.node_name.is_empty() && self.pod.node_name != node.name,
+                "node(s) didn't match the requested node name",
+            ),
+            Plugin::NodeUnschedulable => no(
+                node.is_unschedulable && !self.tolerates_cordons,
+                "node(s) were unschedulable",
+            ),
+            Plugin::TaintToleration => no(
+                node.taints
+                    .iter()
+                    .any(|own| self.untolerated[*own as usize]),
+                "node(s) had untolerated taint(s)",
+            ),
+            Plugin::NodeAffinity => no(
+                is_outside(&self.enforced),
+                "node(s) didn't match scheduler-enforced node affinity",
+            )
+            .or_else(|| {
+                no(
+                    is_outside(&self.required),
+                    "node(s) didn't match Pod's node affinity/selector",
+                )
+            }),
+            Plugin::NodePorts => (!node.has_free(&self.pod.host_ports)).then(|| {
+                let reason = "node(s) didn't have free ports for the requested pod ports";
+                Rejection::resolvable(plugin, reason)
+            }),
+            Plugin::NodeResourcesFit => fit::filter(self.pod, self.profile, node),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn names_of(plugins: Plugins) -> String {
+    let mut names: Vec<&str> = plugins.iter().map(Plugin::name).collect();
+    names.sort_unstable();
+    names.join(" ")
+}

@@ -1,0 +1,403 @@
+//! The cluster as the scheduler sees it, kept up by deltas.
+//!
+//! Invariants
+//! - A change of a pod or node costs what it changes, not what there is.
+//! - An assumed pod counts on its node until it is forgotten or its binding is seen.
+//! - It is as large as what is in the cluster; nothing of what is gone is kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::affinity_term::{self, Labels};
+use super::classes::Classes;
+use super::interned::Interned;
+use super::label_index::{LabelIndex, NodeSet, Slot};
+use super::node::NodeInfo;
+use super::node_selector::{NodeSelector, RequiredNode, Term};
+use super::pod::PodInfo;
+use super::taint::Taint;
+use crate::controller::Change;
+use crate::kind::{self, Kind};
+use crate::object;
+use crate::view::Key;
+
+/// The kinds a snapshot is made of.
+pub const FOLLOWED: &[Kind] = &[
+    kind::PODS,
+    kind::NODES,
+    kind::NAMESPACES,
+    kind::SERVICES,
+    kind::REPLICATION_CONTROLLERS,
+    kind::REPLICA_SETS,
+    kind::STATEFUL_SETS,
+    kind::CLAIMS,
+    kind::VOLUMES,
+    kind::STORAGE_CLASSES,
+    kind::CSI_NODES,
+    kind::CSI_DRIVERS,
+    kind::CSI_CAPACITIES,
+    kind::VOLUME_ATTACHMENTS,
+];
+
+#[derive(Debug)]
+struct Placed {
+    pod: Arc<PodInfo>,
+    slot: Slot,
+    is_assumed: bool,
+}
+
+#[derive(Debug)]
+struct Nominated {
+    pod: Arc<PodInfo>,
+    node: String,
+}
+
+/// Nodes, the pods on them, and what else decides where a pod goes.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    nodes: Vec<NodeInfo>,
+    free: Vec<Slot>,
+    by_name: BTreeMap<String, Slot>,
+    /// Nodes by zone; zones and nodes in the order in which they came.
+    zones: Vec<(String, Vec<Slot>)>,
+    /// The nodes, taken from zone after zone; made anew when it is asked for.
+    order: Option<Vec<Slot>>,
+    /// Where the next search starts in the order.
+    pub(super) start: usize,
+    pub(super) labels: LabelIndex,
+    pub(super) taints: Interned<Taint>,
+    pub(super) images: Interned<String>,
+    /// Bytes of an image, by number, as the first node said that reported it.
+    pub(super) image_sizes: Vec<i64>,
+    pub(super) classes: Classes,
+    /// By uid.
+    pods: BTreeMap<String, Placed>,
+    /// By uid.
+    nominated: BTreeMap<String, Nominated>,
+    namespaces: BTreeMap<String, Labels>,
+    objects: BTreeMap<(Kind, Key), Arc<Value>>,
+}
+
+impl Snapshot {
+    /// Takes a change in. Kinds that it is not made of are left out.
+    pub fn apply(&mut self, change: &Change) {
+        match change.kind {
+            kind::PODS => self.apply_pod(change),
+            kind::NODES => {
+                let name = object::name(change.object()).to_owned();
+                self.set_node(&name, change.after.clone());
+            }
+            kind::NAMESPACES => {
+                let name = object::name(change.object()).to_owned();
+                match &change.after {
+                    Some(after) => {
+                        let labels = affinity_term::labels_of(after);
+                        self.namespaces.insert(name, labels);
+                    }
+                    None => drop(self.namespaces.remove(&name)),
+                }
+            }
+            other if FOLLOWED.contains(&other) => {
+                let key = (other, Key::of(change.object()));
+                match &change.after {
+                    Some(after) => drop(self.objects.insert(key, after.clone())),
+                    None => drop(self.objects.remove(&key)),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn apply_pod(&mut self, change: &Change) {
+        let uid = |pod: &Option<Arc<Value>>| pod.as_deref().map(object::uid).map(str::to_owned);
+        let (before, after) = (uid(&change.before), uid(&change.after));
+        if let Some(before) = before.filter(|own| after.as_ref() != Some(own)) {
+            self.take_away(&before);
+            self.withdraw(&before);
+        }
+        let (Some(pod), Some(uid)) = (&change.after, after) else {
+            return;
+        };
+        let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+        if object::is_finished(pod) {
+            self.take_away(&uid);
+            self.withdraw(&uid);
+        } else if !node.is_empty() {
+            self.withdraw(&uid);
+            self.take_away(&uid);
+            self.place(Arc::new(PodInfo::new(pod.clone())), node, false);
+        } else if self.pods.get(&uid).is_some_and(|own| !own.is_assumed) {
+            self.take_away(&uid);
+        }
+    }
+
+    /// Counts a pod on a node before its binding is seen.
+    pub fn assume(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.withdraw(&pod.uid);
+        self.take_away(&pod.uid);
+        self.place(pod, node, true);
+    }
+
+    /// Takes an assumption back. A pod whose binding was seen stays.
+    pub fn forget(&mut self, uid: &str) {
+        if self.is_assumed(uid) {
+            self.take_away(uid);
+        }
+    }
+
+    /// Whether a pod counts on a node without its binding having been seen.
+    pub fn is_assumed(&self, uid: &str) -> bool {
+        self.pods.get(uid).is_some_and(|own| own.is_assumed)
+    }
+
+    fn place(&mut self, pod: Arc<PodInfo>, node: &str, is_assumed: bool) {
+        let slot = self.slot_of(node);
+        self.classes.add(&pod, slot);
+        self.nodes[slot as usize].add_pod(pod.clone());
+        let placed = Placed {
+            pod: pod.clone(),
+            slot,
+            is_assumed,
+        };
+        self.pods.insert(pod.uid.clone(), placed);
+    }
+
+    fn take_away(&mut self, uid: &str) {
+        if let Some(placed) = self.pods.remove(uid) {
+            self.classes.remove(&placed.pod, placed.slot);
+            self.nodes[placed.slot as usize].remove_pod(uid);
+            self.vacate(placed.slot);
+        }
+    }
+
+    /// A pod that waits until its node has been made free: others of its priority and
+    /// below find the node as if it were there.
+    pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
+        let node = node.to_owned();
+        self.nominated
+            .insert(pod.uid.clone(), Nominated { pod, node });
+    }
+
+    /// A pod waits for no node any more.
+    pub fn withdraw(&mut self, uid: &str) {
+        self.nominated.remove(uid);
+    }
+
+    /// The pods that wait for a node to be made free.
+    pub fn nominated_to<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Arc<PodInfo>> {
+        let all = self.nominated.values();
+        all.filter(move |own| own.node == node).map(|own| &own.pod)
+    }
+
+    pub(super) fn has_nominations(&self) -> bool {
+        !self.nominated.is_empty()
+    }
+
+    fn slot_of(&mut self, name: &str) -> Slot {
+        if let Some(slot) = self.by_name.get(name) {
+            return *slot;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            let slot = Slot::try_from(self.nodes.len()).unwrap_or_default();
+            self.nodes.push(NodeInfo::new(slot, ""));
+            slot
+        });
+        self.nodes[slot as usize] = NodeInfo::new(slot, name);
+        self.by_name.insert(name.to_owned(), slot);
+        slot
+    }
+
+    fn set_node(&mut self, name: &str, object: Option<Arc<Value>>) {
+        if object.is_none() && !self.by_name.contains_key(name) {
+            return;
+        }
+        let slot = self.slot_of(name);
+        let node = &mut self.nodes[slot as usize];
+        let was_zone = node.object.is_some().then(|| node.zone());
+        let labels_before = std::mem::take(&mut node.labels);
+        let taints_before = std::mem::take(&mut node.taints);
+        let images_before = std::mem::take(&mut node.images);
+        node.set_object(object.clone());
+        let zone = object.is_some().then(|| node.zone());
+        self.labels.replace(slot, &labels_before, &node.labels);
+        if let Some(object) = &object {
+            let taints = Taint::all(object).into_iter();
+            node.taints = taints.map(|taint| self.taints.acquire(taint)).collect();
+        }
+        for taint in taints_before {
+            self.taints.release(taint);
+        }
+        self.set_images(slot, object.as_deref(), &images_before);
+        if was_zone != zone {
+            self.move_zones(slot, was_zone.as_deref(), zone);
+        }
+        self.vacate(slot);
+    }
+
+    fn set_images(&mut self, slot: Slot, node: Option<&Value>, before: &[u32]) {
+        let mut ids = Vec::new();
+        for (name, size) in node.into_iter().flat_map(NodeInfo::images_said) {
+            let id = self.images.acquire(name.to_owned());
+            if self.image_sizes.len() <= id as usize {
+                self.image_sizes.resize(id as usize + 1, 0);
+            }
+            if self.images.count(id) == 1 {
+                self.image_sizes[id as usize] = size;
+            }
+            match ids.contains(&id) {
+                true => self.images.release(id),
+                false => ids.push(id),
+            }
+        }
+        for id in before {
+            self.images.release(*id);
+        }
+        ids.sort_unstable();
+        self.nodes[slot as usize].images = ids;
+    }
+
+    fn move_zones(&mut self, slot: Slot, from: Option<&str>, to: Option<String>) {
+        self.order = None;
+        if let Some(from) = from {
+            if let Some((_, slots)) = self.zones.iter_mut().find(|(own, _)| own == from) {
+                slots.retain(|own| *own != slot);
+            }
+            self.zones.retain(|(_, slots)| !slots.is_empty());
+        }
+        if let Some(to) = to {
+            match self.zones.iter_mut().find(|(own, _)| *own == to) {
+                Some((_, slots)) => slots.push(slot),
+                None => self.zones.push((to, vec![slot])),
+            }
+        }
+    }
+
+    /// Frees a slot that neither a node nor a pod names.
+    fn vacate(&mut self, slot: Slot) {
+        let node = &self.nodes[slot as usize];
+        if node.object.is_none()
+            && node.pods.is_empty()
+            && self.by_name.remove(&node.name).is_some()
+        {
+            self.free.push(slot);
+        }
+    }
+
+    /// The nodes in the order in which they are looked at: one of each zone in turn.
+    pub(super) fn order(&mut self) -> Vec<Slot> {
+        let order = self.order.take().unwrap_or_else(|| {
+            let longest = self.zones.iter().map(|(_, slots)| slots.len()).max();
+            let turns = 0..longest.unwrap_or_default();
+            turns
+                .flat_map(|turn| self.zones.iter().filter_map(move |(_, own)| own.get(turn)))
+                .copied()
+                .collect()
+        });
+        self.order = Some(order.clone());
+        order
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.zones.iter().map(|(_, slots)| slots.len()).sum()
+    }
+
+    /// Whether there is no node.
+    pub fn is_empty(&self) -> bool {
+        self.zones.is_empty()
+    }
+
+    /// All nodes, in no order that matters.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
+        self.nodes.iter().filter(|own| own.object.is_some())
+    }
+
+    /// The node of a name.
+    pub fn node(&self, name: &str) -> Option<&NodeInfo> {
+        let slot = self.by_name.get(name)?;
+        Some(self.at(*slot)).filter(|own| own.object.is_some())
+    }
+
+    /// The node in a slot.
+    pub fn at(&self, slot: Slot) -> &NodeInfo {
+        &self.nodes[slot as usize]
+    }
+
+    /// Above the largest slot.
+    pub(super) fn slots(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// A pod that counts on a node, with that node's name.
+    pub fn placed(&self, uid: &str) -> Option<(&Arc<PodInfo>, &str)> {
+        let placed = self.pods.get(uid)?;
+        Some((&placed.pod, &self.at(placed.slot).name))
+    }
+
+    /// Another object that decides.
+    pub(super) fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Arc<Value>> {
+        self.objects.get(&(kind, Key::new(namespace, name)))
+    }
+
+    /// Other objects of a kind, in a namespace; empty: those without one.
+    pub(super) fn list<'a>(
+        &'a self,
+        kind: Kind,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Value>> {
+        let from = (kind, Key::new(namespace, ""));
+        let objects = self.objects.range(from..);
+        objects
+            .take_while(move |((own, key), _)| *own == kind && key.namespace == namespace)
+            .map(|(_, object)| object)
+    }
+
+    /// A namespace's labels; none where it is not known.
+    pub(super) fn namespace_labels(&self, namespace: &str) -> &Labels {
+        const NONE: &Labels = &Labels::new();
+        self.namespaces.get(namespace).unwrap_or(NONE)
+    }
+
+    /// The nodes that are what a pod requires.
+    pub(super) fn matching(&self, required: &RequiredNode) -> NodeSet {
+        let slots = self.slots();
+        let mut set = NodeSet::all(slots);
+        for requirement in &required.labels {
+            set.keep(&self.labels.matching(requirement, slots));
+        }
+        if let Some(selector) = &required.selector {
+            set.keep(&self.matching_selector(selector));
+        }
+        set
+    }
+
+    /// The nodes that a selector selects.
+    pub(super) fn matching_selector(&self, selector: &NodeSelector) -> NodeSet {
+        let mut set = NodeSet::none(self.slots());
+        for term in &selector.terms {
+            set.join(&self.matching_term(term));
+        }
+        set
+    }
+
+    /// The nodes for which all conditions of a term hold.
+    pub(super) fn matching_term(&self, term: &Term) -> NodeSet {
+        let slots = self.slots();
+        let mut set = NodeSet::all(slots);
+        for requirement in &term.labels {
+            set.keep(&self.labels.matching(requirement, slots));
+        }
+        for test in &term.names {
+            let mut named = NodeSet::none(slots);
+            for (name, slot) in &self.by_name {
+                if test.passes(Some(name)) {
+                    named.insert(*slot);
+                }
+            }
+            set.keep(&named);
+        }
+        set
+    }
+}
