@@ -44,6 +44,11 @@ pub trait Controller: Send + Sync {
     /// roles `system:controller:NAME` say what it may do.
     fn name(&self) -> &'static str;
 
+    /// Who its Events come from: mostly its name, too.
+    fn component(&self) -> &'static str {
+        self.name()
+    }
+
     /// The kinds it reads or hears of. Nothing else is in its view.
     fn follows(&self) -> &'static [Kind];
 

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use nautilus_planner::kind::{self, Kind};
 use nautilus_planner::plan::{Event, Failed, NAME, Plan, Write};
 
-use crate::events::Recorder;
+use crate::events::{Author, Recorder};
 use crate::port::Api;
 
 /// Writes of one plan that are under way together.
@@ -43,11 +43,11 @@ fn split(write: &Write) -> (&Write, Option<&Event>) {
     }
 }
 
-/// Carries `plan` out as `user`; notes what was reached, whatever fails.
+/// Carries `plan` out as `author`; notes what was reached, whatever fails.
 pub(crate) async fn out(
     api: &dyn Api,
     recorder: &Recorder,
-    user: &'static str,
+    author: Author,
     plan: &Plan,
     reached: &mut Reached,
 ) -> Result<(), Failed> {
@@ -55,14 +55,16 @@ pub(crate) async fn out(
         let mut writes = Vec::with_capacity(step.len());
         for write in step {
             match write {
-                Write::Event(event) => recorder.record(user, event.clone()),
+                Write::Event(event) => recorder.record(author, event.clone()),
                 write => writes.push(write),
             }
         }
         let (mut begun, mut together) = (0, 1);
         while begun < writes.len() {
             let batch = &writes[begun..writes.len().min(begun + together)];
-            let writes = batch.iter().map(|write| api.write(user, split(write).0));
+            let writes = batch
+                .iter()
+                .map(|write| api.write(author.account, split(write).0));
             let outcomes = join_all(writes).await;
             let mut failure = None;
             for (write, outcome) in batch.iter().zip(outcomes) {
@@ -80,7 +82,7 @@ pub(crate) async fn out(
                 if let (_, Some(event)) = split(write) {
                     let mut event = event.clone();
                     event.message = event.message.replace(NAME, &written.name);
-                    recorder.record(user, event);
+                    recorder.record(author, event);
                 }
             }
             if let Some(failed) = failure {

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::carry::{self, Reached};
-use crate::events::Recorder;
+use crate::events::{Author, Recorder};
 use crate::follow::Listener;
 use crate::port::Api;
 use crate::queue::Queue;
@@ -133,8 +133,11 @@ impl Driver {
         plan: &nautilus_planner::plan::Plan,
         reached: &mut Reached,
     ) -> Result<(), Failed> {
-        let user = self.controller.name();
-        carry::out(&*self.api, &self.recorder, user, plan, reached).await
+        let author = Author {
+            account: self.controller.name(),
+            component: self.controller.component(),
+        };
+        carry::out(&*self.api, &self.recorder, author, plan, reached).await
     }
 
     /// Has the controller tell of a failure. What was reached so far is in its view then.

@@ -43,10 +43,19 @@ pub(crate) const EVENTS: Kind = Kind {
     namespaced: true,
 };
 
+/// Who writes, and who is named in Events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Author {
+    /// The service account.
+    pub account: &'static str,
+    /// `source.component` of its Events.
+    pub component: &'static str,
+}
+
 /// Takes events. Cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
-    waiting: mpsc::Sender<(&'static str, Event)>,
+    waiting: mpsc::Sender<(Author, Event)>,
     dropped: metrics::Counter,
 }
 
@@ -60,19 +69,19 @@ impl Recorder {
         }
     }
 
-    /// Records an event that comes from `source`, if it can be.
-    pub fn record(&self, source: &'static str, event: Event) {
-        if self.waiting.try_send((source, event)).is_err() {
+    /// Records an event of `author`'s, if it can be.
+    pub fn record(&self, author: Author, event: Event) {
+        if self.waiting.try_send((author, event)).is_err() {
             self.dropped.increment(1);
         }
     }
 }
 
-async fn record(api: Arc<dyn Api>, mut taken: mpsc::Receiver<(&'static str, Event)>) {
+async fn record(api: Arc<dyn Api>, mut taken: mpsc::Receiver<(Author, Event)>) {
     let mut memory = Memory::default();
     let mut under_way = JoinSet::new();
-    while let Some((source, event)) = taken.recv().await {
-        let Some((id, write)) = memory.write(source, &event, api.now()) else {
+    while let Some((author, event)) = taken.recv().await {
+        let Some((id, write)) = memory.write(author.component, &event, api.now()) else {
             continue;
         };
         // What is patched was created: its turn has come and gone.
@@ -84,7 +93,7 @@ async fn record(api: Arc<dyn Api>, mut taken: mpsc::Receiver<(&'static str, Even
         }
         let api = api.clone();
         under_way.spawn(async move {
-            let outcome = api.write(source, &write).await;
+            let outcome = api.write(author.account, &write).await;
             outcome.is_err().then_some(id)
         });
     }

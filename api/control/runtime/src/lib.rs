@@ -27,7 +27,7 @@ use std::sync::Arc;
 use nautilus_planner::controller::Controller;
 use tokio::task::JoinSet;
 
-pub use events::Recorder;
+pub use events::{Author, Recorder};
 pub use follow::Listener;
 pub use port::{Api, Body, Item, Told, Written};
 pub use world::World;
