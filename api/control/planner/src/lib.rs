@@ -12,6 +12,7 @@
 //!   is nothing to expect and nothing to remember.
 
 pub mod controller;
+pub mod endpoints;
 pub mod hash;
 pub mod history;
 pub mod kind;
@@ -32,8 +33,11 @@ use controller::Controller;
 /// Every controller, each once.
 pub fn controllers() -> Vec<Box<dyn Controller>> {
     vec![
-        Box::new(replicas::Replicas::of_sets()),
+        Box::new(endpoints::LegacyEndpoints),
+        Box::new(endpoints::Mirroring),
+        Box::new(endpoints::Slices),
         Box::new(replicas::Replicas::of_replication_controllers()),
+        Box::new(replicas::Replicas::of_sets()),
         Box::new(stateful::StatefulSets),
     ]
 }

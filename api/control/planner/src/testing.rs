@@ -75,16 +75,16 @@ impl Cluster {
     }
 
     /// Lets a controller plan for a key and carries the plan out, until nothing is left to
-    /// write; says how many plans that took.
+    /// write (but events); says how many plans that took.
     ///
     /// Pods that are deleted are gone at once unless `metadata.finalizers` hold them.
     pub(crate) fn settle(&mut self, controller: &dyn Controller, key: &Key, now: Instant) -> u32 {
         for round in 0..100 {
             let plan = self.plan(controller, key, now);
-            if plan.is_empty() {
+            self.carry_out(&plan);
+            if plan.writes().all(|write| matches!(write, Write::Event(_))) {
                 return round;
             }
-            self.carry_out(&plan);
         }
         panic!("{} never settles on {key}", controller.name());
     }
