@@ -15,6 +15,7 @@ pub mod controller;
 pub mod endpoints;
 pub mod hash;
 pub mod history;
+mod job;
 pub mod kind;
 pub mod object;
 pub mod ownership;
@@ -23,6 +24,7 @@ pub mod pods;
 pub mod replicas;
 pub mod scheduler;
 mod stateful;
+mod time_to_live;
 pub mod view;
 
 #[cfg(test)]
@@ -36,8 +38,10 @@ pub fn controllers() -> Vec<Box<dyn Controller>> {
         Box::new(endpoints::LegacyEndpoints),
         Box::new(endpoints::Mirroring),
         Box::new(endpoints::Slices),
+        Box::new(job::Jobs),
         Box::new(replicas::Replicas::of_replication_controllers()),
         Box::new(replicas::Replicas::of_sets()),
         Box::new(stateful::StatefulSets),
+        Box::new(time_to_live::TimeToLive),
     ]
 }

@@ -96,7 +96,7 @@ impl Cluster {
         }
     }
 
-    fn write(&mut self, write: &Write) {
+    pub(crate) fn write(&mut self, write: &Write) {
         match write {
             Write::Create { kind, object } => {
                 let key = (*kind, Key::of(object));
@@ -141,7 +141,15 @@ impl Cluster {
                 let key = Key::new(namespace, name);
                 let found = self.objects.get(&(*kind, key.clone()));
                 assert_eq!(found.map(|own| object::uid(own)), Some(uid.as_str()));
-                self.merge(*kind, &key, patch);
+                let version = patch["metadata"]["resourceVersion"].as_str();
+                let seen = found.map(|own| &own["metadata"]["resourceVersion"]);
+                let is_fresh = version.is_none_or(|own| seen.is_some_and(|seen| seen == own));
+                assert!(is_fresh, "a version nobody has seen");
+                let next = self.merge(*kind, &key, patch);
+                let held = object::items(&next["metadata"]["finalizers"]).count() > 0;
+                if object::is_deleted(&next) && !held {
+                    self.remove(*kind, &key);
+                }
             }
             Write::Delete(delete) | Write::Evict(delete) => {
                 let key = Key::new(&delete.namespace, &delete.name);
