@@ -31,6 +31,7 @@ use crate::roster::{Change, Counts, Heard, Roster, RosterSettings, State, Ticked
 use crate::row::WorkerRow;
 use crate::rows_store::{StoreError, Stored, Writing};
 use crate::scan::scan;
+use crate::sweep::sweep;
 use crate::terms;
 use crate::zones::Disruption;
 
@@ -42,6 +43,7 @@ pub struct Leader {
     settings: RosterSettings,
     post: Mutex<Option<Post>>,
     changed: Notify,
+    hints: Arc<Notify>,
 }
 
 /// Held while leading.
@@ -72,7 +74,13 @@ impl Leader {
             settings,
             post: Mutex::new(None),
             changed: Notify::new(),
+            hints: Arc::default(),
         })
+    }
+
+    /// Told whenever a node of the quorum has reason to think that the chain has news.
+    pub fn hints(&self) -> Arc<Notify> {
+        Arc::clone(&self.hints)
     }
 
     /// Follows who leads and does the leader's work while it is this node. Ends with
@@ -108,6 +116,7 @@ impl Leader {
             ended = self.follow_places(kv, revision) => ended,
             ended = self.propose_changes(kv, term) => ended,
             ended = self.watch_the_clock() => ended,
+            () = sweep(kv, &self.clock, term) => Ended::Unavailable("sweeping broke off".into()),
         }
     }
 
@@ -371,6 +380,10 @@ impl Leader {
                 };
                 post.roster.refused(node_id, &token, stake);
                 self.changed.notify_one();
+                LeaderAnswer::Noted
+            }
+            LeaderMessage::Hinted => {
+                self.hints.notify_one();
                 LeaderAnswer::Noted
             }
             LeaderMessage::Loads(node_ids) => {

@@ -44,6 +44,7 @@ mod routes;
 pub mod row;
 mod rows_store;
 mod scan;
+mod sweep;
 mod terms;
 pub mod tier;
 pub mod token;

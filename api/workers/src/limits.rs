@@ -90,7 +90,9 @@ pub const JUDGE_RETRY: Duration = Duration::from_secs(10);
 pub const QUESTION_PATIENCE: Duration = Duration::from_secs(3);
 /// How long one about an unknown token may: what is left of the turns is for known ones.
 pub const STRANGERS_PATIENCE: Duration = Duration::from_secs(2);
-/// Pause between the pages of verdicts that the leader looks through.
+/// The longest that a node's client certificate lives: for so long a node stays barred.
+pub const NODE_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Pause between the pages of verdicts, and of workers, that the leader looks through.
 pub const SWEEP_PAUSE: Duration = Duration::from_secs(5);
 /// Pause between looks at whether the condition `SuiReachable` is true.
 pub const CONDITION_PAUSE: Duration = Duration::from_secs(10);

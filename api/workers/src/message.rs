@@ -23,6 +23,8 @@ pub(crate) enum LeaderMessage<'a> {
     Beats(Vec<Beat<'a>>),
     /// How busy are these workers?
     Loads(#[serde(borrow)] Vec<&'a str>),
+    /// The chain has events that are to be read.
+    Hinted,
     /// A judge found that the token speaks for this worker no more, and why.
     Refused {
         node_id: &'a str,

@@ -219,7 +219,8 @@ impl Stored {
             self.lease.compare(),
             self.barred.compare(),
         ];
-        let keys = [self.row.key, self.lease.key, self.barred.key];
+        // A node that was barred stays so: its certificates outlive its row.
+        let keys = [self.row.key, self.lease.key];
         then.extend(keys.into_iter().map(delete));
         Txn {
             compare,
@@ -294,7 +295,8 @@ pub(crate) fn token_key(token: &TokenHash) -> String {
     format!("{TOKENS_PREFIX}{}", hex::encode(token.0))
 }
 
-fn delete(key: String) -> Operation {
+/// Deletes a key.
+pub(crate) fn delete(key: String) -> Operation {
     Operation::Delete {
         range: KeyRange::single(key),
         prev_kv: false,

@@ -10,14 +10,14 @@ use futures_util::future::BoxFuture;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderValue, Request};
 use http_body_util::BodyExt as _;
-use nautilus_machine::Kv;
+use nautilus_machine::{Kv, LeaderChannel};
 use nautilus_machinery::identity::User;
 use nautilus_sui::{Chain, ChainEvents};
 use nautilus_workers::chain::Cursor;
 use nautilus_workers::events::{
     ApiAnswer, ApiRequest, ApiRequests, Events, EventsContext, EventsSettings,
 };
-use nautilus_workers::{SystemClock, Verdicts};
+use nautilus_workers::{Leader, SystemClock, Verdicts};
 use tower::ServiceExt as _;
 
 use crate::config::NodeConfig;
@@ -32,11 +32,14 @@ pub(super) fn events(
     kv: &Arc<dyn Kv>,
     verdicts: &Arc<Verdicts>,
     chain: Option<&Arc<Chain>>,
+    leader: (&Leader, Arc<dyn LeaderChannel>),
 ) -> Option<Arc<Events>> {
     let (chain, sui) = (chain?, config.sui.as_ref()?);
     let from = sui.chain.events_from;
     Some(Events::new(EventsContext {
         kv: Arc::clone(kv),
+        channel: leader.1,
+        hints: leader.0.hints(),
         source: Arc::new(ChainEvents::new(Arc::clone(chain), from)),
         verdicts: Arc::clone(verdicts),
         clock: Arc::new(SystemClock::new()),

@@ -90,7 +90,10 @@ pub(super) async fn serve(
     let tracker = TaskTracker::new();
     let chain = super::sui::chain(config)?;
     let verdicts = super::sui::verdicts(node, config, &kv, chain.as_ref())?;
-    let events = super::events::events(config, &kv, &verdicts, chain.as_ref());
+    let events = {
+        let leader = (&*leader, node.consensus.leader_channel());
+        super::events::events(config, &kv, &verdicts, chain.as_ref(), leader)
+    };
     let settings = super::sui::settings(config);
     let facts = NodeFacts {
         workers: Some(Arc::new(JoiningWorkers(Joins::new(

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::effects::Effect;
 use super::ledger::{LEDGER_KEY, Ledger};
-use super::limits::REQUESTS_LIMIT;
+use super::limits::{REQUESTS_LIMIT, REQUESTS_PER_REQUESTER};
 use super::nodes::ChainNode;
 use super::outcome;
 use super::requests::RequestRow;
@@ -83,6 +83,8 @@ pub(crate) struct Batch<'a> {
     nodes: BTreeMap<String, Row<ChainNode>>,
     requests: BTreeMap<String, Row<RequestRow>>,
     kept_requests: u64,
+    /// The same by requester, of those that ask for more.
+    kept_of: BTreeMap<String, u64>,
     evictions: BTreeMap<String, Eviction>,
 }
 
@@ -104,6 +106,7 @@ impl<'a> Batch<'a> {
             ledger,
             nodes: BTreeMap::new(),
             requests: BTreeMap::new(),
+            kept_of: BTreeMap::new(),
             evictions: BTreeMap::new(),
         })
     }
@@ -162,14 +165,18 @@ impl<'a> Batch<'a> {
                 if self.request(&call.request_id)?.is_some() {
                     return Ok(outcome::REPEATED_ID);
                 }
-                if self.kept_requests >= REQUESTS_LIMIT {
+                let kept_of = self.kept_of(&call.requester)?;
+                if self.kept_requests >= REQUESTS_LIMIT || kept_of >= REQUESTS_PER_REQUESTER {
                     tracing::warn!(
                         request_id = call.request_id,
-                        limit = REQUESTS_LIMIT,
+                        requester = call.requester,
+                        kept = self.kept_requests,
+                        kept_of,
                         "an API request of the chain is refused: too many are kept"
                     );
                     return Ok(outcome::FULL);
                 }
+                self.kept_of.insert(call.requester.clone(), kept_of + 1);
                 let row = RequestRow::scheduled(
                     (**call).clone(),
                     event.id.clone(),
@@ -216,6 +223,7 @@ impl<'a> Batch<'a> {
         }
         for (request_id, row) in &self.requests {
             row.write(&mut txn, RequestRow::key(request_id));
+            mark(&mut txn, row);
         }
         Ok(txn)
     }
@@ -223,6 +231,18 @@ impl<'a> Batch<'a> {
     fn node(&mut self, node_id: &str) -> Result<&mut ChainNode, StoreError> {
         let row = entry(&mut self.nodes, node_id, self.kv, ChainNode::key)?;
         Ok(row.value.get_or_insert_with(|| ChainNode::new(node_id)))
+    }
+
+    /// How many requests are kept of one requester.
+    fn kept_of(&self, requester: &str) -> Result<u64, StoreError> {
+        if let Some(kept) = self.kept_of.get(requester) {
+            return Ok(*kept);
+        }
+        let count = RangeRequest {
+            count_only: true,
+            ..RangeRequest::newest(KeyRange::prefix(RequestRow::asked_by(requester)))
+        };
+        Ok(self.kv.range(&count)?.count)
     }
 
     fn request(&mut self, request_id: &str) -> Result<&mut Option<RequestRow>, StoreError> {
@@ -293,6 +313,16 @@ fn own(txn: &mut Txn, row: &Row<ChainNode>) {
     }
     if let Some(now) = now {
         let mark = Put::new(key(&now), Bytes::from_static(b"{}"));
+        txn.then.push(Operation::Put(mark));
+    }
+}
+
+/// Counts a request that is new to its requester.
+fn mark(txn: &mut Txn, row: &Row<RequestRow>) {
+    if let (None, Some(request)) = (&row.before, &row.value) {
+        let marks = RequestRow::asked_by(&request.call.requester);
+        let key = format!("{marks}{}", request.call.request_id);
+        let mark = Put::new(key, Bytes::from_static(b"{}"));
         txn.then.push(Operation::Put(mark));
     }
 }

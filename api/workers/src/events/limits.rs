@@ -31,6 +31,8 @@ pub const PAYLOAD_LIMIT_BYTES: usize = 256 * 1024;
 pub const OUTPUT_LIMIT_BYTES: usize = 64 * 1024;
 /// API requests of the chain that the quorum keeps, whatever became of them.
 pub const REQUESTS_LIMIT: u64 = 20_000;
+/// The same of one requester.
+pub const REQUESTS_PER_REQUESTER: u64 = 1_000;
 /// How long a finished API request is kept for query.
 pub const REQUEST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// API requests of the chain that run at once.

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use nautilus_machine::Kv;
+use nautilus_machine::{Kv, LeaderChannel};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -70,6 +70,10 @@ impl Default for EventsSettings {
 pub struct EventsContext {
     /// The replicated key space.
     pub kv: Arc<dyn Kv>,
+    /// The way to the leader, who follows the chain.
+    pub channel: Arc<dyn LeaderChannel>,
+    /// Where this node hears what others tell it as the leader: [`crate::Leader::hints`].
+    pub hints: Arc<Notify>,
     /// The chain's events.
     pub source: Arc<dyn EventSource>,
     /// Who remembers verdicts.
@@ -83,12 +87,13 @@ pub struct EventsContext {
 /// This node's part in following the chain.
 pub struct Events {
     kv: Arc<dyn Kv>,
+    channel: Arc<dyn LeaderChannel>,
     source: Arc<dyn EventSource>,
     verdicts: Arc<Verdicts>,
     clock: Arc<dyn Clock>,
     settings: EventsSettings,
     /// There may be something to read.
-    hinted: Notify,
+    hinted: Arc<Notify>,
     relays: relay::Relays,
 }
 
@@ -98,6 +103,8 @@ impl Events {
         describe_metrics();
         let EventsContext {
             kv,
+            channel,
+            hints,
             source,
             verdicts,
             clock,
@@ -110,7 +117,8 @@ impl Events {
             verdicts,
             clock,
             settings,
-            hinted: Notify::new(),
+            hinted: hints,
+            channel,
             relays,
         })
     }

@@ -1,7 +1,8 @@
 //! `POST /api/v1/sui-events`: events that somebody else has seen.
 //!
 //! A relayed event is a hint to ask the chain for its transaction. What the chain then says
-//! wakes the follower where this node leads (elsewhere it looks within a second), whose turn it is to apply it; only the loss of a stake acts at once.
+//! wakes the follower, on whichever node it is, whose turn it is to apply it; only the loss of a
+//! stake acts at once.
 //!
 //! Invariants
 //! - Nothing acts that the chain did not confirm, and then by the chain's word.
@@ -33,8 +34,10 @@ use super::limits::{
 use super::nodes::ChainNode;
 use super::{Events, NO_CHAIN};
 use crate::answer::Refusal;
+use crate::beat;
 use crate::chain::ChainEvent;
 use crate::lifecycle::Stake;
+use crate::message::LeaderMessage;
 use crate::roster::millis;
 
 /// Questions about relayed transactions under way for one request.
@@ -176,10 +179,19 @@ impl Events {
             events.push((event, is_new));
         }
         if events.iter().any(|(_, is_new)| *is_new) {
-            self.hinted.notify_one();
+            self.hint().await;
         }
         self.relays.remember(tx_digest, &events, now_ms);
         Ok(Answer::Asked(events))
+    }
+
+    /// Wakes whoever follows the chain. One who does not hear it looks by itself, only later.
+    async fn hint(&self) {
+        if self.kv.leadership().is_self {
+            self.hinted.notify_one();
+        } else if let Err(error) = beat::call(&*self.channel, &LeaderMessage::Hinted).await {
+            tracing::debug!(error, "the leader was not told of the chain's news");
+        }
     }
 
     /// Lets a confirmed event act as far as it may; whether it is new.

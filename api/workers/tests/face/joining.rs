@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use nautilus_machine::{Command, KeyRange, Kv as _, Operation, Proposal, Put, Txn};
-use nautilus_workers::{JoinRefusal, Joins, Stake, StakeTiers, TokenProblem, Verdict};
+use nautilus_workers::limits::NODE_CERTIFICATE_LIFETIME;
+use nautilus_workers::{JoinRefusal, Joins, Phase, Stake, StakeTiers, TokenProblem, Verdict};
 use serde_json::{Value, json};
 
 use crate::world::{BEGIN_S, World, active};
@@ -128,6 +129,47 @@ async fn a_silent_worker_whose_node_was_deleted_leaves_nothing() {
     assert!(world.node("w1").is_none());
     let tokens = world.everything().into_keys();
     assert!(!tokens.into_iter().any(|key| key.contains("/seal-tokens/")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_was_evicted_before_its_node_was_deleted_leaves_its_bar_alone() {
+    let world = World::leading().await;
+    world.register("w1", "seal-1").await;
+    world.register("w2", "seal-1").await;
+    world.judge.set("seal-1", Verdict::Slashed);
+    world.beat("w1", "seal-1", json!({})).await;
+    world.judge.set("seal-2", active("0xa1"));
+    world.register("w2", "seal-2").await;
+    // The other one beats on, so that the silent one is evicted.
+    for _ in 0..10 {
+        world.pass(Duration::from_secs(30)).await;
+        world.beat("w2", "seal-2", json!({})).await;
+    }
+    assert_eq!(world.row("w1").expect("a row").phase, Phase::Evicted);
+    let nodes = nautilus_machinery::resource::find("", "v1", "nodes").expect("served");
+    let gone = Operation::Delete {
+        range: KeyRange::single(nodes.key(None, "w1")),
+        prev_kv: false,
+    };
+    write(&world, gone).await;
+    world.pass(Duration::from_secs(30)).await;
+    assert!(world.row("w1").is_none());
+    assert!(world.row("w2").is_some());
+    let joins = joins(&world);
+    let why = joins.barred("w1").expect("readable");
+    assert_eq!(why.as_deref(), Some("its stake was slashed"));
+    // Of others that left no certificate lives any more.
+    let long_ago_ms = world.now_s() * 1000 - NODE_CERTIFICATE_LIFETIME.as_millis() as u64;
+    let row = json!({"reason": "its stake was slashed", "from_ms": long_ago_ms});
+    for name in ["w2", "w3"] {
+        let put = Put::new(format!("/nautilus/barred/{name}"), row.to_string());
+        write(&world, Operation::Put(put)).await;
+    }
+    world.pass(Duration::from_secs(30)).await;
+    let everything = world.everything().into_keys();
+    let barred = everything.filter(|key| key.starts_with("/nautilus/barred/"));
+    let barred: Vec<String> = barred.collect();
+    assert_eq!(barred, ["/nautilus/barred/w1", "/nautilus/barred/w2"]);
 }
 
 fn taint(node: &Value) -> Option<String> {

@@ -12,6 +12,9 @@ use crate::chain::EventId;
 /// Every row's key begins with this; the rest is the `request_id`.
 pub(crate) const REQUESTS_PREFIX: &str = "/nautilus/sui/requests/";
 
+/// Marks by which a requester's requests are counted.
+const REQUESTERS_PREFIX: &str = "/nautilus/sui/requesters/";
+
 /// A request, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,6 +77,11 @@ impl RequestRow {
     /// The row's key.
     pub(crate) fn key(request_id: &str) -> String {
         format!("{REQUESTS_PREFIX}{request_id}")
+    }
+
+    /// What the keys of the marks of a requester's requests begin with.
+    pub(crate) fn asked_by(requester: &str) -> String {
+        format!("{REQUESTERS_PREFIX}{requester}/")
     }
 
     /// All rows.

@@ -7,32 +7,35 @@
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use nautilus_machine::{
-    Command, Compare, EventKind, KeyRange, Kv, Operation, Outcome as Applied, Proposal, Put,
-    RangeRequest, Refusal, Revision, Txn, WatchError, WatchRequest,
+    Command, Compare, EventKind, Kv, Operation, Outcome as Applied, Proposal, Put, RangeRequest,
+    Refusal, Revision, Txn, WatchError, WatchRequest,
 };
 use nautilus_machinery::identity::User;
 use serde_json::Value;
 
 use super::path::{MARK, Plan, Verb};
-use super::queue::Queue;
+use super::queue::{Kept, Queue};
 use super::row::{Outcome, REQUESTS_PREFIX, RequestRow, State, Target};
 use super::{ApiAnswer, ApiRequest, ApiRequests};
+use crate::clock::Clock;
 use crate::events::Events;
 use crate::events::batch::{Row, decode, encode};
 use crate::events::effects::shortened;
 use crate::events::limits::{
     EXECUTION_RETRY, EXECUTION_WAIT, EXECUTIONS_AT_ONCE, OUTPUT_LIMIT_BYTES, REQUEST_LIFETIME,
-    REQUESTS_LIMIT, SWEEP_INTERVAL, SWEPT_PER_PROPOSAL,
+    REQUESTS_LIMIT, REQUESTS_PER_REQUESTER, SWEEP_INTERVAL, SWEPT_PER_PROPOSAL,
 };
 use crate::events::stakes;
 use crate::limits::ROWS_PER_PAGE;
-use crate::rows_store::StoreError;
+use crate::rows_store::{StoreError, delete};
 
 /// What is said of a request whose leader was lost while it ran, where nothing tells its end.
 const NOT_KNOWN: &str = "the leader was lost while it ran: what came of it is not known";
 
 /// Requests that are done and kept, however young: the rest of the places is for those to come.
 const DONE_LIMIT: usize = REQUESTS_LIMIT as usize / 2;
+/// The same of one requester.
+const DONE_PER_REQUESTER: usize = REQUESTS_PER_REQUESTER as usize / 2;
 /// What is read of an object to learn which it is, in bytes.
 const LOOK_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
@@ -92,7 +95,8 @@ impl Runner<'_> {
         let barrier = kv.read_barrier().await;
         let revision = barrier.map_err(|error| Setback::Quorum(error.to_string()))?;
         let mut queue = Queue::default();
-        read_rows(kv, revision, &mut queue)?;
+        let clock = &*self.events.clock;
+        read_rows(kv, clock, revision, &mut queue)?;
         let mut watcher = kv.watch(WatchRequest {
             range: RequestRow::all(),
             from: Some(revision + 1),
@@ -114,7 +118,7 @@ impl Runner<'_> {
                 events = watcher.next() => {
                     for event in events? {
                         match event.kind {
-                            EventKind::Put => note(&mut queue, &event.kv),
+                            EventKind::Put => note(&mut queue, clock, &event.kv),
                             EventKind::Delete => {
                                 if let Some(id) = request_id_of(&event.kv.key) {
                                     queue.gone(id);
@@ -341,14 +345,19 @@ impl Runner<'_> {
 
     async fn sweep(&self, queue: &Queue) -> Result<(), Setback> {
         let now_ms = self.events.clock.unix_ms();
-        let over = queue.expired(now_ms, REQUEST_LIFETIME, DONE_LIMIT);
+        let kept = Kept {
+            lifetime: REQUEST_LIFETIME,
+            at_most: DONE_LIMIT,
+            at_most_of_one: DONE_PER_REQUESTER,
+        };
+        let over = queue.expired(now_ms, kept);
         for over in over.chunks(SWEPT_PER_PROPOSAL) {
-            let removed = over.iter().map(|id| Operation::Delete {
-                range: KeyRange::single(RequestRow::key(id)),
-                prev_kv: false,
+            let keys = over.iter().flat_map(|(id, requester)| {
+                let mark = format!("{}{id}", RequestRow::asked_by(requester));
+                [RequestRow::key(id), mark]
             });
             self.propose(Txn {
-                then: removed.collect(),
+                then: keys.map(delete).collect(),
                 ..Txn::default()
             })
             .await?;
@@ -402,15 +411,27 @@ fn request_id_of(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key).ok()?.strip_prefix(REQUESTS_PREFIX)
 }
 
-fn note(queue: &mut Queue, kv: &nautilus_machine::KeyValue) {
+fn note(queue: &mut Queue, clock: &dyn Clock, kv: &nautilus_machine::KeyValue) {
     match decode::<RequestRow>(kv) {
         Ok(row) => queue.put(&row),
-        Err(error) => tracing::error!(%error, "an API request of the chain is left out"),
+        Err(error) => {
+            tracing::error!(%error, "an API request of the chain is left out");
+            let row: Value = serde_json::from_slice(&kv.value).unwrap_or_default();
+            let requester = row["call"]["requester"].as_str().unwrap_or_default();
+            if let Some(id) = request_id_of(&kv.key) {
+                queue.unreadable(id, requester, clock.unix_ms());
+            }
+        }
     }
 }
 
 /// All rows at `revision`, page by page.
-fn read_rows(kv: &dyn Kv, revision: Revision, queue: &mut Queue) -> Result<(), StoreError> {
+fn read_rows(
+    kv: &dyn Kv,
+    clock: &dyn Clock,
+    revision: Revision,
+    queue: &mut Queue,
+) -> Result<(), StoreError> {
     let mut range = RequestRow::all();
     loop {
         let page = kv.range(&RangeRequest {
@@ -418,7 +439,7 @@ fn read_rows(kv: &dyn Kv, revision: Revision, queue: &mut Queue) -> Result<(), S
             limit: Some(ROWS_PER_PAGE),
             ..RangeRequest::newest(range.clone())
         })?;
-        page.kvs.iter().for_each(|kv| note(queue, kv));
+        page.kvs.iter().for_each(|kv| note(queue, clock, kv));
         match page.kvs.last() {
             Some(last) if page.more => {
                 let mut next = last.key.to_vec();

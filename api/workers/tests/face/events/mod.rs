@@ -427,6 +427,12 @@ impl ChainWorld {
         let clock = self.world.clock();
         let events = Events::new(EventsContext {
             kv: Arc::new(view.clone()),
+            channel: Arc::new(self.world.kv.clone()),
+            // Another node's leader is not this one's.
+            hints: match leads {
+                true => self.world.leader.hints(),
+                false => Arc::default(),
+            },
             source: self.chain.clone(),
             verdicts: self.world.verdicts.clone(),
             clock,

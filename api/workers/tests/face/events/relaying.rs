@@ -14,7 +14,7 @@ use nautilus_workers::events::limits::{
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::{ChainWorld, digest, relayed};
+use super::{ChainWorld, EventsSettings, digest, relayed};
 
 fn counts(accepted: u64, duplicate: u64, unconfirmed: u64) -> Value {
     json!({"accepted": accepted, "duplicate": duplicate, "unconfirmed": unconfirmed})
@@ -37,6 +37,22 @@ async fn a_relayed_event_wakes_the_follower_and_is_applied_once() {
     let answer = world.relay(0, &relayed(&event)).await;
     assert_eq!(answer, (StatusCode::OK, counts(0, 1, 0)));
     world.settle().await;
+    assert_eq!(world.chain_node("w1")["stake_amount"], 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_relayed_to_any_node_wakes_the_leader() {
+    let settings = EventsSettings {
+        poll_interval: Duration::from_secs(3600),
+        ..EventsSettings::default()
+    };
+    let world = ChainWorld::with(2, settings).await;
+    world.chain.deposited(1, "w1", 5);
+    world.settle().await;
+    let event = world.chain.deposited(2, "w1", 7);
+    let answer = world.relay(1, &relayed(&event)).await;
+    assert_eq!(answer, (StatusCode::OK, counts(1, 0, 0)));
+    world.pass(Duration::from_secs(1)).await;
     assert_eq!(world.chain_node("w1")["stake_amount"], 12);
 }
 

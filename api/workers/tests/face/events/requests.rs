@@ -5,19 +5,26 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::{Request, StatusCode};
+use nautilus_machine::{Command, Kv as _, Operation, Proposal, Put, Txn};
 use nautilus_machinery::identity::{MASTERS_GROUP, User};
 use nautilus_workers::chain::ChainEvent;
+use nautilus_workers::events::limits::{REQUEST_LIFETIME, REQUESTS_PER_REQUESTER};
 use serde_json::{Value, json};
 
-use super::{Chain, ChainWorld, address};
+use super::{Chain, ChainWorld, EventsSettings, address};
 
 const SUI: u64 = 1_000_000_000;
 
 /// Schedules a request of the owner of every node.
 fn schedule(chain: &Chain, id: &str, method: &str, name: &str, payload: &str) -> ChainEvent {
+    schedule_of("0xa1", chain, id, &json!([method, name, payload]))
+}
+
+/// Schedules a request of `requester`: its method, the name and the payload.
+fn schedule_of(requester: &str, chain: &Chain, id: &str, what: &Value) -> ChainEvent {
     let fields = json!({
-        "request_id": id, "method": method, "resource": "configmaps", "namespace": "default",
-        "name": name, "payload": payload, "seal_token": "seal-1", "requester": "0xa1",
+        "request_id": id, "method": what[0], "resource": "configmaps", "namespace": "default",
+        "name": what[1], "payload": what[2], "seal_token": "seal-1", "requester": requester,
         "priority": 5, "assigned_worker": "", "timestamp": "1",
     });
     let checkpoint = 9 + chain.events.lock().len() as u64;
@@ -67,6 +74,62 @@ async fn a_request_runs_once_as_its_requester_with_what_the_stake_gives() {
         assert_eq!(found["result"]["success"], true);
         assert_eq!(found["result"]["code"], 201);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_requester_fills_its_own_part_of_the_table_alone() {
+    let world = ChainWorld::new(1).await;
+    world.chain.registered(1, "w1", SUI);
+    let limit = usize::try_from(REQUESTS_PER_REQUESTER).expect("a small number");
+    for number in 0..limit + 20 {
+        schedule(&world.chain, &format!("r{number}"), "GET", "c", "");
+    }
+    schedule_of("0xb2", &world.chain, "other", &json!(["GET", "c", ""]));
+    world.pass(Duration::from_secs(30)).await;
+    let kept = |what: &str| {
+        let everything = world.world.everything();
+        let prefix = format!("/nautilus/sui/{what}");
+        let rows = everything.keys().filter(|key| key.starts_with(&prefix));
+        rows.count()
+    };
+    assert_eq!(kept("requests/r"), limit);
+    let (code, _) = result(&world, "other", master()).await;
+    assert_eq!(code, StatusCode::OK);
+    // Its oldest go, and their marks, so that it can go on.
+    world.pass(Duration::from_secs(120)).await;
+    assert_eq!(kept("requests/r"), limit / 2);
+    assert_eq!(kept("requesters/"), limit / 2 + 1);
+    schedule(&world.chain, "later", "GET", "c", "");
+    world.pass(Duration::from_secs(30)).await;
+    let (code, _) = result(&world, "later", master()).await;
+    assert_eq!(code, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_nobody_can_read_goes_after_a_requests_lifetime() {
+    let settings = EventsSettings {
+        poll_interval: Duration::from_secs(3600),
+        ..EventsSettings::default()
+    };
+    let world = ChainWorld::with(1, settings).await;
+    let key = "/nautilus/sui/requests/odd".to_owned();
+    let put = Operation::Put(Put::new(key, r#"{"of": "another version"}"#));
+    let txn = Txn {
+        then: vec![put],
+        ..Txn::default()
+    };
+    let proposal = Proposal::new(Command::Txn(txn));
+    world.world.kv.propose(proposal).await.expect("written");
+    let stands = || {
+        let everything = world.world.everything();
+        everything.contains_key("/nautilus/sui/requests/odd")
+    };
+    world.pass(REQUEST_LIFETIME / 2).await;
+    assert!(stands());
+    world
+        .pass(REQUEST_LIFETIME / 2 + Duration::from_secs(90))
+        .await;
+    assert!(!stands());
 }
 
 #[tokio::test(start_paused = true)]
