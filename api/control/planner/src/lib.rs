@@ -12,6 +12,7 @@
 //!   is nothing to expect and nothing to remember.
 
 pub mod controller;
+pub mod disruption;
 pub mod endpoints;
 pub mod hash;
 pub mod history;
@@ -35,6 +36,8 @@ use controller::Controller;
 /// Every controller, each once.
 pub fn controllers() -> Vec<Box<dyn Controller>> {
     vec![
+        Box::new(disruption::Budgets),
+        Box::new(disruption::StaleDisruptions),
         Box::new(endpoints::LegacyEndpoints),
         Box::new(endpoints::Mirroring),
         Box::new(endpoints::Slices),

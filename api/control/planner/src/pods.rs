@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use nautilus_machinery::conditions;
 use nautilus_machinery::timestamp::Instant;
 use serde_json::{Map, Value, json};
 
@@ -130,6 +131,33 @@ pub fn scaled(part: &Value, total: i64, rounded: Rounding) -> Option<i64> {
         Rounding::Down => hundredths.div_euclid(100),
         Rounding::Up => hundredths.checked_add(99)?.div_euclid(100),
     })
+}
+
+/// The condition of a pod that is about to be disrupted.
+pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
+
+/// Sets a condition of a pod that was seen, in the version that was seen; its time moves with
+/// its status alone.
+pub fn set_condition(pod: &Value, condition: Value, now: Instant) -> Write {
+    let status = with_condition(pod, condition, now);
+    let version = &pod["metadata"]["resourceVersion"];
+    let patch = json!({
+        "metadata": {"resourceVersion": version},
+        "status": {"conditions": status["conditions"]},
+    });
+    Write::patch_status(kind::PODS, pod, patch)
+}
+
+/// A pod's status with a condition as it is set at `now`.
+pub fn with_condition(pod: &Value, mut condition: Value, now: Instant) -> Value {
+    condition["lastTransitionTime"] = object::time_field(now);
+    let generation = &pod["metadata"]["generation"];
+    if !generation.is_null() {
+        condition["observedGeneration"] = generation.clone();
+    }
+    let mut status = pod["status"].clone();
+    conditions::set(&mut status, &condition);
+    status
 }
 
 /// What becomes of the part of a pod in a percentage.

@@ -40,6 +40,10 @@ impl Controller for Mirroring {
         "endpointslicemirroring-controller"
     }
 
+    fn component(&self) -> &'static str {
+        "endpoint-slice-mirroring-controller"
+    }
+
     fn follows(&self) -> &'static [Kind] {
         &[kind::ENDPOINTS, kind::ENDPOINT_SLICES, kind::SERVICES]
     }

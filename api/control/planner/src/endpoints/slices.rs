@@ -32,6 +32,10 @@ impl Controller for Slices {
         "endpointslice-controller"
     }
 
+    fn component(&self) -> &'static str {
+        "endpoint-slice-controller"
+    }
+
     fn follows(&self) -> &'static [Kind] {
         &[
             kind::SERVICES,
