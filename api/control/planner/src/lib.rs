@@ -27,6 +27,7 @@ pub mod scheduler;
 mod stateful;
 mod time_to_live;
 pub mod view;
+pub mod volumes;
 
 #[cfg(test)]
 mod testing;
@@ -45,6 +46,7 @@ pub fn controllers() -> Vec<Box<dyn Controller>> {
         Box::new(replicas::Replicas::of_replication_controllers()),
         Box::new(replicas::Replicas::of_sets()),
         Box::new(stateful::StatefulSets),
+        Box::new(volumes::binder::Binder),
         Box::new(time_to_live::TimeToLive),
     ]
 }

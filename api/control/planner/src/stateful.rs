@@ -353,11 +353,13 @@ impl<'a> Sync<'a> {
     /// The owners of a pod's claims as the set's policy wants them.
     fn own_claims(&self, pod: &Value, work: &mut Work) {
         for claim in claims::there(self.view, self.set, pod) {
-            let owned = claims::Owned::of(&claim, self.set, self.ordinals, pod);
-            if let Some(references) = owned.references() {
-                work.claims
-                    .push(ownership::own(CLAIMS, &claim, &references));
-                if owned.is_contested() {
+            let wanted = claims::Owned::of(&claim, self.set, self.ordinals, pod);
+            if let Some(references) = wanted.references() {
+                // Its role may update claims, but not patch them.
+                let mut owned = (*claim).clone();
+                owned["metadata"]["ownerReferences"] = references.into();
+                work.claims.push(Write::update(CLAIMS, owned));
+                if wanted.is_contested() {
                     let message = format!(
                         "PersistentVolumeClaim {} has a conflicting OwnerReference that acts as a manging controller, the retention policy is ignored for this claim",
                         object::name(&claim)
