@@ -92,32 +92,28 @@ pub struct PodAffinities {
 }
 
 impl PodAffinities {
-    /// Those of a pod's `spec.affinity`. `None`: one of them is not understood.
-    pub fn read(affinity: &Value, namespace: &str) -> Option<Self> {
-        let required = |field: &str| -> Option<Vec<AffinityTerm>> {
+    /// Those of a pod's `spec.affinity`. What validation would refuse is left out.
+    pub(super) fn read(affinity: &Value, namespace: &str) -> Self {
+        let required = |field: &str| -> Vec<AffinityTerm> {
             let terms = &affinity[field]["requiredDuringSchedulingIgnoredDuringExecution"];
-            let terms = object::items(terms);
-            terms
-                .map(|own| AffinityTerm::read(own, namespace))
-                .collect()
+            let read = |own: &Value| AffinityTerm::read(own, namespace);
+            object::items(terms).filter_map(read).collect()
         };
-        let preferred = |field: &str| -> Option<Vec<(i64, AffinityTerm)>> {
+        let preferred = |field: &str| -> Vec<(i64, AffinityTerm)> {
             let terms = &affinity[field]["preferredDuringSchedulingIgnoredDuringExecution"];
             let read = |own: &Value| {
                 let weight = own["weight"].as_i64().unwrap_or_default();
-                Some((
-                    weight,
-                    AffinityTerm::read(&own["podAffinityTerm"], namespace)?,
-                ))
+                let term = AffinityTerm::read(&own["podAffinityTerm"], namespace)?;
+                Some((weight, term))
             };
-            object::items(terms).map(read).collect()
+            object::items(terms).filter_map(read).collect()
         };
-        Some(Self {
-            required: required("podAffinity")?,
-            required_anti: required("podAntiAffinity")?,
-            preferred: preferred("podAffinity")?,
-            preferred_anti: preferred("podAntiAffinity")?,
-        })
+        Self {
+            required: required("podAffinity"),
+            required_anti: required("podAntiAffinity"),
+            preferred: preferred("podAffinity"),
+            preferred_anti: preferred("podAntiAffinity"),
+        }
     }
 
     /// Whether there is no term.

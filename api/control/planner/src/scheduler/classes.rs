@@ -51,7 +51,7 @@ impl Classes {
         });
         let of_namespace = self.ids.entry(pod.namespace.clone()).or_default();
         of_namespace.insert(pod.likeness.clone(), id);
-        if pod.affinities.as_ref().is_some_and(|own| !own.is_empty()) {
+        if !pod.affinities.is_empty() {
             self.with_terms.insert(id);
         }
         id

@@ -6,13 +6,15 @@
 use std::collections::BTreeSet;
 
 use super::fit;
-use super::label_index::NodeSet;
+use super::inter_pod::InterPod;
+use super::label_index::{NodeSet, Slot};
 use super::node::NodeInfo;
 use super::plugin::{Plugin, Plugins};
 use super::pod::PodInfo;
 use super::profile::Profile;
 use super::rejection::Rejection;
 use super::snapshot::Snapshot;
+use super::spread::Spread;
 use super::taint::{self, Taint};
 
 /// A pod on its way to a node.
@@ -29,6 +31,8 @@ pub struct Cycle<'a> {
     /// By number: taints that keep it off.
     untolerated: Vec<bool>,
     tolerates_cordons: bool,
+    spread: Option<Spread>,
+    inter_pod: Option<InterPod>,
     /// The only nodes that come into question, and who says so.
     pub(super) named: Option<Named>,
 }
@@ -60,14 +64,14 @@ impl<'a> Cycle<'a> {
             active: Vec::new(),
             required: has_required.then(|| snapshot.matching(&pod.required_node)),
             enforced: enforced.map(|own| snapshot.matching_selector(own)),
-            untolerated: snapshot.taints.map(false, |own| {
-                own.effect.keeps_off() && !taint::is_tolerated(own, &pod.tolerations)
-            }),
+            untolerated: snapshot.untolerated(&pod.tolerations),
             tolerates_cordons: taint::is_tolerated(&Taint::unschedulable(), &pod.tolerations),
+            spread: None,
+            inter_pod: None,
             named: None,
         };
         for plugin in profile.filters.iter() {
-            if cycle.prepare(plugin)? {
+            if cycle.prepare(plugin, snapshot)? {
                 cycle.active.push(plugin);
             }
         }
@@ -75,7 +79,7 @@ impl<'a> Cycle<'a> {
     }
 
     /// Whether a plugin has something to say of this pod.
-    fn prepare(&mut self, plugin: Plugin) -> Result<bool, Rejection> {
+    fn prepare(&mut self, plugin: Plugin, snapshot: &Snapshot) -> Result<bool, Rejection> {
         let pod = self.pod;
         Ok(match plugin {
             Plugin::NodeName => {
@@ -94,6 +98,14 @@ impl<'a> Cycle<'a> {
                 self.required.is_some() || self.enforced.is_some()
             }
             Plugin::NodePorts => !pod.host_ports.is_empty(),
+            Plugin::PodTopologySpread => {
+                self.spread = Spread::new(snapshot, pod, self.profile);
+                self.spread.is_some()
+            }
+            Plugin::InterPodAffinity => {
+                self.inter_pod = InterPod::new(snapshot, pod);
+                self.inter_pod.is_some()
+            }
             _ => true,
         })
     }
@@ -132,14 +144,16 @@ impl<'a> Cycle<'a> {
     ) -> Option<Rejection> {
         if snapshot.has_nominations() {
             let mut with = node.clone();
+            let mut cycle = self.clone();
             let others = snapshot.nominated_to(&node.name);
             let others =
                 others.filter(|own| own.priority >= self.pod.priority && own.uid != self.pod.uid);
             for other in others {
+                cycle.add_pod(snapshot, other, node.slot);
                 with.add_pod(other.clone());
             }
             if with.pods.len() > node.pods.len() {
-                let rejection = self.filter(snapshot, &with);
+                let rejection = cycle.filter(snapshot, &with);
                 if rejection.is_some() {
                     return rejection;
                 }
@@ -148,7 +162,26 @@ impl<'a> Cycle<'a> {
         self.filter(snapshot, node)
     }
 
-    fn ask(&self, plugin: Plugin, _snapshot: &Snapshot, node: &NodeInfo) -> Option<Rejection> {
+    /// What would be if a pod came to a node.
+    pub fn add_pod(&mut self, snapshot: &Snapshot, pod: &PodInfo, slot: Slot) {
+        self.change(snapshot, pod, slot, 1);
+    }
+
+    /// What would be if a pod went from a node.
+    pub fn remove_pod(&mut self, snapshot: &Snapshot, pod: &PodInfo, slot: Slot) {
+        self.change(snapshot, pod, slot, -1);
+    }
+
+    fn change(&mut self, snapshot: &Snapshot, pod: &PodInfo, slot: Slot, more: i64) {
+        if let Some(spread) = &mut self.spread {
+            spread.change(snapshot, self.pod, pod, slot, more);
+        }
+        if let Some(inter_pod) = &mut self.inter_pod {
+            inter_pod.change(snapshot, self.pod, pod, slot, more);
+        }
+    }
+
+    fn ask(&self, plugin: Plugin, snapshot: &Snapshot, node: &NodeInfo) -> Option<Rejection> {
         let no = |is_rejected: bool, reason: &'static str| {
             is_rejected.then(|| Rejection::final_one(plugin, reason))
         };
@@ -184,6 +217,8 @@ impl<'a> Cycle<'a> {
                 Rejection::resolvable(plugin, reason)
             }),
             Plugin::NodeResourcesFit => fit::filter(self.pod, self.profile, node),
+            Plugin::PodTopologySpread => self.spread.as_ref()?.filter(snapshot, node.slot),
+            Plugin::InterPodAffinity => self.inter_pod.as_ref()?.filter(snapshot, node.slot),
             _ => None,
         }
     }

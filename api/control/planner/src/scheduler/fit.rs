@@ -254,7 +254,7 @@ mod tests {
             assert_eq!(reasons, expected, "{requests}");
             assert!(rejection.is_none_or(|own| own.is_resolvable == is_resolvable));
         }
-        let mut full = node.clone();
+        let mut full = node;
         full.add_pod(Arc::new(pod(&json!({}))));
         let reasons = filter(&pod(&json!({})), &profile, &full).expect("it is full");
         assert_eq!(reasons.reasons, ["Too many pods"]);

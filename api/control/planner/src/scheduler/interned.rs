@@ -54,6 +54,11 @@ impl<T: Ord + Clone> Interned<T> {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
     /// The number of a thing that somebody has.
     pub(super) fn id<Q: Ord + ?Sized>(&self, thing: &Q) -> Option<u32>
     where

@@ -186,6 +186,11 @@ impl LabelIndex {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// The column of a key, if a node has it.
     pub(super) fn column(&self, key: &str) -> Option<usize> {
         self.keys.get(key).copied()

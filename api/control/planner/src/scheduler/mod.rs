@@ -9,6 +9,7 @@ mod affinity_term;
 mod classes;
 mod cycle;
 mod fit;
+mod inter_pod;
 mod interned;
 mod label_index;
 mod node;
@@ -23,7 +24,11 @@ mod resources;
 mod score;
 mod search;
 mod snapshot;
+mod spread;
 mod taint;
+
+#[cfg(test)]
+mod model;
 
 pub use affinity_term::{AffinityTerm, Labels, PodAffinities, SpreadConstraint};
 pub use cycle::Cycle;

@@ -84,10 +84,10 @@ pub struct PodInfo {
     pub required_node: RequiredNode,
     /// What its node had better be.
     pub preferred_node: PreferredNode,
-    /// What it asks about other pods; `None`: it is not understood.
-    pub affinities: Option<Arc<PodAffinities>>,
-    /// How it and its like are to be spread; `None`: it is not understood.
-    pub spread: Option<Vec<SpreadConstraint>>,
+    /// What it asks about other pods.
+    pub affinities: Arc<PodAffinities>,
+    /// How it and its like are to be spread.
+    pub spread: Vec<SpreadConstraint>,
     /// Images of its containers and volumes, with a tag.
     pub images: Vec<String>,
     /// What other pods' constraints tell it from others by, beside its namespace.
@@ -125,9 +125,9 @@ impl PodInfo {
             preferred_node: PreferredNode::read(
                 &spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"],
             ),
-            affinities: affinities.map(Arc::new),
+            affinities: Arc::new(affinities),
             spread: constraints
-                .map(|own| SpreadConstraint::read(own, &labels))
+                .filter_map(|own| SpreadConstraint::read(own, &labels))
                 .collect(),
             images: images(spec),
             likeness: likeness(&labels, is_terminating, &spec["affinity"]),

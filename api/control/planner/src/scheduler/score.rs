@@ -4,10 +4,12 @@
 
 use super::cycle::Cycle;
 use super::fit::{MAX_SCORE, Scored};
+use super::inter_pod;
 use super::label_index::Slot;
 use super::node_selector::PreferredNode;
 use super::plugin::Plugin;
 use super::snapshot::Snapshot;
+use super::spread;
 use super::taint::{self, Effect, Toleration};
 
 /// Bytes of images below which nothing is saved.
@@ -84,6 +86,8 @@ impl Cycle<'_> {
                 let scored = Scored::for_balance(self.pod, self.profile)?;
                 Some(nodes.iter().map(|slot| scored.balance(at(slot))).collect())
             }
+            Plugin::PodTopologySpread => spread::scores(snapshot, self.pod, self.profile, nodes),
+            Plugin::InterPodAffinity => inter_pod::scores(snapshot, self.pod, self.profile, nodes),
             Plugin::ImageLocality => Some(self.image_scores(snapshot, nodes)),
             _ => None,
         }
@@ -142,7 +146,7 @@ impl Cycle<'_> {
         let score = |slot: &Slot| {
             let own = &snapshot.at(*slot).images;
             let there = known.iter().filter(|(id, _)| own.binary_search(id).is_ok());
-            let bytes: i64 = there.map(|(_, bytes)| bytes).fold(0, |sum, own| sum + own);
+            let bytes: i64 = there.map(|(_, bytes)| bytes).sum();
             let bytes = bytes.clamp(IMAGE_FLOOR, ceiling);
             MAX_SCORE * (bytes - IMAGE_FLOOR) / (ceiling - IMAGE_FLOOR)
         };

@@ -17,7 +17,7 @@ use super::label_index::{LabelIndex, NodeSet, Slot};
 use super::node::NodeInfo;
 use super::node_selector::{NodeSelector, RequiredNode, Term};
 use super::pod::PodInfo;
-use super::taint::Taint;
+use super::taint::{self, Taint, Toleration};
 use crate::controller::Change;
 use crate::kind::{self, Kind};
 use crate::object;
@@ -87,7 +87,7 @@ impl Snapshot {
             kind::PODS => self.apply_pod(change),
             kind::NODES => {
                 let name = object::name(change.object()).to_owned();
-                self.set_node(&name, change.after.clone());
+                self.set_node(&name, change.after.as_ref());
             }
             kind::NAMESPACES => {
                 let name = object::name(change.object()).to_owned();
@@ -127,14 +127,14 @@ impl Snapshot {
         } else if !node.is_empty() {
             self.withdraw(&uid);
             self.take_away(&uid);
-            self.place(Arc::new(PodInfo::new(pod.clone())), node, false);
+            self.place(&Arc::new(PodInfo::new(pod.clone())), node, false);
         } else if self.pods.get(&uid).is_some_and(|own| !own.is_assumed) {
             self.take_away(&uid);
         }
     }
 
     /// Counts a pod on a node before its binding is seen.
-    pub fn assume(&mut self, pod: Arc<PodInfo>, node: &str) {
+    pub fn assume(&mut self, pod: &Arc<PodInfo>, node: &str) {
         self.withdraw(&pod.uid);
         self.take_away(&pod.uid);
         self.place(pod, node, true);
@@ -152,9 +152,9 @@ impl Snapshot {
         self.pods.get(uid).is_some_and(|own| own.is_assumed)
     }
 
-    fn place(&mut self, pod: Arc<PodInfo>, node: &str, is_assumed: bool) {
+    fn place(&mut self, pod: &Arc<PodInfo>, node: &str, is_assumed: bool) {
         let slot = self.slot_of(node);
-        self.classes.add(&pod, slot);
+        self.classes.add(pod, slot);
         self.nodes[slot as usize].add_pod(pod.clone());
         let placed = Placed {
             pod: pod.clone(),
@@ -209,7 +209,7 @@ impl Snapshot {
         slot
     }
 
-    fn set_node(&mut self, name: &str, object: Option<Arc<Value>>) {
+    fn set_node(&mut self, name: &str, object: Option<&Arc<Value>>) {
         if object.is_none() && !self.by_name.contains_key(name) {
             return;
         }
@@ -219,17 +219,17 @@ impl Snapshot {
         let labels_before = std::mem::take(&mut node.labels);
         let taints_before = std::mem::take(&mut node.taints);
         let images_before = std::mem::take(&mut node.images);
-        node.set_object(object.clone());
+        node.set_object(object.cloned());
         let zone = object.is_some().then(|| node.zone());
         self.labels.replace(slot, &labels_before, &node.labels);
-        if let Some(object) = &object {
+        if let Some(object) = object {
             let taints = Taint::all(object).into_iter();
             node.taints = taints.map(|taint| self.taints.acquire(taint)).collect();
         }
         for taint in taints_before {
             self.taints.release(taint);
         }
-        self.set_images(slot, object.as_deref(), &images_before);
+        self.set_images(slot, object.map(AsRef::as_ref), &images_before);
         if was_zone != zone {
             self.move_zones(slot, was_zone.as_deref(), zone);
         }
@@ -358,6 +358,25 @@ impl Snapshot {
     pub(super) fn namespace_labels(&self, namespace: &str) -> &Labels {
         const NONE: &Labels = &Labels::new();
         self.namespaces.get(namespace).unwrap_or(NONE)
+    }
+
+    /// Whether nothing of nodes and pods is kept.
+    #[cfg(test)]
+    pub(super) fn is_bare(&self) -> bool {
+        self.by_name.is_empty()
+            && self.zones.is_empty()
+            && self.pods.is_empty()
+            && self.labels.is_empty()
+            && self.classes.namespaces().next().is_none()
+            && self.taints.is_empty()
+            && self.images.is_empty()
+    }
+
+    /// By number: taints that keep a pod off.
+    pub(super) fn untolerated(&self, tolerations: &[Toleration]) -> Vec<bool> {
+        self.taints.map(false, |own| {
+            own.effect.keeps_off() && !taint::is_tolerated(own, tolerations)
+        })
     }
 
     /// The nodes that are what a pod requires.
