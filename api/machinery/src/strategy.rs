@@ -33,7 +33,7 @@ mod propagation;
 mod quota;
 mod resources;
 pub mod rules;
-mod schedule;
+pub mod schedule;
 mod service;
 mod service_change;
 mod signers;

@@ -12,6 +12,7 @@
 //!   is nothing to expect and nothing to remember.
 
 pub mod controller;
+mod cron;
 pub mod disruption;
 pub mod endpoints;
 pub mod hash;
@@ -37,6 +38,7 @@ use controller::Controller;
 /// Every controller, each once.
 pub fn controllers() -> Vec<Box<dyn Controller>> {
     vec![
+        Box::new(cron::CronJobs),
         Box::new(disruption::Budgets),
         Box::new(disruption::StaleDisruptions),
         Box::new(endpoints::LegacyEndpoints),
@@ -46,7 +48,7 @@ pub fn controllers() -> Vec<Box<dyn Controller>> {
         Box::new(replicas::Replicas::of_replication_controllers()),
         Box::new(replicas::Replicas::of_sets()),
         Box::new(stateful::StatefulSets),
-        Box::new(volumes::binder::Binder),
         Box::new(time_to_live::TimeToLive),
+        Box::new(volumes::binder::Binder),
     ]
 }

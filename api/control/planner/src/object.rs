@@ -85,6 +85,15 @@ pub fn remove_condition(status: &mut Value, kind: &str) {
     }
 }
 
+/// Milliseconds from one moment to another; negative where it lies before.
+pub fn elapsed_ms(from: Instant, to: Instant) -> i64 {
+    let seconds = to.seconds.saturating_sub(from.seconds);
+    let nanoseconds = i64::from(to.nanoseconds - from.nanoseconds);
+    seconds
+        .saturating_mul(1000)
+        .saturating_add(nanoseconds.div_euclid(1_000_000))
+}
+
 /// The items of a list; nothing where it is absent.
 pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()

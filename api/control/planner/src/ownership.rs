@@ -122,14 +122,7 @@ fn references_without(object: &Value, uid: &str) -> Vec<Value> {
 /// The owners of `owner_kind` that a change of one of their dependents concerns: whoever
 /// manages or managed it; where nobody does and that is new, whoever selects it.
 pub fn concerned(view: &dyn View, owner_kind: Kind, change: &Change, keys: &mut Vec<Key>) {
-    for version in change.versions() {
-        if let Some(owner) = object::controller(version) {
-            let name = owner["name"].as_str().unwrap_or_default();
-            if is_of(owner_kind, owner) {
-                keys.push(Key::new(object::namespace(version), name));
-            }
-        }
-    }
+    managers(owner_kind, change, keys);
     let Some(after) = change.after.as_deref() else {
         return;
     };
@@ -142,6 +135,18 @@ pub fn concerned(view: &dyn View, owner_kind: Kind, change: &Change, keys: &mut 
     });
     if is_new {
         selecting(view, owner_kind, after, keys);
+    }
+}
+
+/// The owners of `owner_kind` that manage or managed what has changed.
+pub fn managers(owner_kind: Kind, change: &Change, keys: &mut Vec<Key>) {
+    for version in change.versions() {
+        if let Some(owner) = object::controller(version) {
+            let name = owner["name"].as_str().unwrap_or_default();
+            if is_of(owner_kind, owner) {
+                keys.push(Key::new(object::namespace(version), name));
+            }
+        }
     }
 }
 

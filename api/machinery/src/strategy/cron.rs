@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::batch::{default_job_spec, job_spec, warn_of_job};
 use super::defaults::{made, set_default};
 use super::rules::{PLAIN, Rules};
-use super::schedule;
+use super::schedule::{self, Schedule};
 use super::workloads::{no_status, warn_of_name};
 use crate::validation::{At, Errors};
 
@@ -52,7 +52,7 @@ fn validate_cron_job(at: &At<'_>, errors: &mut Errors) {
     let spec = at.get("spec");
     let schedule = spec.get("schedule");
     if schedule.need(errors)
-        && let Err(why) = schedule::check(schedule.text())
+        && let Err(why) = Schedule::parse(schedule.text())
     {
         schedule.invalid_text(errors, &why);
     }

@@ -59,18 +59,9 @@ impl Failures {
     pub(super) fn wait(&self, now: Instant) -> Duration {
         let doublings = u32::try_from(self.count - 1).unwrap_or(0).min(16);
         let whole = (FIRST_MS << doublings).min(LONGEST_MS);
-        let left = whole.saturating_sub(elapsed_ms(self.last, now));
+        let left = whole.saturating_sub(object::elapsed_ms(self.last, now));
         Duration::from_millis(u64::try_from(left).unwrap_or(0))
     }
-}
-
-/// Milliseconds from one moment to another; negative where it lies before.
-pub(super) fn elapsed_ms(from: Instant, to: Instant) -> i64 {
-    let seconds = to.seconds.saturating_sub(from.seconds);
-    let nanoseconds = i64::from(to.nanoseconds - from.nanoseconds);
-    seconds
-        .saturating_mul(1000)
-        .saturating_add(nanoseconds.div_euclid(1_000_000))
 }
 
 /// When a pod came to its end: when the last of its containers did; else when it stopped

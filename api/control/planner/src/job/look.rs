@@ -11,7 +11,7 @@ use std::time::Duration;
 use nautilus_machinery::timestamp::Instant;
 use serde_json::{Value, json};
 
-use super::backoff::{Failures, elapsed_ms, finished};
+use super::backoff::{Failures, finished};
 use super::intervals::Intervals;
 use super::making;
 use super::pod::{self, Pod, Terms};
@@ -194,7 +194,7 @@ impl<'a> Look<'a> {
             self.terms.is_suspended,
         ) {
             let started = object::time(&tracking.status["startTime"]).unwrap_or(self.now);
-            let left = seconds.saturating_mul(1000) - elapsed_ms(started, self.now);
+            let left = seconds.saturating_mul(1000) - object::elapsed_ms(started, self.now);
             let Some(left) = u64::try_from(left).ok().filter(|left| *left > 0) else {
                 let why = "Job was active longer than specified deadline";
                 return Some(End::failing("DeadlineExceeded", why));
