@@ -360,7 +360,7 @@ fn snapshot(world: &World) -> Snapshot {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn every_node_is_judged_as_the_plain_rules_judge_it(world in world(), pod in incoming()) {

@@ -185,10 +185,13 @@ impl Plain {
     }
 
     fn like_pods(&self, pod: &Value, node: &Value, selector: &Value) -> i64 {
-        let everything = selector.is_object()
-            && selector["matchLabels"]
-                .as_object()
-                .is_none_or(serde_json::Map::is_empty);
+        let says_nothing = |field: &str| match &selector[field] {
+            Value::Object(own) => own.is_empty(),
+            Value::Array(own) => own.is_empty(),
+            _ => true,
+        };
+        let everything =
+            selector.is_object() && says_nothing("matchLabels") && says_nothing("matchExpressions");
         let like = |other: &&Value| {
             !everything
                 && object::namespace(other) == object::namespace(pod)
@@ -208,7 +211,11 @@ impl Plain {
             for key in object::items(&constraint["matchLabelKeys"].clone()) {
                 let key = key.as_str().expect("a key");
                 if let Some(value) = labels(pod).get(key) {
-                    constraint["labelSelector"]["matchLabels"][key] = value.clone();
+                    let own = serde_json::json!({"key": key, "operator": "In", "values": [value]});
+                    let more = &mut constraint["labelSelector"]["matchExpressions"];
+                    let mut all: Vec<Value> = object::items(more).cloned().collect();
+                    all.push(own);
+                    *more = all.into();
                 }
             }
         }
