@@ -21,6 +21,9 @@ use crate::proof::{self, Forged};
 pub(crate) struct Committees {
     trusted_epoch: u64,
     known: Mutex<BTreeMap<u64, Arc<ValidatorCommitteeSignatureVerifier>>>,
+    /// Held while committees are learnt from the full node of that name: whoever wants the same of
+    /// it waits, and a full node that hangs holds up nobody who asks another.
+    walks: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Committees {
@@ -32,6 +35,7 @@ impl Committees {
         Ok(Self {
             trusted_epoch,
             known: Mutex::new(BTreeMap::from([(trusted_epoch, Arc::new(verifier))])),
+            walks: Mutex::default(),
         })
     }
 
@@ -59,13 +63,23 @@ impl Committees {
         face: &dyn Face,
         epoch: u64,
     ) -> Result<Arc<ValidatorCommitteeSignatureVerifier>, FaceError> {
-        let (mut at, mut committee) = self.newest_until(epoch).ok_or_else(|| {
-            FaceError::Gone(format!(
-                "a checkpoint of epoch {epoch} comes before the trusted committee of epoch {}; \
-                 configure that of an earlier epoch",
-                self.trusted_epoch
-            ))
-        })?;
+        let known = || {
+            self.newest_until(epoch).ok_or_else(|| {
+                FaceError::Gone(format!(
+                    "a checkpoint of epoch {epoch} comes before the trusted committee of epoch {}; \
+                     configure that of an earlier epoch",
+                    self.trusted_epoch
+                ))
+            })
+        };
+        let (at, committee) = known()?;
+        if at == epoch {
+            return Ok(committee);
+        }
+        let walk = Arc::clone(self.walks.lock().entry(face.name().to_owned()).or_default());
+        let _alone = walk.lock().await;
+        // Somebody may have come by there meanwhile.
+        let (mut at, mut committee) = known()?;
         // A made-up epoch far ahead must not keep this going.
         while at < epoch {
             let gone = || FaceError::Gone(format!("the end of epoch {at}"));

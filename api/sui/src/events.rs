@@ -3,15 +3,17 @@
 //! Invariant: what is given out is as well believed as [`crate::chain`] says: proved, or confirmed
 //! by a second full node, where that is configured.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use nautilus_workers::chain::{ChainError, ChainEvent, Cursor, EventPage, EventSource};
 
 use crate::agree::same_event;
 use crate::chain::Chain;
 use crate::face::Following;
-use crate::page;
+use crate::{limits, page};
 
 /// See the module.
 pub struct ChainEvents {
@@ -68,17 +70,19 @@ impl ChainEvents {
 
     /// Two full nodes have each of these.
     async fn confirm(&self, events: &[ChainEvent]) -> Result<(), ChainError> {
-        let mut transaction: Option<(&str, Vec<ChainEvent>)> = None;
+        let digests: BTreeSet<String> = events.iter().map(|it| it.id.tx_digest.clone()).collect();
+        let transactions: BTreeMap<String, Vec<ChainEvent>> = stream::iter(digests)
+            .map(|digest| async move {
+                let found = self.events_of(&digest).await?;
+                Ok::<_, ChainError>((digest, found.unwrap_or_default()))
+            })
+            .buffer_unordered(limits::CONFIRMATIONS_AT_ONCE)
+            .try_collect()
+            .await?;
         for event in events {
-            let tx_digest = event.id.tx_digest.as_str();
-            let known = match &mut transaction {
-                Some((known, events)) if *known == tx_digest => events,
-                _ => {
-                    let found = self.events_of(tx_digest).await?.unwrap_or_default();
-                    &mut transaction.insert((tx_digest, found)).1
-                }
-            };
-            let is_confirmed = known.iter().any(|it| same_event(it, event));
+            let known = transactions.get(&event.id.tx_digest);
+            let is_confirmed =
+                known.is_some_and(|known| known.iter().any(|it| same_event(it, event)));
             if !is_confirmed {
                 return Err(ChainError::OutOfReach(format!(
                     "a second full node does not have the event {}/{}",

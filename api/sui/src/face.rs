@@ -132,6 +132,9 @@ pub(crate) enum FaceError {
     /// Its answer is not of the form, or too long.
     #[error("its answer is wrong: {0}")]
     Malformed(String),
+    /// Its answer is longer than its limit.
+    #[error("its answer is longer than {0} bytes")]
+    TooLong(usize),
     /// Its answer contradicts what the validators signed.
     #[error("its answer is forged: {0}")]
     Forged(String),
@@ -154,7 +157,7 @@ impl FaceError {
             Self::TimedOut(_) => "timeout",
             Self::RateLimited => "rate_limited",
             Self::Refused(_) => "refused",
-            Self::Malformed(_) => "malformed",
+            Self::Malformed(_) | Self::TooLong(_) => "malformed",
             Self::Forged(_) => "forged",
             Self::Lagging(_) => "lagging",
             Self::Gone(_) => "gone",
@@ -176,6 +179,9 @@ pub(crate) type Asked<'a, T> = BoxFuture<'a, Result<T, FaceError>>;
 
 /// One full node. `None` where it knows nothing of that name.
 pub(crate) trait Face: Send + Sync + 'static {
+    /// `host:port`.
+    fn name(&self) -> &str;
+
     /// The newest version of an object.
     fn object(&self, id: Address) -> Asked<'_, Option<ObjectState>>;
 

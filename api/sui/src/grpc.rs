@@ -2,11 +2,13 @@
 //!
 //! Invariant: everything that is signed is taken as BCS, so that what is read is what is signed.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use http::Uri;
 use nautilus_workers::chain::Cursor;
+use prost::Message as _;
 use rustls::RootCertStore;
 use serde_json::{Map, Value};
 use sui_rpc::field::{FieldMask, FieldMaskUtil as _};
@@ -123,6 +125,17 @@ impl GrpcFace {
         sequence: Option<u64>,
         part: Part,
     ) -> Result<Option<CheckpointState>, FaceError> {
+        let limit_bytes = limits::CHECKPOINT_LIMIT_BYTES;
+        let found = self.checkpoint_within(sequence, part, limit_bytes).await?;
+        Ok(found.map(|(state, _)| state))
+    }
+
+    async fn checkpoint_within(
+        &self,
+        sequence: Option<u64>,
+        part: Part,
+        limit_bytes: usize,
+    ) -> Result<Option<(CheckpointState, usize)>, FaceError> {
         let mut paths = SUMMARY_MASK.to_vec();
         if part != Part::Summary {
             paths.extend(CONTENTS_MASK);
@@ -134,8 +147,15 @@ impl GrpcFace {
         request.checkpoint_id =
             sequence.map(proto::get_checkpoint_request::CheckpointId::SequenceNumber);
         request.read_mask = Some(FieldMask::from_paths(paths));
-        let mut ledger = self.ledger(limits::CHECKPOINT_LIMIT_BYTES);
-        let answer = async { found(ledger.get_checkpoint(request).await) };
+        let mut ledger = self.ledger(limit_bytes);
+        let answer = async {
+            let answer = found(ledger.get_checkpoint(request).await);
+            // tonic's word for an answer that is longer than was allowed.
+            answer.map_err(|error| match error {
+                FaceError::TooLong(_) => FaceError::TooLong(limit_bytes),
+                error => error,
+            })
+        };
         let Some(answer) = self.meter.counted("GetCheckpoint", answer).await? else {
             return Ok(None);
         };
@@ -145,7 +165,7 @@ impl GrpcFace {
             Some(asked) if asked != state.sequence => {
                 Err(FaceError::Malformed("another checkpoint".to_owned()))
             }
-            _ => Ok(Some(state)),
+            _ => Ok(Some((state, checkpoint.encoded_len()))),
         }
     }
 
@@ -175,20 +195,52 @@ impl GrpcFace {
             )));
         }
         let end = newest.min(from.saturating_add(limits::CHECKPOINTS_PER_PAGE - 1));
-        let checkpoints: Vec<CheckpointState> = stream::iter(from..=end)
-            .map(|sequence| async move {
-                let state = self
-                    .get_checkpoint(Some(sequence), Part::Transactions)
-                    .await?;
-                state.ok_or_else(|| FaceError::Gone(format!("checkpoint {sequence}")))
-            })
-            .buffered(limits::CHECKPOINTS_AT_ONCE)
-            .try_collect()
-            .await?;
+        let checkpoints = self.some_of(from..=end).await?;
+        let read = checkpoints.last().map(|it| it.sequence);
         Ok(Following::Checkpoints {
             checkpoints,
-            more: end < newest,
+            more: read.is_some_and(|read| read < newest),
         })
+    }
+
+    /// The first of these checkpoints, as many as are to be held in memory together.
+    async fn some_of(&self, range: RangeInclusive<u64>) -> Result<Vec<CheckpointState>, FaceError> {
+        let first = *range.start();
+        let mut sized = stream::iter(range)
+            .map(|sequence| self.sized(sequence, limits::USUAL_CHECKPOINT_BYTES))
+            .buffered(limits::CHECKPOINTS_AT_ONCE);
+        let (mut checkpoints, mut bytes) = (Vec::new(), 0);
+        while bytes < limits::PAGE_BYTES
+            && let Some(next) = sized.next().await
+        {
+            match next {
+                Ok((state, size)) => {
+                    bytes += size;
+                    checkpoints.push(state);
+                }
+                Err(FaceError::TooLong(_)) if checkpoints.is_empty() => {
+                    drop(sized);
+                    let large = self.sized(first, limits::CHECKPOINT_LIMIT_BYTES).await?;
+                    return Ok(vec![large.0]);
+                }
+                // Its turn comes with the next page.
+                Err(FaceError::TooLong(_)) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(checkpoints)
+    }
+
+    /// A whole checkpoint, and how many bytes it came in.
+    async fn sized(
+        &self,
+        sequence: u64,
+        limit_bytes: usize,
+    ) -> Result<(CheckpointState, usize), FaceError> {
+        let found = self
+            .checkpoint_within(Some(sequence), Part::Transactions, limit_bytes)
+            .await?;
+        found.ok_or_else(|| FaceError::Gone(format!("checkpoint {sequence}")))
     }
 
     async fn checkpoint_of(&self, tx_digest: &str) -> Result<u64, FaceError> {
@@ -269,6 +321,10 @@ impl GrpcFace {
 }
 
 impl Face for GrpcFace {
+    fn name(&self) -> &str {
+        &self.meter.name
+    }
+
     fn object(&self, id: Address) -> Asked<'_, Option<ObjectState>> {
         Box::pin(self.get_object(id))
     }
@@ -329,7 +385,7 @@ fn refusal(status: &Status) -> FaceError {
     let message = shortened(status.message());
     match status.code() {
         Code::ResourceExhausted => FaceError::RateLimited,
-        Code::OutOfRange => FaceError::Malformed(message),
+        Code::OutOfRange => FaceError::TooLong(limits::ANSWER_LIMIT_BYTES),
         Code::DeadlineExceeded | Code::Cancelled => FaceError::TimedOut(Duration::ZERO),
         Code::Unimplemented => FaceError::Unsupported("the full node does not serve it"),
         Code::Unavailable | Code::Unknown => FaceError::Unreachable(message),

@@ -346,6 +346,10 @@ impl JsonRpcFace {
 }
 
 impl Face for JsonRpcFace {
+    fn name(&self) -> &str {
+        &self.meter.name
+    }
+
     fn object(&self, id: Address) -> Asked<'_, Option<ObjectState>> {
         Box::pin(self.get_object(id))
     }

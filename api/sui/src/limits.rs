@@ -52,12 +52,18 @@ pub const NEWEST_LIMIT: usize = 131_072;
 pub const COMMITTEES_LIMIT: usize = 1280;
 /// Checkpoints looked through for one page of events.
 pub const CHECKPOINTS_PER_PAGE: u64 = 64;
+/// Bytes of the checkpoints of one page, but for the last.
+pub const PAGE_BYTES: usize = 32 * 1024 * 1024;
+/// Largest checkpoint that is asked for beside others, in bytes; a larger one is asked for alone.
+pub const USUAL_CHECKPOINT_BYTES: usize = 4 * 1024 * 1024;
 /// Checkpoints asked for at once.
 pub const CHECKPOINTS_AT_ONCE: usize = 8;
 /// Events asked of one module at once: what full nodes give at most.
 pub const EVENTS_PER_QUERY: usize = 50;
 /// Queries for one module's page of events, where many of them are not followed.
 pub const QUERIES_PER_PAGE: usize = 32;
+/// Transactions of one page asked for at once, to confirm their events.
+pub const CONFIRMATIONS_AT_ONCE: usize = 8;
 /// Events of one transaction: Sui's own limit.
 pub const EVENTS_PER_TRANSACTION: usize = 1024;
 

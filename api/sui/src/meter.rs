@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nautilus_workers::Clock;
@@ -21,6 +22,11 @@ pub(crate) struct Meter {
     pub(crate) request_timeout: Duration,
 }
 
+tokio::task_local! {
+    /// Milliseconds that the requests of one question have waited for their turns.
+    pub(crate) static WAITED_MS: Arc<AtomicU64>;
+}
+
 /// So many requests per second.
 pub(crate) struct Rate {
     bucket: Mutex<Bucket>,
@@ -35,9 +41,12 @@ impl Rate {
         })
     }
 
-    /// Waits for a turn; whoever can't wait for ever has a deadline of its own.
+    /// Waits for a turn; whoever can't wait for ever has a deadline of its own. The full node is not
+    /// to be blamed for it.
     async fn turn(&self) {
         while let Err(wait_ms) = self.take() {
+            let _nobody_asks =
+                WAITED_MS.try_with(|waited_ms| waited_ms.fetch_add(wait_ms, Ordering::Relaxed));
             tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         }
     }

@@ -4,9 +4,12 @@
 //! Invariants
 //! - Two answers that are compared come from two full nodes.
 //! - An answer is waited for no longer than its deadline, whatever full nodes do.
+//! - A full node that others overtake, or that is asked in vain, fails by that; the wait for the
+//!   rate of all of them is none of its faults.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
@@ -20,6 +23,7 @@ use crate::chance;
 use crate::face::{Face, FaceError};
 use crate::health::{Breaker, Latencies, millis, pause_ms};
 use crate::limits;
+use crate::meter::WAITED_MS;
 
 /// One full node.
 pub(crate) struct Endpoint {
@@ -137,50 +141,55 @@ impl Pool {
         let mut running = FuturesUnordered::new();
         let mut told: Vec<Told<T>> = Vec::new();
         let start = |member: Option<usize>| {
-            let member = &self.members[member?];
-            let started = self.clock.monotonic_ms();
-            let late = member
-                .health
-                .lock()
-                .latencies
-                .hedge_after_ms(self.hedge_after);
-            Some((
-                question(Arc::clone(&member.face)).map(move |result| (member, started, result)),
-                Duration::from_millis(late),
-            ))
+            let under_way = UnderWay::of(self, &self.members[member?]);
+            let patience = Patience::of(&under_way);
+            let waited_ms = Arc::clone(&under_way.waited_ms);
+            let asked = question(Arc::clone(&under_way.member.face));
+            let asked = WAITED_MS.scope(waited_ms, asked);
+            Some((asked.map(move |result| (under_way, result)), patience))
         };
-        let mut late = self.hedge_after;
+        let mut patience = None;
         for _ in 0..count {
             if let Some((request, usual)) = start(self.next(&mut waiting)) {
                 running.push(request);
-                late = usual;
+                patience = Some(usual);
             }
         }
+        let late = patience.as_ref().map_or(Duration::ZERO, |it| it.usual);
         let mut hedge = Box::pin(tokio::time::sleep(late));
-        let mut may_hedge = true;
         while told.len() < count {
             tokio::select! {
                 ended = running.next() => {
-                    let Some((member, started, result)) = ended else { break };
-                    self.note(member, started, &result);
+                    let Some((under_way, result)) = ended else { break };
+                    let member = under_way.member;
+                    let name = &member.name;
                     match result {
-                        Ok(answer) => told.push(Told { by: member.name.clone(), answer }),
+                        Ok(answer) => {
+                            under_way.ended(None);
+                            told.push(Told { by: name.clone(), answer });
+                        }
                         Err(error) => {
-                            tracing::debug!(full_node = member.name, %error, "no answer");
-                            setbacks.retain(|(name, _)| *name != member.name);
-                            setbacks.push((member.name.clone(), error));
+                            under_way.ended(Some(&error));
+                            tracing::debug!(full_node = name, %error, "no answer");
+                            setbacks.retain(|(known, _)| known != name);
+                            setbacks.push((name.clone(), error));
                             if let Some((request, _)) = start(self.next(&mut waiting)) {
                                 running.push(request);
                             }
                         }
                     }
                 }
-                () = &mut hedge, if may_hedge => match start(self.next(&mut waiting)) {
-                    Some((request, usual)) => {
-                        running.push(request);
-                        hedge.as_mut().reset(Instant::now() + usual);
+                () = &mut hedge, if patience.is_some() => {
+                    let excused = patience.as_mut().and_then(Patience::excused);
+                    if let Some(more) = excused {
+                        hedge.as_mut().reset(Instant::now() + more);
+                        continue;
                     }
-                    None => may_hedge = false,
+                    patience = start(self.next(&mut waiting)).map(|(request, usual)| {
+                        running.push(request);
+                        hedge.as_mut().reset(Instant::now() + usual.usual);
+                        usual
+                    });
                 },
             }
         }
@@ -203,28 +212,105 @@ impl Pool {
         let now = self.clock.monotonic_ms();
         waiting.find(|member| self.members[*member].health.lock().breaker.admit(now))
     }
+}
 
-    fn note<T>(&self, member: &Member, started_ms: u64, result: &Result<T, FaceError>) {
-        let now = self.clock.monotonic_ms();
-        let mut health = member.health.lock();
-        let was_closed = health.breaker.is_closed();
-        match result {
-            Ok(_) => {
-                health.breaker.succeeded();
-                health.latencies.observe(now.saturating_sub(started_ms));
-            }
-            Err(FaceError::RateLimited) => health.breaker.told_to_wait(now, chance::draw()),
-            Err(error) if error.is_failure() => health.breaker.failed(now, chance::draw()),
-            Err(_) => health.breaker.succeeded(),
+/// A question that one full node was asked.
+struct UnderWay<'a> {
+    member: &'a Member,
+    clock: &'a dyn Clock,
+    started_ms: u64,
+    /// What its requests waited for the rate of all full nodes.
+    waited_ms: Arc<AtomicU64>,
+    /// How long it may take.
+    usual: Duration,
+    has_ended: bool,
+}
+
+impl<'a> UnderWay<'a> {
+    fn of(pool: &'a Pool, member: &'a Member) -> Self {
+        let latencies = &member.health.lock().latencies;
+        Self {
+            member,
+            clock: &*pool.clock,
+            started_ms: pool.clock.monotonic_ms(),
+            waited_ms: Arc::default(),
+            usual: Duration::from_millis(latencies.hedge_after_ms(pool.hedge_after)),
+            has_ended: false,
         }
+    }
+
+    /// What the full node itself has taken.
+    fn took_ms(&self, now_ms: u64) -> u64 {
+        let waited_ms = self.waited_ms.load(Ordering::Relaxed);
+        now_ms.saturating_sub(self.started_ms.saturating_add(waited_ms))
+    }
+
+    /// It was answered, or failed.
+    fn ended(mut self, error: Option<&FaceError>) {
+        self.has_ended = true;
+        let now_ms = self.clock.monotonic_ms();
+        self.judge(error, |health| match error {
+            None => {
+                health.breaker.succeeded();
+                health.latencies.observe(self.took_ms(now_ms));
+            }
+            Some(FaceError::RateLimited) => health.breaker.told_to_wait(now_ms, chance::draw()),
+            Some(error) if error.is_failure() => health.breaker.failed(now_ms, chance::draw()),
+            Some(_) => health.breaker.succeeded(),
+        });
+    }
+
+    fn judge(&self, why: Option<&FaceError>, judge: impl FnOnce(&mut Health)) {
+        let mut health = self.member.health.lock();
+        let was_closed = health.breaker.is_closed();
+        judge(&mut health);
         let is_closed = health.breaker.is_closed();
         drop(health);
-        if let Err(error) = result
-            && was_closed
-            && !is_closed
-        {
-            tracing::warn!(full_node = member.name, %error, "a full node is left alone for a while");
+        if was_closed && !is_closed {
+            let why = why.map_or_else(|| "it is overtaken".to_owned(), ToString::to_string);
+            let name = &self.member.name;
+            tracing::warn!(
+                full_node = name,
+                why,
+                "a full node is left alone for a while"
+            );
         }
+    }
+}
+
+/// Nobody waits for it any more: another was faster, or the time is up.
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let now_ms = self.clock.monotonic_ms();
+        if !self.has_ended && self.took_ms(now_ms) >= millis(self.usual) {
+            self.judge(None, |health| health.breaker.failed(now_ms, chance::draw()));
+        }
+    }
+}
+
+/// How long the full node that was asked last is waited for before another is asked too.
+struct Patience {
+    usual: Duration,
+    waited_ms: Arc<AtomicU64>,
+    excused_ms: u64,
+}
+
+impl Patience {
+    fn of(under_way: &UnderWay<'_>) -> Self {
+        Self {
+            usual: under_way.usual,
+            waited_ms: Arc::clone(&under_way.waited_ms),
+            excused_ms: 0,
+        }
+    }
+
+    /// As much time again as was spent on waiting for the rate of all full nodes: asking another
+    /// would only wait for the same.
+    fn excused(&mut self) -> Option<Duration> {
+        let waited_ms = self.waited_ms.load(Ordering::Relaxed);
+        let more = waited_ms.saturating_sub(self.excused_ms);
+        self.excused_ms = waited_ms;
+        (more > 0).then(|| Duration::from_millis(more))
     }
 }
 
@@ -265,3 +351,7 @@ impl From<Unanswered> for ChainError {
         Self::OutOfReach(unanswered.to_string())
     }
 }
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;

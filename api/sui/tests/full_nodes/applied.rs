@@ -91,6 +91,8 @@ async fn genuine_events_come_to_the_same_rows_by_either_face() {
         );
         let followed = Events::new(EventsContext {
             kv: quorum,
+            channel: Arc::new(kv.clone()),
+            hints: Arc::default(),
             source: Arc::new(events(&settings)),
             verdicts,
             clock,

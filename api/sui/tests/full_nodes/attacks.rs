@@ -231,3 +231,41 @@ async fn another_networks_committee_proves_nothing() {
         Verdict::Unavailable
     );
 }
+
+#[tokio::test]
+async fn committees_are_learnt_once_however_many_ask_for_them() {
+    let world = World::with(1).await;
+    for _ in 0..3 {
+        world.chain.end_epoch().expect("it ends");
+    }
+    world.register("fourth", SUI, "seal-4");
+    let mut settings = world.settings(By::Grpc);
+    settings.verification = world.committee();
+    let judge = judge(&settings);
+    let asked = (0..20).map(|_| verdict(&judge, "seal-4", "fourth"));
+    for found in futures_util::future::join_all(asked).await {
+        assert_eq!(found, active(SUI));
+    }
+    let requests = world.full_nodes[0].grpc().requests();
+    let walks = requests
+        .iter()
+        .find(|(method, _)| method.contains("GetEpoch"));
+    assert_eq!(walks.map(|(_, count)| *count), Some(3), "{requests:?}");
+}
+
+#[tokio::test]
+async fn that_a_token_is_not_there_is_not_one_full_nodes_word_where_two_must_agree() {
+    for by in [By::Grpc, By::JsonRpc] {
+        for behind in [0, 1] {
+            let world = World::with(2).await;
+            world.register("worker-1", SUI, "seal-1");
+            let mut settings = world.settings(by);
+            settings.agreement = Agreement::Two;
+            let late = &world.full_nodes[behind];
+            late.grpc().answer(Answer::Lagging(1));
+            late.jsonrpc().answer(Answer::Lagging(1));
+            let found = verdict(&judge(&settings), "seal-1", "worker-1").await;
+            assert_eq!(found, Verdict::Unavailable, "{by:?} {behind}");
+        }
+    }
+}

@@ -290,3 +290,39 @@ async fn ten_thousand_events_in_a_burst_come_once_each() {
     ids.dedup();
     assert_eq!(ids.len(), 10_000);
 }
+
+#[tokio::test]
+async fn a_checkpoint_larger_than_usual_comes_whole_and_in_its_turn() {
+    let world = World::with(1).await;
+    let request = |number: usize, payload: usize| {
+        Operation::ScheduleApiRequest(ApiRequest {
+            request_id: format!("request-{number}"),
+            method: "POST".into(),
+            resource: "configmaps".into(),
+            namespace: "default".into(),
+            name: String::new(),
+            payload: "x".repeat(payload),
+            seal_token: "seal".into(),
+            requester: OWNER,
+            priority: 3,
+            assigned_worker: String::new(),
+        })
+    };
+    // One of them would be asked for beside others, 24 are more than is taken so.
+    let payload = 200 * 1024;
+    let many: Vec<Operation> = (1..25).map(|number| request(number, payload)).collect();
+    for operations in [&[request(0, 1)][..], &many, &[request(25, 1)]] {
+        world.chain.apply_all(operations).expect("applied");
+    }
+    let mut settings = world.settings(By::Grpc);
+    settings.events_from = Some(0);
+    settings.verification = world.committee();
+    settings.request_timeout = std::time::Duration::from_secs(10);
+    let (told, _) = all(&events(&settings), None, 1000).await;
+    let ids: Vec<_> = told
+        .iter()
+        .map(|it| it.fields["request_id"].clone())
+        .collect();
+    let expected: Vec<_> = (0..26).map(|number| format!("request-{number}")).collect();
+    assert_eq!(ids, expected);
+}
