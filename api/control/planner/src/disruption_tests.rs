@@ -3,7 +3,7 @@
 use super::*;
 use crate::testing::{Cluster, at};
 
-fn budget(spec: Value) -> Value {
+fn budget(spec: &Value) -> Value {
     let mut budget = json!({
         "metadata": {"namespace": "n", "name": "b", "generation": 3},
         "spec": {"selector": {"matchLabels": {"app": "web"}}},
@@ -52,7 +52,7 @@ fn cluster(spec: Value) -> (Cluster, Key) {
             pod(number, ready, &owner("apps/v1", "ReplicaSet", "rs")),
         );
     }
-    let key = Key::of(&cluster.put(kind::DISRUPTION_BUDGETS, budget(spec)));
+    let key = Key::of(&cluster.put(kind::DISRUPTION_BUDGETS, budget(&spec)));
     (cluster, key)
 }
 

@@ -19,6 +19,7 @@ pub mod hash;
 pub mod history;
 mod job;
 pub mod kind;
+pub mod node;
 pub mod object;
 pub mod ownership;
 pub mod plan;
@@ -45,6 +46,9 @@ pub fn controllers() -> Vec<Box<dyn Controller>> {
         Box::new(endpoints::Mirroring),
         Box::new(endpoints::Slices),
         Box::new(job::Jobs),
+        Box::new(node::Health::default()),
+        Box::new(node::TaintEviction::default()),
+        Box::new(node::Zones),
         Box::new(replicas::Replicas::of_replication_controllers()),
         Box::new(replicas::Replicas::of_sets()),
         Box::new(stateful::StatefulSets),
