@@ -32,7 +32,7 @@ fn owner(api_version: &str, kind: &str, name: &str) -> Value {
 }
 
 /// A deployment of four behind a replica set, three of whose pods are ready.
-fn cluster(spec: Value) -> (Cluster, Key) {
+fn cluster(spec: &Value) -> (Cluster, Key) {
     let mut cluster = Cluster::default();
     let deployment = json!({
         "metadata": {"namespace": "n", "name": "d", "uid": "d-uid"}, "spec": {"replicas": 4},
@@ -52,7 +52,7 @@ fn cluster(spec: Value) -> (Cluster, Key) {
             pod(number, ready, &owner("apps/v1", "ReplicaSet", "rs")),
         );
     }
-    let key = Key::of(&cluster.put(kind::DISRUPTION_BUDGETS, budget(&spec)));
+    let key = Key::of(&cluster.put(kind::DISRUPTION_BUDGETS, budget(spec)));
     (cluster, key)
 }
 
@@ -72,7 +72,7 @@ fn what_is_allowed_follows_from_the_scale_and_the_healthy() {
         (json!({"maxUnavailable": "30%"}), 2, 1, 4),
         (json!({"minAvailable": "100%"}), 4, 0, 4),
     ] {
-        let (mut cluster, key) = cluster(spec.clone());
+        let (mut cluster, key) = cluster(&spec);
         assert_eq!(cluster.settle(&Budgets, &key, at(5)), 1);
         let status = status(&cluster, &key);
         let (state, reason) = match allowed {
@@ -97,7 +97,7 @@ fn what_is_allowed_follows_from_the_scale_and_the_healthy() {
 
 #[test]
 fn an_evicted_pod_is_missing_until_it_is_deleted_or_its_time_is_over() {
-    let (mut cluster, key) = cluster(json!({"minAvailable": 1}));
+    let (mut cluster, key) = cluster(&json!({"minAvailable": 1}));
     cluster.settle(&Budgets, &key, at(0));
     let charge = json!({"status": {"disruptedPods": {
         "p0": object::time_field(at(10)), "gone": object::time_field(at(10)),
@@ -123,7 +123,7 @@ fn an_evicted_pod_is_missing_until_it_is_deleted_or_its_time_is_over() {
 
 #[test]
 fn the_scale_of_other_controllers_is_asked_for() {
-    let (mut cluster, key) = cluster(json!({"maxUnavailable": 1}));
+    let (mut cluster, key) = cluster(&json!({"maxUnavailable": 1}));
     let custom = owner("example.com/v1", "Farm", "f");
     cluster.put(kind::PODS, pod(9, "True", &custom));
     let target = question("n", &custom);
@@ -155,13 +155,13 @@ fn the_scale_of_other_controllers_is_asked_for() {
             assert_eq!(reason, Some("CalculateExpectedPodCountFailed"));
         }
     }
-    let (integers, key) = self::cluster(json!({"minAvailable": 1}));
+    let (integers, key) = self::cluster(&json!({"minAvailable": 1}));
     assert_eq!(Budgets.asks(&integers, &key), []);
 }
 
 #[test]
 fn pods_without_a_controller_are_told_and_no_pod_is_none() {
-    let (mut cluster, key) = cluster(json!({"maxUnavailable": 1}));
+    let (mut cluster, key) = cluster(&json!({"maxUnavailable": 1}));
     let mut alone = pod(9, "True", &json!({}));
     alone["metadata"]["ownerReferences"] = Value::Null;
     cluster.put(kind::PODS, alone);
@@ -181,7 +181,7 @@ fn pods_without_a_controller_are_told_and_no_pod_is_none() {
 
 #[test]
 fn a_pod_concerns_the_budgets_that_select_it_where_it_counts_anew() {
-    let (mut cluster, key) = cluster(json!({"minAvailable": 1}));
+    let (mut cluster, key) = cluster(&json!({"minAvailable": 1}));
     let before = cluster.get(kind::PODS, "n", "p0").expect("a pod");
     let concerned = |cluster: &Cluster, after: &Arc<Value>| {
         cluster.concerned(&Budgets, kind::PODS, Some(&before), Some(after))

@@ -23,6 +23,7 @@ pub mod node;
 pub mod object;
 pub mod ownership;
 pub mod plan;
+pub mod pod_gc;
 pub mod pods;
 pub mod replicas;
 pub mod scheduler;
@@ -47,8 +48,10 @@ pub fn controllers() -> Vec<Box<dyn Controller>> {
         Box::new(endpoints::Slices),
         Box::new(job::Jobs),
         Box::new(node::Health::default()),
+        Box::new(node::SecretsTtl),
         Box::new(node::TaintEviction::default()),
         Box::new(node::Zones),
+        Box::new(pod_gc::PodGc::default()),
         Box::new(replicas::Replicas::of_replication_controllers()),
         Box::new(replicas::Replicas::of_sets()),
         Box::new(stateful::StatefulSets),

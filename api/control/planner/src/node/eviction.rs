@@ -169,7 +169,7 @@ mod tests {
     use super::*;
     use crate::testing::{Cluster, at};
 
-    fn cluster(taints: Value, tolerations: Value) -> (Cluster, Key) {
+    fn cluster(taints: &Value, tolerations: &Value) -> (Cluster, Key) {
         let mut cluster = Cluster::default();
         let node = json!({"metadata": {"name": "m"}, "spec": {"taints": taints}});
         cluster.put(kind::NODES, node);
@@ -251,7 +251,7 @@ mod tests {
                 None,
             ),
         ] {
-            let (cluster, key) = cluster(taints.into(), tolerations.into());
+            let (cluster, key) = cluster(&taints.into(), &tolerations.into());
             let plan = cluster.plan(&TaintEviction::default(), &key, at(100));
             let found = match plan.is_empty() {
                 true => plan.again_in.map(|left| left.as_secs()),
@@ -264,8 +264,8 @@ mod tests {
     #[test]
     fn the_time_of_a_pod_that_comes_later_begins_when_it_comes() {
         let (mut cluster, key) = cluster(
-            json!([taint("a", Some(0))]),
-            json!([toleration("a", Some(30))]),
+            &json!([taint("a", Some(0))]),
+            &json!([toleration("a", Some(30))]),
         );
         let scheduled = json!({
             "type": "PodScheduled", "status": "True",
@@ -284,8 +284,8 @@ mod tests {
     fn a_time_that_nobody_noted_is_kept_while_the_pod_stands_there() {
         let eviction = TaintEviction::default();
         let (mut cluster, key) = cluster(
-            json!([taint("a", None)]),
-            json!([toleration("a", Some(30))]),
+            &json!([taint("a", None)]),
+            &json!([toleration("a", Some(30))]),
         );
         cluster.plan(&eviction, &key, at(0));
         let plan = cluster.plan(&eviction, &key, at(29));
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_change_of_taints_concerns_the_nodes_pods() {
-        let (cluster, key) = cluster(json!([taint("a", None)]), json!([]));
+        let (cluster, key) = cluster(&json!([taint("a", None)]), &json!([]));
         let eviction = TaintEviction::default();
         let node = cluster.get(kind::NODES, "", "m");
         let pod = cluster.get(kind::PODS, "n", "p");

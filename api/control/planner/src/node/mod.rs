@@ -1,6 +1,7 @@
 //! Whether nodes live, and what follows for their pods: conditions and taints
-//! ([`health`]), which lost nodes are to be emptied and how fast ([`zones`]), and the pods
-//! that do not tolerate a taint ([`eviction`]).
+//! ([`health`]), which lost nodes are to be emptied and how fast ([`zones`]), the pods that
+//! do not tolerate a taint ([`eviction`]), and how long kubelets keep secrets
+//! ([`secrets_ttl`]).
 //!
 //! Each condition and taint has one owner:
 //!
@@ -19,11 +20,13 @@
 
 mod eviction;
 mod health;
+mod secrets_ttl;
 mod taints;
 mod zones;
 
 pub use eviction::TaintEviction;
 pub use health::Health;
+pub use secrets_ttl::SecretsTtl;
 pub use zones::Zones;
 
 use serde_json::Value;

@@ -64,7 +64,7 @@ pub(super) fn changed(
 }
 
 /// Sets the taints of a node that was seen, in the version that was seen.
-pub(super) fn write(node: &Value, taints: Value) -> Write {
+pub(super) fn write(node: &Value, taints: &Value) -> Write {
     let patch = json!({
         "metadata": {"resourceVersion": node["metadata"]["resourceVersion"]},
         "spec": {"taints": taints},

@@ -141,7 +141,7 @@ fn is_loss(taint: &Value) -> bool {
 /// Takes the taints of lost nodes away.
 fn spare(node: &Value, now: Instant) -> Option<Write> {
     let taints = taints::changed(node, is_loss, &[], now)?;
-    Some(taints::write(node, taints))
+    Some(taints::write(node, &taints))
 }
 
 /// The taint that a lost node has.
@@ -157,7 +157,7 @@ fn taint_of(readiness: Option<&str>) -> Option<&'static str> {
 fn taint(node: &Value, key: &str, now: Instant) -> Option<Write> {
     let drops = |own: &Value| is_loss(own) && own["key"] != key;
     let taints = taints::changed(node, drops, &[(key, taints::NO_EXECUTE)], now)?;
-    Some(taints::write(node, taints))
+    Some(taints::write(node, &taints))
 }
 
 impl Zone {
