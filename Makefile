@@ -130,6 +130,11 @@ validation-golden: ## Record again what a kube-apiserver defaults, refuses and w
 published-golden: ## Record again what a kube-apiserver publishes of defined kinds (needs `make peers`)
 	@python3 api/machinery/tests/validation/published.py
 
+# Some of them: `make workloads-golden WORKLOADS="deployments jobs/ttl"`.
+.PHONY: workloads-golden
+workloads-golden: ## Record again what Kubernetes' control plane makes of workloads (needs `make peers`; 20 minutes)
+	@cargo run --release -q -p nautilus-tests --bin workloads-golden -- $(WORKLOADS)
+
 .PHONY: patch-golden
 patch-golden: ## Record again what the reference's patches do (needs Go)
 	@cd tests/e2e && go run ./cmd/patchgolden -seed 3 -cases 300 > ../../api/machinery/tests/golden/patches.jsonl

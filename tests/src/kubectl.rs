@@ -17,6 +17,13 @@ pub fn all(quorum: &Quorum, lines: &str) {
 /// # Panics
 /// When it fails, with what it printed.
 pub fn run(quorum: &Quorum, line: &str) -> String {
+    let words = words(line);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    quorum.kubectl_ok(&words)
+}
+
+/// The words of a line; `'` keeps words together.
+pub(crate) fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;
     for letter in line.chars() {
@@ -27,8 +34,7 @@ pub fn run(quorum: &Quorum, line: &str) -> String {
         }
     }
     words.retain(|word| !word.is_empty());
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    quorum.kubectl_ok(&words)
+    words
 }
 
 /// Runs one line, which must print each of `wanted`.

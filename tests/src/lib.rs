@@ -10,6 +10,7 @@ pub mod kubectl;
 mod quorum;
 mod reference;
 mod sui;
+pub mod workloads;
 
 pub use client::{Streamed, program};
 pub use etcd::{Etcdctl, other_than};
