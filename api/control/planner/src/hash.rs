@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::Value;
 
 /// Letters and digits of which no word that offends can be made.
@@ -36,6 +37,15 @@ pub fn name_of(value: &Value, probe: Option<i64>) -> String {
 pub fn safe(text: &str) -> String {
     text.bytes()
         .map(|byte| char::from(SAFE[usize::from(byte) % SAFE.len()]))
+        .collect()
+}
+
+/// SHA-256 of a text, in lower-case hexadecimal digits.
+pub fn sha256(text: &str) -> String {
+    let sum = digest(&SHA256, text.as_bytes());
+    sum.as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
         .collect()
 }
 

@@ -56,6 +56,9 @@ pub fn controllers() -> Vec<Box<dyn Controller>> {
         Box::new(replicas::Replicas::of_sets()),
         Box::new(stateful::StatefulSets),
         Box::new(time_to_live::TimeToLive),
+        Box::new(volumes::attach::Attacher::default()),
         Box::new(volumes::binder::Binder),
+        Box::new(volumes::ephemeral::Ephemeral),
+        Box::new(volumes::expand::Expander),
     ]
 }

@@ -2,7 +2,10 @@
 //!
 //! Nothing here touches storage: drivers do, asked by annotations and objects.
 
+pub mod attach;
 pub mod binder;
+pub mod ephemeral;
+pub mod expand;
 mod matching;
 mod migration;
 
@@ -21,6 +24,8 @@ const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// On a claim: who is to make a volume for it; and by its old name.
 const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 const BETA_STORAGE_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
+/// On a volume that grew: its size before, while its file system or claim has not followed.
+const PRE_RESIZE_CAPACITY: &str = "volume.alpha.kubernetes.io/pre-resize-capacity";
 /// On a volume: who made it for a claim.
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 /// The class of a claim or a volume, of old.

@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 
 use super::matching::{self, Binding};
 use super::{
-    BETA_STORAGE_PROVISIONER, BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONED_BY, SELECTED_NODE,
-    STORAGE_PROVISIONER, annotate, claim_of, claims_of, class, has_class, is_default, is_for,
-    migration, waits_for_consumer,
+    BETA_STORAGE_PROVISIONER, BIND_COMPLETED, BOUND_BY_CONTROLLER, PRE_RESIZE_CAPACITY,
+    PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER, annotate, claim_of, claims_of, class,
+    has_class, is_default, is_for, migration, waits_for_consumer,
 };
 use crate::controller::{Change, Controller};
 use crate::kind::{CLAIMS, Kind, PODS, STORAGE_CLASSES, VOLUMES};
@@ -32,8 +32,6 @@ use crate::view::{Key, View, Within};
 const TELL_AGAIN_S: u64 = 300;
 /// Seconds after its making in which a volume that is not bound is not released.
 const CLAIM_GRACE_S: i64 = 10;
-/// On a volume that was resized before its claim was bound: its size until then.
-const PRE_RESIZE_CAPACITY: &str = "volume.alpha.kubernetes.io/pre-resize-capacity";
 
 /// Binds claims and volumes.
 pub(crate) struct Binder;
@@ -41,6 +39,10 @@ pub(crate) struct Binder;
 impl Controller for Binder {
     fn name(&self) -> &'static str {
         "persistent-volume-binder"
+    }
+
+    fn component(&self) -> &'static str {
+        "persistentvolume-controller"
     }
 
     fn follows(&self) -> &'static [Kind] {

@@ -10,20 +10,52 @@ pub(super) const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
 /// Held a volume until its plugin had deleted it.
 const IN_TREE_FINALIZER: &str = "kubernetes.io/pv-controller";
 
-const DRIVERS: [(&str, &str); 7] = [
-    ("kubernetes.io/aws-ebs", "ebs.csi.aws.com"),
-    ("kubernetes.io/azure-disk", "disk.csi.azure.com"),
-    ("kubernetes.io/azure-file", "file.csi.azure.com"),
-    ("kubernetes.io/cinder", "cinder.csi.openstack.org"),
-    ("kubernetes.io/gce-pd", "pd.csi.storage.gke.io"),
-    ("kubernetes.io/portworx-volume", "pxd.portworx.com"),
-    ("kubernetes.io/vsphere-volume", "csi.vsphere.vmware.com"),
+/// Plugins, their volumes' field in a volume's spec, their drivers.
+const DRIVERS: [(&str, &str, &str); 7] = [
+    (
+        "kubernetes.io/aws-ebs",
+        "awsElasticBlockStore",
+        "ebs.csi.aws.com",
+    ),
+    (
+        "kubernetes.io/azure-disk",
+        "azureDisk",
+        "disk.csi.azure.com",
+    ),
+    (
+        "kubernetes.io/azure-file",
+        "azureFile",
+        "file.csi.azure.com",
+    ),
+    ("kubernetes.io/cinder", "cinder", "cinder.csi.openstack.org"),
+    (
+        "kubernetes.io/gce-pd",
+        "gcePersistentDisk",
+        "pd.csi.storage.gke.io",
+    ),
+    (
+        "kubernetes.io/portworx-volume",
+        "portworxVolume",
+        "pxd.portworx.com",
+    ),
+    (
+        "kubernetes.io/vsphere-volume",
+        "vsphereVolume",
+        "csi.vsphere.vmware.com",
+    ),
 ];
 
 /// The driver that took over from a plugin.
 pub(super) fn driver(plugin: &str) -> Option<&'static str> {
-    let found = DRIVERS.iter().find(|(own, _)| *own == plugin);
-    found.map(|(_, driver)| *driver)
+    let found = DRIVERS.iter().find(|(own, ..)| *own == plugin);
+    found.map(|(.., driver)| *driver)
+}
+
+/// The plugin that a volume is of, and the driver that took over from it.
+pub(super) fn of_volume(volume: &Value) -> Option<(&'static str, &'static str)> {
+    let mut drivers = DRIVERS.iter();
+    let found = drivers.find(|(_, field, _)| volume["spec"][field].is_object());
+    found.map(|(plugin, _, driver)| (*plugin, *driver))
 }
 
 /// A claim or a volume with the annotation that its driver goes by, where it lacks that.
