@@ -14,7 +14,7 @@ pub mod workloads;
 
 pub use client::{Streamed, program};
 pub use etcd::{Etcdctl, other_than};
-pub use quorum::{NodeStatus, Quorum};
+pub use quorum::{NodeStatus, Quorum, WITHOUT_CONTROLLERS};
 pub use reference::ApiServer;
 pub use sui::SuiStandin;
 

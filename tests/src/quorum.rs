@@ -44,6 +44,9 @@ pub struct Quorum {
     _alone: MutexGuard<'static, ()>,
 }
 
+/// For [`Quorum::start_with`]: a test says itself what controllers would.
+pub const WITHOUT_CONTROLLERS: [(&str, &str); 1] = [("NAUTILUS_CONTROLLERS", "-*")];
+
 impl Quorum {
     /// Starts three nodes and waits until they are ready.
     ///

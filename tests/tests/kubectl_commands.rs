@@ -4,11 +4,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use nautilus_tests::kubectl::{all, contains, is, run};
-use nautilus_tests::{Quorum, eventually};
+use nautilus_tests::{Quorum, WITHOUT_CONTROLLERS, eventually};
 
 #[test]
 fn objects_are_made_shown_and_changed() {
-    let quorum = Quorum::start();
+    let quorum = Quorum::start_with(&WITHOUT_CONTROLLERS);
     all(
         &quorum,
         "create deployment web --image=registry.example/web:1 --replicas=2 --port=80

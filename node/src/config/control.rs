@@ -12,7 +12,7 @@ pub(super) fn control(said: Option<Vec<String>>) -> Result<ControlSettings, Conf
     let known = ControlSettings::names();
     let wrong = |own: &&String| {
         let name = own.strip_prefix('-').unwrap_or(own);
-        *own != "*" && !known.contains(&name)
+        name != "*" && !known.contains(&name)
     };
     match controllers.iter().find(wrong) {
         None => Ok(ControlSettings { controllers }),
@@ -20,7 +20,7 @@ pub(super) fn control(said: Option<Vec<String>>) -> Result<ControlSettings, Conf
             "controllers",
             unknown,
             "no controller has this name",
-            "write \"*\", a name or -NAME; the names are those of kube-controller-manager, and kube-scheduler",
+            "write \"*\", \"-*\" for none, a name or -NAME; the names are those of kube-controller-manager, and kube-scheduler",
         )),
     }
 }

@@ -69,7 +69,7 @@ layer! {
         /// Seal tokens of the development judge (TOML; JSON when the name ends in .json)
         #[arg(long, env = "NAUTILUS_TOKENS_FILE", value_name = "FILE")]
         tokens_file: PathBuf,
-        /// What runs while the node leads: "*" for all, NAME for one, -NAME for all but one; the scheduler is kube-scheduler [default: *]
+        /// What runs while the node leads: "*" for all, "-*" for none, NAME for one, -NAME for all but one; the scheduler is kube-scheduler [default: *]
         #[arg(long, env = "NAUTILUS_CONTROLLERS", value_delimiter = ',', value_name = "NAME,..")]
         controllers: Vec<String>,
         /// Log entries between two checkpoints [default: 50000]

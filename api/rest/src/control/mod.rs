@@ -36,7 +36,8 @@ pub(crate) const SCHEDULER: &str = "kube-scheduler";
 /// Which controllers run, and the scheduler's profiles.
 #[derive(Debug, Clone)]
 pub struct ControlSettings {
-    /// As `--controllers` of the reference: names, `*` for all, `-NAME` for all but one.
+    /// As `--controllers` of the reference: names, `*` for all, `-*` for none, `-NAME` for
+    /// all but one.
     pub controllers: Vec<String>,
 }
 
@@ -141,6 +142,7 @@ mod tests {
             ("job-controller", "job-controller", true),
             ("job-controller", "node-controller", false),
             ("", "job-controller", false),
+            ("-*", "job-controller", false),
         ] {
             assert_eq!(settings(text).runs(name), runs, "{text} {name}");
         }
