@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/util/certificate"
+	"k8s.io/client-go/util/retry"
 	"k8s.io/component-helpers/apimachinery/lease"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
@@ -143,12 +144,18 @@ func register(client kubernetes.Interface, name string) {
 		made, err = nodes.Get(ctx, name, meta.GetOptions{})
 	}
 	check("node", err)
-	made.Status.Conditions = []core.NodeCondition{{
-		Type: core.NodeReady, Status: core.ConditionTrue, Reason: "KubeletReady",
-		LastHeartbeatTime: meta.Now(), LastTransitionTime: meta.Now(),
-	}}
-	_, err = nodes.UpdateStatus(ctx, made, meta.UpdateOptions{})
-	check("status", err)
+	// Controllers of nodes may be first to write to it.
+	check("status", retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		made.Status.Conditions = []core.NodeCondition{{
+			Type: core.NodeReady, Status: core.ConditionTrue, Reason: "KubeletReady",
+			LastHeartbeatTime: meta.Now(), LastTransitionTime: meta.Now(),
+		}}
+		_, err := nodes.UpdateStatus(ctx, made, meta.UpdateOptions{})
+		if errors.IsConflict(err) {
+			made, _ = nodes.Get(ctx, name, meta.GetOptions{})
+		}
+		return err
+	}))
 	_, err = nodes.Create(ctx, node(name+"-other"), meta.CreateOptions{})
 	if !errors.IsForbidden(err) {
 		check("another's node", fmt.Errorf("not forbidden: %v", err))

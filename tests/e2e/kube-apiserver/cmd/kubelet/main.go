@@ -41,6 +41,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	utilexec "k8s.io/client-go/util/exec"
+	"k8s.io/client-go/util/retry"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-streaming/pkg/streaming"
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
@@ -48,7 +49,6 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/apis/config"
 	"k8s.io/kubernetes/pkg/kubelet/server"
 )
-
 
 func main() {
 	kubeconfig := flag.String("kubeconfig", "", "how to reach the API server")
@@ -178,13 +178,19 @@ func (k *kubelet) register(address string, port int32, features string) {
 		created, err = k.client.CoreV1().Nodes().Get(ctx, k.node, metav1.GetOptions{})
 	}
 	check(err)
-	created.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: address}}
-	created.Status.DaemonEndpoints.KubeletEndpoint.Port = port
-	if features != "" {
-		created.Status.DeclaredFeatures = strings.Split(features, ",")
-	}
-	_, err = k.client.CoreV1().Nodes().UpdateStatus(ctx, created, metav1.UpdateOptions{})
-	check(err)
+	// Controllers of nodes may be first to write to it.
+	check(retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		created.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: address}}
+		created.Status.DaemonEndpoints.KubeletEndpoint.Port = port
+		if features != "" {
+			created.Status.DeclaredFeatures = strings.Split(features, ",")
+		}
+		_, err := k.client.CoreV1().Nodes().UpdateStatus(ctx, created, metav1.UpdateOptions{})
+		if apierrors.IsConflict(err) {
+			created, _ = k.client.CoreV1().Nodes().Get(ctx, k.node, metav1.GetOptions{})
+		}
+		return err
+	}))
 }
 
 // runPods says of every pod of this node that its containers run.
