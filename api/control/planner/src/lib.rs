@@ -13,6 +13,8 @@
 
 pub mod controller;
 mod cron;
+mod daemon;
+mod deployment;
 pub mod disruption;
 pub mod endpoints;
 pub mod hash;
@@ -41,6 +43,8 @@ use controller::Controller;
 pub fn controllers() -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(cron::CronJobs),
+        Box::new(daemon::DaemonSets),
+        Box::new(deployment::Deployments),
         Box::new(disruption::Budgets),
         Box::new(disruption::StaleDisruptions),
         Box::new(endpoints::LegacyEndpoints),

@@ -168,7 +168,8 @@ impl Write {
         }
     }
 
-    /// The status of an object that was seen; the rest of `object` does not count.
+    /// The status of an object that was seen, and its annotations where they are given and
+    /// its kind lets a status change them; the rest of `object` does not count.
     pub fn status(kind: Kind, object: Value) -> Self {
         Self::Update {
             kind,

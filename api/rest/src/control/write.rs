@@ -160,6 +160,9 @@ impl Carrier<'_> {
                 Some(part) => {
                     let mut next = current.clone();
                     next[part] = wanted[part].clone();
+                    if let Some(annotations) = wanted["metadata"].get("annotations") {
+                        next["metadata"]["annotations"] = annotations.clone();
+                    }
                     next["metadata"]["resourceVersion"] =
                         wanted["metadata"]["resourceVersion"].clone();
                     next["metadata"]["uid"] = wanted["metadata"]["uid"].clone();
