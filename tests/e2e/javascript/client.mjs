@@ -88,9 +88,17 @@ async function workloads() {
     template: { metadata: { labels }, spec: { containers: [{ name: "web", image: "web" }] } },
   };
   await apps.createNamespacedDeployment({ namespace, body: { metadata: { name: "web" }, spec } });
-  const scale = await apps.readNamespacedDeploymentScale({ namespace, name: "web" });
-  scale.spec.replicas = 3;
-  await apps.replaceNamespacedDeploymentScale({ namespace, name: "web", body: scale });
+  // The deployment's controller writes to it at the same time.
+  for (let left = 20; ; left -= 1) {
+    const scale = await apps.readNamespacedDeploymentScale({ namespace, name: "web" });
+    scale.spec.replicas = 3;
+    try {
+      await apps.replaceNamespacedDeploymentScale({ namespace, name: "web", body: scale });
+      break;
+    } catch (error) {
+      if (error.code !== 409 || left === 0) throw error;
+    }
+  }
   assert.equal((await apps.readNamespacedDeployment({ namespace, name: "web" })).spec.replicas, 3);
   console.log("workloads");
 }

@@ -97,9 +97,15 @@ def workloads(apps, scaling):
         "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {
             "metadata": {"labels": labels}, "spec": {"containers": [{"name": "web", "image": "web"}]}}},
     })
-    scale = apps.read_namespaced_deployment_scale("web", NAMESPACE)
-    scale.spec.replicas = 3
-    apps.replace_namespaced_deployment_scale("web", NAMESPACE, scale)
+    # The deployment's controller writes to it at the same time.
+    for _ in range(20):
+        scale = apps.read_namespaced_deployment_scale("web", NAMESPACE)
+        scale.spec.replicas = 3
+        try:
+            apps.replace_namespaced_deployment_scale("web", NAMESPACE, scale)
+            break
+        except client.ApiException as error:
+            expect(error.status == 409, error)
     expect(apps.read_namespaced_deployment("web", NAMESPACE).spec.replicas == 3, "scaled")
     scaling.create_namespaced_horizontal_pod_autoscaler(NAMESPACE, {
         "metadata": {"name": "web"},
