@@ -11,16 +11,18 @@ mod migration;
 
 use serde_json::Value;
 
+pub use self::matching::can_be_for;
+
 use crate::kind::STORAGE_CLASSES;
 use crate::object;
 use crate::view::{Key, View};
 
 /// On a claim: its binding was completed once.
-const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
+pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 /// On a volume or a claim: a controller bound it, no user.
 const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 /// On a claim: the node that the scheduler chose, where provisioning waits for one.
-const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// On a claim: who is to make a volume for it; and by its old name.
 const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 const BETA_STORAGE_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::disks::{self, Exclusive};
 use super::fit;
 use super::inter_pod::InterPod;
 use super::label_index::{NodeSet, Slot};
@@ -15,6 +16,7 @@ use super::profile::Profile;
 use super::rejection::Rejection;
 use super::snapshot::Snapshot;
 use super::spread::Spread;
+use super::storage::{Storage, Zones};
 use super::taint::{self, Taint};
 
 /// A pod on its way to a node.
@@ -31,6 +33,9 @@ pub struct Cycle<'a> {
     /// By number: taints that keep it off.
     untolerated: Vec<bool>,
     tolerates_cordons: bool,
+    exclusive: Option<Exclusive>,
+    pub(super) storage: Option<Storage>,
+    zones: Option<Zones>,
     spread: Option<Spread>,
     inter_pod: Option<InterPod>,
     /// The only nodes that come into question, and who says so.
@@ -66,6 +71,9 @@ impl<'a> Cycle<'a> {
             enforced: enforced.map(|own| snapshot.matching_selector(own)),
             untolerated: snapshot.untolerated(&pod.tolerations),
             tolerates_cordons: taint::is_tolerated(&Taint::unschedulable(), &pod.tolerations),
+            exclusive: None,
+            storage: None,
+            zones: None,
             spread: None,
             inter_pod: None,
             named: None,
@@ -98,6 +106,20 @@ impl<'a> Cycle<'a> {
                 self.required.is_some() || self.enforced.is_some()
             }
             Plugin::NodePorts => !pod.host_ports.is_empty(),
+            Plugin::VolumeRestrictions => {
+                self.exclusive = Exclusive::new(snapshot, pod)?;
+                self.exclusive.is_some()
+            }
+            Plugin::NodeVolumeLimits => !pod.claims.is_empty(),
+            Plugin::VolumeBinding => {
+                self.storage = Storage::new(snapshot, pod)?;
+                self.storage.is_some()
+            }
+            Plugin::VolumeZone => {
+                self.zones = Zones::new(snapshot, pod)?;
+                self.zones.is_some()
+            }
+            Plugin::NodeDeclaredFeatures => !pod.features.is_empty(),
             Plugin::PodTopologySpread => {
                 self.spread = Spread::new(snapshot, pod, self.profile);
                 self.spread.is_some()
@@ -173,6 +195,9 @@ impl<'a> Cycle<'a> {
     }
 
     fn change(&mut self, snapshot: &Snapshot, pod: &PodInfo, slot: Slot, more: i64) {
+        if let Some(exclusive) = &mut self.exclusive {
+            exclusive.change(self.pod, pod, more);
+        }
         if let Some(spread) = &mut self.spread {
             spread.change(snapshot, self.pod, pod, slot, more);
         }
@@ -217,6 +242,14 @@ impl<'a> Cycle<'a> {
                 Rejection::resolvable(plugin, reason)
             }),
             Plugin::NodeResourcesFit => fit::filter(self.pod, self.profile, node),
+            Plugin::VolumeRestrictions => self.exclusive.as_ref()?.filter(self.pod, node),
+            Plugin::NodeVolumeLimits => disks::limits(snapshot, self.pod, node),
+            Plugin::VolumeBinding => self.storage.as_ref()?.filter(snapshot, node.slot),
+            Plugin::VolumeZone => self.zones.as_ref()?.filter(snapshot, node.slot),
+            Plugin::NodeDeclaredFeatures => no(
+                !node.declares(&self.pod.features),
+                "node(s) didn't match Pod's required features",
+            ),
             Plugin::PodTopologySpread => self.spread.as_ref()?.filter(snapshot, node.slot),
             Plugin::InterPodAffinity => self.inter_pod.as_ref()?.filter(snapshot, node.slot),
             _ => None,

@@ -8,6 +8,7 @@
 mod affinity_term;
 mod classes;
 mod cycle;
+mod disks;
 mod fit;
 mod inter_pod;
 mod interned;
@@ -25,10 +26,13 @@ mod score;
 mod search;
 mod snapshot;
 mod spread;
+mod storage;
 mod taint;
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tests;
 
 pub use affinity_term::{AffinityTerm, Labels, PodAffinities, SpreadConstraint};
 pub use cycle::Cycle;
@@ -36,11 +40,12 @@ pub use label_index::{NodeSet, Slot};
 pub use node::NodeInfo;
 pub use node_selector::{Labelled, NodeSelector, PreferredNode, RequiredNode};
 pub use plugin::{Plugin, Plugins};
-pub use pod::{DEFAULT_SCHEDULER, HostPort, PodInfo};
+pub use pod::{DEFAULT_SCHEDULER, HostPort, PodClaim, PodInfo};
 pub use profile::{FitStrategy, Profile, Shape, Weighted};
 pub use rejection::{Rejection, Unschedulable};
 pub use resources::{Requests, Resources};
 pub use score::PluginScores;
 pub use search::{Chosen, Explanation, Verdict, explain, schedule};
 pub use snapshot::{FOLLOWED, Snapshot};
+pub use storage::PodVolumes;
 pub use taint::{Effect, Taint, Toleration, is_tolerated};

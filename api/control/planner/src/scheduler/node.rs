@@ -107,6 +107,15 @@ impl NodeInfo {
         Some(pod)
     }
 
+    /// Whether its kubelet has all of some features.
+    pub(super) fn declares(&self, features: &[&str]) -> bool {
+        let status = self.object.as_ref().map(|own| &own["status"]);
+        let declared =
+            || object::items(status.map_or(&Value::Null, |own| &own["declaredFeatures"]));
+        let has = |feature: &&str| declared().any(|own| own == *feature);
+        features.iter().all(has)
+    }
+
     /// Whether none of the ports is taken.
     pub(super) fn has_free(&self, ports: &[HostPort]) -> bool {
         let taken = |port: &HostPort| self.used_ports.iter().any(|own| own.conflicts(port));

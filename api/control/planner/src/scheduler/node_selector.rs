@@ -61,7 +61,7 @@ impl Test {
 }
 
 impl Requirement {
-    fn read(expression: &Value) -> Option<Self> {
+    pub(super) fn read(expression: &Value) -> Option<Self> {
         let values: Vec<String> = object::items(&expression["values"])
             .filter_map(|value| value.as_str().map(str::to_owned))
             .collect();

@@ -39,8 +39,8 @@ pub enum Plugin {
     ImageLocality,
     /// Features that a node's kubelet declares.
     NodeDeclaredFeatures,
-    /// What a worker's node says of its load and stake. Ours; off unless a profile has it.
-    WorkerLoad,
+    /// What the stake behind a worker's node permits. Ours; off unless a profile has it.
+    WorkerStake,
 }
 
 impl Plugin {
@@ -62,7 +62,7 @@ impl Plugin {
         Self::NodeResourcesBalancedAllocation,
         Self::ImageLocality,
         Self::NodeDeclaredFeatures,
-        Self::WorkerLoad,
+        Self::WorkerStake,
     ];
 
     /// Its name in messages, metrics and configurations.
@@ -84,7 +84,7 @@ impl Plugin {
             Self::NodeResourcesBalancedAllocation => "NodeResourcesBalancedAllocation",
             Self::ImageLocality => "ImageLocality",
             Self::NodeDeclaredFeatures => "NodeDeclaredFeatures",
-            Self::WorkerLoad => "WorkerLoad",
+            Self::WorkerStake => "WorkerStake",
         }
     }
 
@@ -100,13 +100,13 @@ impl Plugin {
             Self::SchedulingGates
                 | Self::NodeResourcesBalancedAllocation
                 | Self::ImageLocality
-                | Self::WorkerLoad
+                | Self::WorkerStake
         )
     }
 
     /// Whether it can say how good a node is.
     pub(super) fn scores(self) -> bool {
-        self.default_weight().is_some() || self == Self::WorkerLoad
+        self.default_weight().is_some() || self == Self::WorkerStake
     }
 
     /// What its score weighs where nothing is said; `None`: it does not score then.

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::affinity_term::{self, Labels, PodAffinities, SpreadConstraint};
+use super::disks;
 use super::node_selector::{PreferredNode, RequiredNode};
 use super::resources::Requests;
 use super::taint::Toleration;
 use crate::object;
+use crate::volumes;
 
 /// A port of the node that a pod wants for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,15 @@ impl HostPort {
             && self.protocol == other.protocol
             && (all(self) || all(other) || self.address == other.address)
     }
+}
+
+/// A claim of a pod's volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodClaim {
+    /// Its name, in the pod's namespace.
+    pub name: String,
+    /// Whether it is made for this pod and goes with it.
+    pub is_ephemeral: bool,
 }
 
 /// A pod that waits for a node or has one.
@@ -88,6 +99,12 @@ pub struct PodInfo {
     pub affinities: Arc<PodAffinities>,
     /// How it and its like are to be spread.
     pub spread: Vec<SpreadConstraint>,
+    /// Claims of its volumes.
+    pub claims: Vec<PodClaim>,
+    /// Volumes that are disks which pods of one node may not share freely.
+    pub(super) disks: Vec<Value>,
+    /// Features that its node must declare.
+    pub(super) features: Vec<&'static str>,
     /// Images of its containers and volumes, with a tag.
     pub images: Vec<String>,
     /// What other pods' constraints tell it from others by, beside its namespace.
@@ -130,6 +147,12 @@ impl PodInfo {
                 .filter_map(|own| SpreadConstraint::read(own, &labels))
                 .collect(),
             images: images(spec),
+            claims: claims(&pod),
+            disks: object::items(&spec["volumes"])
+                .filter(|volume| disks::is_disk(volume))
+                .cloned()
+                .collect(),
+            features: features(spec),
             likeness: likeness(&labels, is_terminating, &spec["affinity"]),
             namespace,
             labels,
@@ -154,6 +177,40 @@ fn host_ports(spec: &Value) -> Vec<HostPort> {
         .flat_map(|container| object::items(&container["ports"]))
         .filter_map(HostPort::read)
         .collect()
+}
+
+fn claims(pod: &Value) -> Vec<PodClaim> {
+    let volumes = object::items(&pod["spec"]["volumes"]);
+    let claims = volumes.filter_map(|volume| {
+        Some(PodClaim {
+            name: volumes::claim_name(pod, volume)?,
+            is_ephemeral: volume["ephemeral"].is_object(),
+        })
+    });
+    claims.collect()
+}
+
+/// Source: `k8s.io/component-helpers/nodedeclaredfeatures`.
+fn features(spec: &Value) -> Vec<&'static str> {
+    let mut features = Vec::new();
+    let containers = |fields: &'static [&'static str]| {
+        let fields = fields.iter();
+        fields.flat_map(|field| object::items(&spec[*field]))
+    };
+    let running = || containers(&["containers", "initContainers"]);
+    let mut rules = running().flat_map(|own| object::items(&own["restartPolicyRules"]));
+    if rules.any(|rule| rule["action"] == "RestartAllContainers") {
+        features.push("RestartAllContainersOnContainerExits");
+    }
+    if spec["hostNetwork"] == true && spec["hostUsers"] == false {
+        features.push("UserNamespacesHostNetworkSupport");
+    }
+    let all = containers(&["containers", "initContainers", "ephemeralContainers"]);
+    let mut mounts = all.flat_map(|own| object::items(&own["volumeMounts"]));
+    if mounts.any(|mount| object::items(&mount["bindMountOptions"]).next().is_some()) {
+        features.push("VolumeBindMountOptions");
+    }
+    features
 }
 
 fn images(spec: &Value) -> Vec<String> {

@@ -329,7 +329,7 @@ mod tests {
             {"schedulerName": "a", "plugins": {
                 "multiPoint": {"enabled": [{"name": "NodeResourcesFit", "weight": 9}]},
                 "score": {"disabled": [{"name": "ImageLocality"}],
-                    "enabled": [{"name": "WorkerLoad", "weight": 2}]},
+                    "enabled": [{"name": "WorkerStake", "weight": 2}]},
                 "filter": {"disabled": [{"name": "*"}], "enabled": [{"name": "NodeName"}]}}},
             {"schedulerName": "b", "percentageOfNodesToScore": 3},
         ]});
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(Vec::from_iter(read[0].filters.iter()), [Plugin::NodeName]);
         let weight = |plugin| read[0].weights.get(&plugin).copied();
         assert_eq!(weight(Plugin::NodeResourcesFit), Some(9));
-        assert_eq!(weight(Plugin::WorkerLoad), Some(2));
+        assert_eq!(weight(Plugin::WorkerStake), Some(2));
         assert_eq!(weight(Plugin::ImageLocality), None);
         let of = |own: &Profile| own.percentage_of_nodes_to_score;
         assert_eq!((of(&read[0]), of(&read[1])), (7, 3));

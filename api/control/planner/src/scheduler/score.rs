@@ -12,6 +12,8 @@ use super::snapshot::Snapshot;
 use super::spread;
 use super::taint::{self, Effect, Toleration};
 
+/// Label of workers' nodes with what their stake permits.
+const STAKE_TIER: &str = "nautilus.io/stake-tier";
 /// Bytes of images below which nothing is saved.
 const IMAGE_FLOOR: i64 = 23 * 1024 * 1024;
 /// Bytes per image from which on more saves nothing.
@@ -86,8 +88,16 @@ impl Cycle<'_> {
                 let scored = Scored::for_balance(self.pod, self.profile)?;
                 Some(nodes.iter().map(|slot| scored.balance(at(slot))).collect())
             }
+            Plugin::VolumeBinding => {
+                let storage = self.storage.as_ref()?;
+                Some(storage.scores(snapshot, self.profile, nodes))
+            }
             Plugin::PodTopologySpread => spread::scores(snapshot, self.pod, self.profile, nodes),
             Plugin::InterPodAffinity => inter_pod::scores(snapshot, self.pod, self.profile, nodes),
+            Plugin::WorkerStake => {
+                let tier = |slot: &Slot| stake(at(slot).labels.get(STAKE_TIER).map(String::as_str));
+                Some(nodes.iter().map(tier).collect())
+            }
             Plugin::ImageLocality => Some(self.image_scores(snapshot, nodes)),
             _ => None,
         }
@@ -152,6 +162,14 @@ impl Cycle<'_> {
         };
         nodes.iter().map(score).collect()
     }
+}
+
+/// The more is at stake, the better.
+fn stake(tier: Option<&str>) -> i64 {
+    let tiers = ["none", "view", "node", "administration"];
+    let place = tiers.into_iter().position(|own| Some(own) == tier);
+    let place = place.and_then(|own| i64::try_from(own).ok());
+    place.unwrap_or_default() * MAX_SCORE / 3
 }
 
 /// Stretches scores so that the best is 100.

@@ -7,6 +7,7 @@ use super::profile::Profile;
 use super::rejection::{Rejection, Unschedulable};
 use super::score::PluginScores;
 use super::snapshot::Snapshot;
+use super::storage::PodVolumes;
 
 /// So many nodes that will do are looked for at least.
 const MIN_FEASIBLE: usize = 100;
@@ -18,10 +19,12 @@ const MOST_PERCENT: usize = 50;
 const NODES_PER_PERCENT: usize = 125;
 
 /// Where a pod goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Chosen {
     /// The node's name.
     pub node: String,
+    /// What its volumes need there before it is bound.
+    pub volumes: PodVolumes,
     /// How many nodes were looked at.
     pub evaluated: usize,
     /// How many of them will do.
@@ -92,7 +95,7 @@ fn search(
     if let Some(node) = nominated
         && cycle.filter_beside_nominated(snapshot, node).is_none()
     {
-        return (Ok(chosen(node.slot, snapshot, 1, 1)), 0);
+        return (Ok(chosen(&cycle, snapshot, node.slot, [1, 1])), 0);
     }
     let named: Option<Vec<Slot>> = cycle.named.as_ref().map(|own| {
         unschedulable.narrowed_by = own.by;
@@ -120,12 +123,16 @@ fn search(
         [only] => *only,
         more => best(more, &cycle.totals(snapshot, more)),
     };
-    let chosen = chosen(best, snapshot, looked_at, feasible.len());
+    let chosen = chosen(&cycle, snapshot, best, [looked_at, feasible.len()]);
     (Ok(chosen), looked_at)
 }
 
-fn chosen(slot: Slot, snapshot: &Snapshot, evaluated: usize, feasible: usize) -> Chosen {
+fn chosen(cycle: &Cycle<'_>, snapshot: &Snapshot, slot: Slot, counts: [usize; 2]) -> Chosen {
+    let [evaluated, feasible] = counts;
+    let storage = cycle.storage.as_ref();
+    let volumes = storage.map(|own| own.volumes(snapshot, slot));
     Chosen {
+        volumes: volumes.unwrap_or_default(),
         node: snapshot.at(slot).name.clone(),
         evaluated,
         feasible,

@@ -5,7 +5,7 @@
 //! - An assumed pod counts on its node until it is forgotten or its binding is seen.
 //! - It is as large as what is in the cluster; nothing of what is gone is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -48,12 +48,6 @@ struct Placed {
     is_assumed: bool,
 }
 
-#[derive(Debug)]
-struct Nominated {
-    pod: Arc<PodInfo>,
-    node: String,
-}
-
 /// Nodes, the pods on them, and what else decides where a pod goes.
 #[derive(Debug, Default)]
 pub struct Snapshot {
@@ -74,10 +68,18 @@ pub struct Snapshot {
     pub(super) classes: Classes,
     /// By uid.
     pods: BTreeMap<String, Placed>,
-    /// By uid.
-    nominated: BTreeMap<String, Nominated>,
+    /// Pods that wait for a node, by its name and by uid.
+    nominated: BTreeMap<String, BTreeMap<String, Arc<PodInfo>>>,
+    /// Their nodes, by uid.
+    nominations: BTreeMap<String, String>,
+    /// How many pods use a claim, by namespace and name.
+    claims_used: BTreeMap<Key, u32>,
     namespaces: BTreeMap<String, Labels>,
     objects: BTreeMap<(Kind, Key), Arc<Value>>,
+    /// Objects as they will be once what is under way is written.
+    reserved: BTreeMap<(Kind, Key), Arc<Value>>,
+    /// Attachments by node: their names.
+    attachments: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Snapshot {
@@ -101,6 +103,10 @@ impl Snapshot {
             }
             other if FOLLOWED.contains(&other) => {
                 let key = (other, Key::of(change.object()));
+                self.reserved.remove(&key);
+                if other == kind::VOLUME_ATTACHMENTS {
+                    self.set_attachment(change);
+                }
                 match &change.after {
                     Some(after) => drop(self.objects.insert(key, after.clone())),
                     None => drop(self.objects.remove(&key)),
@@ -108,6 +114,40 @@ impl Snapshot {
             }
             _ => {}
         }
+    }
+
+    fn set_attachment(&mut self, change: &Change) {
+        let node = |own: &Value| own["spec"]["nodeName"].as_str().map(str::to_owned);
+        let name = object::name(change.object());
+        if let Some(node) = change.before.as_deref().and_then(node)
+            && let Some(names) = self.attachments.get_mut(&node)
+        {
+            names.remove(name);
+            if names.is_empty() {
+                self.attachments.remove(&node);
+            }
+        }
+        if let Some(node) = change.after.as_deref().and_then(node) {
+            let names = self.attachments.entry(node).or_default();
+            names.insert(name.to_owned());
+        }
+    }
+
+    /// What is attached to a node.
+    pub(super) fn attachments(&self, node: &str) -> impl Iterator<Item = &Arc<Value>> {
+        let names = self.attachments.get(node).into_iter().flatten();
+        names.filter_map(|name| self.get(kind::VOLUME_ATTACHMENTS, "", name))
+    }
+
+    /// Volumes and claims are seen as they will be once what is under way is written: until
+    /// they change, or are released.
+    pub fn reserve(&mut self, kind: Kind, object: Arc<Value>) {
+        self.reserved.insert((kind, Key::of(&object)), object);
+    }
+
+    /// What was under way was not written.
+    pub fn release(&mut self, kind: Kind, key: &Key) {
+        self.reserved.remove(&(kind, key.clone()));
     }
 
     fn apply_pod(&mut self, change: &Change) {
@@ -155,6 +195,9 @@ impl Snapshot {
     fn place(&mut self, pod: &Arc<PodInfo>, node: &str, is_assumed: bool) {
         let slot = self.slot_of(node);
         self.classes.add(pod, slot);
+        for key in claims(pod) {
+            *self.claims_used.entry(key).or_default() += 1;
+        }
         self.nodes[slot as usize].add_pod(pod.clone());
         let placed = Placed {
             pod: pod.clone(),
@@ -167,6 +210,14 @@ impl Snapshot {
     fn take_away(&mut self, uid: &str) {
         if let Some(placed) = self.pods.remove(uid) {
             self.classes.remove(&placed.pod, placed.slot);
+            for key in claims(&placed.pod) {
+                if let Some(count) = self.claims_used.get_mut(&key) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.claims_used.remove(&key);
+                    }
+                }
+            }
             self.nodes[placed.slot as usize].remove_pod(uid);
             self.vacate(placed.slot);
         }
@@ -175,20 +226,34 @@ impl Snapshot {
     /// A pod that waits until its node has been made free: others of its priority and
     /// below find the node as if it were there.
     pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
-        let node = node.to_owned();
-        self.nominated
-            .insert(pod.uid.clone(), Nominated { pod, node });
+        self.withdraw(&pod.uid);
+        self.nominations.insert(pod.uid.clone(), node.to_owned());
+        let of_node = self.nominated.entry(node.to_owned()).or_default();
+        of_node.insert(pod.uid.clone(), pod);
     }
 
     /// A pod waits for no node any more.
     pub fn withdraw(&mut self, uid: &str) {
-        self.nominated.remove(uid);
+        let Some(node) = self.nominations.remove(uid) else {
+            return;
+        };
+        if let Some(of_node) = self.nominated.get_mut(&node) {
+            of_node.remove(uid);
+            if of_node.is_empty() {
+                self.nominated.remove(&node);
+            }
+        }
+    }
+
+    /// The node that is being made free for a pod.
+    pub fn nomination(&self, uid: &str) -> Option<&str> {
+        self.nominations.get(uid).map(String::as_str)
     }
 
     /// The pods that wait for a node to be made free.
-    pub fn nominated_to<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Arc<PodInfo>> {
-        let all = self.nominated.values();
-        all.filter(move |own| own.node == node).map(|own| &own.pod)
+    pub fn nominated_to(&self, node: &str) -> impl Iterator<Item = &Arc<PodInfo>> {
+        let of_node = self.nominated.get(node).into_iter();
+        of_node.flat_map(BTreeMap::values)
     }
 
     pub(super) fn has_nominations(&self) -> bool {
@@ -338,7 +403,23 @@ impl Snapshot {
 
     /// Another object that decides.
     pub(super) fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Arc<Value>> {
-        self.objects.get(&(kind, Key::new(namespace, name)))
+        let key = (kind, Key::new(namespace, name));
+        let reserved = self.reserved.get(&key);
+        reserved.or_else(|| self.objects.get(&key))
+    }
+
+    /// Whether a pod on a node uses a claim.
+    pub(super) fn is_used(&self, namespace: &str, claim: &str) -> bool {
+        self.claims_used.contains_key(&Key::new(namespace, claim))
+    }
+
+    /// Other objects of a kind, in all namespaces.
+    pub(super) fn all(&self, kind: Kind) -> impl Iterator<Item = &Arc<Value>> {
+        let from = (kind, Key::new("", ""));
+        let objects = self.objects.range(from..);
+        objects
+            .take_while(move |((own, _), _)| *own == kind)
+            .map(|(_, object)| object)
     }
 
     /// Other objects of a kind, in a namespace; empty: those without one.
@@ -351,7 +432,7 @@ impl Snapshot {
         let objects = self.objects.range(from..);
         objects
             .take_while(move |((own, key), _)| *own == kind && key.namespace == namespace)
-            .map(|(_, object)| object)
+            .map(|(key, object)| self.reserved.get(key).unwrap_or(object))
     }
 
     /// A namespace's labels; none where it is not known.
@@ -419,4 +500,10 @@ impl Snapshot {
         }
         set
     }
+}
+
+/// The claims that a pod shares with others.
+fn claims(pod: &PodInfo) -> impl Iterator<Item = Key> {
+    let claims = pod.claims.iter().filter(|own| !own.is_ephemeral);
+    claims.map(|own| Key::new(&pod.namespace, &own.name))
 }

@@ -60,6 +60,28 @@ pub(super) fn best(view: &dyn View, claim: &Value, binding: Binding) -> Option<A
     candidates.into_iter().next().map(|(.., volume)| volume)
 }
 
+/// Whether a claim that waits for a pod can get a volume, or has it already: nobody else's,
+/// of its class, kind and modes. How large it is and where is for the caller to ask.
+pub fn can_be_for(volume: &Value, claim: &Value) -> bool {
+    let alike = mode(volume) == mode(claim)
+        && attributes(volume) == attributes(claim)
+        && class(volume) == class(claim)
+        && !object::is_deleted(volume);
+    if is_for(volume, claim) {
+        return alike;
+    }
+    let selector = &claim["spec"]["selector"];
+    let selected = || match selector {
+        Value::Null => true,
+        _ => LabelSelector::of_object(selector).is_ok_and(|own| own.matches(volume)),
+    };
+    alike
+        && !volume["spec"]["claimRef"].is_object()
+        && volume["status"]["phase"] == "Available"
+        && modes(claim).is_subset(&modes(volume))
+        && selected()
+}
+
 /// Why a volume that a claim names does not do.
 pub(super) fn mismatch(volume: &Value, claim: &Value) -> Option<String> {
     let units = |text: &str| Quantity::parse(text).map_or(0, |own| own.units_up());
