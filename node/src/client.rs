@@ -233,8 +233,22 @@ impl ApiClient {
         body: &(impl Serialize + Sync),
     ) -> Result<reqwest::Response, RequestError> {
         let request = self.http.post(format!("{}{path}", self.server));
-        let request = request.json(body).timeout(STREAM_TIMEOUT);
+        self.streamed(request.json(body)).await
+    }
+
+    /// Reads a path and gives the answer as it comes, for as long as it comes.
+    pub(crate) async fn open(&self, path: &str) -> Result<reqwest::Response, RequestError> {
+        let request = self.http.get(format!("{}{path}", self.server));
+        self.streamed(request.header("accept", "application/json"))
+            .await
+    }
+
+    async fn streamed(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, RequestError> {
         let answer = request
+            .timeout(STREAM_TIMEOUT)
             .send()
             .await
             .map_err(|error| self.unreachable(&error))?;

@@ -8,6 +8,7 @@ mod failover;
 mod load;
 mod plain;
 mod report;
+mod scheduler;
 mod store;
 mod workers;
 
@@ -26,6 +27,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   nautilus bench attest
   nautilus bench failover --kills 10
+  nautilus bench scheduler --nodes 100 --pods 1000
   nautilus bench store --output json > store.json
   nautilus bench store --dir /mnt/fast/q          on that disk
   nautilus bench workers --workers 2000 --seconds 20";
@@ -51,6 +53,11 @@ enum Bench {
     /// Kill the leader again and again under a write load: gaps, and writes lost
     #[command(after_help = "Examples:\n  nautilus bench failover --kills 10 --output json")]
     Failover(failover::FailoverArgs),
+    /// How soon pods have a node, and how many do in a second; beside kube-scheduler
+    #[command(
+        after_help = "Examples:\n  nautilus bench scheduler --nodes 100 --pods 1000\n  nautilus bench scheduler --peers bin --output json"
+    )]
+    Scheduler(scheduler::SchedulerArgs),
     /// Writes and linearizable reads per second, and their latencies
     #[command(after_help = "Examples:\n  nautilus bench store --seconds 5 --output json")]
     Store(store::StoreArgs),
@@ -75,6 +82,15 @@ pub(crate) async fn run(global: &Global, arguments: BenchArgs) -> anyhow::Result
             let rows = failover::run(&world, arguments, &progress).await;
             Report::new(
                 "failover",
+                world.layout.root(),
+                world.end(&progress, rows).await?,
+            )
+        }
+        Bench::Scheduler(arguments) => {
+            let world = World::start(global, &progress).await?;
+            let rows = scheduler::run(&world, arguments, &progress).await;
+            Report::new(
+                "scheduler",
                 world.layout.root(),
                 world.end(&progress, rows).await?,
             )

@@ -74,6 +74,17 @@ impl Row {
             ratio: None,
         }
     }
+
+    /// The same beside a peer's number.
+    pub(crate) fn beside(self, peer: Option<f64>) -> Self {
+        let peer = peer.map(|number| Self::new("", "", number).ours);
+        let ratio = peer.filter(|number| *number > 0.0);
+        Self {
+            peer,
+            ratio: ratio.map(|number| Self::new("", "", self.ours / number).ours),
+            ..self
+        }
+    }
 }
 
 /// Whole numbers without a point.
@@ -104,13 +115,17 @@ impl Report {
 
     /// The table for people.
     pub(crate) fn to_table(&self) -> String {
+        let number = |number: Option<f64>| number.map_or_else(String::new, |own| own.to_string());
+        let compares = self.rows.iter().any(|row| row.peer.is_some());
         let rows = self.rows.iter().map(|row| {
-            vec![
-                row.what.clone(),
-                format!("{}", row.ours),
-                row.unit.to_owned(),
-            ]
+            let mut cells = vec![row.what.clone(), row.ours.to_string(), row.unit.to_owned()];
+            if compares {
+                cells.extend([number(row.peer), number(row.ratio)]);
+            }
+            cells
         });
+        let heads = ["WHAT", "OURS", "UNIT", "PEER", "RATIO"];
+        let heads = &heads[..if compares { 5 } else { 3 }];
         format!(
             "{} on {} cores, {} ({}), commit {}\n\n{}",
             self.bench,
@@ -118,7 +133,7 @@ impl Report {
             self.machine.kernel,
             self.machine.disk,
             self.commit,
-            table(&["WHAT", "OURS", "UNIT"], rows)
+            table(heads, rows)
         )
     }
 
@@ -202,6 +217,16 @@ mod tests {
             row,
             r#"{"what":"gap_ms_max","unit":"ms","ours":1.235,"peer":null,"ratio":null}"#
         );
+    }
+
+    #[test]
+    fn a_row_beside_a_peer_says_by_how_much() {
+        let row = Row::new("binds_per_s", "1/s", 900.0);
+        assert_eq!(row.clone().beside(None), row);
+        let row = row.beside(Some(200.0));
+        assert_eq!((row.peer, row.ratio), (Some(200.0), Some(4.5)));
+        let report = Report::new("scheduler", Path::new("/"), vec![row]);
+        assert!(report.to_table().contains("RATIO"));
     }
 
     #[test]
