@@ -1,9 +1,10 @@
 //! Everything the handlers share: the quorum's ports, this node's facts, limits.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use nautilus_control::Scheduling;
 use nautilus_machine::{Cluster, Kv, Ledger, LedgerHead, NodeId};
 use nautilus_machinery::resource::Resource;
 use parking_lot::Mutex;
@@ -155,6 +156,8 @@ pub struct RestContext {
     pub(crate) tunnels: Arc<Tunnels>,
     /// Or why none can be reached.
     pub(crate) kubelets: Result<Kubelets, String>,
+    /// While this node leads.
+    pub(crate) scheduling: Mutex<Weak<Scheduling>>,
 }
 
 impl RestContext {
@@ -221,6 +224,7 @@ impl RestContext {
             caches,
             admission,
             webhook_clients,
+            scheduling: Mutex::default(),
         });
         crate::custom::follow(&context);
         context

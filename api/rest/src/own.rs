@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use nautilus_machine::{Leadership, NewMember};
 use nautilus_machinery::status::ApiError;
 use serde::Deserialize;
@@ -25,7 +25,7 @@ use crate::failure::Failure;
 use crate::ids;
 use crate::operators::{check_names, find_operator, spki_fingerprint};
 use crate::respond::{self, JSON_TYPE};
-use crate::route::{MemberRequest, query_flag};
+use crate::route::{MemberRequest, query_flag, query_pairs};
 
 /// Bytes of a body of these requests, at most.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -79,6 +79,27 @@ pub(crate) fn status(context: &RestContext) -> Result<Response, Failure> {
     value["measurement"] = context.node.measurement.as_str().into();
     value["tee"] = context.node.tee.as_str().into();
     respond::json_document(&value)
+}
+
+/// `GET /nautilus/v1/scheduler/explain?namespace=&pod=`: the decision for a pod, node by node.
+pub(crate) fn explain(context: &RestContext, uri: &Uri) -> Result<Response, Failure> {
+    let pairs = query_pairs(uri);
+    let asked = |name: &str| {
+        let mut pairs = pairs.iter();
+        let found = pairs.find(|(own, value)| own == name && !value.is_empty());
+        found
+            .map(|(_, value)| value.as_str())
+            .ok_or_else(|| ApiError::bad_request(format!("{name} is missing")))
+    };
+    let (namespace, pod) = (asked("namespace")?, asked("pod")?);
+    let scheduling = context.scheduling.lock().upgrade();
+    let scheduling = scheduling.ok_or_else(|| {
+        ApiError::unavailable("no scheduler runs on this node: it does not lead", 1)
+    })?;
+    match scheduling.explain(namespace, pod) {
+        Some(document) => respond::json_document(&document),
+        None => Err(ApiError::not_found_on("", "pods", pod).into()),
+    }
 }
 
 /// `/nautilus/v1/members...`

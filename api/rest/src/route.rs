@@ -137,6 +137,8 @@ pub(crate) enum Route {
     Credentials,
     Certificates,
     Leader,
+    /// Why a pod goes where it goes.
+    Explain,
     Status,
     Members(MemberRequest),
     Receipts(ReceiptRequest),
@@ -212,6 +214,7 @@ impl Route {
             Self::Credentials => "/nautilus/v1/credentials",
             Self::Certificates => "/nautilus/v1/certificates",
             Self::Leader => "/nautilus/v1/leader",
+            Self::Explain => "/nautilus/v1/scheduler/explain",
             Self::Status => "/nautilus/v1/status",
             Self::Members(asked) => match asked {
                 MemberRequest::List | MemberRequest::Add => "/nautilus/v1/members",
@@ -385,6 +388,7 @@ fn own(method: &Method, rest: &[&str]) -> Route {
         (&Method::GET, ["tunnel"]) => Some(Route::TunnelDial),
         (&Method::GET, ["leader"]) => Some(Route::Leader),
         (&Method::GET, ["status"]) => Some(Route::Status),
+        (&Method::GET, ["scheduler", "explain"]) => Some(Route::Explain),
         (&Method::GET, ["receipt"]) => Some(Route::Receipts(ReceiptRequest::Receipt)),
         (&Method::GET, ["receipt", "consistency"]) => {
             Some(Route::Receipts(ReceiptRequest::Consistency))
@@ -403,7 +407,8 @@ fn own(method: &Method, rest: &[&str]) -> Route {
         (
             _,
             ["credentials" | "certificates" | "leader" | "status" | "members" | "receipt"]
-            | ["receipt", "consistency"],
+            | ["receipt", "consistency"]
+            | ["scheduler", "explain"],
         ) => Some(Route::MethodNotAllowed),
         _ => None,
     };

@@ -452,6 +452,7 @@ async fn handle(
         Route::Certificates => own::certificates(&context, request).await,
         Route::Leader => own::leader(&context, &request, watch),
         Route::Status => own::status(&context),
+        Route::Explain => own::explain(&context, request.uri()),
         Route::Receipts(asked) => receipts::answer(&context, asked, request.uri()).await,
         Route::Members(asked) => own::members(&context, asked, request).await,
         Route::Resource(asked) => {

@@ -4,6 +4,7 @@ mod attest;
 mod audit;
 mod certificate;
 mod credential;
+mod explain;
 mod export;
 mod import;
 mod keys;
@@ -125,6 +126,9 @@ enum Command {
     /// Check what a quorum runs in, and what its evidence is judged by
     #[command(after_help = attest::EXAMPLES)]
     Attest(attest::AttestArgs),
+    /// Show why a pod goes where it goes, node by node
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::ExplainArgs),
     /// List and change the members of a quorum
     #[command(after_help = member::EXAMPLES)]
     Member(member::MemberArgs),
@@ -222,6 +226,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             runtime()?.block_on(certificate::run(&global, arguments))
         }
         Command::Attest(arguments) => runtime()?.block_on(attest::run(&global, arguments)),
+        Command::Explain(arguments) => runtime()?.block_on(explain::run(&global, arguments)),
         Command::Member(arguments) => runtime()?.block_on(member::run(&global, arguments)),
         Command::Policy(arguments) => runtime()?.block_on(policy::run(&global, arguments)),
         Command::Upgrade(arguments) => runtime()?.block_on(upgrade::run(&global, arguments)),

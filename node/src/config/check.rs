@@ -124,7 +124,10 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
             .map(|path| existing("authentication.config", path))
             .transpose()?,
         service_account_issuers: issuers(settings.authentication.service_account_issuer)?,
-        control: super::control::control(settings.controllers)?,
+        control: super::control::control(
+            settings.controllers,
+            settings.scheduler_config.as_deref(),
+        )?,
         audit: super::audit::audit(settings.audit)?,
         log: log(settings.log)?,
         otlp_endpoint: settings.otlp_endpoint.map(otlp_endpoint).transpose()?,

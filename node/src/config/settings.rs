@@ -72,6 +72,9 @@ layer! {
         /// What runs while the node leads: "*" for all, "-*" for none, NAME for one, -NAME for all but one; the scheduler is kube-scheduler [default: *]
         #[arg(long, env = "NAUTILUS_CONTROLLERS", value_delimiter = ',', value_name = "NAME,..")]
         controllers: Vec<String>,
+        /// The scheduler's profiles: a KubeSchedulerConfiguration (YAML)
+        #[arg(long, env = "NAUTILUS_SCHEDULER_CONFIG", value_name = "FILE")]
+        scheduler_config: PathBuf,
         /// Log entries between two checkpoints [default: 50000]
         #[arg(long, env = "NAUTILUS_CHECKPOINT_EVERY", value_name = "ENTRIES")]
         checkpoint_every: u64,

@@ -18,6 +18,8 @@ mod events;
 mod follow;
 mod port;
 mod queue;
+mod scheduler;
+mod scheduler_meters;
 #[cfg(test)]
 mod testing;
 mod world;
@@ -30,27 +32,30 @@ use tokio::task::JoinSet;
 pub use events::{Author, Recorder};
 pub use follow::Listener;
 pub use port::{Api, Body, Item, Told, Written};
+pub use scheduler::Scheduling;
 pub use world::World;
 
-/// One term's work. Ends only by being dropped. `listeners` are told what the controllers
-/// are told: the kinds they follow are in the world, too.
+/// One term's work. Ends only by being dropped.
 pub async fn run(
     api: Arc<dyn Api>,
     controllers: Vec<Box<dyn Controller>>,
-    listeners: impl FnOnce(&Arc<World>, &Recorder) -> Vec<Arc<dyn Listener>>,
-    more_kinds: &[nautilus_planner::kind::Kind],
+    scheduling: Option<Arc<Scheduling>>,
 ) {
     let mut tasks = JoinSet::new();
     let kinds = controllers.iter().flat_map(|own| own.follows());
-    let kinds = kinds.chain(more_kinds).copied();
-    let world = Arc::new(World::of(kinds));
+    let scheduled = scheduling.iter().flat_map(|own| own.follows());
+    let world = Arc::new(World::of(kinds.chain(scheduled).copied()));
     let recorder = Recorder::start(api.clone(), &mut tasks);
-    let mut told: Vec<Arc<dyn Listener>> = listeners(&world, &recorder);
+    let mut told: Vec<Arc<dyn Listener>> = Vec::new();
     for controller in controllers {
         let driver = driver::Driver::new(api.clone(), world.clone(), controller, recorder.clone());
         let driver = Arc::new(driver);
         told.push(driver.clone());
         tasks.spawn(driver::run(driver));
+    }
+    if let Some(scheduling) = scheduling {
+        told.push(scheduling.clone());
+        tasks.spawn(scheduler::run(scheduling, world.clone(), recorder));
     }
     follow::start(&api, &world, told, &mut tasks);
     while tasks.join_next().await.is_some() {}

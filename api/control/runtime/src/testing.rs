@@ -21,7 +21,6 @@ use tokio::sync::broadcast;
 
 use crate::events::EVENTS;
 use crate::port::{Api, Body, Item, Told, Written};
-use crate::world::World;
 
 struct Object(Value);
 
@@ -48,6 +47,8 @@ struct State {
 pub(crate) struct Fake {
     state: Mutex<State>,
     happened: broadcast::Sender<Happened>,
+    /// From when on its clock goes, by tokio's time.
+    begun: tokio::time::Instant,
     /// Draws lags and failures: xorshift.
     random: AtomicU64,
     /// Milliseconds that a follower may lag.
@@ -67,6 +68,7 @@ impl Fake {
                 revision: 1,
             }),
             happened: broadcast::channel(1 << 16).0,
+            begun: tokio::time::Instant::now(),
             random: AtomicU64::new(seed | 1),
             lag_ms,
             failing,
@@ -83,7 +85,7 @@ impl Fake {
         fake
     }
 
-    fn draw(&self, below: u64) -> u64 {
+    pub(crate) fn draw(&self, below: u64) -> u64 {
         let next = |mut x: u64| {
             x ^= x << 13;
             x ^= x >> 7;
@@ -233,6 +235,42 @@ impl Api for Arc<Fake> {
                     }
                     self.put(*kind, object.clone())
                 }
+                Write::Patch {
+                    kind,
+                    namespace,
+                    name,
+                    patch,
+                    ..
+                } => {
+                    let key = Key::new(namespace, name);
+                    let own = self.state.lock().objects.get(&(*kind, key)).cloned();
+                    let Some((at, mut object)) = own else {
+                        return Err(failed(write, 404, "NotFound"));
+                    };
+                    let asked = patch["metadata"]["resourceVersion"].as_str();
+                    if asked.is_some_and(|asked| *asked != at.to_string()) {
+                        return Err(failed(write, 409, "Conflict"));
+                    }
+                    nautilus_machinery::patch::merge(&mut object, patch);
+                    self.put(*kind, object)
+                }
+                Write::Bind {
+                    namespace,
+                    name,
+                    uid,
+                    node,
+                } => {
+                    let key = (kind::PODS, Key::new(namespace, name));
+                    let own = self.state.lock().objects.get(&key).cloned();
+                    let Some((_, mut pod)) = own.filter(|own| object::uid(&own.1) == uid) else {
+                        return Err(failed(write, 404, "NotFound"));
+                    };
+                    if !pod["spec"]["nodeName"].is_null() {
+                        return Err(failed(write, 409, "Conflict"));
+                    }
+                    pod["spec"]["nodeName"] = node.as_str().into();
+                    self.put(kind::PODS, pod)
+                }
                 other => panic!("the test's controller writes no {other:?}"),
             };
             Ok(Written { revision, name })
@@ -249,8 +287,9 @@ impl Api for Arc<Fake> {
     }
 
     fn now(&self) -> Instant {
+        let since = i64::try_from(self.begun.elapsed().as_secs()).unwrap_or_default();
         Instant {
-            seconds: 1_800_000_000,
+            seconds: 1_800_000_000 + since,
             nanoseconds: 0,
         }
     }
@@ -349,8 +388,7 @@ pub(crate) fn set(name: &str, replicas: u64) -> Value {
 /// Runs the keeper over `fake` for a time.
 pub(crate) async fn run_for(fake: &Arc<Fake>, time: Duration) {
     let api: Arc<dyn Api> = Arc::new(fake.clone());
-    let nobody = |_: &Arc<World>, _: &crate::Recorder| Vec::new();
-    let run = crate::run(api, vec![Box::new(Keeper)], nobody, &[]);
+    let run = crate::run(api, vec![Box::new(Keeper)], None);
     let _ = tokio::time::timeout(time, run).await;
 }
 

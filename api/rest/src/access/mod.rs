@@ -212,6 +212,7 @@ pub(crate) async fn admit(
         Route::TunnelConnect => own(crate::tunnel::node_of(&user).is_some()),
         Route::TunnelDial
         | Route::Status
+        | Route::Explain
         | Route::Certificates
         | Route::Members(_)
         | Route::Receipts(_) => own(false),

@@ -16,13 +16,15 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use nautilus_control::{Api, Told, Written};
+use nautilus_control::{Api, Scheduling, Told, Written};
 use nautilus_machinery::identity::User;
 use nautilus_machinery::timestamp::Instant;
 use nautilus_planner::kind::Kind;
 use nautilus_planner::plan::{Failed, Write};
+use nautilus_planner::scheduler::{Profile, Scheduler};
 use nautilus_planner::view::{Answer, Question};
 use parking_lot::Mutex;
+use serde_json::Value;
 
 use crate::context::RestContext;
 use crate::ids;
@@ -39,12 +41,15 @@ pub struct ControlSettings {
     /// As `--controllers` of the reference: names, `*` for all, `-*` for none, `-NAME` for
     /// all but one.
     pub controllers: Vec<String>,
+    /// What each `schedulerName` stands for.
+    pub profiles: Vec<Profile>,
 }
 
 impl Default for ControlSettings {
     fn default() -> Self {
         Self {
             controllers: vec!["*".to_owned()],
+            profiles: vec![Profile::default()],
         }
     }
 }
@@ -55,6 +60,15 @@ impl ControlSettings {
         let controllers = nautilus_planner::controllers();
         let names = controllers.iter().map(|own| own.name());
         names.chain([SCHEDULER]).collect()
+    }
+
+    /// The same with the profiles of a `KubeSchedulerConfiguration`.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn with_scheduler(self, configuration: &Value) -> Result<Self, String> {
+        let profiles = Profile::read_all(configuration)?;
+        Ok(Self { profiles, ..self })
     }
 
     /// Whether the one of this name runs.
@@ -76,7 +90,12 @@ pub(crate) async fn run(context: &Arc<RestContext>, storage: &Storage) {
         storage: storage.clone(),
         users: Mutex::default(),
     });
-    nautilus_control::run(api, controllers, |_, _| Vec::new(), &[]).await;
+    let scheduling = settings.runs(SCHEDULER).then(|| {
+        let scheduler = Scheduler::new(settings.profiles.clone());
+        Scheduling::new(api.clone(), scheduler)
+    });
+    *context.scheduling.lock() = scheduling.as_ref().map(Arc::downgrade).unwrap_or_default();
+    nautilus_control::run(api, controllers, scheduling).await;
 }
 
 /// See the module.
@@ -133,6 +152,7 @@ mod tests {
     fn controllers_are_named_as_the_reference_names_them() {
         let settings = |text: &str| ControlSettings {
             controllers: text.split(',').map(str::to_owned).collect(),
+            profiles: Vec::new(),
         };
         for (text, name, runs) in [
             ("*", "job-controller", true),

@@ -165,16 +165,16 @@ impl<'a> Cycle<'a> {
         node: &NodeInfo,
     ) -> Option<Rejection> {
         if snapshot.has_nominations() {
-            let mut with = node.clone();
-            let mut cycle = self.clone();
             let others = snapshot.nominated_to(&node.name);
-            let others =
-                others.filter(|own| own.priority >= self.pod.priority && own.uid != self.pod.uid);
-            for other in others {
-                cycle.add_pod(snapshot, other, node.slot);
-                with.add_pod(other.clone());
-            }
-            if with.pods.len() > node.pods.len() {
+            let mut others = others
+                .filter(|own| own.priority >= self.pod.priority && own.uid != self.pod.uid)
+                .peekable();
+            if others.peek().is_some() {
+                let (mut with, mut cycle) = (node.clone(), self.clone());
+                for other in others {
+                    cycle.add_pod(snapshot, other, node.slot);
+                    with.add_pod(other.clone());
+                }
                 let rejection = cycle.filter(snapshot, &with);
                 if rejection.is_some() {
                     return rejection;

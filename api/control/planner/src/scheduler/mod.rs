@@ -9,7 +9,10 @@ mod affinity_term;
 mod classes;
 mod cycle;
 mod disks;
+mod decide;
+mod explained;
 mod fit;
+mod hints;
 mod inter_pod;
 mod interned;
 mod label_index;
@@ -28,6 +31,8 @@ mod snapshot;
 mod spread;
 mod storage;
 mod taint;
+pub mod told;
+mod trial;
 
 #[cfg(test)]
 mod model;
@@ -36,6 +41,7 @@ mod tests;
 
 pub use affinity_term::{AffinityTerm, Labels, PodAffinities, SpreadConstraint};
 pub use cycle::Cycle;
+pub use decide::{Decision, Placement, Scheduler, Wait};
 pub use label_index::{NodeSet, Slot};
 pub use node::NodeInfo;
 pub use node_selector::{Labelled, NodeSelector, PreferredNode, RequiredNode};

@@ -14,6 +14,7 @@ use super::resources::Requests;
 use super::taint::Toleration;
 use crate::object;
 use crate::volumes;
+use crate::view::Key;
 
 /// A port of the node that a pod wants for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,6 +159,11 @@ impl PodInfo {
             labels,
             object: pod,
         }
+    }
+
+    /// Where it stands.
+    pub fn key(&self) -> Key {
+        Key::new(&self.namespace, &self.name)
     }
 
     /// Whether it waits for a node.

@@ -17,7 +17,9 @@ use nautilus_machinery::selector::LabelSelector;
 use nautilus_machinery::timestamp::Instant;
 use serde_json::Value;
 
-use super::queue::priority;
+use super::affinity_term;
+use super::label_index::Slot;
+use super::pod::PodInfo;
 use crate::object;
 
 /// Nodes on which victims were found that are enough to choose from, at least.
@@ -32,23 +34,23 @@ const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
 /// Nodes, and pods on them that can be taken away in thought.
 pub trait Room {
     /// The pods of a node.
-    fn pods(&self, node: usize) -> Vec<Arc<Value>>;
+    fn pods(&self, node: Slot) -> Vec<Arc<PodInfo>>;
 
     /// A pod leaves its node.
-    fn take(&mut self, node: usize, pod: &Arc<Value>);
+    fn take(&mut self, node: Slot, pod: &Arc<PodInfo>);
 
     /// A pod that left its node comes back.
-    fn put(&mut self, node: usize, pod: &Arc<Value>);
+    fn put(&mut self, node: Slot, pod: &Arc<PodInfo>);
 
     /// Whether the pod that wants room fits on a node now, or why not.
     ///
     /// # Errors
     /// The reasons, as messages tell them.
-    fn fits(&mut self, node: usize) -> Result<(), Vec<String>>;
+    fn fits(&mut self, node: Slot) -> Result<(), Vec<String>>;
 }
 
 /// What comes of a look for victims.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Preemption {
     /// Room is made on a node.
     Found(Candidate),
@@ -64,19 +66,27 @@ pub enum Preemption {
 }
 
 /// A node, and the pods that go from it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Candidate {
     /// The node.
-    pub node: usize,
+    pub node: Slot,
     /// The most important first.
-    pub victims: Vec<Arc<Value>>,
+    pub victims: Vec<Arc<PodInfo>>,
     /// How many of them a disruption budget would have kept.
     pub violations: usize,
 }
 
 impl Preemption {
+    /// No pod's end helps on any of so many nodes.
+    pub fn none(nodes: usize) -> Self {
+        Self::None {
+            nodes,
+            reasons: BTreeMap::from([(NOT_HELPFUL.to_owned(), nodes)]),
+        }
+    }
+
     /// What is added to the message of why the pod has no node. `name` gives a node's name.
-    pub fn message(&self, name: impl Fn(usize) -> String) -> String {
+    pub fn message(&self, name: impl Fn(Slot) -> String) -> String {
         match self {
             Self::Found(candidate) => format!(
                 "preemption: found a potential placement for pod on node {}, preempting {} victims",
@@ -138,7 +148,7 @@ impl Budgets {
     }
 
     /// Of pods, the most important first, those that budgets protect and the others.
-    fn protected(&self, pods: Vec<Arc<Value>>) -> (Vec<Arc<Value>>, Vec<Arc<Value>>) {
+    fn protected(&self, pods: Vec<Arc<PodInfo>>) -> (Vec<Arc<PodInfo>>, Vec<Arc<PodInfo>>) {
         let mut allowed: Vec<i64> = self.0.iter().map(|own| own.allowed).collect();
         pods.into_iter().partition(|pod| {
             self.0.iter().zip(&mut allowed).any(|(budget, left)| {
@@ -153,22 +163,21 @@ impl Budgets {
 }
 
 impl Budget {
-    fn protects(&self, pod: &Value) -> bool {
-        let labels = pod["metadata"]["labels"].as_object();
-        self.namespace == object::namespace(pod)
-            && labels.is_some_and(|labels| !labels.is_empty())
-            && self.selector.matches(pod)
-            && !self.disrupted.contains(object::name(pod))
+    fn protects(&self, pod: &PodInfo) -> bool {
+        self.namespace == pod.namespace
+            && !pod.labels.is_empty()
+            && affinity_term::selects(Some(&self.selector), &pod.labels)
+            && !self.disrupted.contains(&pod.name)
     }
 }
 
 /// Who wants room.
 pub struct Preemptor<'a> {
     /// The pod.
-    pub pod: &'a Value,
+    pub pod: &'a PodInfo,
     /// The node it was nominated for, while that node turns it away for something that
     /// the end of pods can change.
-    pub nominated: Option<usize>,
+    pub nominated: Option<Slot>,
 }
 
 impl Preemptor<'_> {
@@ -177,7 +186,7 @@ impl Preemptor<'_> {
     pub fn preempt(
         &self,
         room: &mut impl Room,
-        nodes: &[usize],
+        nodes: &[Slot],
         all: usize,
         budgets: &Budgets,
         offset: usize,
@@ -224,11 +233,13 @@ impl Preemptor<'_> {
     }
 
     fn is_eligible(&self, room: &impl Room) -> Result<(), &'static str> {
-        if self.pod["spec"]["preemptionPolicy"] == "Never" {
+        if self.pod.object["spec"]["preemptionPolicy"] == "Never" {
             return Err("not eligible due to preemptionPolicy=Never.");
         }
         let nominated = self.nominated.map(|node| room.pods(node));
-        let ends = |pod: &Arc<Value>| priority(pod) < priority(self.pod) && ends_by_preemption(pod);
+        let ends = |pod: &Arc<PodInfo>| {
+            pod.priority < self.pod.priority && ends_by_preemption(&pod.object)
+        };
         match nominated.is_some_and(|pods| pods.iter().any(ends)) {
             true => Err("not eligible due to a terminating pod on the nominated node."),
             false => Ok(()),
@@ -239,12 +250,12 @@ impl Preemptor<'_> {
     fn victims(
         &self,
         room: &mut impl Room,
-        node: usize,
+        node: Slot,
         budgets: &Budgets,
         now: Instant,
     ) -> Result<Candidate, Vec<String>> {
         let mut pods = room.pods(node);
-        pods.retain(|pod| priority(pod) < priority(self.pod));
+        pods.retain(|pod| pod.priority < self.pod.priority);
         if pods.is_empty() {
             return Err(vec![NO_VICTIMS.to_owned()]);
         }
@@ -276,9 +287,9 @@ impl Preemptor<'_> {
 /// Pods come back for as long as there is room; the others are victims.
 fn reprieve(
     room: &mut impl Room,
-    node: usize,
-    pods: Vec<Arc<Value>>,
-    victims: &mut Vec<Arc<Value>>,
+    node: Slot,
+    pods: Vec<Arc<PodInfo>>,
+    victims: &mut Vec<Arc<PodInfo>>,
 ) {
     for pod in pods {
         room.put(node, &pod);
@@ -297,12 +308,12 @@ pub fn ends_by_preemption(pod: &Value) -> bool {
 }
 
 /// Higher priorities first, then those that have run for longer.
-fn by_importance(pods: &mut [Arc<Value>], now: Instant) {
-    pods.sort_by_key(|pod| (Reverse(priority(pod)), started(pod, now)));
+fn by_importance(pods: &mut [Arc<PodInfo>], now: Instant) {
+    pods.sort_by_key(|pod| (Reverse(pod.priority), started(pod, now)));
 }
 
-fn started(pod: &Value, now: Instant) -> Instant {
-    object::time(&pod["status"]["startTime"]).unwrap_or(now)
+fn started(pod: &PodInfo, now: Instant) -> Instant {
+    object::time(&pod.object["status"]["startTime"]).unwrap_or(now)
 }
 
 /// The node where the fewest budgets are broken; of these the one whose most important
@@ -310,9 +321,9 @@ fn started(pod: &Value, now: Instant) -> Instant {
 /// and the most important ones' time of running.
 fn choose(candidates: Vec<Candidate>, now: Instant) -> Option<Candidate> {
     candidates.into_iter().min_by_key(|candidate| {
-        let highest = candidate.victims.first().map(|pod| priority(pod));
+        let highest = candidate.victims.first().map(|pod| pod.priority);
         // Above zero, so that more victims never weigh less.
-        let weight = |pod: &Arc<Value>| i64::from(priority(pod)) + (1 << 31);
+        let weight = |pod: &Arc<PodInfo>| pod.priority.saturating_add(1 << 31);
         let sum: i64 = candidate.victims.iter().map(weight).sum();
         let longest = candidate.victims.first().map(|pod| started(pod, now));
         (

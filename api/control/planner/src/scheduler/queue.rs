@@ -16,10 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nautilus_machinery::timestamp::Instant;
-use serde_json::Value;
 
 use super::plugin::{Plugin, Plugins};
-use crate::object;
+use super::pod::PodInfo;
 use crate::view::Key;
 
 /// Backoff after the first attempt in vain; it doubles with each further one.
@@ -48,12 +47,11 @@ pub struct Queue {
 }
 
 /// Higher priorities first, then those that came or failed earlier.
-type Rank = (Reverse<i32>, Instant, u64);
+type Rank = (Reverse<i64>, Instant, u64);
 
 struct Entry {
     key: Key,
-    pod: Arc<Value>,
-    priority: i32,
+    pod: Arc<PodInfo>,
     place: Place,
     arrived: Instant,
     /// When it came, or was last turned away.
@@ -91,12 +89,25 @@ pub struct Attempt {
     /// Where it is.
     pub key: Key,
     /// As it was last seen.
-    pub pod: Arc<Value>,
+    pub pod: Arc<PodInfo>,
     /// Which attempt this is, from 1.
     pub number: u32,
     /// When it came into the queue.
     pub arrived: Instant,
     /// What the last attempt was turned away by.
+    pub rejected: Plugins,
+}
+
+/// A pod that waits, and for what.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting<'a> {
+    /// As it was last seen.
+    pub pod: &'a Arc<PodInfo>,
+    /// `Active`, `Backoff`, `Unschedulable`, `Gated` or `InFlight`.
+    pub state: &'static str,
+    /// How often a node was looked for.
+    pub attempts: u32,
+    /// What turned it away.
     pub rejected: Plugins,
 }
 
@@ -115,14 +126,13 @@ pub struct Lengths {
 
 impl Queue {
     /// A pod that waits for a node. It is looked at at once, unless it has gates.
-    pub fn add(&mut self, pod: Arc<Value>, now: Instant) {
-        let key = Key::of(&pod);
+    pub fn add(&mut self, pod: Arc<PodInfo>, now: Instant) {
+        let key = pod.key();
         self.remove(&key);
         let id = self.next_id;
         self.next_id += 1;
         let entry = Entry {
             key: key.clone(),
-            priority: priority(&pod),
             pod,
             place: Place::InFlight,
             arrived: now,
@@ -142,24 +152,30 @@ impl Queue {
     /// undoes a rejection.
     pub fn update(
         &mut self,
-        pod: Arc<Value>,
+        pod: Arc<PodInfo>,
         now: Instant,
         event: &'static str,
         may_help: impl Fn(Plugin) -> bool,
     ) {
-        let key = Key::of(&pod);
+        let key = pod.key();
         let Some((id, entry)) = self.entry(&key) else {
             return self.add(pod, now);
         };
-        if object::uid(&entry.pod) != object::uid(&pod) {
+        if entry.pod.uid != pod.uid {
             return self.add(pod, now);
         }
-        entry.pod = pod;
-        let worth = match entry.place {
-            Place::Gated => !is_gated(&entry.pod),
+        let place = entry.place;
+        let worth = match place {
+            Place::Gated => pod.gates.is_empty(),
             Place::Unschedulable(_) => entry.rejected.iter().any(may_help),
             _ => false,
         };
+        // Its rank may be another.
+        self.leave(id);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.pod = pod;
+        }
+        self.settle(id, place);
         if worth {
             self.requeue(id, now, event);
         }
@@ -180,7 +196,7 @@ impl Queue {
         concerned: Plugins,
         now: Instant,
         event: &'static str,
-        mut may_help: impl FnMut(&Value, Plugin) -> bool,
+        mut may_help: impl FnMut(&PodInfo, Plugin) -> bool,
     ) {
         if !concerned.iter().any(|plugin| self.rejected_by(plugin) > 0) {
             return;
@@ -298,10 +314,21 @@ impl Queue {
         counts.map(|((event, queue), count)| (*event, *queue, *count))
     }
 
-    /// A pod that waits, as it was last seen.
-    pub fn pod(&self, key: &Key) -> Option<&Arc<Value>> {
+    /// What a pod waits for.
+    pub fn waiting(&self, key: &Key) -> Option<Waiting<'_>> {
         let entry = self.entries.get(self.ids.get(key)?)?;
-        Some(&entry.pod)
+        Some(Waiting {
+            pod: &entry.pod,
+            state: match entry.place {
+                Place::Active => "Active",
+                Place::BackingOff(_) | Place::Recovering(_) => "Backoff",
+                Place::Unschedulable(_) => "Unschedulable",
+                Place::Gated => "Gated",
+                Place::InFlight => "InFlight",
+            },
+            attempts: entry.attempts,
+            rejected: entry.rejected,
+        })
     }
 
     fn entry(&mut self, key: &Key) -> Option<(u64, &mut Entry)> {
@@ -312,7 +339,7 @@ impl Queue {
     fn in_flight(&self, attempt: &Attempt) -> Option<u64> {
         let id = *self.ids.get(&attempt.key)?;
         let entry = self.entries.get(&id)?;
-        let same = object::uid(&entry.pod) == object::uid(&attempt.pod);
+        let same = entry.pod.uid == attempt.pod.uid;
         (same && entry.place == Place::InFlight).then_some(id)
     }
 
@@ -348,7 +375,7 @@ impl Queue {
             entry.hold = Hold::Awaited;
             return self.settle(id, Place::Unschedulable(after(now, LEFTOVER)));
         }
-        let (place, queue) = if is_gated(&entry.pod) {
+        let (place, queue) = if !entry.pod.gates.is_empty() {
             (Place::Gated, "gated")
         } else {
             let attempts = match entry.failures {
@@ -372,7 +399,7 @@ impl Queue {
             return;
         };
         entry.place = place;
-        let rank = (Reverse(entry.priority), entry.since, id);
+        let rank = (Reverse(entry.pod.priority), entry.since, id);
         match place {
             Place::Active => drop(self.active.insert(rank)),
             Place::BackingOff(until) => drop(self.backing_off.insert((until, rank))),
@@ -393,7 +420,7 @@ impl Queue {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
-        let rank = (Reverse(entry.priority), entry.since, id);
+        let rank = (Reverse(entry.pod.priority), entry.since, id);
         match std::mem::replace(&mut entry.place, Place::InFlight) {
             Place::Active => drop(self.active.remove(&rank)),
             Place::BackingOff(until) => drop(self.backing_off.remove(&(until, rank))),
@@ -414,18 +441,6 @@ impl Queue {
     fn count(&mut self, event: &'static str, queue: &'static str) {
         *self.incoming.entry((event, queue)).or_default() += 1;
     }
-}
-
-/// `spec.priority` of a pod, 0 where absent.
-pub fn priority(pod: &Value) -> i32 {
-    let given = pod["spec"]["priority"].as_i64();
-    given.and_then(|own| i32::try_from(own).ok()).unwrap_or(0)
-}
-
-fn is_gated(pod: &Value) -> bool {
-    object::items(&pod["spec"]["schedulingGates"])
-        .next()
-        .is_some()
 }
 
 /// After this many attempts in vain, one after the other.

@@ -173,6 +173,19 @@ impl Snapshot {
         }
     }
 
+    /// Counts a pod on the node that it is bound to.
+    pub fn settle(&mut self, pod: &Arc<PodInfo>) {
+        self.withdraw(&pod.uid);
+        self.take_away(&pod.uid);
+        self.place(pod, &pod.node_name, false);
+    }
+
+    /// A pod is gone.
+    pub fn remove(&mut self, uid: &str) {
+        self.withdraw(uid);
+        self.take_away(uid);
+    }
+
     /// Counts a pod on a node before its binding is seen.
     pub fn assume(&mut self, pod: &Arc<PodInfo>, node: &str) {
         self.withdraw(&pod.uid);
@@ -248,6 +261,11 @@ impl Snapshot {
     /// The node that is being made free for a pod.
     pub fn nomination(&self, uid: &str) -> Option<&str> {
         self.nominations.get(uid).map(String::as_str)
+    }
+
+    /// The node that is being made free for a pod.
+    pub fn nomination(&self, uid: &str) -> Option<&str> {
+        Some(&self.nominated.get(uid)?.node)
     }
 
     /// The pods that wait for a node to be made free.
@@ -398,6 +416,13 @@ impl Snapshot {
     /// A pod that counts on a node, with that node's name.
     pub fn placed(&self, uid: &str) -> Option<(&Arc<PodInfo>, &str)> {
         let placed = self.pods.get(uid)?;
+        Some((&placed.pod, &self.at(placed.slot).name))
+    }
+
+    /// The same by where the pod stands.
+    pub fn placed_by_key(&self, key: &Key) -> Option<(&Arc<PodInfo>, &str)> {
+        let mut placed = self.pods.values();
+        let placed = placed.find(|own| own.pod.key() == *key)?;
         Some((&placed.pod, &self.at(placed.slot).name))
     }
 

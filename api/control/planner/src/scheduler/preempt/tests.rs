@@ -9,25 +9,27 @@ use crate::testing::at;
 /// Nodes that hold `capacity` units each.
 struct Units {
     capacity: i64,
-    nodes: Vec<Vec<Arc<Value>>>,
+    nodes: Vec<Vec<Arc<PodInfo>>>,
     wanted: i64,
 }
 
 impl Room for Units {
-    fn pods(&self, node: usize) -> Vec<Arc<Value>> {
-        self.nodes[node].clone()
+    fn pods(&self, node: Slot) -> Vec<Arc<PodInfo>> {
+        self.nodes[node as usize].clone()
     }
 
-    fn take(&mut self, node: usize, pod: &Arc<Value>) {
-        let at = self.nodes[node].iter().position(|own| own == pod);
-        self.nodes[node].remove(at.expect("it is there"));
+    fn take(&mut self, node: Slot, pod: &Arc<PodInfo>) {
+        let at = self.nodes[node as usize]
+            .iter()
+            .position(|own| own.uid == pod.uid);
+        self.nodes[node as usize].remove(at.expect("it is there"));
     }
 
-    fn put(&mut self, node: usize, pod: &Arc<Value>) {
-        self.nodes[node].push(pod.clone());
+    fn put(&mut self, node: Slot, pod: &Arc<PodInfo>) {
+        self.nodes[node as usize].push(pod.clone());
     }
 
-    fn fits(&mut self, node: usize) -> Result<(), Vec<String>> {
+    fn fits(&mut self, node: Slot) -> Result<(), Vec<String>> {
         match self.used(node) + self.wanted <= self.capacity {
             true => Ok(()),
             false => Err(vec!["Insufficient cpu".to_owned()]),
@@ -36,29 +38,37 @@ impl Room for Units {
 }
 
 impl Units {
-    fn used(&self, node: usize) -> i64 {
-        let units = |pod: &Arc<Value>| pod["spec"]["units"].as_i64().unwrap_or(0);
-        self.nodes[node].iter().map(units).sum()
+    fn used(&self, node: Slot) -> i64 {
+        let units = |pod: &Arc<PodInfo>| pod.object["spec"]["units"].as_i64().unwrap_or(0);
+        self.nodes[node as usize].iter().map(units).sum()
     }
 
-    fn all(&self) -> Vec<usize> {
-        (0..self.nodes.len()).collect()
+    fn all(&self) -> Vec<Slot> {
+        (0..self.nodes.len() as Slot).collect()
     }
 }
 
 /// Name, priority, units, seconds at which it started.
 type Pod = (&'static str, i32, i64, i64);
 
-fn pod((name, priority, units, started_s): Pod) -> Arc<Value> {
-    Arc::new(json!({
-        "metadata": {"namespace": "n", "name": name, "labels": {"name": name}},
+fn object((name, priority, units, started_s): Pod) -> Value {
+    json!({
+        "metadata": {"namespace": "n", "name": name, "uid": name, "labels": {"name": name}},
         "spec": {"priority": priority, "units": units},
         "status": {"startTime": object::time_field(at(started_s))},
-    }))
+    })
+}
+
+fn read(pod: Value) -> Arc<PodInfo> {
+    Arc::new(PodInfo::new(Arc::new(pod)))
+}
+
+fn preemptor() -> PodInfo {
+    PodInfo::new(Arc::new(json!({"spec": {"priority": 100}})))
 }
 
 fn room(wanted: i64, nodes: &[&[Pod]]) -> Units {
-    let pods = |own: &&[Pod]| own.iter().copied().map(pod).collect();
+    let pods = |own: &&[Pod]| own.iter().copied().map(|pod| read(object(pod))).collect();
     Units {
         capacity: 10,
         nodes: nodes.iter().map(pods).collect(),
@@ -77,7 +87,7 @@ fn budget(names: &[&str], allowed: i64) -> Value {
 }
 
 fn preempt(room: &mut Units, budgets: &[Value]) -> Preemption {
-    let preemptor = json!({"spec": {"priority": 100}});
+    let preemptor = preemptor();
     let wants = Preemptor {
         pod: &preemptor,
         nominated: None,
@@ -87,10 +97,10 @@ fn preempt(room: &mut Units, budgets: &[Value]) -> Preemption {
 }
 
 /// The node that is chosen, its victims, and how many budgets that breaks.
-fn chosen(room: &mut Units, budgets: &[Value]) -> (usize, Vec<String>, usize) {
+fn chosen(room: &mut Units, budgets: &[Value]) -> (Slot, Vec<String>, usize) {
     match preempt(room, budgets) {
         Preemption::Found(found) => {
-            let names = found.victims.iter().map(|pod| object::name(pod).to_owned());
+            let names = found.victims.iter().map(|pod| pod.name.clone());
             (found.node, names.collect(), found.violations)
         }
         other => panic!("{other:?}"),
@@ -204,7 +214,7 @@ fn nodes_where_no_room_can_be_made_say_why() {
         6,
         &[&[("a", 100, 9, 0)], &[("b", 200, 5, 0), ("c", 1, 5, 0)]],
     );
-    let preemptor = json!({"spec": {"priority": 100}});
+    let preemptor = preemptor();
     let wants = Preemptor {
         pod: &preemptor,
         nominated: None,
@@ -226,11 +236,11 @@ fn nodes_where_no_room_can_be_made_say_why() {
 #[test]
 fn who_may_not_or_need_not_preempts_nobody() {
     let ending = |reason: &str| {
-        let mut own = (*pod(("a", 1, 9, 0))).clone();
+        let mut own = object(("a", 1, 9, 0));
         own["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z".into();
         let why = json!([{"type": "DisruptionTarget", "status": "True", "reason": reason}]);
         own["status"]["conditions"] = why;
-        Arc::new(own)
+        read(own)
     };
     let waits = "not eligible due to a terminating pod on the nominated node.";
     for (policy, nominated, reason, expected) in [
@@ -257,6 +267,7 @@ fn who_may_not_or_need_not_preempts_nobody() {
         let mut room = room(6, &[&[]]);
         room.nodes[0].push(ending(reason));
         let preemptor = json!({"spec": {"priority": 100, "preemptionPolicy": policy}});
+        let preemptor = PodInfo::new(Arc::new(preemptor));
         let wants = Preemptor {
             pod: &preemptor,
             nominated,
@@ -277,7 +288,7 @@ fn enough_candidates_end_the_search() {
     nodes.push(&[("b", 1, 9, 0)]);
     let mut many = room(6, &nodes);
     let all = many.all();
-    let preemptor = json!({"spec": {"priority": 100}});
+    let preemptor = preemptor();
     let wants = Preemptor {
         pod: &preemptor,
         nominated: None,
@@ -313,9 +324,9 @@ proptest! {
             found.victims.iter().for_each(|pod| tried.take(0, pod));
             prop_assert!(tried.fits(0).is_ok());
             for victim in &found.victims {
-                prop_assert!(priority(victim) < 100);
+                prop_assert!(victim.priority < 100);
                 tried.put(0, victim);
-                prop_assert!(tried.fits(0).is_err(), "{} could stay", victim);
+                prop_assert!(tried.fits(0).is_err(), "{} could stay", victim.name);
                 tried.take(0, victim);
             }
         }

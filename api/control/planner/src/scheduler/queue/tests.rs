@@ -3,22 +3,30 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::testing::at;
 
-fn pod(name: &str, priority: i32) -> Arc<Value> {
-    Arc::new(json!({
-        "metadata": {"namespace": "n", "name": name, "uid": format!("uid-{name}")},
-        "spec": {"priority": priority},
-    }))
+fn read(pod: Value) -> Arc<PodInfo> {
+    Arc::new(PodInfo::new(Arc::new(pod)))
 }
 
-fn gated(name: &str) -> Arc<Value> {
-    let mut pod = (*pod(name, 0)).clone();
+fn object(name: &str, priority: i32) -> Value {
+    json!({
+        "metadata": {"namespace": "n", "name": name, "uid": format!("uid-{name}")},
+        "spec": {"priority": priority},
+    })
+}
+
+fn pod(name: &str, priority: i32) -> Arc<PodInfo> {
+    read(object(name, priority))
+}
+
+fn gated(name: &str) -> Arc<PodInfo> {
+    let mut pod = object(name, 0);
     pod["spec"]["schedulingGates"] = json!([{"name": "g"}]);
-    Arc::new(pod)
+    read(pod)
 }
 
 fn key(name: &str) -> Key {
@@ -166,12 +174,12 @@ fn another_pod_of_the_same_name_is_another_pod() {
     let mut queue = Queue::default();
     queue.add(pod("a", 0), at(0));
     let attempt = queue.pop(at(0)).expect("a");
-    let mut other = (*pod("a", 0)).clone();
+    let mut other = object("a", 0);
     other["metadata"]["uid"] = "other".into();
-    queue.update(Arc::new(other), at(0), "TargetPodUpdate", |_| false);
+    queue.update(read(other), at(0), "TargetPodUpdate", |_| false);
     queue.fail(&attempt, at(0));
     let next = queue.pop(at(0)).expect("the other is not in flight");
-    assert_eq!((next.number, object::uid(&next.pod)), (1, "other"));
+    assert_eq!((next.number, next.pod.uid.as_str()), (1, "other"));
 }
 
 #[test]

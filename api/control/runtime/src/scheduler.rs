@@ -1,0 +1,297 @@
+//! Drives the scheduler: lets it decide for one pod after the other, and carries the
+//! decisions out beside that.
+//!
+//! Invariants
+//! - Decisions are made one at a time, each in the knowledge of those before it; what is
+//!   under way is bounded by [`WRITES_AT_ONCE`].
+//! - The scheduler is told of every placement that failed; one that was carried out it sees.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use nautilus_machinery::timestamp::Instant;
+use nautilus_planner::controller::Change;
+use nautilus_planner::kind::{self, Kind};
+use nautilus_planner::object;
+use nautilus_planner::plan::{Delete, Failed, Write};
+use nautilus_planner::scheduler::told::{self, Reason};
+use nautilus_planner::scheduler::{
+    DEFAULT_SCHEDULER, Decision, Placement, PodInfo, Scheduler, Wait,
+};
+use nautilus_planner::view::View as _;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::events::{Author, Recorder};
+use crate::follow::Listener;
+use crate::port::Api;
+use crate::scheduler_meters::Meters;
+use crate::world::World;
+
+/// Decisions that are being carried out, at most.
+const WRITES_AT_ONCE: usize = 256;
+/// How often a status is written in a version that turns out to be old.
+const STATUS_ATTEMPTS: usize = 4;
+/// For a newer version to be seen.
+const STATUS_PAUSE: Duration = Duration::from_millis(50);
+/// With nothing to do.
+const IDLE: Duration = Duration::from_secs(10);
+/// As whom the scheduler writes, and whose its Events are.
+const AUTHOR: Author = Author {
+    account: "kube-scheduler",
+    component: DEFAULT_SCHEDULER,
+};
+
+/// The scheduler of one term.
+pub struct Scheduling {
+    api: Arc<dyn Api>,
+    core: Mutex<Scheduler>,
+    kinds: Vec<Kind>,
+    wake: Notify,
+    level: AtomicBool,
+    meters: Meters,
+}
+
+impl Scheduling {
+    /// A scheduler at the start of a term.
+    pub fn new(api: Arc<dyn Api>, scheduler: Scheduler) -> Arc<Self> {
+        Arc::new(Self {
+            api,
+            core: Mutex::new(scheduler),
+            kinds: Scheduler::follows(),
+            wake: Notify::new(),
+            level: AtomicBool::new(false),
+            meters: Meters::new(),
+        })
+    }
+
+    /// The decision for a pod as it would be now; `None`: nobody knows the pod.
+    pub fn explain(&self, namespace: &str, name: &str) -> Option<Value> {
+        let core = self.core.lock();
+        core.explain(namespace, name)
+    }
+
+    fn now(&self) -> Instant {
+        self.api.now()
+    }
+
+    /// Lets the scheduler decide once.
+    fn decide(&self) -> Option<Decision> {
+        let begun = std::time::Instant::now();
+        let mut core = self.core.lock();
+        let decision = core.next(self.now())?;
+        self.meters.decided(&decision, begun.elapsed(), &core);
+        Some(decision)
+    }
+
+    /// How long nothing will be decided if nothing changes.
+    fn pause(&self) -> Duration {
+        let core = self.core.lock();
+        if !core.is_idle() {
+            return Duration::ZERO;
+        }
+        let now = self.now();
+        let pause = core.due().map(|due| {
+            let seconds = due.seconds.saturating_sub(now.seconds);
+            let nanoseconds = i64::from(due.nanoseconds) - i64::from(now.nanoseconds);
+            let nanoseconds = seconds.saturating_mul(1_000_000_000) + nanoseconds;
+            Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
+        });
+        pause.unwrap_or(IDLE).min(IDLE)
+    }
+}
+
+impl Listener for Scheduling {
+    fn follows(&self) -> &[Kind] {
+        &self.kinds
+    }
+
+    fn told(&self, _world: &World, change: &Change) {
+        let mut core = self.core.lock();
+        core.hear(change, self.now());
+        let has_work = !core.is_idle();
+        drop(core);
+        if has_work {
+            self.wake.notify_one();
+        }
+    }
+
+    fn level(&self) {
+        self.level.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+}
+
+/// Who carries decisions out.
+#[derive(Clone)]
+struct Hands {
+    scheduling: Arc<Scheduling>,
+    world: Arc<World>,
+    recorder: Recorder,
+}
+
+/// Ends only by being dropped.
+pub(crate) async fn run(scheduling: Arc<Scheduling>, world: Arc<World>, recorder: Recorder) {
+    while !scheduling.level.load(Ordering::Acquire) {
+        scheduling.wake.notified().await;
+    }
+    let hands = Hands {
+        scheduling: scheduling.clone(),
+        world,
+        recorder,
+    };
+    let mut under_way: JoinSet<()> = JoinSet::new();
+    loop {
+        while under_way.try_join_next().is_some() {}
+        let free = under_way.len() < WRITES_AT_ONCE;
+        if let Some(decision) = free.then(|| scheduling.decide()).flatten() {
+            under_way.spawn(hands.clone().carry_out(decision));
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let pause = if free { scheduling.pause() } else { IDLE };
+        tokio::select! {
+            Some(_) = under_way.join_next() => {}
+            () = scheduling.wake.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+impl Hands {
+    async fn carry_out(self, decision: Decision) {
+        match decision {
+            Decision::Place(placement) => self.place(&placement).await,
+            Decision::Wait(wait) => self.wait(&wait).await,
+            Decision::Skip(pod) => self.recorder.record(AUTHOR, told::skipped(&pod)),
+        }
+    }
+
+    async fn write(&self, write: &Write) -> Result<(), Failed> {
+        let written = self.scheduling.api.write(AUTHOR.account, write).await;
+        written.map(drop)
+    }
+
+    async fn place(&self, placement: &Placement) {
+        let pod = &placement.attempt.pod;
+        let begun = std::time::Instant::now();
+        let bind = Write::Bind {
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            node: placement.chosen.node.clone(),
+        };
+        match self.write(&bind).await {
+            Ok(()) => {
+                self.recorder.record(AUTHOR, told::scheduled(placement));
+                let meters = &self.scheduling.meters;
+                meters.bound(placement, begun.elapsed(), self.scheduling.now());
+            }
+            Err(failed) => self.place_failed(placement, &failed).await,
+        }
+    }
+
+    async fn place_failed(&self, placement: &Placement, failed: &Failed) {
+        let pod = &placement.attempt.pod;
+        tracing::debug!(pod = %pod.key(), node = placement.chosen.node, code = failed.code,
+            message = %failed.message, "a pod was not bound");
+        let now = self.scheduling.now();
+        self.scheduling.core.lock().failed(placement, now);
+        self.scheduling.wake.notify_one();
+        // A pod that is gone, or bound by another hand, needs no explanation.
+        if failed.code == 404 || self.pending(pod).is_none() {
+            return;
+        }
+        self.scheduling.meters.failed(placement);
+        let message = format!("running Bind plugin \"DefaultBinder\": {}", failed.message);
+        self.recorder
+            .record(AUTHOR, told::not_scheduled(pod, &message));
+        self.tell(pod, |seen, now| {
+            told::unscheduled(seen, Reason::SchedulerError, &message, Some(""), now)
+        })
+        .await;
+    }
+
+    async fn wait(&self, wait: &Wait) {
+        let pod = &wait.attempt.pod;
+        let event = told::not_scheduled(pod, &wait.message);
+        self.recorder.record(AUTHOR, event);
+        let nominated = wait.nominated.as_deref();
+        self.tell(pod, |seen, now| {
+            told::unscheduled(seen, Reason::Unschedulable, &wait.message, nominated, now)
+        })
+        .await;
+        let displaced = wait.displaced.iter();
+        join_all(displaced.map(|own| self.tell(own, |seen, _| told::displaced(seen)))).await;
+        if wait.victims.is_empty() {
+            return;
+        }
+        let ends = wait.victims.iter().map(|victim| self.end(victim, wait));
+        let all_end = join_all(ends).await.into_iter().all(|ends| ends);
+        let now = self.scheduling.now();
+        let key = &wait.attempt.key;
+        self.scheduling.core.lock().preempted(key, !all_end, now);
+        self.scheduling.wake.notify_one();
+    }
+
+    /// Has a pod end for another; whether it does.
+    async fn end(&self, victim: &PodInfo, wait: &Wait) -> bool {
+        if victim.is_terminating {
+            return true;
+        }
+        let scheduler = &wait.attempt.pod.scheduler_name;
+        self.tell(victim, |seen, now| told::disrupted(seen, scheduler, now))
+            .await;
+        let delete = Write::Delete(Delete::of(kind::PODS, &victim.object));
+        let outcome = self.write(&delete).await;
+        if let Err(failed) = &outcome {
+            tracing::debug!(pod = %victim.key(), code = failed.code, message = %failed.message,
+                "a victim was not deleted");
+            return false;
+        }
+        self.recorder.record(AUTHOR, told::preempted(victim, wait));
+        true
+    }
+
+    /// Changes a pod's status as `write` says of what was seen of it last.
+    async fn tell(&self, pod: &PodInfo, write: impl Fn(&Value, Instant) -> Option<Write>) {
+        for _ in 0..STATUS_ATTEMPTS {
+            let seen = self.seen(pod);
+            let Some(write) = seen.and_then(|seen| write(&seen, self.scheduling.now())) else {
+                return;
+            };
+            match self.write(&write).await {
+                Err(failed) if failed.code == 409 => tokio::time::sleep(STATUS_PAUSE).await,
+                Err(failed) => {
+                    tracing::debug!(pod = %pod.key(), code = failed.code,
+                        message = %failed.message, "a pod's status was not written");
+                    return;
+                }
+                Ok(()) => return,
+            }
+        }
+    }
+
+    fn seen(&self, pod: &PodInfo) -> Option<Arc<Value>> {
+        let seen = self.world.get(kind::PODS, &pod.namespace, &pod.name);
+        seen.filter(|seen| object::uid(seen) == pod.uid)
+    }
+
+    fn pending(&self, pod: &PodInfo) -> Option<Arc<Value>> {
+        let seen = self.seen(pod);
+        seen.filter(|seen| {
+            seen["spec"]["nodeName"]
+                .as_str()
+                .unwrap_or_default()
+                .is_empty()
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "scheduler/tests.rs"]
+mod tests;

@@ -1,0 +1,144 @@
+//! Pods and nodes over an API whose followers lag, whose writes fail, and whose leader is
+//! lost now and then.
+
+use std::collections::BTreeMap;
+
+use nautilus_planner::scheduler::Profile;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::testing::Fake;
+
+fn node(name: &str, cpu: u64) -> Value {
+    json!({
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        "status": {"allocatable": {"cpu": cpu.to_string(), "pods": "100"}},
+    })
+}
+
+fn pod(name: &str, priority: i64) -> Value {
+    json!({
+        "metadata": {"namespace": "n", "name": name},
+        "spec": {
+            "priority": priority,
+            "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}],
+        },
+    })
+}
+
+/// Schedules over `fake` for a time.
+async fn run_for(fake: &Arc<Fake>, time: Duration) {
+    let api: Arc<dyn Api> = Arc::new(fake.clone());
+    let scheduling = Scheduling::new(api.clone(), Scheduler::new(vec![Profile::default()]));
+    let run = crate::run(api, Vec::new(), Some(scheduling));
+    let _ = tokio::time::timeout(time, run).await;
+}
+
+fn paused(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(test);
+}
+
+fn placed(fake: &Fake) -> BTreeMap<String, Vec<String>> {
+    let mut placed: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for pod in fake.all(kind::PODS) {
+        let node = pod["spec"]["nodeName"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        placed
+            .entry(node)
+            .or_default()
+            .push(object::name(&pod).to_owned());
+    }
+    placed
+}
+
+fn condition(fake: &Fake, name: &str) -> Value {
+    let pods = fake.all(kind::PODS);
+    let pod = pods.iter().find(|own| object::name(own) == name);
+    let condition = object::condition(pod.expect("it is there"), "PodScheduled");
+    condition.cloned().unwrap_or_default()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Every pod gets a node, and no node more than it has room for.
+    #[test]
+    fn all_are_placed_and_none_twice(
+        seed in 1_u64..,
+        lag_ms in 0_u64..200,
+        failing in 0_u64..40,
+        terms in 1_u64..4,
+    ) {
+        paused(async {
+            let fake = Fake::new(seed, lag_ms, failing);
+            for name in ["a", "b", "c"] {
+                fake.put(kind::NODES, node(name, 10));
+            }
+            for number in 0..30 {
+                fake.put(kind::PODS, pod(&format!("p{number}"), 0));
+            }
+            for _ in 1..terms {
+                run_for(&fake, Duration::from_millis(fake.draw(300))).await;
+            }
+            run_for(&fake, Duration::from_secs(600)).await;
+            let placed = placed(&fake);
+            let counts: BTreeMap<&str, usize> =
+                placed.iter().map(|(node, pods)| (node.as_str(), pods.len())).collect();
+            assert_eq!(counts, BTreeMap::from([("a", 10), ("b", 10), ("c", 10)]));
+        });
+    }
+}
+
+#[test]
+fn a_pod_is_told_why_it_waits_and_placed_when_a_node_comes() {
+    paused(async {
+        let fake = Fake::new(7, 5, 0);
+        fake.put(kind::NODES, node("a", 1));
+        for name in ["first", "second"] {
+            fake.put(kind::PODS, pod(name, 0));
+            run_for(&fake, Duration::from_secs(20)).await;
+        }
+        let why = condition(&fake, "second");
+        assert_eq!(why["reason"], "Unschedulable");
+        let message = why["message"].as_str().expect("a text");
+        assert!(
+            message.starts_with("0/1 nodes are available: 1 Insufficient cpu."),
+            "{message}"
+        );
+        fake.put(kind::NODES, node("b", 1));
+        run_for(&fake, Duration::from_secs(20)).await;
+        assert_eq!(placed(&fake)["b"], ["second"]);
+    });
+}
+
+#[test]
+fn who_is_more_important_has_others_end() {
+    paused(async {
+        let fake = Fake::new(7, 5, 0);
+        fake.put(kind::NODES, node("a", 1));
+        fake.put(kind::PODS, pod("low", 1));
+        run_for(&fake, Duration::from_secs(20)).await;
+        fake.put(kind::PODS, pod("high", 9));
+        run_for(&fake, Duration::from_secs(60)).await;
+        assert_eq!(
+            placed(&fake),
+            BTreeMap::from([("a".to_owned(), vec!["high".to_owned()])])
+        );
+        let events = fake.all(crate::events::EVENTS);
+        let reasons: Vec<&str> = events
+            .iter()
+            .filter_map(|own| own["reason"].as_str())
+            .collect();
+        for expected in ["Scheduled", "FailedScheduling", "Preempted"] {
+            assert!(reasons.contains(&expected), "{reasons:?}");
+        }
+    });
+}
