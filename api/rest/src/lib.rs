@@ -74,6 +74,7 @@ pub use controllers::{ControllerError, ensure_defaults, ensure_roles, run_contro
 pub use joining::{SealRefusal, Workers};
 pub use master_event::{MasterEvent, record_master_event};
 pub use nautilus_access::jwt::Configuration as AuthenticationConfiguration;
+pub use nautilus_planner::node::PodRanges;
 pub use node_metrics::{NodeUsage, NodeUsages};
 pub use operators::{Operator, OperatorError, pin_operators};
 pub use router::{

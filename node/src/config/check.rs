@@ -127,6 +127,11 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
         control: super::control::control(
             settings.controllers,
             settings.scheduler_config.as_deref(),
+            super::control::pod_ranges(
+                settings.cluster_cidrs.as_deref(),
+                settings.node_cidr_bits_ipv4,
+                settings.node_cidr_bits_ipv6,
+            )?,
         )?,
         audit: super::audit::audit(settings.audit)?,
         log: log(settings.log)?,

@@ -1,8 +1,9 @@
-//! Which controllers run while the node leads, and the scheduler's profiles.
+//! Which controllers run while the node leads, what they have to give, and the scheduler's
+//! profiles.
 
 use std::path::Path;
 
-use nautilus_rest::ControlSettings;
+use nautilus_rest::{ControlSettings, PodRanges};
 use serde_json::Value;
 
 use super::ConfigError;
@@ -11,8 +12,12 @@ use super::ConfigError;
 pub(super) fn control(
     said: Option<Vec<String>>,
     scheduler_config: Option<&Path>,
+    pod_ranges: Option<PodRanges>,
 ) -> Result<ControlSettings, ConfigError> {
-    let mut settings = ControlSettings::default();
+    let mut settings = ControlSettings {
+        pod_ranges,
+        ..ControlSettings::default()
+    };
     if let Some(controllers) = said {
         known(&controllers)?;
         settings.controllers = controllers;
@@ -58,6 +63,27 @@ fn with_scheduler(settings: ControlSettings, path: &Path) -> Result<ControlSetti
     settings.with_scheduler(&configuration).map_err(wrong)
 }
 
+/// Checks the ranges of which nodes get parts; `None` where there are none.
+pub(super) fn pod_ranges(
+    cluster: Option<&[String]>,
+    v4_bits: Option<u8>,
+    v6_bits: Option<u8>,
+) -> Result<Option<PodRanges>, ConfigError> {
+    let Some(cluster) = cluster.filter(|ranges| !ranges.is_empty()) else {
+        return Ok(None);
+    };
+    PodRanges::parse(cluster, v4_bits, v6_bits)
+        .map(Some)
+        .map_err(|why| {
+            ConfigError::invalid(
+                "cluster_cidrs",
+                cluster.join(","),
+                why,
+                "write one range of a family, and no more than 65,536 parts of each",
+            )
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,11 +104,11 @@ mod tests {
             ),
         ] {
             std::fs::write(&path, format!("kind: {kind}\n{rest}")).expect("a file");
-            let settings = control(None, Some(&path));
+            let settings = control(None, Some(&path), None);
             let profiles = settings.ok().map(|own| own.profiles.len());
             assert_eq!(profiles, expected, "{kind} {rest}");
         }
-        let missing = control(None, Some(&folder.path().join("none")));
+        let missing = control(None, Some(&folder.path().join("none")), None);
         assert!(missing.is_err());
     }
 }

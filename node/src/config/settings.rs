@@ -75,6 +75,15 @@ layer! {
         /// The scheduler's profiles: a KubeSchedulerConfiguration (YAML)
         #[arg(long, env = "NAUTILUS_SCHEDULER_CONFIG", value_name = "FILE")]
         scheduler_config: PathBuf,
+        /// Ranges of which every node gets a part for its pods, e.g. 10.244.0.0/16; one, or one of each family [default: none; others give them]
+        #[arg(long, env = "NAUTILUS_CLUSTER_CIDRS", value_delimiter = ',', value_name = "CIDR,..")]
+        cluster_cidrs: Vec<String>,
+        /// Bits of prefix of a node's IPv4 part [default: 24]
+        #[arg(long, env = "NAUTILUS_NODE_CIDR_BITS_IPV4", value_name = "BITS")]
+        node_cidr_bits_ipv4: u8,
+        /// The same of its IPv6 part [default: 64]
+        #[arg(long, env = "NAUTILUS_NODE_CIDR_BITS_IPV6", value_name = "BITS")]
+        node_cidr_bits_ipv6: u8,
         /// Log entries between two checkpoints [default: 50000]
         #[arg(long, env = "NAUTILUS_CHECKPOINT_EVERY", value_name = "ENTRIES")]
         checkpoint_every: u64,

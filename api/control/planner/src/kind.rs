@@ -139,3 +139,6 @@ pub const PRIORITY_CLASSES: Kind = Kind::of_cluster(
     "priorityclasses",
     "PriorityClass",
 );
+/// `networking.k8s.io/v1` ServiceCIDR.
+pub const SERVICE_CIDRS: Kind =
+    Kind::of_cluster("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR");

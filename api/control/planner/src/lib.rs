@@ -39,7 +39,7 @@ mod testing;
 
 use controller::Controller;
 
-/// Every controller, each once.
+/// Every controller that needs no settings, each once.
 pub fn controllers() -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(cron::CronJobs),

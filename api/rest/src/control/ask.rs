@@ -67,11 +67,21 @@ fn path_of_scale(context: &RestContext, target: &Target) -> Result<String, Failu
     let (group, version) = version.split_once('/').unwrap_or(("", version));
     let served = context.registry.served();
     let found = served.kinds.find_kind(group, version, &target.kind);
-    let found = found.filter(|resource| resource.scale.is_some());
+    let refuse = |what: String| ApiError::path_not_found().with_message(what);
     let resource = found.ok_or_else(|| {
-        let what = format!("no matches for kind {:?} in group {group:?}", target.kind);
-        ApiError::path_not_found().with_message(what)
+        refuse(format!(
+            "no matches for kind {:?} in group {group:?}",
+            target.kind
+        ))
     })?;
+    if resource.scale.is_none() {
+        let name = match group {
+            "" => resource.plural.to_string(),
+            group => format!("{}.{group}", resource.plural),
+        };
+        let what = format!("{name} does not implement the scale subresource");
+        return Err(refuse(what).into());
+    }
     let prefix = match group {
         "" => "/api".to_owned(),
         group => format!("/apis/{group}"),

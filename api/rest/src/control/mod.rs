@@ -20,6 +20,7 @@ use nautilus_control::{Api, Scheduling, Told, Written};
 use nautilus_machinery::identity::User;
 use nautilus_machinery::timestamp::Instant;
 use nautilus_planner::kind::Kind;
+use nautilus_planner::node::{NodeIpam, PodRanges};
 use nautilus_planner::plan::{Failed, Write};
 use nautilus_planner::scheduler::{Profile, Scheduler};
 use nautilus_planner::view::{Answer, Question};
@@ -43,6 +44,8 @@ pub struct ControlSettings {
     pub controllers: Vec<String>,
     /// What each `schedulerName` stands for.
     pub profiles: Vec<Profile>,
+    /// Out of which nodes get ranges of pods' addresses; `None`: they get none from here.
+    pub pod_ranges: Option<PodRanges>,
 }
 
 impl Default for ControlSettings {
@@ -50,6 +53,7 @@ impl Default for ControlSettings {
         Self {
             controllers: vec!["*".to_owned()],
             profiles: vec![Profile::default()],
+            pod_ranges: None,
         }
     }
 }
@@ -84,6 +88,9 @@ impl ControlSettings {
 pub(crate) async fn run(context: &Arc<RestContext>, storage: &Storage) {
     let settings = &context.node.control;
     let mut controllers = nautilus_planner::controllers();
+    if let Some(ranges) = &settings.pod_ranges {
+        controllers.push(Box::new(NodeIpam::new(ranges.clone())));
+    }
     controllers.retain(|own| settings.runs(own.name()));
     let api = Arc::new(ClusterApi {
         context: context.clone(),
@@ -153,6 +160,7 @@ mod tests {
         let settings = |text: &str| ControlSettings {
             controllers: text.split(',').map(str::to_owned).collect(),
             profiles: Vec::new(),
+            pod_ranges: None,
         };
         for (text, name, runs) in [
             ("*", "job-controller", true),

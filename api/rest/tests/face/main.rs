@@ -26,6 +26,7 @@ mod kinds;
 mod lifetimes;
 mod lists;
 mod namespaces;
+mod network;
 mod oidc;
 mod owners;
 mod policies;

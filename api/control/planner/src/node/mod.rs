@@ -1,7 +1,7 @@
 //! Whether nodes live, and what follows for their pods: conditions and taints
 //! ([`health`]), which lost nodes are to be emptied and how fast ([`zones`]), the pods that
 //! do not tolerate a taint ([`eviction`]), and how long kubelets keep secrets
-//! ([`secrets_ttl`]).
+//! ([`secrets_ttl`]), and nodes' ranges of addresses ([`cidrs`]).
 //!
 //! Each condition and taint has one owner:
 //!
@@ -18,12 +18,14 @@
 //! Invariant: time is that of this side. What nodes write of their own clocks is only ever
 //! compared with what they wrote before.
 
+mod cidrs;
 mod eviction;
 mod health;
 mod secrets_ttl;
 mod taints;
 mod zones;
 
+pub use cidrs::{NodeIpam, PodRanges};
 pub use eviction::TaintEviction;
 pub use health::Health;
 pub use secrets_ttl::SecretsTtl;

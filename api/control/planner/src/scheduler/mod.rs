@@ -8,8 +8,8 @@
 mod affinity_term;
 mod classes;
 mod cycle;
-mod disks;
 mod decide;
+mod disks;
 mod explained;
 mod fit;
 mod hints;

@@ -13,8 +13,8 @@ use super::node_selector::{PreferredNode, RequiredNode};
 use super::resources::Requests;
 use super::taint::Toleration;
 use crate::object;
-use crate::volumes;
 use crate::view::Key;
+use crate::volumes;
 
 /// A port of the node that a pod wants for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -263,11 +263,6 @@ impl Snapshot {
         self.nominations.get(uid).map(String::as_str)
     }
 
-    /// The node that is being made free for a pod.
-    pub fn nomination(&self, uid: &str) -> Option<&str> {
-        Some(&self.nominated.get(uid)?.node)
-    }
-
     /// The pods that wait for a node to be made free.
     pub fn nominated_to(&self, node: &str) -> impl Iterator<Item = &Arc<PodInfo>> {
         let of_node = self.nominated.get(node).into_iter();
