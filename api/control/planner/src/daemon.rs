@@ -15,14 +15,14 @@ mod pods;
 mod revision;
 mod update;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nautilus_machinery::timestamp::Instant;
 use serde_json::Value;
 
-use self::node::Eligibility;
+use self::node::{Eligibility, Runs};
 use self::revision::Revisions;
 use crate::controller::{Change, Controller};
 use crate::kind::{CONTROLLER_REVISIONS, DAEMON_SETS, Kind, NODES, PODS};
@@ -68,18 +68,15 @@ impl Controller for DaemonSets {
             return plan;
         };
         let matches = |own: &Value| selector.matches(own);
-        for kind in [CONTROLLER_REVISIONS, PODS] {
-            ownership::claim(view, kind, DAEMON_SETS, &set, matches).write(
-                DAEMON_SETS,
-                &set,
-                &mut plan,
-            );
-        }
+        let mut revisions =
+            ownership::claim(view, CONTROLLER_REVISIONS, DAEMON_SETS, &set, matches);
+        let mut pods = ownership::claim(view, PODS, DAEMON_SETS, &set, matches);
+        revisions.write(DAEMON_SETS, &set, &mut plan);
+        pods.write(DAEMON_SETS, &set, &mut plan);
         if !plan.is_empty() {
             return plan;
         }
-        let pods = ownership::claim(view, PODS, DAEMON_SETS, &set, matches).objects;
-        let revisions = ownership::claim(view, CONTROLLER_REVISIONS, DAEMON_SETS, &set, matches);
+        let pods = pods.objects;
         let revisions = revision::find(view, &set, revisions.objects, &pods, &mut plan);
         let Some(revisions) = revisions else {
             return plan;
@@ -124,8 +121,7 @@ fn touched_by_node(view: &dyn View, change: &Change, keys: &mut Vec<Key>) {
 struct Look<'a> {
     set: &'a Value,
     now: Instant,
-    nodes: Vec<Arc<Value>>,
-    eligibility: Eligibility,
+    nodes: Vec<(Arc<Value>, Runs)>,
     /// The pods of each node, those left out that have ended and are on their way out.
     by_node: BTreeMap<String, Vec<Arc<Value>>>,
     all: &'a [Arc<Value>],
@@ -164,11 +160,16 @@ impl<'a> Look<'a> {
         for pods in by_node.values_mut() {
             pods.sort_by_cached_key(|pod| pods::age(pod));
         }
+        let eligibility = Eligibility::of(set);
+        let nodes = view.list(NODES, Within::All).into_iter();
+        let nodes = nodes.map(|node| {
+            let runs = eligibility.runs(&node);
+            (node, runs)
+        });
         Self {
             set,
             now,
-            nodes: view.list(NODES, Within::All),
-            eligibility: Eligibility::of(set),
+            nodes: nodes.collect(),
             by_node,
             all: pods,
             revisions,
@@ -177,8 +178,8 @@ impl<'a> Look<'a> {
 
     fn decide(&self, plan: &mut Plan) {
         let mut todo = Todo::default();
-        for node in &self.nodes {
-            self.keep_one(node, &mut todo, plan);
+        for (node, runs) in &self.nodes {
+            self.keep_one(node, *runs, &mut todo, plan);
         }
         self.drop_lost(&mut todo);
         // What stands is put right before anything is updated.
@@ -201,9 +202,8 @@ impl<'a> Look<'a> {
     }
 
     /// Brings a node to one pod, or to two that replace each other, or to none.
-    fn keep_one(&self, node: &Value, todo: &mut Todo, plan: &mut Plan) {
+    fn keep_one(&self, node: &Value, runs: Runs, todo: &mut Todo, plan: &mut Plan) {
         let name = object::name(node);
-        let runs = self.eligibility.runs(node);
         let Some(pods) = self.by_node.get(name) else {
             if runs.starts {
                 todo.make.push((name.to_owned(), 0));
@@ -286,8 +286,8 @@ impl<'a> Look<'a> {
 
     /// Pods that wait for nodes that are not there: no scheduler will ever bind them.
     fn drop_lost(&self, todo: &mut Todo) {
-        let nodes: std::collections::BTreeSet<&str> =
-            self.nodes.iter().map(|node| object::name(node)).collect();
+        let nodes = self.nodes.iter().map(|(node, _)| object::name(node));
+        let nodes: BTreeSet<&str> = nodes.collect();
         for (node, pods) in &self.by_node {
             if !nodes.contains(node.as_str()) {
                 let unbound = pods.iter().filter(|pod| !pods::is_bound(pod));
@@ -308,10 +308,10 @@ impl<'a> Look<'a> {
         let mut status = self.set["status"].clone();
         let (mut desired, mut current, mut misplaced) = (0, 0, 0);
         let (mut ready, mut available, mut updated) = (0, 0, 0);
-        for node in &self.nodes {
+        for (node, runs) in &self.nodes {
             let pods = self.by_node.get(object::name(node));
             let oldest = pods.and_then(|pods| pods.first());
-            if !self.eligibility.runs(node).starts {
+            if !runs.starts {
                 misplaced += i64::from(oldest.is_some());
                 continue;
             }

@@ -1,5 +1,6 @@
 //! DaemonSets in a small cluster.
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -511,4 +512,67 @@ fn a_set_on_its_way_out_is_left_alone() {
         .put(NODES, json!({"metadata": {"name": "node-9"}}));
     world.settle();
     assert_eq!(world.pods().len(), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// However pods get ready, fail and go between looks: no look takes the set below its
+    /// limit or crowds a node, and in the end every node has one pod of the newest template.
+    #[test]
+    fn whatever_happens_an_update_keeps_its_bounds_and_ends(
+        nodes in 1_usize..6,
+        surge in 0_i64..3,
+        unavailable in 0_i64..3,
+        steps in prop::collection::vec((0_usize..5, 0_usize..8), 0..40),
+    ) {
+        let mut world = World::new(nodes, &rolling(&json!(surge), &json!(unavailable)));
+        world.ready_all();
+        let limit = if surge == 0 { unavailable.max(1) } else { unavailable };
+        let floor = (nodes as i64 - limit).max(0);
+        let available = |world: &World| {
+            let pods = world.pods();
+            pods.iter().filter(|pod| object::is_ready(pod)).count() as i64
+        };
+        let mut version = 1;
+        for (what, index) in steps {
+            let pod = world.pods().get(index).cloned();
+            match (what, pod) {
+                (0, _) if version < 4 => {
+                    version += 1;
+                    world.roll(&format!("v{version}"));
+                }
+                (1, Some(pod)) => world.ready(&pod),
+                (2, Some(pod)) => world.cluster.remove(PODS, &Key::of(&pod)),
+                (3, Some(pod)) => {
+                    let failed = json!({"status": {"phase": "Failed", "conditions": null}});
+                    world.cluster.merge(PODS, &Key::of(&pod), &failed);
+                }
+                _ => {
+                    world.now += 1;
+                    let before = available(&world);
+                    let plan = world.cluster.plan(&DaemonSets, &key(), at(world.now));
+                    world.cluster.carry_out(&plan);
+                    let after = available(&world);
+                    prop_assert!(after >= before.min(floor), "{before} -> {after} of {nodes}");
+                    let placed = world.placed();
+                    let most = if surge == 0 { 1 } else { 2 };
+                    for index in 0..nodes {
+                        let node = format!("node-{index}");
+                        let pods = placed.iter().filter(|(own, _)| *own == node).count();
+                        prop_assert!(pods <= most, "{pods} pods on {node}");
+                    }
+                }
+            }
+        }
+        for _ in 0..20 {
+            // Failed pods have had their pauses.
+            world.now += 1000;
+            world.settle();
+            world.ready_all();
+        }
+        prop_assert_eq!(world.pods().len(), nodes);
+        prop_assert_eq!(world.count(&format!("v{version}")), nodes);
+        prop_assert_eq!(&world.set()["status"]["updatedNumberScheduled"], &json!(nodes));
+    }
 }

@@ -1,7 +1,7 @@
 //! Rolling updates of DaemonSets: old pods make way a few at a time, or new ones come
 //! beside them first.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -45,11 +45,8 @@ impl Look<'_> {
         if self.set["spec"]["updateStrategy"]["type"] != "RollingUpdate" {
             return;
         }
-        let eligible = self
-            .nodes
-            .iter()
-            .filter(|node| self.eligibility.runs(node).starts);
-        let eligible: BTreeMap<&str, ()> = eligible.map(|node| (object::name(node), ())).collect();
+        let eligible = self.nodes.iter().filter(|(_, runs)| runs.starts);
+        let eligible: BTreeSet<&str> = eligible.map(|(node, _)| object::name(node)).collect();
         let desired = i64::try_from(eligible.len()).unwrap_or(i64::MAX);
         let surge = self.limit("maxSurge", desired);
         let unavailable = match self.limit("maxUnavailable", desired) {
@@ -58,11 +55,11 @@ impl Look<'_> {
         };
         if surge == 0 {
             let missing = eligible
-                .keys()
+                .iter()
                 .filter(|name| !self.by_node.contains_key(**name));
             self.replace_old(unavailable, missing.count(), todo);
         } else {
-            let is_eligible = |node: &str| eligible.contains_key(node);
+            let is_eligible = |node: &str| eligible.contains(node);
             self.add_new(surge, desired, is_eligible, todo);
         }
     }
