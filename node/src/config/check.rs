@@ -45,6 +45,7 @@ const OPERATORS_MAX: usize = 64;
 
 /// Checks everything, in the order of the documentation.
 pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
+    let control = super::control::control(&settings)?;
     let cluster_id = cluster_id(settings.cluster_id)?;
     let node_id = match settings.node_id {
         None => {
@@ -124,15 +125,7 @@ pub(super) fn check(settings: Settings) -> Result<NodeConfig, ConfigError> {
             .map(|path| existing("authentication.config", path))
             .transpose()?,
         service_account_issuers: issuers(settings.authentication.service_account_issuer)?,
-        control: super::control::control(
-            settings.controllers,
-            settings.scheduler_config.as_deref(),
-            super::control::pod_ranges(
-                settings.cluster_cidrs.as_deref(),
-                settings.node_cidr_bits_ipv4,
-                settings.node_cidr_bits_ipv6,
-            )?,
-        )?,
+        control,
         audit: super::audit::audit(settings.audit)?,
         log: log(settings.log)?,
         otlp_endpoint: settings.otlp_endpoint.map(otlp_endpoint).transpose()?,

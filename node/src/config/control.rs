@@ -6,23 +6,19 @@ use std::path::Path;
 use nautilus_rest::{ControlSettings, PodRanges};
 use serde_json::Value;
 
-use super::ConfigError;
+use super::{ConfigError, Settings};
 
 /// Checks what was said; everything runs where nothing was, by the default profile.
-pub(super) fn control(
-    said: Option<Vec<String>>,
-    scheduler_config: Option<&Path>,
-    pod_ranges: Option<PodRanges>,
-) -> Result<ControlSettings, ConfigError> {
+pub(super) fn control(said: &Settings) -> Result<ControlSettings, ConfigError> {
     let mut settings = ControlSettings {
-        pod_ranges,
+        pod_ranges: pod_ranges(said)?,
         ..ControlSettings::default()
     };
-    if let Some(controllers) = said {
-        known(&controllers)?;
-        settings.controllers = controllers;
+    if let Some(controllers) = &said.controllers {
+        known(controllers)?;
+        settings.controllers.clone_from(controllers);
     }
-    match scheduler_config {
+    match &said.scheduler_config {
         None => Ok(settings),
         Some(path) => with_scheduler(settings, path),
     }
@@ -63,15 +59,12 @@ fn with_scheduler(settings: ControlSettings, path: &Path) -> Result<ControlSetti
     settings.with_scheduler(&configuration).map_err(wrong)
 }
 
-/// Checks the ranges of which nodes get parts; `None` where there are none.
-pub(super) fn pod_ranges(
-    cluster: Option<&[String]>,
-    v4_bits: Option<u8>,
-    v6_bits: Option<u8>,
-) -> Result<Option<PodRanges>, ConfigError> {
-    let Some(cluster) = cluster.filter(|ranges| !ranges.is_empty()) else {
+/// The ranges of which nodes get parts; `None` where there are none.
+fn pod_ranges(said: &Settings) -> Result<Option<PodRanges>, ConfigError> {
+    let Some(cluster) = said.cluster_cidrs.as_deref().filter(|own| !own.is_empty()) else {
         return Ok(None);
     };
+    let (v4_bits, v6_bits) = (said.node_cidr_bits_ipv4, said.node_cidr_bits_ipv6);
     PodRanges::parse(cluster, v4_bits, v6_bits)
         .map(Some)
         .map_err(|why| {
@@ -92,6 +85,10 @@ mod tests {
     fn profiles_come_from_a_file_that_is_what_it_should_be() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("scheduler.yaml");
+        let said = |path: &Path| Settings {
+            scheduler_config: Some(path.to_owned()),
+            ..Settings::default()
+        };
         let profile = "profiles:\n- schedulerName: a\n- schedulerName: b\n";
         for (kind, rest, expected) in [
             ("KubeSchedulerConfiguration", profile, Some(2)),
@@ -104,11 +101,11 @@ mod tests {
             ),
         ] {
             std::fs::write(&path, format!("kind: {kind}\n{rest}")).expect("a file");
-            let settings = control(None, Some(&path), None);
+            let settings = control(&said(&path));
             let profiles = settings.ok().map(|own| own.profiles.len());
             assert_eq!(profiles, expected, "{kind} {rest}");
         }
-        let missing = control(None, Some(&folder.path().join("none")), None);
+        let missing = control(&said(&folder.path().join("none")));
         assert!(missing.is_err());
     }
 }
