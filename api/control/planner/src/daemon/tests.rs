@@ -1,5 +1,7 @@
 //! DaemonSets in a small cluster.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -530,9 +532,12 @@ proptest! {
         world.ready_all();
         let limit = if surge == 0 { unavailable.max(1) } else { unavailable };
         let floor = (nodes as i64 - limit).max(0);
+        // Of a node it counts that one of its pods is available, not how many.
         let available = |world: &World| {
             let pods = world.pods();
-            pods.iter().filter(|pod| object::is_ready(pod)).count() as i64
+            let ready = pods.iter().filter(|pod| object::is_ready(pod));
+            let nodes: BTreeSet<_> = ready.filter_map(|pod| pods::node_of(pod)).collect();
+            nodes.len() as i64
         };
         let mut version = 1;
         for (what, index) in steps {
