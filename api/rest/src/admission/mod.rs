@@ -95,6 +95,7 @@ impl Admission {
         let new = asked.operation == Operation::Create;
         let changed = new || asked.operation == Operation::Update;
         Ok(changed && asked.is("", "pods")
+            || asked.is_sub("", "pods", "binding")
             || limits::handles(asked)
             || defaults::protection(asked).is_some()
             || new && (asked.is("", "nodes") || asked.is("networking.k8s.io", "ingresses"))
@@ -176,6 +177,9 @@ impl Admission {
             if let Some(class) = self.runtime_class(asked, object).await? {
                 defaults::set_runtime_class(asked, object, &class)?;
             }
+            self.give_topology(object)?;
+        }
+        if asked.is_sub("", "pods", "binding") {
             self.give_topology(object)?;
         }
         if new && asked.is("networking.k8s.io", "ingresses") && !defaults::has_ingress_class(object)

@@ -110,6 +110,35 @@ async fn a_pod_gets_account_token_priority_and_tolerations() {
     led.end().await;
 }
 
+#[tokio::test]
+async fn a_pod_has_the_place_of_its_node_however_it_comes_there() {
+    let world = World::start().await;
+    let node = json!({"metadata": { "name": "node", "labels": {
+        "topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "other": "o",
+    } } });
+    let mut placed = pod("placed");
+    placed["spec"]["nodeName"] = "node".into();
+    let binding = json!({
+        "metadata": { "name": "bound" }, "target": { "kind": "Node", "name": "node" },
+    });
+    for (path, object) in [
+        ("/api/v1/nodes", &node),
+        (PODS, &placed),
+        (PODS, &pod("bound")),
+        (&format!("{PODS}/bound/binding"), &binding),
+    ] {
+        let (status, answer) = world.call(Method::POST, path, object).await;
+        assert_eq!(status, StatusCode::CREATED, "{answer}");
+    }
+    for name in ["placed", "bound"] {
+        let (_, pod) = world.get(&format!("{PODS}/{name}")).await;
+        let labels = &pod["metadata"]["labels"];
+        let place = ["zone", "region"].map(|own| &labels[format!("topology.kubernetes.io/{own}")]);
+        assert_eq!(place, ["z", "r"], "{pod}");
+        assert!(labels["other"].is_null(), "{pod}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_pods_at_once_get_ten_places() {
     let led = Led::start().await;
