@@ -10,8 +10,11 @@ use serde_json::Value;
 use super::affinity_term::{self, Labels};
 use super::label_index::Slot;
 use super::pod::{HostPort, PodInfo};
-use super::resources::Resources;
+use super::resources::{self, Resources};
 use crate::object;
+
+/// Bytes of the largest image that is told from larger ones: sums stay far from overflow.
+const LARGEST_IMAGE: i64 = 1 << 50;
 
 /// A node, or the place of pods whose node is not known.
 #[derive(Debug, Clone)]
@@ -72,7 +75,7 @@ impl NodeInfo {
         let allocatable = &read["status"]["allocatable"];
         self.labels = affinity_term::labels_of(read);
         self.allocatable = Resources::of(allocatable);
-        self.allowed_pods = count(&allocatable["pods"]);
+        self.allowed_pods = resources::count(&allocatable["pods"]);
         self.is_unschedulable = read["spec"]["unschedulable"] == true;
         self.object = node;
     }
@@ -146,15 +149,11 @@ impl NodeInfo {
     pub(super) fn images_said(node: &Value) -> impl Iterator<Item = (&str, i64)> {
         object::items(&node["status"]["images"]).flat_map(|image| {
             let size = image["sizeBytes"].as_i64().unwrap_or_default();
+            let size = size.clamp(0, LARGEST_IMAGE);
             let names = object::items(&image["names"]).filter_map(Value::as_str);
             names.map(move |name| (name, size))
         })
     }
-}
-
-fn count(quantity: &Value) -> i64 {
-    let read = Resources::of(&serde_json::json!({ "memory": quantity }));
-    read.memory
 }
 
 #[cfg(test)]

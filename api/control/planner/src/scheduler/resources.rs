@@ -164,15 +164,24 @@ fn rounded_up(nano: i128, unit: i128) -> i64 {
     i64::try_from(amount).unwrap_or_default()
 }
 
-fn read(quantities: &Value) -> Quantities {
-    let read_one = |value: &Value| match value {
-        Value::String(text) => Quantity::parse(text).ok(),
-        Value::Number(number) => Quantity::parse(&number.to_string()).ok(),
-        _ => None,
+/// A number of things, rounded up; 0 where it is not said.
+pub(super) fn count(quantity: &Value) -> i64 {
+    nanounits(quantity).map_or(0, |nano| rounded_up(nano, NANO))
+}
+
+fn nanounits(quantity: &Value) -> Option<i128> {
+    let read = match quantity {
+        Value::String(text) => Quantity::parse(text),
+        Value::Number(number) => Quantity::parse(&number.to_string()),
+        _ => return None,
     };
+    Some(read.ok()?.nanounits())
+}
+
+fn read(quantities: &Value) -> Quantities {
     let given = quantities.as_object().into_iter().flatten();
     given
-        .filter_map(|(name, value)| Some((name.clone(), read_one(value)?.nanounits())))
+        .filter_map(|(name, value)| Some((name.clone(), nanounits(value)?)))
         .collect()
 }
 
