@@ -3,7 +3,8 @@
 //!
 //! Invariants
 //! - Decisions are made one at a time, each in the knowledge of those before it; what is
-//!   under way is bounded by [`WRITES_AT_ONCE`].
+//!   being written is bounded by [`WRITES_AT_ONCE`]. A pod whose volumes are being made
+//!   waits beside that.
 //! - The scheduler is told of every placement that failed; one that was carried out it sees.
 
 use std::sync::Arc;
@@ -18,12 +19,12 @@ use nautilus_planner::object;
 use nautilus_planner::plan::{Delete, Failed, Write};
 use nautilus_planner::scheduler::told::{self, Reason};
 use nautilus_planner::scheduler::{
-    DEFAULT_SCHEDULER, Decision, Placement, PodInfo, Scheduler, Wait,
+    BIND_TIMEOUT, Chosen, DEFAULT_SCHEDULER, Decision, Placement, PodInfo, Scheduler, Wait,
 };
 use nautilus_planner::view::View as _;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::events::{Author, Recorder};
@@ -32,7 +33,7 @@ use crate::port::Api;
 use crate::scheduler_meters::Meters;
 use crate::world::World;
 
-/// Decisions that are being carried out, at most.
+/// Decisions whose writes are under way, at most.
 const WRITES_AT_ONCE: usize = 256;
 /// How often a status is written in a version that turns out to be old.
 const STATUS_ATTEMPTS: usize = 4;
@@ -52,6 +53,10 @@ pub struct Scheduling {
     core: Mutex<Scheduler>,
     kinds: Vec<Kind>,
     wake: Notify,
+    /// Claims or volumes have changed.
+    claims: Notify,
+    /// One each for a decision whose writes are under way.
+    turns: Arc<Semaphore>,
     level: AtomicBool,
     meters: Meters,
 }
@@ -64,6 +69,8 @@ impl Scheduling {
             core: Mutex::new(scheduler),
             kinds: Scheduler::follows(),
             wake: Notify::new(),
+            claims: Notify::new(),
+            turns: Arc::new(Semaphore::new(WRITES_AT_ONCE)),
             level: AtomicBool::new(false),
             meters: Meters::new(),
         })
@@ -115,6 +122,9 @@ impl Listener for Scheduling {
         core.hear(change, self.now());
         let has_work = !core.is_idle();
         drop(core);
+        if matches!(change.kind, kind::CLAIMS | kind::VOLUMES) {
+            self.claims.notify_waiters();
+        }
         if has_work {
             self.wake.notify_one();
         }
@@ -147,13 +157,16 @@ pub(crate) async fn run(scheduling: Arc<Scheduling>, world: Arc<World>, recorder
     let mut under_way: JoinSet<()> = JoinSet::new();
     loop {
         while under_way.try_join_next().is_some() {}
-        let free = under_way.len() < WRITES_AT_ONCE;
-        if let Some(decision) = free.then(|| scheduling.decide()).flatten() {
-            under_way.spawn(hands.clone().carry_out(decision));
+        let turn = scheduling.turns.clone().try_acquire_owned().ok();
+        let is_free = turn.is_some();
+        if let Some(turn) = turn
+            && let Some(decision) = scheduling.decide()
+        {
+            under_way.spawn(hands.clone().carry_out(decision, turn));
             tokio::task::yield_now().await;
             continue;
         }
-        let pause = if free { scheduling.pause() } else { IDLE };
+        let pause = if is_free { scheduling.pause() } else { IDLE };
         tokio::select! {
             Some(_) = under_way.join_next() => {}
             () = scheduling.wake.notified() => {}
@@ -163,9 +176,10 @@ pub(crate) async fn run(scheduling: Arc<Scheduling>, world: Arc<World>, recorder
 }
 
 impl Hands {
-    async fn carry_out(self, decision: Decision) {
+    /// Holds its turn for as long as it writes.
+    async fn carry_out(self, decision: Decision, turn: OwnedSemaphorePermit) {
         match decision {
-            Decision::Place(placement) => self.place(&placement).await,
+            Decision::Place(placement) => self.place(&placement, turn).await,
             Decision::Wait(wait) => self.wait(&wait).await,
             Decision::Skip(pod) => self.recorder.record(AUTHOR, told::skipped(&pod)),
         }
@@ -176,9 +190,15 @@ impl Hands {
         written.map(drop)
     }
 
-    async fn place(&self, placement: &Placement) {
+    async fn place(&self, placement: &Placement, mut turn: OwnedSemaphorePermit) {
         let pod = &placement.attempt.pod;
         let begun = std::time::Instant::now();
+        if !placement.chosen.volumes.is_empty() {
+            match self.bind_claims(placement, turn).await {
+                Ok(next) => turn = next,
+                Err((code, message)) => return self.place_failed(placement, code, &message).await,
+            }
+        }
         let bind = Write::Bind {
             namespace: pod.namespace.clone(),
             name: pod.name.clone(),
@@ -191,27 +211,64 @@ impl Hands {
                 let meters = &self.scheduling.meters;
                 meters.bound(placement, begun.elapsed(), self.scheduling.now());
             }
-            Err(failed) => self.place_failed(placement, &failed).await,
+            Err(failed) => {
+                let why = format!("running Bind plugin \"DefaultBinder\": {}", failed.message);
+                self.place_failed(placement, failed.code, &why).await;
+            }
         }
+        drop(turn);
     }
 
-    async fn place_failed(&self, placement: &Placement, failed: &Failed) {
+    /// Has a pod's claims bound, and waits until they are, without a turn.
+    async fn bind_claims(
+        &self,
+        placement: &Placement,
+        turn: OwnedSemaphorePermit,
+    ) -> Result<OwnedSemaphorePermit, (u16, String)> {
+        let why = |message: &str| format!("running PreBind plugin \"VolumeBinding\": {message}");
+        let Chosen { volumes, node, .. } = &placement.chosen;
+        let writes = volumes.writes(node);
+        for written in join_all(writes.iter().map(|write| self.write(write))).await {
+            written.map_err(|failed| (failed.code, why(&failed.message)))?;
+        }
+        drop(turn);
+        self.scheduling.wake.notify_one();
+        let bound = async {
+            loop {
+                let mut changed = std::pin::pin!(self.scheduling.claims.notified());
+                // From here on no change is missed.
+                changed.as_mut().enable();
+                if volumes.are_bound(&*self.world, node)? {
+                    return Ok::<(), String>(());
+                }
+                changed.await;
+            }
+        };
+        match tokio::time::timeout(BIND_TIMEOUT, bound).await {
+            Ok(Ok(())) => {}
+            Ok(Err(message)) => return Err((500, why(&message))),
+            Err(_) => return Err((500, why("binding volumes: context deadline exceeded"))),
+        }
+        let turn = self.scheduling.turns.clone().acquire_owned().await;
+        turn.map_err(|closed| (500, closed.to_string()))
+    }
+
+    async fn place_failed(&self, placement: &Placement, code: u16, message: &str) {
         let pod = &placement.attempt.pod;
-        tracing::debug!(pod = %pod.key(), node = placement.chosen.node, code = failed.code,
-            message = %failed.message, "a pod was not bound");
+        tracing::debug!(pod = %pod.key(), node = placement.chosen.node, code, message,
+            "a pod was not bound");
         let now = self.scheduling.now();
         self.scheduling.core.lock().failed(placement, now);
         self.scheduling.wake.notify_one();
         // A pod that is gone, or bound by another hand, needs no explanation.
-        if failed.code == 404 || self.pending(pod).is_none() {
+        if code == 404 || self.pending(pod).is_none() {
             return;
         }
         self.scheduling.meters.failed(placement);
-        let message = format!("running Bind plugin \"DefaultBinder\": {}", failed.message);
-        self.recorder
-            .record(AUTHOR, told::not_scheduled(pod, &message));
+        let event = told::not_scheduled(pod, message);
+        self.recorder.record(AUTHOR, event);
         self.tell(pod, |seen, now| {
-            told::unscheduled(seen, Reason::SchedulerError, &message, Some(""), now)
+            told::unscheduled(seen, Reason::SchedulerError, message, Some(""), now)
         })
         .await;
     }

@@ -269,6 +269,7 @@ impl Scheduler {
         Some(match search::schedule(&mut self.snapshot, &pod, &profile) {
             Ok(chosen) => {
                 self.snapshot.assume(&pod, &chosen.node);
+                chosen.volumes.assume(&mut self.snapshot, &chosen.node);
                 Decision::Place(Placement { attempt, chosen })
             }
             Err(why) => Decision::Wait(self.wait(attempt, &pod, &profile, &why, now)),
@@ -371,6 +372,7 @@ impl Scheduler {
     /// while.
     pub fn failed(&mut self, placement: &Placement, now: Instant) {
         let Attempt { pod, .. } = &placement.attempt;
+        placement.chosen.volumes.forget(&mut self.snapshot);
         if self.snapshot.is_assumed(&pod.uid) {
             self.snapshot.forget(&pod.uid);
             self.pod_event(Aspect::PodDelete, Some(pod), None, now, |_| true);

@@ -6,6 +6,7 @@
 //! nothing: queue, preemption and driver stand around it.
 
 mod affinity_term;
+mod claims;
 mod classes;
 mod cycle;
 mod decide;
@@ -40,6 +41,7 @@ mod model;
 mod tests;
 
 pub use affinity_term::{AffinityTerm, Labels, PodAffinities, SpreadConstraint};
+pub use claims::BIND_TIMEOUT;
 pub use cycle::Cycle;
 pub use decide::{Decision, Placement, Scheduler, Wait};
 pub use label_index::{NodeSet, Slot};
