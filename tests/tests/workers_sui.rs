@@ -1,8 +1,13 @@
 //! Workers whose Seal tokens lie on the chain: a whole quorum before a stand-in for a full node
 //! of Sui, which is believed in what validators signed alone.
 
+use std::time::{Duration, Instant};
+
 use nautilus_tests::{Quorum, Streamed, SuiStandin, eventually};
 use serde_json::{Value, json};
+
+/// As in the settings of the quorum.
+const VERDICT_LIFETIME: Duration = Duration::from_secs(3);
 
 fn registered(node_id: &str, seal_token: &str) -> Value {
     json!({
@@ -32,6 +37,7 @@ fn before(chain: &SuiStandin, folder: &std::path::Path) -> Quorum {
             state["registry"].as_str().expect("an id"),
         ),
         ("NAUTILUS_SUI_VERIFY", "checkpoints"),
+        ("NAUTILUS_SUI_VERDICT_LIFETIME", "3s"),
         (
             "NAUTILUS_SUI_COMMITTEE",
             committee.to_str().expect("a path"),
@@ -56,11 +62,15 @@ fn workers_go_by_the_chain_through_its_outage_and_the_leaders_death() {
     // Out of reach: who was judged goes on by that verdict under any leader; who was not is asked
     // to come again.
     chain.set_faults("grpc", &json!({"answer": "refused"}));
+    let out_of_reach = Instant::now();
     quorum.kill(&quorum.leader());
-    for _ in 0..4 {
+    // No verdict stands by its own lifetime any more: the grace alone carries them.
+    let mut beats = 0;
+    while beats < 4 || out_of_reach.elapsed() < VERDICT_LIFETIME * 3 {
         running.wait_for("beats after the leader's death", |line| {
             line.contains("acknowledged")
         });
+        beats += 1;
     }
     quorum.up();
     let once = || quorum.worker("late", "seal-2", &["--count=1"]);

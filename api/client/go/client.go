@@ -299,7 +299,10 @@ func (c *Client) prove(ctx context.Context, address string) error {
 			named = append(named, at)
 		}
 	}
-	_, reason := c.config.Policy.judge(said.Evidence, attestationReportData(nonce, answer.spki), time.Now())
+	_, reason := c.config.Policy.judge(ctx, said.Evidence, attestationReportData(nonce, answer.spki), time.Now())
+	if errors.Is(reason, ErrCannotTell) {
+		return reason
+	}
 	return c.believe(address, answer.spki, said.Quorum.Cluster, named, reason)
 }
 

@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha512"
 	"encoding/binary"
 	"encoding/hex"
@@ -39,10 +40,15 @@ type Claims struct {
 }
 
 // Verifier judges whether evidence of one kind is genuine at a time, under its vendor's
-// root, and reads it. What the code is worth is for a Policy to say.
+// root, and reads it. What the code is worth is for a Policy to say. An error that wraps
+// ErrCannotTell says nothing against the evidence.
 type Verifier interface {
-	Verify(body []byte, now time.Time) (*Claims, error)
+	Verify(ctx context.Context, body []byte, now time.Time) (*Claims, error)
 }
+
+// ErrCannotTell says that evidence can't be judged now, for something that its vendor publishes
+// can't be had: the node is not believed, nor distrusted.
+var ErrCannotTell = errors.New("the evidence can't be judged now")
 
 // Policy says which code is believed. The zero Policy believes nobody.
 type Policy struct {
@@ -67,7 +73,7 @@ const (
 
 // judge gives the claims of evidence that is genuine, answers reportData, and is of code
 // that the policy names.
-func (p Policy) judge(evidence, reportData []byte, now time.Time) (*Claims, error) {
+func (p Policy) judge(ctx context.Context, evidence, reportData []byte, now time.Time) (*Claims, error) {
 	kind, body, err := decodeEvidence(evidence)
 	if err != nil {
 		return nil, err
@@ -76,7 +82,7 @@ func (p Policy) judge(evidence, reportData []byte, now time.Time) (*Claims, erro
 	if verifier == nil {
 		return nil, fmt.Errorf("%s evidence is not accepted here: there is no verifier for it", kind)
 	}
-	claims, err := verifier.Verify(body, now)
+	claims, err := verifier.Verify(ctx, body, now)
 	if err != nil {
 		return nil, fmt.Errorf("%s evidence: %w", kind, err)
 	}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
@@ -38,7 +39,7 @@ func NewSimulatedVerifier(root string) (*SimulatedVerifier, error) {
 }
 
 // Verify implements Verifier.
-func (v *SimulatedVerifier) Verify(body []byte, now time.Time) (*Claims, error) {
+func (v *SimulatedVerifier) Verify(_ context.Context, body []byte, now time.Time) (*Claims, error) {
 	var signed struct {
 		_                   struct{} `cbor:",toarray"`
 		Document, Signature []byte

@@ -18,6 +18,7 @@ pub mod convert;
 pub mod discovery;
 pub mod fields;
 pub mod identity;
+pub mod leaving;
 pub mod openapi;
 pub mod patch;
 pub mod quantity;

@@ -17,6 +17,7 @@ use crate::admission::Admission;
 use crate::aggregation::Aggregator;
 use crate::authority::Authority;
 use crate::connect::{KubeletSettings, Kubelets};
+use crate::cut::NodeConnections;
 use crate::fairness::FlowControl;
 use crate::joining::Workers;
 use crate::node_metrics::{self, NodeUsages};
@@ -154,6 +155,7 @@ pub struct RestContext {
     pub(crate) webhook_clients: Arc<WebhookClients>,
     pub(crate) aggregator: Arc<Aggregator>,
     pub(crate) tunnels: Arc<Tunnels>,
+    node_connections: Arc<NodeConnections>,
     /// Or why none can be reached.
     pub(crate) kubelets: Result<Kubelets, String>,
     /// While this node leads.
@@ -161,6 +163,11 @@ pub struct RestContext {
 }
 
 impl RestContext {
+    /// The connections of nodes to this one: to be served with them.
+    pub fn node_connections(&self) -> Arc<NodeConnections> {
+        self.node_connections.clone()
+    }
+
     /// The store as this process itself writes to it: through admission.
     pub(crate) fn storage(&self) -> Storage {
         Storage::new(self.kv.clone()).admitted(self.admission.clone())
@@ -189,6 +196,10 @@ impl RestContext {
         let authentication = node.authentication.clone();
         let issuers = &node.service_account_issuers;
         let workers = node.workers.clone();
+        let node_connections = Arc::<NodeConnections>::default();
+        if let Some(workers) = workers.clone() {
+            cut_barred(workers, node_connections.clone(), shutdown.clone());
+        }
         let access = Access::start(&kv, authentication, issuers, workers, &shutdown);
         let caches = crate::cache::Caches::new(kv.clone(), shutdown.clone());
         let aggregator = Aggregator::start(&kv, &node.cluster, &shutdown);
@@ -207,6 +218,7 @@ impl RestContext {
         let context = Arc::new(Self {
             aggregator,
             tunnels,
+            node_connections,
             kubelets,
             kv,
             cluster,
@@ -229,4 +241,19 @@ impl RestContext {
         crate::custom::follow(&context);
         context
     }
+}
+
+/// Cuts the connections of nodes as they are barred, until `shutdown`.
+fn cut_barred(
+    workers: Arc<dyn Workers>,
+    connections: Arc<NodeConnections>,
+    shutdown: CancellationToken,
+) {
+    tokio::spawn(async move {
+        let cut = |node: &str| connections.end(node);
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = workers.each_barred(&cut) => {}
+        }
+    });
 }

@@ -17,6 +17,14 @@ pub enum SealRefusal {
     /// It does not count.
     #[error("{0}")]
     Invalid(String),
+    /// It does not count, and who presents it may not be its owner.
+    #[error("{why}")]
+    Suspicious {
+        /// Why not.
+        why: String,
+        /// In one word, for the audit log.
+        word: &'static str,
+    },
     /// It can't be judged now: come again.
     #[error("{0}")]
     Unavailable(String),
@@ -34,6 +42,10 @@ pub trait Workers: Send + Sync + 'static {
 
     /// Why the certificates of the node `name` don't count; `None`: they do.
     fn barred(&self, name: &str) -> Result<Option<String>, String>;
+
+    /// Tells every node that is barred, when it is, and all that are at the beginning. Ends by
+    /// being dropped.
+    fn each_barred<'a>(&'a self, told: &'a (dyn Fn(&str) + Send + Sync)) -> BoxFuture<'a, ()>;
 }
 
 /// Role and group of each binding.

@@ -25,6 +25,7 @@ mod context;
 mod control;
 mod controllers;
 mod custom;
+mod cut;
 mod documents;
 mod eviction;
 mod failure;
@@ -71,6 +72,7 @@ pub use context::{
 };
 pub use control::ControlSettings;
 pub use controllers::{ControllerError, ensure_defaults, ensure_roles, run_controllers};
+pub use cut::NodeConnections;
 pub use joining::{SealRefusal, Workers};
 pub use master_event::{MasterEvent, record_master_event};
 pub use nautilus_access::jwt::Configuration as AuthenticationConfiguration;

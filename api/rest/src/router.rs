@@ -10,7 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
-use nautilus_machinery::identity::User;
+use nautilus_machinery::identity::{AuditNote, User};
 use nautilus_machinery::status::ApiError;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
@@ -95,6 +95,13 @@ async fn around(
                     None => response,
                 }
             }
+            Err(refused) if refused.extensions().get::<AuditNote>().is_some() => {
+                let recording = Recording::begin(&context, &mut request, &route, &audit_id).await;
+                match recording {
+                    Some(recording) => recording.end(refused, false).await,
+                    None => refused,
+                }
+            }
             Err(refused) => refused,
         }
     };
@@ -140,7 +147,11 @@ async fn authenticate(context: &RestContext, request: &mut Request) -> Result<()
             tracing::info!(reason = %refused, "a credential does not count");
             let agreed = negotiate(request.headers(), Transforms::None);
             let format = agreed.map_or(Format::Json, |agreed| agreed.format);
-            Err(respond::failure(format, &refused.answer().into()))
+            let mut response = respond::failure(format, &refused.answer().into());
+            if let Some(note) = refused.note() {
+                response.extensions_mut().insert(note);
+            }
+            Err(response)
         }
     }
 }

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use crate::cut::{NodeConnections, node_of};
 use crate::tls::{client_key_of, user_of};
 
 /// Bounds on connections.
@@ -77,16 +78,17 @@ pub struct RemoteAddress(pub SocketAddr);
 
 /// Serves HTTPS until `shutdown`, then for at most the grace. The user of each
 /// connection's client certificate stands in its requests' extensions as [`User`], its key as
-/// [`ClientKey`].
+/// [`ClientKey`]. Those of nodes end when `nodes` says so.
 pub async fn serve_tls(
     listener: TcpListener,
     config: Arc<ServerConfig>,
     router: Router,
     limits: ConnectionLimits,
+    nodes: Arc<NodeConnections>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let acceptor = TlsAcceptor::from(config);
-    serve(listener, Some(acceptor), router, limits, shutdown).await
+    let acceptor = Some((TlsAcceptor::from(config), nodes));
+    serve(listener, acceptor, router, limits, shutdown).await
 }
 
 /// Serves plain HTTP, every caller anonymous, on a loopback listener until
@@ -109,7 +111,7 @@ pub async fn serve_plain_loopback(
 
 async fn serve(
     listener: TcpListener,
-    acceptor: Option<TlsAcceptor>,
+    acceptor: Option<(TlsAcceptor, Arc<NodeConnections>)>,
     router: Router,
     limits: ConnectionLimits,
     shutdown: CancellationToken,
@@ -203,7 +205,7 @@ impl Drop for Place {
 }
 
 struct Connection {
-    acceptor: Option<TlsAcceptor>,
+    acceptor: Option<(TlsAcceptor, Arc<NodeConnections>)>,
     router: Router,
     limits: Arc<ConnectionLimits>,
     shutdown: CancellationToken,
@@ -213,7 +215,7 @@ struct Connection {
 impl Connection {
     async fn run(self, stream: TcpStream) {
         let _ = stream.set_nodelay(true);
-        let Some(acceptor) = self.acceptor.clone() else {
+        let Some((acceptor, nodes)) = self.acceptor.clone() else {
             self.speak_http(stream, Scheme::HTTP, User::anonymous(), None)
                 .await;
             return;
@@ -224,7 +226,13 @@ impl Connection {
             Ok(Ok(stream)) => {
                 let certificates = stream.get_ref().1.peer_certificates();
                 let (user, key) = (user_of(certificates), client_key_of(certificates));
-                self.speak_http(stream, Scheme::HTTPS, user, key).await;
+                match node_of(&user).map(str::to_owned) {
+                    Some(node) => {
+                        let stream = nodes.carry(&node, stream);
+                        self.speak_http(stream, Scheme::HTTPS, user, key).await;
+                    }
+                    None => self.speak_http(stream, Scheme::HTTPS, user, key).await,
+                }
                 return;
             }
             Ok(Err(error)) => error.to_string(),

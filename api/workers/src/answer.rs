@@ -131,7 +131,7 @@ impl TokenProblem {
     }
 
     /// Whether somebody other than its owner may be presenting it.
-    fn is_suspicious(self) -> bool {
+    pub fn is_suspicious(self) -> bool {
         match self {
             Self::OtherKey
             | Self::NoKey

@@ -6,17 +6,23 @@
 //!   heartbeats go by.
 //! - Who joins is registered: no node comes by a token without a row that its stake can take back.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
-use nautilus_machine::Kv;
+use nautilus_machine::{KeyRange, KeyValue, Kv, WatchRequest};
 
 use crate::answer::TokenProblem;
 use crate::clock::Clock;
 use crate::lifecycle::Stake;
+use crate::limits;
 use crate::machine::Machine;
 use crate::node_object::node_name;
 use crate::register::{self, Admitted, RegisterError};
+use crate::removal::{BARRED_PREFIX, Barred};
 use crate::rows_store::{self, Stored};
+use crate::scan::scan;
 use crate::tier::StakeTiers;
 use crate::token::{SealToken, TokenHash};
 use crate::verdicts::{Admission, Denied, Presented, Verdicts};
@@ -174,11 +180,79 @@ impl Joins {
         Ok(())
     }
 
+    /// Tells every node that is barred, when it is, and all that are at the beginning. Ends by
+    /// being dropped.
+    pub async fn each_barred(&self, told: &(dyn Fn(&str) + Send + Sync)) {
+        loop {
+            let Err(lost) = self.follow_barred(told).await;
+            tracing::debug!(error = lost, "barred nodes are read again");
+            tokio::time::sleep(limits::CHANGE_RETRY).await;
+        }
+    }
+
+    async fn follow_barred(
+        &self,
+        told: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<Infallible, String> {
+        let barrier = self.kv.read_barrier().await;
+        let revision = barrier.map_err(|error| error.to_string())?;
+        let range = KeyRange::prefix(BARRED_PREFIX);
+        let mut watcher = self
+            .kv
+            .watch(WatchRequest {
+                range: range.clone(),
+                from: Some(revision + 1),
+                previous: false,
+            })
+            .map_err(|error| error.to_string())?;
+        // Those whose time comes, by it.
+        let mut due: BTreeMap<String, u64> = BTreeMap::new();
+        let read = scan(&*self.kv, range, revision, |kv| note(&mut due, kv));
+        read.map_err(|error| error.to_string())?;
+        loop {
+            let now_ms = self.clock.unix_ms();
+            due.retain(|name, from_ms| {
+                let is_due = *from_ms <= now_ms;
+                if is_due {
+                    told(name);
+                }
+                !is_due
+            });
+            let next_ms = due.values().min().map(|from_ms| from_ms - now_ms);
+            let next = async {
+                match next_ms {
+                    Some(left_ms) => tokio::time::sleep(Duration::from_millis(left_ms)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = next => {}
+                events = watcher.next() => {
+                    for event in events.map_err(|error| error.to_string())? {
+                        note(&mut due, &event.kv);
+                    }
+                }
+            }
+        }
+    }
+
     /// Why the certificates of the node `name` don't count at this time; `None`: they do.
     pub fn barred(&self, name: &str) -> Result<Option<String>, String> {
         let now_ms = self.clock.unix_ms();
         rows_store::barred(&*self.kv, name, now_ms).map_err(|error| error.to_string())
     }
+}
+
+/// Notes when the node of a row is barred; a row that is gone, or can't be read, bars nobody.
+fn note(due: &mut BTreeMap<String, u64>, kv: &KeyValue) {
+    let name = std::str::from_utf8(&kv.key).ok();
+    let Some(name) = name.and_then(|key| key.strip_prefix(BARRED_PREFIX)) else {
+        return;
+    };
+    match serde_json::from_slice::<Barred>(&kv.value) {
+        Ok(barred) => due.insert(name.to_owned(), barred.from_ms),
+        Err(_) => due.remove(name),
+    };
 }
 
 fn unavailable(error: &rows_store::StoreError) -> JoinRefusal {

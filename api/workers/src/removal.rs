@@ -5,18 +5,12 @@
 //!   first, until a time that does not move while the stake stays gone.
 //! - What an operator cordoned stays cordoned when the stake is back.
 
+use nautilus_machinery::leaving::{REMOVE_FROM_ANNOTATION, SLASHED_TAINT, WITHDRAWN_TAINT};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::lifecycle::Stake;
 
-/// The taint of a node whose stake was slashed.
-pub const SLASHED_TAINT: &str = "nautilus.io/stake-slashed";
-/// The taint of a node whose stake was withdrawn, or whose token has ended.
-pub const WITHDRAWN_TAINT: &str = "nautilus.io/stake-withdrawn";
-/// Annotation with the time from which on its pods are removed whatever their budgets say, and
-/// its certificates count no more.
-pub const REMOVE_FROM_ANNOTATION: &str = "nautilus.io/remove-from";
 /// Annotation of a node that was cordoned for its stake, and not by an operator.
 const CORDONED_ANNOTATION: &str = "nautilus.io/cordoned";
 

@@ -140,8 +140,10 @@ impl Report {
     /// Fails when the numbers say that a promise was broken.
     pub(crate) fn verdict(&self) -> anyhow::Result<()> {
         let broken = BROKEN.iter().find_map(|(what, promise)| {
-            let row = self.rows.iter().find(|row| row.what == *what)?;
-            (row.ours > 0.0).then(|| format!("{} {promise}", row.ours))
+            let sizes = self.growth.iter().flat_map(Size::rows);
+            let mut rows = self.rows.iter().chain(sizes);
+            let row = rows.find(|row| row.what == *what && row.ours > 0.0)?;
+            Some(format!("{} {promise}", row.ours))
         });
         match broken {
             Some(broken) => Err(Failure::General.error(broken)),
@@ -244,6 +246,10 @@ mod tests {
             };
             report(1.0).verdict().expect_err("one is too many");
             report(0.0).verdict().expect("none");
+            // Whichever size broke it.
+            let sizes = [0.0, 1.0].map(|number| Size::new(1, vec![Row::new(what, "", number)]));
+            let grown = report(0.0).with_growth(sizes.into());
+            grown.verdict().expect_err("one is too many");
         }
     }
 }

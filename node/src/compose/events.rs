@@ -49,6 +49,7 @@ pub(super) fn events(
                 event: None,
             }),
             stake_tiers: sui.tiers,
+            drain: sui.drain,
             ..EventsSettings::default()
         },
     }))

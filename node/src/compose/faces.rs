@@ -20,8 +20,8 @@ use nautilus_rest::{
 };
 use nautilus_workers::events::{Events, events_router};
 use nautilus_workers::{
-    Facts, Joins, Leader, Probes, QuorumView, RosterSettings, SystemClock, WorkersContext,
-    run as run_workers, workers_router,
+    Facts, Joins, Leader, Probes, QuorumView, SystemClock, WorkersContext, run as run_workers,
+    workers_router,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -65,7 +65,7 @@ pub(super) async fn serve(
     stopped: &CancellationToken,
 ) -> anyhow::Result<()> {
     let kv = node.consensus.kv();
-    let leader = Leader::new(Arc::new(SystemClock::new()), RosterSettings::default());
+    let leader = Leader::new(Arc::new(SystemClock::new()), super::sui::roster(config));
     node.consensus.set_leader_handler(Arc::clone(&leader) as _);
     let mut recovery = None;
     let ready = async {
@@ -163,6 +163,7 @@ pub(super) async fn serve(
         sources(node, config),
     )?;
     tracker.spawn(keeper.run(stopped.clone()));
+    let nodes = context.node_connections();
     tracker.spawn(run_controllers(
         context,
         config.api.listen.port(),
@@ -199,7 +200,8 @@ pub(super) async fn serve(
         });
     }
     tracing::info!(api = %config.api.advertise, "serving");
-    serve_tls(duplicate(&node.api)?, tls, router, limits, stopped.clone())
+    let listener = duplicate(&node.api)?;
+    serve_tls(listener, tls, router, limits, nodes, stopped.clone())
         .await
         .context("serve the API")?;
     tracker.close();

@@ -16,6 +16,10 @@ impl Workers for JoiningWorkers {
         Box::pin(async move {
             let judged = self.0.node_of_token(token, claimed).await;
             judged.map_err(|refusal| match refusal {
+                JoinRefusal::Token(problem) if problem.is_suspicious() => SealRefusal::Suspicious {
+                    why: problem.to_string(),
+                    word: problem.word(),
+                },
                 JoinRefusal::Token(_) | JoinRefusal::Taken(_) => {
                     SealRefusal::Invalid(refusal.to_string())
                 }
@@ -26,5 +30,9 @@ impl Workers for JoiningWorkers {
 
     fn barred(&self, name: &str) -> Result<Option<String>, String> {
         self.0.barred(name)
+    }
+
+    fn each_barred<'a>(&'a self, told: &'a (dyn Fn(&str) + Send + Sync)) -> BoxFuture<'a, ()> {
+        Box::pin(self.0.each_barred(told))
     }
 }

@@ -8,8 +8,8 @@ use nautilus_machine::Kv;
 use nautilus_sui::{Chain, ChainJudge};
 use nautilus_workers::events::WithJoinTokens;
 use nautilus_workers::{
-    FileJudge, Judgement, SealToken, SystemClock, TokenJudge, Verdict, VerdictSettings, Verdicts,
-    WorkersSettings,
+    FileJudge, Judgement, RosterSettings, SealToken, SystemClock, TokenJudge, Verdict,
+    VerdictSettings, Verdicts, WorkersSettings,
 };
 
 use super::Node;
@@ -42,6 +42,7 @@ pub(super) fn verdicts(
     let mut settings = VerdictSettings::default();
     if let Some(sui) = &config.sui {
         settings.grace = sui.grace;
+        settings.lifetime = sui.verdict_lifetime;
     }
     let cluster = node.consensus.cluster();
     Ok(Verdicts::new(
@@ -51,6 +52,15 @@ pub(super) fn verdicts(
         Arc::new(move || cluster.members().len()),
         &settings,
     ))
+}
+
+/// By what the leader goes that hears the workers.
+pub(super) fn roster(config: &NodeConfig) -> RosterSettings {
+    let mut settings = RosterSettings::default();
+    if let Some(sui) = &config.sui {
+        settings.drain = sui.drain;
+    }
+    settings
 }
 
 /// Limits of the workers' face.

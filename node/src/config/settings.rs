@@ -429,9 +429,15 @@ layer! {
         /// sui.requests_per_second: from this node to all full nodes together [default: 50]
         #[arg(id = "sui_requests_per_second", long = "sui-requests-per-second", env = "NAUTILUS_SUI_REQUESTS_PER_SECOND", value_name = "N")]
         requests_per_second: u32,
-        /// sui.grace: how old the verdict on a known token may be while the chain is out of reach, more than 30m [default: 2h]
+        /// sui.grace: how old the verdict on a known token may be while the chain is out of reach, more than sui.verdict_lifetime [default: 2h]
         #[arg(id = "sui_grace", long = "sui-grace", env = "NAUTILUS_SUI_GRACE", value_name = "DURATION")]
         grace: String,
+        /// sui.verdict_lifetime: how long a verdict holds without asking the chain again, 1s to 30m [default: 30m]
+        #[arg(id = "sui_verdict_lifetime", long = "sui-verdict-lifetime", env = "NAUTILUS_SUI_VERDICT_LIFETIME", value_name = "DURATION")]
+        verdict_lifetime: String,
+        /// sui.drain: how long a node drains whose stake was withdrawn or whose token has ended [default: 1h]
+        #[arg(id = "sui_drain", long = "sui-drain", env = "NAUTILUS_SUI_DRAIN", value_name = "DURATION")]
+        drain: String,
         /// sui.events_from: the first checkpoint whose events are followed [default: the next one]
         #[arg(id = "sui_events_from", long = "sui-events-from", env = "NAUTILUS_SUI_EVENTS_FROM", value_name = "N")]
         events_from: u64,

@@ -12,6 +12,8 @@ use nautilus_workers::StakeTiers;
 use super::{ConfigError, SuiSettings, parse_duration};
 
 const FULL_NODES: &str = "sui.full_nodes";
+/// Shortest time for which a verdict may hold.
+const VERDICT_LIFETIME_LEAST: Duration = Duration::from_secs(1);
 /// Shortest and longest time for one request.
 const REQUEST_TIMEOUT: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_secs(30);
@@ -25,6 +27,10 @@ pub(crate) struct Sui {
     pub(crate) tiers: StakeTiers,
     /// How old a verdict may be that is used while the chain is out of reach.
     pub(crate) grace: Duration,
+    /// How long a verdict holds by itself.
+    pub(crate) verdict_lifetime: Duration,
+    /// How long a node drains.
+    pub(crate) drain: Duration,
 }
 
 /// Whether the environment names a chain to nodes that are started in it.
@@ -86,6 +92,7 @@ pub(super) fn sui(
             "name more full nodes, or change sui.cross_check or sui.verify",
         )
     })?;
+    let verdict_lifetime = verdict_lifetime(settings.verdict_lifetime)?;
     Ok(Some(Sui {
         chain,
         tiers: tiers([
@@ -93,7 +100,9 @@ pub(super) fn sui(
             settings.min_stake_node,
             settings.min_stake_administration,
         ])?,
-        grace: grace(settings.grace)?,
+        grace: grace(settings.grace, verdict_lifetime)?,
+        verdict_lifetime,
+        drain: duration("sui.drain", settings.drain, nautilus_workers::limits::DRAIN)?,
     }))
 }
 
@@ -224,17 +233,32 @@ fn duration(
     })
 }
 
-fn grace(text: Option<String>) -> Result<Duration, ConfigError> {
+fn verdict_lifetime(text: Option<String>) -> Result<Duration, ConfigError> {
+    const KEY: &str = "sui.verdict_lifetime";
+    let longest = nautilus_workers::limits::VERDICT_LIFETIME;
+    let lifetime = duration(KEY, text, longest)?;
+    if (VERDICT_LIFETIME_LEAST..=longest).contains(&lifetime) {
+        return Ok(lifetime);
+    }
+    Err(ConfigError::invalid(
+        KEY,
+        format!("{lifetime:?}"),
+        "the chain would be asked all the time, or hardly ever",
+        "write 1s to 30m",
+    ))
+}
+
+fn grace(text: Option<String>, lifetime: Duration) -> Result<Duration, ConfigError> {
     const KEY: &str = "sui.grace";
     let grace = duration(KEY, text, nautilus_workers::limits::JUDGE_OUTAGE_GRACE)?;
-    if grace > nautilus_workers::limits::VERDICT_LIFETIME {
+    if grace > lifetime {
         return Ok(grace);
     }
     Err(ConfigError::invalid(
         KEY,
         format!("{} s", grace.as_secs()),
-        "a verdict holds 30m by itself",
-        "write more than 30m, as in 2h",
+        "a verdict holds as long by itself",
+        "write more than sui.verdict_lifetime (30m when nothing is said), as in 2h",
     ))
 }
 
@@ -335,7 +359,15 @@ mod tests {
         );
         refused(|it| it.request_timeout = Some("1ms".into()), "50ms to 30s");
         refused(|it| it.grace = Some("soon".into()), "600ms");
-        refused(|it| it.grace = Some("5m".into()), "more than 30m");
+        refused(|it| it.grace = Some("5m".into()), "write more than");
+        refused(|it| it.verdict_lifetime = Some("2h".into()), "1s to 30m");
+        let short = said(|it| {
+            it.verdict_lifetime = Some("1m".into());
+            it.grace = Some("5m".into());
+            it.drain = Some("10m".into());
+        });
+        let short = sui(short, None).expect("good").expect("a chain");
+        assert_eq!(short.drain, Duration::from_secs(600));
     }
 
     #[test]

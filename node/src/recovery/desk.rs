@@ -147,7 +147,9 @@ pub(crate) async fn recover(
         ..ConnectionLimits::default()
     };
     let router = desk_router(Arc::clone(&waiting));
-    let serving = tokio::spawn(serve_tls(listener, tls, router, limits, ended.clone()));
+    let nodes = Arc::default();
+    let serving = serve_tls(listener, tls, router, limits, nodes, ended.clone());
+    let serving = tokio::spawn(serving);
     tokio::select! {
         () = done.cancelled() => {}
         () = stopped.cancelled() => {}

@@ -4,6 +4,7 @@ package nitro
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/sha512"
 	"crypto/x509"
@@ -75,7 +76,7 @@ var strict = func() cbor.DecMode {
 }()
 
 // Verify implements client.Verifier.
-func (Verifier) Verify(body []byte, now time.Time) (*client.Claims, error) {
+func (Verifier) Verify(_ context.Context, body []byte, now time.Time) (*client.Claims, error) {
 	var signed message
 	// The tag 18, which says COSE_Sign1, may be there or not.
 	if err := strict.Unmarshal(bytes.TrimPrefix(body, []byte{0xd2}), &signed); err != nil {

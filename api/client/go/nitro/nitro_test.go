@@ -21,7 +21,7 @@ func genuine(t *testing.T, name string) []byte {
 var made = time.Date(2025, 1, 6, 16, 7, 5, 0, time.UTC)
 
 func TestGenuineDocumentIsRead(t *testing.T) {
-	claims, err := Verifier{}.Verify(genuine(t, "document.cbor"), made)
+	claims, err := Verifier{}.Verify(t.Context(), genuine(t, "document.cbor"), made)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestGenuineDocumentIsRead(t *testing.T) {
 }
 
 func TestDebugModeIsTold(t *testing.T) {
-	claims, err := Verifier{}.Verify(genuine(t, "debug.cbor"), time.Date(2021, 3, 5, 17, 1, 49, 0, time.UTC))
+	claims, err := Verifier{}.Verify(t.Context(), genuine(t, "debug.cbor"), time.Date(2021, 3, 5, 17, 1, 49, 0, time.UTC))
 	if err != nil || !claims.Debug {
 		t.Fatalf("%+v, %v", claims, err)
 	}
@@ -40,7 +40,7 @@ func TestDebugModeIsTold(t *testing.T) {
 func TestOldAndEarlyDocumentsAreRefused(t *testing.T) {
 	body := genuine(t, "document.cbor")
 	for _, now := range []time.Time{made.Add(lifetime + time.Minute), made.Add(-skew - time.Minute)} {
-		if _, err := (Verifier{}).Verify(body, now); err == nil {
+		if _, err := (Verifier{}).Verify(t.Context(), body, now); err == nil {
 			t.Errorf("accepted at %v", now)
 		}
 	}
@@ -51,7 +51,7 @@ func TestChangedBitAnywhereIsRefused(t *testing.T) {
 	for at := 0; at < len(body); at += 7 {
 		changed := append([]byte(nil), body...)
 		changed[at] ^= 1 << (at % 8)
-		if _, err := (Verifier{}).Verify(changed, made); err == nil {
+		if _, err := (Verifier{}).Verify(t.Context(), changed, made); err == nil {
 			t.Errorf("accepted with byte %d changed", at)
 		}
 	}

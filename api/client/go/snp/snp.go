@@ -3,6 +3,7 @@
 package snp
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -32,18 +33,27 @@ var authorities = map[string][]byte{
 	kds.ProductCertChainURL(abi.VlekReportSigner, "Turin"): trust.AskArkTurinVlekBytes,
 }
 
-// beside answers for the authorities, which need not be fetched.
-type beside struct{ trust.HTTPSGetter }
+// beside answers for the authorities, which need not be fetched, and notes what could not be.
+type beside struct {
+	from   trust.HTTPSGetter
+	failed error
+}
 
-func (b beside) Get(url string) ([]byte, error) {
+func (b *beside) Get(url string) ([]byte, error) { return b.GetContext(context.Background(), url) }
+
+func (b *beside) GetContext(ctx context.Context, url string) ([]byte, error) {
 	if chain, known := authorities[url]; known {
 		return chain, nil
 	}
-	return b.HTTPSGetter.Get(url)
+	body, err := trust.GetWith(ctx, b.from, url)
+	if err != nil {
+		b.failed = err
+	}
+	return body, err
 }
 
 // Verify implements client.Verifier.
-func (v Verifier) Verify(body []byte, now time.Time) (*client.Claims, error) {
+func (v Verifier) Verify(ctx context.Context, body []byte, now time.Time) (*client.Claims, error) {
 	attestation, err := abi.ReportCertsToProto(body)
 	if err != nil {
 		return nil, err
@@ -53,8 +63,12 @@ func (v Verifier) Verify(body []byte, now time.Time) (*client.Claims, error) {
 	if getter == nil {
 		getter = trust.DefaultHTTPSGetter()
 	}
-	options := &verify.Options{CheckRevocations: true, Getter: beside{getter}, Now: now}
-	if err := verify.SnpAttestation(attestation, options); err != nil {
+	published := &beside{from: getter}
+	options := &verify.Options{CheckRevocations: true, Getter: published, Now: now}
+	if err := verify.SnpAttestationContext(ctx, attestation, options); err != nil {
+		if published.failed != nil {
+			return nil, fmt.Errorf("%w: %w", client.ErrCannotTell, err)
+		}
 		return nil, err
 	}
 	policy, err := abi.ParseSnpPolicy(report.GetPolicy())

@@ -1,12 +1,15 @@
 package snp
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"nautilus.io/client"
 )
 
 const fixtures = "../../../../attest/tee/fixtures/snp/"
@@ -43,7 +46,7 @@ func report(t *testing.T, name string) []byte {
 
 func TestGenuineReportsAreRead(t *testing.T) {
 	for name, now := range clocks {
-		claims, err := Verifier{published(name)}.Verify(report(t, name), now)
+		claims, err := Verifier{published(name)}.Verify(t.Context(), report(t, name), now)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -61,8 +64,35 @@ func TestChangedReportIsRefused(t *testing.T) {
 	for _, at := range []int{0x50, 0x90, 0xc0, 0x180, 0x1a0, 0x2a0} {
 		changed := append([]byte(nil), body...)
 		changed[at] ^= 1
-		if _, err := (Verifier{published(name)}).Verify(changed, clocks[name]); err == nil {
+		_, err := (Verifier{published(name)}).Verify(t.Context(), changed, clocks[name])
+		if err == nil {
 			t.Errorf("accepted with byte %#x changed", at)
+		}
+		// Of a changed chip or TCB nothing is published: it can't be told from an outage.
+		isOfNoChip := at == 0x180 || at == 0x1a0
+		if errors.Is(err, client.ErrCannotTell) && !isOfNoChip {
+			t.Errorf("byte %#x changed, and it can't be told: %v", at, err)
+		}
+	}
+}
+
+// outage is a key server that is out of reach until the asker gives up.
+type outage struct{}
+
+func (outage) Get(string) ([]byte, error) { return nil, errors.New("out of reach") }
+
+func (outage) GetContext(ctx context.Context, _ string) ([]byte, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestWhileAMDIsOutOfReachNothingIsSaidAgainstAReport(t *testing.T) {
+	for name, now := range clocks {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		_, err := (Verifier{outage{}}).Verify(ctx, report(t, name), now)
+		cancel()
+		if !errors.Is(err, client.ErrCannotTell) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

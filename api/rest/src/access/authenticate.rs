@@ -12,15 +12,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use nautilus_access::{bootstrap_token, node, seal};
-use nautilus_machinery::identity::User;
+use nautilus_access::{bootstrap_token, seal};
+use nautilus_machinery::identity::{AuditNote, User};
 use nautilus_machinery::status::ApiError;
 use zeroize::Zeroizing;
 
 use super::Access;
 use super::accounts::{Authenticated, MAX_TOKEN_BYTES};
 use crate::joining::SealRefusal;
-use crate::{ids, k3s};
+use crate::{cut, ids, k3s};
 
 /// What is said of a token that nobody knows.
 const INVALID: &str = "invalid bearer token";
@@ -119,20 +119,24 @@ impl Access {
         };
         match workers.node_of_token(seal::bare(token), claimed).await {
             Ok(node) => Ok(seal::user(&node)),
-            Err(SealRefusal::Invalid(why)) => Err(Refused::Invalid(format!("[{INVALID}, {why}]"))),
+            Err(SealRefusal::Invalid(why)) => Err(Refused::Seal { why, word: None }),
+            Err(SealRefusal::Suspicious { why, word }) => Err(Refused::Seal {
+                why,
+                word: Some(word),
+            }),
             Err(SealRefusal::Unavailable(why)) => Err(Refused::Later(why)),
         }
     }
 
     /// A node's user, or its agent's, only while its worker's stake is there.
     fn unless_barred(&self, user: User) -> Result<User, Refused> {
-        let node = node::name_of(&user).or_else(|| seal::agent_of(&user));
+        let node = cut::node_of(&user);
         let (Some(workers), Some(node)) = (&self.workers, node) else {
             return Ok(user);
         };
         match workers.barred(node) {
             Ok(None) => Ok(user),
-            Ok(Some(why)) => Err(Refused::Invalid(format!(
+            Ok(Some(why)) => Err(Refused::Removed(format!(
                 "the node {node} is removed: {why}"
             ))),
             Err(why) => Err(Refused::Later(why)),
@@ -146,6 +150,15 @@ pub(crate) enum Refused {
     /// It does not count.
     #[error("{0}")]
     Invalid(String),
+    /// It is a Seal token that does not count; `word`: and may be in a stranger's hands.
+    #[error("[{INVALID}, {why}]")]
+    Seal {
+        why: String,
+        word: Option<&'static str>,
+    },
+    /// It is of a node that is shut out.
+    #[error("{0}")]
+    Removed(String),
     /// It can't be judged now.
     #[error("{0}")]
     Later(String),
@@ -156,9 +169,29 @@ impl Refused {
     pub(crate) fn answer(&self) -> ApiError {
         match self {
             Self::Invalid(_) => ApiError::unauthorized(),
+            // Whoever has the token, or the certificate, may know what is wrong with it.
+            Self::Seal { why, .. } => unauthorized(&format!("invalid Seal token: {why}")),
+            Self::Removed(why) => unauthorized(why),
             Self::Later(why) => ApiError::unavailable(why.clone(), RETRY_AFTER_S),
         }
     }
+
+    /// What the audit log is to say of it, beside the answer.
+    pub(crate) fn note(&self) -> Option<AuditNote> {
+        match self {
+            Self::Seal {
+                word: Some(word), ..
+            } => Some(AuditNote {
+                key: "nautilus.io/seal-token-refused",
+                value: (*word).to_owned(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+fn unauthorized(why: &str) -> ApiError {
+    ApiError::unauthorized().with_message(format!("Unauthorized: {why}"))
 }
 
 impl Access {

@@ -24,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::world::{World, parts, provider, text, within};
 
 /// The face of `world` behind TLS; gives `https://...`.
-async fn serve(world: &World, limits: ConnectionLimits) -> String {
+pub(crate) async fn serve(world: &World, limits: ConnectionLimits) -> String {
     serve_router(world, limits, router(world.context.clone())).await
 }
 
@@ -39,6 +39,7 @@ async fn serve_router(world: &World, limits: ConnectionLimits, face: Router) -> 
         config,
         face,
         limits,
+        world.context.node_connections(),
         world.shutdown.clone(),
     ));
     base
@@ -52,7 +53,7 @@ fn trust(authority: &Authority) -> RootCertStore {
 
 type Credential = (CertificateDer<'static>, KeyPair);
 
-fn client(authority: &Authority, credential: Option<Credential>) -> reqwest::Client {
+pub(crate) fn client(authority: &Authority, credential: Option<Credential>) -> reqwest::Client {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -84,7 +85,7 @@ fn request() -> (KeyPair, String) {
     (key, pem)
 }
 
-fn credential(authority: &Authority, user: &str, groups: &[&str]) -> Credential {
+pub(crate) fn credential(authority: &Authority, user: &str, groups: &[&str]) -> Credential {
     let (key, pem) = request();
     let request = CheckedRequest::from_pem(&pem).unwrap();
     let groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
@@ -96,7 +97,7 @@ fn credential(authority: &Authority, user: &str, groups: &[&str]) -> Credential 
     )
 }
 
-async fn get(client: &reqwest::Client, url: String) -> (StatusCode, Value) {
+pub(crate) async fn get(client: &reqwest::Client, url: String) -> (StatusCode, Value) {
     parts(within(client.get(url).send()).await.unwrap()).await
 }
 

@@ -8,12 +8,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
 use nautilus_machinery::identity::User;
-use nautilus_rest::{RequestLimits, SealRefusal, Workers};
+use nautilus_rest::{ConnectionLimits, RequestLimits, SealRefusal, Workers};
 use parking_lot::Mutex;
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::access::{client, credential, get, serve};
 use crate::world::{World, parts, within};
 
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
@@ -24,6 +25,7 @@ const KUBELET: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 struct Played {
     tokens: BTreeMap<&'static str, Result<&'static str, SealRefusal>>,
     barred: Mutex<BTreeMap<String, String>>,
+    news: tokio::sync::Notify,
 }
 
 impl Workers for Played {
@@ -37,6 +39,10 @@ impl Workers for Played {
                 Ok((*node).to_owned())
             }
             Some(Err(refusal)) => Err(refusal.clone()),
+            _ if token == "seal-stolen" => Err(SealRefusal::Suspicious {
+                why: "it is bound to another TLS client key".into(),
+                word: "OtherKey",
+            }),
             _ => Err(SealRefusal::Invalid("it is unknown".into())),
         };
         Box::pin(std::future::ready(judged))
@@ -44,6 +50,15 @@ impl Workers for Played {
 
     fn barred(&self, name: &str) -> Result<Option<String>, String> {
         Ok(self.barred.lock().get(name).cloned())
+    }
+
+    fn each_barred<'a>(&'a self, told: &'a (dyn Fn(&str) + Send + Sync)) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            loop {
+                self.news.notified().await;
+                self.barred.lock().keys().for_each(|node| told(node));
+            }
+        })
     }
 }
 
@@ -64,6 +79,7 @@ impl Quorum {
                 ("seal-later", Err(later)),
             ]),
             barred: Mutex::default(),
+            news: tokio::sync::Notify::new(),
         });
         let workers = played.clone();
         let world = World::start_configured(User::anonymous(), RequestLimits::default(), |facts| {
@@ -381,5 +397,55 @@ async fn an_agent_takes_neither_anothers_place_nor_an_api_servers() {
         let server = agent("seal-2", "w2", "own", addresses);
         let (status, _) = server.certificate("serving-kubelet.crt").await;
         assert_eq!(status, expected, "{addresses}");
+    }
+}
+
+#[tokio::test]
+async fn a_watch_of_a_node_ends_when_it_is_barred() {
+    let quorum = Quorum::start().await;
+    let groups = ["system:nodes"];
+    let credential = credential(&quorum.world.authority, "system:node:w1", &groups);
+    let base = serve(&quorum.world, ConnectionLimits::default()).await;
+    let kubelet = client(&quorum.world.authority, Some(credential));
+    let path = "/api/v1/nodes?watch=true&fieldSelector=metadata.name%3Dw1";
+    let mut watch = within(kubelet.get(format!("{base}{path}")).send())
+        .await
+        .unwrap();
+    assert_eq!(watch.status(), StatusCode::OK);
+    assert!(within(watch.chunk()).await.unwrap().is_some(), "the node");
+    let why = "its stake was slashed".to_owned();
+    quorum.played.barred.lock().insert("w1".into(), why);
+    quorum.played.news.notify_one();
+    let ended = within(async { while let Ok(Some(_)) = watch.chunk().await {} });
+    ended.await;
+    let (status, body) = get(&kubelet, format!("{base}/api/v1/nodes/w1")).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        body["message"],
+        "Unauthorized: the node w1 is removed: its stake was slashed"
+    );
+}
+
+#[tokio::test]
+async fn who_presents_a_bad_seal_token_is_told_what_is_wrong_with_it() {
+    let quorum = Quorum::start().await;
+    let unknown = "Unauthorized: invalid Seal token: it is unknown";
+    let bound = "Unauthorized: invalid Seal token: it is bound to another TLS client key";
+    for (token, message) in [("seal-9", unknown), ("seal-stolen", bound)] {
+        let (status, body) = quorum
+            .ask(Method::GET, "/api/v1/nodes", token, &json!({}))
+            .await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        assert_eq!(body["message"], message);
+        let agent = Agent {
+            quorum: &quorum,
+            token,
+            node: "w1",
+            password: "secret",
+            addresses: "",
+        };
+        let (status, body) = agent.get("/v1-k3s/config").await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        assert_eq!(body["message"], message);
     }
 }

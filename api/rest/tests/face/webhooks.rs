@@ -62,6 +62,7 @@ pub(crate) async fn listen(world: &World, router: Router) -> (u16, String) {
         tls,
         router,
         ConnectionLimits::default(),
+        Arc::default(),
         world.shutdown.clone(),
     ));
     (port, BASE64.encode(world.authority.certificate_pem()))

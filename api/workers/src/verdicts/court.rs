@@ -179,7 +179,7 @@ impl Court {
         match self.standing.get(case) {
             Some(row) => {
                 let age_ms = now.unix_ms.saturating_sub(row.written_at_ms);
-                row.known.verdict != *verdict || age_ms >= millis(limits::VERDICT_LIFETIME) / 2
+                row.known.verdict != *verdict || age_ms >= millis(self.rewritten_after())
             }
             // Refusals are remembered here: who is refused writes nothing to the log.
             None => {
@@ -335,6 +335,14 @@ impl Court {
             Finding::Stands(verdict)
         } else {
             Finding::Aging(verdict)
+        }
+    }
+
+    /// A judge at hand is asked all the time: what it says is not written all the time.
+    fn rewritten_after(&self) -> Duration {
+        match self.terms.lifetime {
+            Duration::ZERO => limits::VERDICT_LIFETIME / 2,
+            lifetime => lifetime / 2,
         }
     }
 

@@ -58,6 +58,8 @@ pub struct VerdictSettings {
     /// How long a favourable verdict goes on, from when it was found, while the judge can't be
     /// reached; never past the token's own expiry.
     pub grace: Duration,
+    /// How long a favourable verdict holds without asking again, where the judge is not at hand.
+    pub lifetime: Duration,
     /// Questions that the quorum begins in a second, at most.
     pub questions_per_second: u32,
 }
@@ -69,6 +71,7 @@ impl Default for VerdictSettings {
     fn default() -> Self {
         Self {
             grace: limits::JUDGE_OUTAGE_GRACE,
+            lifetime: limits::VERDICT_LIFETIME,
             questions_per_second: limits::QUESTIONS_PER_SECOND,
         }
     }
@@ -158,7 +161,7 @@ impl Verdicts {
         members: Members,
         settings: &VerdictSettings,
     ) -> Arc<Self> {
-        let lifetime = judge.verdict_lifetime();
+        let lifetime = judge.verdict_lifetime().min(settings.lifetime);
         let terms = Terms {
             lifetime,
             negative_lifetime: limits::NEGATIVE_VERDICT_LIFETIME.min(lifetime),

@@ -19,8 +19,9 @@ use crate::data_dir::write_durably;
 const CONNECTIONS: usize = 512;
 /// Owners, each with one token that speaks for all of their workers.
 const OWNERS: usize = 1_000;
-/// Attempts of a worker to register; masters may be busy.
-const ATTEMPTS: usize = 5;
+/// How long a worker tries to register, or to beat first: masters may be busy, and ask the chain no
+/// more often than they may.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two of them.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -28,15 +29,36 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(super) struct Fleet {
     workers: usize,
     connections: Vec<Connection>,
+    issued: Issued,
+}
+
+/// How tokens are issued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Issued {
+    /// By the development judge's file: one for all workers of an owner.
+    ByFile,
+    /// On the chain: one for each worker.
+    OnChain,
+}
+
+impl Issued {
+    /// The token of a worker.
+    fn token(self, worker: usize) -> String {
+        match self {
+            Self::ByFile => token(worker),
+            Self::OnChain => token_of_one(worker),
+        }
+    }
 }
 
 /// What the development judge goes by: every owner's token, and how long it takes.
 pub(super) fn write_tokens(path: &Path, answers_after_ms: u64) -> anyhow::Result<()> {
     let mut text = format!("answers_after_ms = {answers_after_ms}\n");
-    for owner in 0..OWNERS {
+    for worker in 0..OWNERS {
         text.push_str(&format!(
-            "\n[[token]]\ntoken = \"{}\"\nowner = \"0x{owner:064x}\"\nstake_amount = 1000000000\n",
-            token(owner)
+            "\n[[token]]\ntoken = \"{}\"\nowner = \"{}\"\nstake_amount = 1000000000\n",
+            token(worker),
+            owner(worker)
         ));
     }
     write_durably(path, text.as_bytes(), 0o600).with_context(|| path.display().to_string())
@@ -47,14 +69,24 @@ fn token(worker: usize) -> String {
     format!("bench-seal-token-{:08}", worker % OWNERS)
 }
 
-fn node_id(worker: usize) -> String {
+/// The same of a worker whose token is its own.
+pub(super) fn token_of_one(worker: usize) -> String {
+    format!("bench-own-token-{worker:08}")
+}
+
+/// Who owns a worker.
+pub(super) fn owner(worker: usize) -> String {
+    format!("0x{:064x}", worker % OWNERS)
+}
+
+pub(super) fn node_id(worker: usize) -> String {
     format!("bench-worker-{worker:06}")
 }
 
-fn registration(worker: usize) -> anyhow::Result<Bytes> {
+fn registration(worker: usize, issued: Issued) -> anyhow::Result<Bytes> {
     let body = serde_json::json!({
         "node_id": node_id(worker),
-        "seal_token": token(worker),
+        "seal_token": issued.token(worker),
         "timestamp": jiff::Timestamp::now().as_second(),
     });
     Ok(serde_json::to_vec(&body)?.into())
@@ -76,7 +108,11 @@ fn beat(worker: usize) -> Bytes {
 
 impl Fleet {
     /// Opens the connections.
-    pub(super) async fn open(target: Arc<Target>, workers: usize) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        target: Arc<Target>,
+        workers: usize,
+        issued: Issued,
+    ) -> anyhow::Result<Self> {
         let mut connections: Vec<_> = (0..CONNECTIONS.min(workers))
             .map(|_| Connection::new(Arc::clone(&target)))
             .collect();
@@ -86,6 +122,7 @@ impl Fleet {
         Ok(Self {
             workers,
             connections,
+            issued,
         })
     }
 
@@ -95,9 +132,10 @@ impl Fleet {
         for connection in &mut self.connections {
             let body = Bytes::from_static(br#"{"node_id":"bench-nobody"}"#);
             let answer = connection
-                .post("/api/v1/heartbeat", &token(0), &body)
+                .post("/api/v1/heartbeat", &self.issued.token(0), &body)
                 .await?;
-            if answer != StatusCode::NOT_FOUND {
+            // A token of the chain is not that node's in the first place.
+            if !matches!(answer, StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED) {
                 bail!("a worker that never registered got {answer}");
             }
         }
@@ -106,7 +144,11 @@ impl Fleet {
 
     /// Registers every worker; how long it took.
     pub(super) async fn register(&mut self) -> anyhow::Result<Duration> {
-        self.everyone("/api/v1/register-worker", registration).await
+        let issued = self.issued;
+        self.everyone("/api/v1/register-worker", |worker| {
+            registration(worker, issued)
+        })
+        .await
     }
 
     /// Every worker beats once, as soon as it can.
@@ -121,14 +163,16 @@ impl Fleet {
         body: impl Fn(usize) -> anyhow::Result<Bytes> + Sync,
     ) -> anyhow::Result<Duration> {
         let started = Instant::now();
-        let (step, workers, body) = (self.connections.len(), self.workers, &body);
+        let (step, workers, issued) = (self.connections.len(), self.workers, self.issued);
+        let body = &body;
         let loops = self
             .connections
             .iter_mut()
             .enumerate()
             .map(|(first, connection)| async move {
                 for worker in (first..workers).step_by(step) {
-                    insist(connection, path, worker, body).await?;
+                    let token = issued.token(worker);
+                    insist(connection, path, (worker, &token), body).await?;
                 }
                 Ok::<_, anyhow::Error>(())
             });
@@ -148,7 +192,8 @@ impl Fleet {
             .map(|(first, connection)| {
                 let mine = (first..self.workers).step_by(step).collect();
                 let stop = Arc::clone(&stop);
-                tokio::spawn(beat_on(connection, mine, self.workers, started, stop))
+                let fleet = (self.workers, self.issued);
+                tokio::spawn(beat_on(connection, mine, fleet, started, stop))
             })
             .collect();
         Beating { stop, loops }
@@ -158,12 +203,13 @@ impl Fleet {
 async fn insist(
     connection: &mut Connection,
     path: &str,
-    worker: usize,
+    (worker, token): (usize, &str),
     body: &(impl Fn(usize) -> anyhow::Result<Bytes> + Sync),
 ) -> anyhow::Result<()> {
     let mut last = String::new();
-    for _ in 0..ATTEMPTS {
-        match connection.post(path, &token(worker), &body(worker)?).await {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        match connection.post(path, token, &body(worker)?).await {
             Ok(StatusCode::OK) => return Ok(()),
             Ok(other) => last = other.to_string(),
             Err(error) => last = format!("{error:#}"),
@@ -232,7 +278,7 @@ impl Beats {
 async fn beat_on(
     mut connection: Connection,
     mine: Vec<usize>,
-    workers: usize,
+    (workers, issued): (usize, Issued),
     started: Instant,
     stop: Arc<AtomicBool>,
 ) -> Beats {
@@ -247,7 +293,7 @@ async fn beat_on(
             }
             let from = if late { started + due } else { Instant::now() };
             let answer = connection
-                .post("/api/v1/heartbeat", &token(worker), &beat(worker))
+                .post("/api/v1/heartbeat", &issued.token(worker), &beat(worker))
                 .await;
             match answer {
                 Ok(StatusCode::OK) => beats.times.push((due, from.elapsed())),

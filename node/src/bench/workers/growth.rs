@@ -11,6 +11,8 @@ use super::super::report::{Report, Row};
 
 /// The numbers of workers.
 pub(super) const SIZES: [usize; 4] = [1_000, 10_000, 50_000, 100_000];
+/// The largest of them.
+pub(super) const LARGEST: usize = SIZES[SIZES.len() - 1];
 /// The number that the aims are for.
 const AIMED: usize = 50_000;
 /// Width and height of a panel, in pixels.
@@ -34,6 +36,17 @@ const PANELS: [(&str, &str, Option<f64>); 4] = [
 pub(in crate::bench) struct Size {
     pub(super) workers: usize,
     pub(super) rows: Vec<Row>,
+}
+
+impl Size {
+    pub(in crate::bench) fn new(workers: usize, rows: Vec<Row>) -> Self {
+        Self { workers, rows }
+    }
+
+    /// What was measured with it.
+    pub(in crate::bench) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
 }
 
 /// Writes both files; the report has the rows that the aims are for.

@@ -7,6 +7,7 @@
 //! evenly. First calmly, for the numbers of the leader; then while it is killed again and
 //! again, and so long afterwards that a worker whose beats were lost would be found out.
 
+mod chain;
 mod connection;
 mod fleet;
 mod growth;
@@ -26,7 +27,7 @@ use super::{World, failover};
 use crate::cli::Global;
 use crate::up::progress::Progress;
 use connection::Target;
-use fleet::Fleet;
+use fleet::{Fleet, Issued};
 pub(super) use growth::Size;
 use process::Usage;
 
@@ -54,6 +55,10 @@ pub(crate) struct WorkersArgs {
     /// Measure 1,000, 10,000, 50,000 and 100,000 workers, each with a quorum of its own
     #[arg(long, conflicts_with = "workers", requires = "output_dir")]
     growth: bool,
+    /// Judge by a running stand-in for a full node (sui-standin) with this admin face, in place of a
+    /// file that takes as long: the quorum's environment names its other faces
+    #[arg(long, value_name = "URL")]
+    chain_admin: Option<String>,
     /// Where growth is written: workers.json and workers.svg
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
@@ -68,18 +73,32 @@ pub(super) async fn run(
     let count = |workers: u64| usize::try_from(workers).context("--workers");
     if !arguments.growth {
         let workers = count(arguments.workers)?;
+        on_chain(arguments, workers, progress).await?;
         let (world, rows) = measured(global, arguments, workers, progress).await?;
         return Ok(Report::new("workers", world.layout.root(), rows));
     }
     let folder = arguments.output_dir.as_ref().context("--output-dir")?;
+    on_chain(arguments, growth::LARGEST, progress).await?;
     let mut sizes = Vec::new();
     let mut root = std::env::temp_dir();
     for workers in growth::SIZES {
         let (world, rows) = measured(global, arguments, workers, progress).await?;
         world.layout.root().clone_into(&mut root);
-        sizes.push(growth::Size { workers, rows });
+        sizes.push(growth::Size::new(workers, rows));
     }
     growth::write(folder, &root, sizes)
+}
+
+/// Puts the workers on the chain, where there is one.
+async fn on_chain(
+    arguments: &WorkersArgs,
+    workers: usize,
+    progress: &Progress,
+) -> anyhow::Result<()> {
+    match &arguments.chain_admin {
+        Some(admin) => chain::prepare(admin, workers, CHAIN_MS, progress).await,
+        None => Ok(()),
+    }
 }
 
 /// One quorum, from its start to its end.
@@ -103,9 +122,17 @@ async fn measure(
 ) -> anyhow::Result<Vec<Row>> {
     let api = Connections::open(world, 1)?;
     let target = Target::new(&world.layout.authority(), world.quorum.proxy_port)?;
-    let mut fleet = Fleet::open(target, workers).await?;
+    let issued = match arguments.chain_admin {
+        Some(_) => Issued::OnChain,
+        None => Issued::ByFile,
+    };
+    let mut fleet = Fleet::open(target, workers, issued).await?;
     // The file's tokens are read with the first that is judged: before anything is measured.
-    fleet::write_tokens(&world.layout.tokens(), CHAIN_MS)?;
+    let judge_takes = |takes_ms| match issued {
+        Issued::ByFile => fleet::write_tokens(&world.layout.tokens(), takes_ms),
+        Issued::OnChain => Ok(()),
+    };
+    judge_takes(CHAIN_MS)?;
     fleet.knock().await?;
     tokio::time::sleep(SETTLE).await;
     let empty = Usage::of_nodes(world)?;
@@ -116,7 +143,7 @@ async fn measure(
         "{workers} workers registered in {:.1} s",
         registering.as_secs_f64()
     ));
-    fleet::write_tokens(&world.layout.tokens(), 0)?;
+    judge_takes(0)?;
     fleet.first_beats().await?;
     nodes::all_ready(api.any(0, 0), workers, READY_TIMEOUT, progress).await?;
     tokio::time::sleep(SETTLE).await;

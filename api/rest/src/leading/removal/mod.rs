@@ -4,17 +4,18 @@
 //! Invariants
 //! - Every pod is looked at behind a read barrier before something happens to it, and only that
 //!   very pod is deleted.
-//! - Passes come at most once in [`PAUSE`], and none while no node leaves.
+//! - Passes come at most once in [`PAUSE`], none while no node leaves, and read the pods of nodes
+//!   that leave alone.
 
 mod step;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use nautilus_machine::types::KeyRange;
 use nautilus_machinery::identity::User;
+use nautilus_machinery::leaving::TAINTS_PREFIX;
 use nautilus_machinery::resource::{self, Resource};
 use nautilus_machinery::strategy::DeleteOptions;
 use parking_lot::Mutex;
@@ -22,7 +23,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use self::step::{Leaving, MARK, Step, step};
+use self::step::{Leaving, Step, step};
 use super::{Change, Name, Part, RETRY_PAUSE};
 use crate::failure::{Failure, unless_lost};
 use crate::ids;
@@ -46,6 +47,7 @@ pub(super) struct Removal {
     pods: Option<(&'static Arc<Resource>, String)>,
     /// Nodes that leave, by name.
     leaving: Mutex<BTreeMap<String, Leaving>>,
+    placed: Mutex<PlacedPods>,
     changed: Notify,
 }
 
@@ -67,6 +69,52 @@ fn node_of(pod: &[u8]) -> Option<String> {
     Some(placed.spec.node_name)
 }
 
+/// Which pods each node has, by their places: `namespace/name`.
+#[derive(Default)]
+struct PlacedPods {
+    by_node: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    node_of: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+impl PlacedPods {
+    /// The pod at `place` is on `node`; on none, if that is empty.
+    fn put(&mut self, place: &str, node: &str) {
+        let before = self.node_of.get_key_value(place);
+        if before.is_some_and(|(_, before)| **before == *node) {
+            return;
+        }
+        let before = before.map(|(place, before)| (place.clone(), before.clone()));
+        if let Some((place, before)) = before {
+            self.node_of.remove(&place);
+            if let Some(pods) = self.by_node.get_mut(&before) {
+                pods.remove(&place);
+                if pods.is_empty() {
+                    self.by_node.remove(&before);
+                }
+            }
+        }
+        if node.is_empty() {
+            return;
+        }
+        let known = self
+            .by_node
+            .get_key_value(node)
+            .map(|(name, _)| name.clone());
+        let (place, node): (Arc<str>, Arc<str>) =
+            (place.into(), known.unwrap_or_else(|| node.into()));
+        self.by_node
+            .entry(node.clone())
+            .or_default()
+            .insert(place.clone());
+        self.node_of.insert(place, node);
+    }
+
+    fn of(&self, node: &str) -> Vec<Arc<str>> {
+        let pods = self.by_node.get(node);
+        pods.into_iter().flatten().cloned().collect()
+    }
+}
+
 impl Removal {
     pub(super) fn new(storage: Storage) -> Self {
         let nodes = resource::find("", "v1", "nodes");
@@ -75,8 +123,14 @@ impl Removal {
             nodes: nodes.map_or_else(String::new, |nodes| nodes.storage_prefix()),
             pods: resource::find("", "v1", "pods").map(|pods| (pods, pods.storage_prefix())),
             leaving: Mutex::default(),
+            placed: Mutex::default(),
             changed: Notify::new(),
         }
+    }
+
+    /// Namespace and name of the pod under a key.
+    fn place_of<'k>(&self, key: &'k str) -> Option<&'k str> {
+        key.strip_prefix(self.pods.as_ref()?.1.as_str())
     }
 
     /// Empties nodes. Ends only by being dropped.
@@ -112,19 +166,19 @@ impl Removal {
             return Ok(None);
         };
         self.storage.barrier().await?;
-        let range = KeyRange::prefix(prefix.clone());
-        let (rows, _) = self.storage.rows(range).await?;
         let now_s = ids::now_unix_s();
         let mut steps = Vec::new();
-        for row in &rows {
-            let Some(leaving) = node_of(&row.value).and_then(|name| leaving.get(&name)) else {
-                continue;
-            };
-            let pod = versioned_object(pods, row)?;
-            let step = step(&pod, leaving, now_s);
-            steps.push((pod, step));
+        for (name, leaving) in &leaving {
+            for place in self.placed.lock().of(name) {
+                let row = self.storage.read_row(&format!("{prefix}{place}"))?;
+                let Some(row) = row.filter(|row| node_of(&row.value).as_ref() == Some(name)) else {
+                    continue;
+                };
+                let pod = versioned_object(pods, &row)?;
+                let step = step(&pod, leaving, now_s);
+                steps.push((pod, step));
+            }
         }
-        drop(rows);
         let looks = stream::iter(steps)
             .map(|(pod, step)| async move { self.take(pods, &pod, step, now_s).await })
             .buffer_unordered(DELETIONS_AT_ONCE)
@@ -174,11 +228,15 @@ impl Removal {
 impl Part for Removal {
     fn reset(&self) {
         self.leaving.lock().clear();
+        *self.placed.lock() = PlacedPods::default();
     }
 
     fn put(&self, change: &Change<'_>) {
         if let Some(name) = change.key.strip_prefix(&self.nodes) {
-            let leaving = change.mentions(MARK).then(|| change.object()).flatten();
+            let leaving = change
+                .mentions(TAINTS_PREFIX)
+                .then(|| change.object())
+                .flatten();
             let mut known = self.leaving.lock();
             match leaving.as_ref().and_then(Leaving::of) {
                 Some(leaving) if known.get(name) == Some(&leaving) => {}
@@ -190,12 +248,10 @@ impl Part for Removal {
             }
             return;
         }
-        let pods = self.pods.as_ref().map(|(_, prefix)| prefix.as_str());
-        if pods.is_some_and(|prefix| change.key.starts_with(prefix)) {
-            let leaving = self.leaving.lock();
-            if !leaving.is_empty()
-                && node_of(change.value).is_some_and(|name| leaving.contains_key(&name))
-            {
+        if let Some(place) = self.place_of(change.key) {
+            let name = node_of(change.value).unwrap_or_default();
+            self.placed.lock().put(place, &name);
+            if self.leaving.lock().contains_key(&name) {
                 self.changed.notify_one();
             }
         }
@@ -204,6 +260,32 @@ impl Part for Removal {
     fn gone(&self, key: &str) {
         if let Some(name) = key.strip_prefix(&self.nodes) {
             self.leaving.lock().remove(name);
+        } else if let Some(place) = self.place_of(key) {
+            self.placed.lock().put(place, "");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_found_where_it_is_and_nowhere_else() {
+        let mut pods = PlacedPods::default();
+        pods.put("default/a", "");
+        pods.put("default/a", "w1");
+        pods.put("default/b", "w1");
+        pods.put("default/a", "w1");
+        assert_eq!(pods.of("w1").len(), 2);
+        // Deleted, and made anew elsewhere.
+        pods.put("default/a", "w2");
+        assert_eq!(
+            (&*pods.of("w1")[0], &*pods.of("w2")[0]),
+            ("default/b", "default/a")
+        );
+        pods.put("default/a", "");
+        pods.put("default/b", "");
+        assert!(pods.by_node.is_empty() && pods.node_of.is_empty());
     }
 }

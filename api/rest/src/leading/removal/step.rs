@@ -7,17 +7,10 @@
 //!   is taken away, for that kubelet has no access any more.
 //! - What tolerates the node's taint for good stays.
 
+use nautilus_machinery::leaving::{REMOVE_FROM_ANNOTATION, SLASHED_TAINT, WITHDRAWN_TAINT};
 use nautilus_machinery::timestamp;
 use serde_json::Value;
 
-/// The taint of a node whose stake was slashed; as the workers' face sets it, like the next two.
-const SLASHED_TAINT: &str = "nautilus.io/stake-slashed";
-/// The taint of a node whose stake was withdrawn, or whose token has ended.
-const WITHDRAWN_TAINT: &str = "nautilus.io/stake-withdrawn";
-/// Annotation with the time from which on its pods go in any case.
-const REMOVE_FROM: &str = "nautilus.io/remove-from";
-/// What marks nodes that leave: they are told from others by it, without being read.
-pub(super) const MARK: &str = "nautilus.io/stake-";
 /// Of a pod that a kubelet shows and does not take from here.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
@@ -41,7 +34,7 @@ impl Leaving {
     pub(super) fn of(node: &Value) -> Option<Self> {
         let taints = node["spec"]["taints"].as_array()?;
         let has = |key: &str| taints.iter().any(|taint| taint["key"] == key);
-        let at = node["metadata"]["annotations"][REMOVE_FROM].as_str();
+        let at = node["metadata"]["annotations"][REMOVE_FROM_ANNOTATION].as_str();
         let at = at.and_then(timestamp::parse).map(|at| at.seconds);
         if has(SLASHED_TAINT) {
             return Some(Self {
