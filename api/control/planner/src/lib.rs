@@ -11,6 +11,7 @@
 //! - Whoever plans has seen everything that came of its last plan for the same key: there
 //!   is nothing to expect and nothing to remember.
 
+mod autoscaler;
 pub mod controller;
 mod cron;
 mod daemon;
@@ -42,6 +43,7 @@ use controller::Controller;
 /// Every controller that needs no settings, each once.
 pub fn controllers() -> Vec<Box<dyn Controller>> {
     vec![
+        Box::new(autoscaler::Autoscalers::default()),
         Box::new(cron::CronJobs),
         Box::new(daemon::DaemonSets),
         Box::new(deployment::Deployments),
