@@ -142,3 +142,13 @@ pub const PRIORITY_CLASSES: Kind = Kind::of_cluster(
 /// `networking.k8s.io/v1` ServiceCIDR.
 pub const SERVICE_CIDRS: Kind =
     Kind::of_cluster("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR");
+/// `resource.k8s.io/v1` ResourceClaim.
+pub const DEVICE_CLAIMS: Kind =
+    Kind::in_namespaces("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim");
+/// `resource.k8s.io/v1` ResourceClaimTemplate.
+pub const DEVICE_CLAIM_TEMPLATES: Kind = Kind::in_namespaces(
+    "resource.k8s.io",
+    "v1",
+    "resourceclaimtemplates",
+    "ResourceClaimTemplate",
+);

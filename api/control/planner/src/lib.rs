@@ -16,6 +16,7 @@ pub mod controller;
 mod cron;
 mod daemon;
 mod deployment;
+mod device_claims;
 pub mod disruption;
 pub mod endpoints;
 pub mod hash;
@@ -47,6 +48,7 @@ pub fn controllers() -> Vec<Box<dyn Controller>> {
         Box::new(cron::CronJobs),
         Box::new(daemon::DaemonSets),
         Box::new(deployment::Deployments),
+        Box::new(device_claims::DeviceClaims),
         Box::new(disruption::Budgets),
         Box::new(disruption::StaleDisruptions),
         Box::new(endpoints::LegacyEndpoints),

@@ -1,6 +1,5 @@
 //! Pods as their owners make and count them.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use nautilus_machinery::conditions;
@@ -93,17 +92,6 @@ pub fn failure(owner_kind: Kind, owner: &Value, failed: &Failed) -> Option<Failu
     })
 }
 
-/// `count` things in batches that double, so that what is refused is refused few times.
-pub fn slow_start(count: usize) -> impl Iterator<Item = Range<usize>> {
-    let mut next = (0, 1);
-    std::iter::from_fn(move || {
-        let (from, size) = next;
-        let to = count.min(from + size);
-        next = (to, BATCH_PODS.min(2 * size));
-        (from < to).then_some(from..to)
-    })
-}
-
 /// How long until the first of the pods that are ready, but for less than
 /// `min_ready_seconds`, is available.
 pub fn until_available<'a>(
@@ -173,19 +161,6 @@ pub enum Rounding {
 mod tests {
     use super::*;
     use crate::testing::at;
-
-    #[test]
-    fn batches_double_up_to_a_limit() {
-        let batches: Vec<Range<usize>> = slow_start(10).collect();
-        assert_eq!(batches, [0..1, 1..3, 3..7, 7..10]);
-        assert_eq!(slow_start(0).count(), 0);
-        let largest = slow_start(10_000).map(|batch| batch.len()).max();
-        assert_eq!(largest, Some(BATCH_PODS));
-        assert_eq!(
-            slow_start(10_000).map(|batch| batch.len()).sum::<usize>(),
-            10_000
-        );
-    }
 
     #[test]
     fn percentages_are_rounded_as_asked() {

@@ -5,6 +5,7 @@
 //! - With `OrderedReady` a pod is made only when all before it are available, and one is
 //!   taken away only when all after it are gone.
 //! - A pod's name, and the names of its claims, depend on its ordinal alone.
+//! - One plan is for at most [`BATCH_PODS`] pods; the next goes on from there.
 //! - A claim is deleted by nobody but the garbage collector, after its owners.
 
 mod claims;
@@ -25,7 +26,7 @@ use crate::kind::{CLAIMS, CONTROLLER_REVISIONS, Kind, PODS, STATEFUL_SETS};
 use crate::object;
 use crate::ownership;
 use crate::plan::{Delete, Failed, Plan, Write};
-use crate::pods;
+use crate::pods::{self, BATCH_PODS};
 use crate::view::{Key, View};
 use identity::Ordinals;
 use revisions::Revisions;
@@ -159,6 +160,12 @@ struct Work {
     pod: Option<Write>,
 }
 
+fn push(work: &mut Vec<Work>, own: Work) {
+    if own.pod.is_some() || !own.claims.is_empty() {
+        work.push(own);
+    }
+}
+
 /// One look at a set.
 struct Sync<'a> {
     view: &'a dyn View,
@@ -206,8 +213,15 @@ impl<'a> Sync<'a> {
                 work.extend(gone.into_iter().map(|pod| self.delete(pod)));
             }
         }
-        let status = status.write(self);
-        in_batches(plan, work, status);
+        // The status says what was seen; it must be told even if the first pod is refused.
+        let mut first: Vec<Write> = status.write(self).into_iter().collect();
+        let mut pods = Vec::new();
+        for own in work.into_iter().take(BATCH_PODS) {
+            first.extend(own.claims);
+            pods.extend(own.pod);
+        }
+        plan.together(first);
+        plan.together(pods);
         if self.min_ready_seconds > 0 {
             let pods = self.pods.iter().map(|pod| &**pod);
             let wait = pods::until_available(pods, self.min_ready_seconds, self.now);
@@ -269,18 +283,18 @@ impl<'a> Sync<'a> {
         let mut claims = Work::default();
         let is_pending = pod["status"]["phase"] == "Pending";
         if is_pending && self.make_claims(pod, &mut claims).is_some() {
-            work.push(claims);
+            push(work, claims);
             return Turn::Kept;
         }
         if self.in_order && (object::is_deleted(pod) || !self.is_available(pod)) {
             if is_pending {
                 self.own_claims(pod, &mut claims);
             }
-            work.push(claims);
+            push(work, claims);
             return Turn::Kept;
         }
         self.correct(pod, &mut claims);
-        work.push(claims);
+        push(work, claims);
         Turn::Passed
     }
 
@@ -382,7 +396,7 @@ impl<'a> Sync<'a> {
         for pod in condemned {
             let mut owners = Work::default();
             self.own_claims(pod, &mut owners);
-            work.push(owners);
+            push(work, owners);
         }
         let first_unavailable = self.first_unavailable(replicas, condemned);
         for pod in condemned {
@@ -447,27 +461,6 @@ impl<'a> Sync<'a> {
     fn is_unavailable(&self, pod: &Value) -> bool {
         object::is_deleted(pod) || !object::is_available(pod, self.min_ready_seconds, self.now)
     }
-}
-
-/// Plans work in batches that double. The status goes with the first step of all: it says
-/// what was seen, and must be told even if the first pod is refused.
-fn in_batches(plan: &mut Plan, mut work: Vec<Work>, status: Option<Write>) {
-    let mut step: Vec<Write> = status.into_iter().collect();
-    for batch in pods::slow_start(work.len()) {
-        let mut claims = Vec::new();
-        let mut pods = Vec::new();
-        for own in &mut work[batch] {
-            claims.append(&mut own.claims);
-            pods.extend(own.pod.take());
-        }
-        if !claims.is_empty() {
-            step.append(&mut claims);
-            plan.together(std::mem::take(&mut step));
-        }
-        step.append(&mut pods);
-        plan.together(std::mem::take(&mut step));
-    }
-    plan.together(step);
 }
 
 #[cfg(test)]
