@@ -395,7 +395,7 @@ impl Verdicts {
         let asked_at = place.revision();
         if !self.court.read().is_worth_a_row(case, &verdict, now) {
             if asked_at == 0 && matches!(verdict, Verdict::Active { .. }) {
-                // As many rows as may be; without one no eviction reaches it.
+                // There is no place for a row, without which no eviction reaches it.
                 return Some(Verdict::Unavailable);
             }
             let mut court = self.court.write();
@@ -465,10 +465,7 @@ impl Verdicts {
                 KeyCheck::Fits => return Ok(()),
                 KeyCheck::Bind(bound) => bound,
                 KeyCheck::Full => {
-                    return Err(Denied::OutOfReach(
-                        "the quorum holds as many bound tokens as it may: this one can't be bound \
-                         to its key now",
-                    ));
+                    return Err(Denied::OutOfReach("no more tokens can be bound to keys"));
                 }
                 KeyCheck::Other => {
                     metrics::counter!("nautilus_seal_key_refusals_total").increment(1);
