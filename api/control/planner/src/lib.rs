@@ -68,5 +68,6 @@ pub fn controllers() -> Vec<Box<dyn Controller>> {
         Box::new(volumes::binder::Binder),
         Box::new(volumes::ephemeral::Ephemeral),
         Box::new(volumes::expand::Expander),
+        Box::new(volumes::unused::Unused),
     ]
 }

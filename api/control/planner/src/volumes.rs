@@ -8,6 +8,7 @@ pub mod ephemeral;
 pub mod expand;
 mod matching;
 mod migration;
+pub mod unused;
 
 use serde_json::Value;
 
