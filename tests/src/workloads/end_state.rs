@@ -12,13 +12,18 @@ use super::cluster::items_of;
 use super::scenario::Placement;
 
 /// Texts that stand for times, uids, addresses, and minutes since 1970 as in jobs' names.
-static VARYING: LazyLock<[(Regex, &str); 5]> = LazyLock::new(|| {
+static VARYING: LazyLock<[(Regex, &str); 6]> = LazyLock::new(|| {
     [
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
         (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UID"),
         (r"\b\d{1,3}(\.\d{1,3}){3}\b", "ADDRESS"),
         (r"^Mon|^Tue|^Wed|^Thu|^Fri|^Sat|^Sun", "DAY"),
         (r"-\d{8}\b", "-MINUTE"),
+        // Names of pods that could not be made, in messages.
+        (
+            r#"-[bcdfghjklmnpqrstvwxz2456789]{5}" is forbidden"#,
+            r#"-*" is forbidden"#,
+        ),
     ]
     .map(|(pattern, word)| (Regex::new(pattern).expect("a pattern"), word))
 });
@@ -34,12 +39,14 @@ const TIMES: [&str; 6] = [
 ];
 
 /// Lists whose order says nothing.
-const UNORDERED: [&str; 6] = [
+const UNORDERED: [&str; 8] = [
     "addresses",
     "conditions",
     "endpoints",
     "finalizers",
     "notReadyAddresses",
+    "ports",
+    "subsets",
     "taints",
 ];
 
@@ -149,9 +156,7 @@ impl Names {
                     hashes.insert(hash.to_owned());
                 }
             }
-            if object["kind"] == "Pod"
-                && let Some(hash) = metadata["labels"]["controller-revision-hash"].as_str()
-            {
+            if let Some(hash) = metadata["labels"]["controller-revision-hash"].as_str() {
                 let last = hash.rsplit('-').next().unwrap_or(hash);
                 hashes.insert(last.to_owned());
             }
@@ -198,6 +203,8 @@ impl Names {
                     let value = match field.as_str() {
                         "observedGeneration" => json!(value == generation),
                         field if TIMES.contains(&field) => continue,
+                        // Of an endpoint; as its node.
+                        "zone" if !self.exact => continue,
                         _ => self.value(value, generation),
                     };
                     plain.insert(self.plain(field), sorted(field, value));
