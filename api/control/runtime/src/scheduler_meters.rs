@@ -13,6 +13,8 @@ const MOST_ATTEMPTS: u32 = 16;
 pub(crate) struct Meters {
     algorithm: Histogram,
     pending: [Gauge; 4],
+    /// Pods that wait because of each rule.
+    unschedulable: Vec<(Plugin, Gauge)>,
     nodes: Gauge,
     preemptions: Counter,
     victims: Histogram,
@@ -23,7 +25,12 @@ pub(crate) struct Meters {
 impl Meters {
     pub(crate) fn new() -> Self {
         let pending = ["active", "backoff", "unschedulable", "gated"];
+        let unschedulable = Plugin::ALL.into_iter().map(|plugin| {
+            let gauge = gauge!("scheduler_unschedulable_pods", "plugin" => plugin.name());
+            (plugin, gauge)
+        });
         Self {
+            unschedulable: unschedulable.collect(),
             algorithm: histogram!("scheduler_scheduling_algorithm_duration_seconds"),
             pending: pending.map(|queue| gauge!("scheduler_pending_pods", "queue" => queue)),
             nodes: gauge!("scheduler_cache_size", "type" => "nodes"),
@@ -46,13 +53,9 @@ impl Meters {
             if !wait.victims.is_empty() {
                 self.victims.record(wait.victims.len() as f64);
             }
-            for plugin in Plugin::ALL {
-                let count = scheduler.queue().rejected_by(plugin);
-                if wait.rejected.contains(plugin) || count == 0 {
-                    gauge!("scheduler_unschedulable_pods", "plugin" => plugin.name())
-                        .set(count as f64);
-                }
-            }
+        }
+        for (plugin, gauge) in &self.unschedulable {
+            gauge.set(scheduler.queue().rejected_by(*plugin) as f64);
         }
         let lengths = scheduler.queue().lengths();
         let lengths = [
