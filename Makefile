@@ -135,6 +135,15 @@ published-golden: ## Record again what a kube-apiserver publishes of defined kin
 workloads-golden: ## Record again what Kubernetes' control plane makes of workloads (needs `make peers`; 20 minutes)
 	@cargo run --release -q -p nautilus-tests --bin workloads-golden -- $(WORKLOADS)
 
+# Some of them: `make workloads WORKLOADS="deployments jobs/ttl"`.
+.PHONY: workloads
+workloads: build ## The corpus of workloads on a quorum, against what was recorded (needs `make peers`)
+	@WORKLOADS="$(WORKLOADS)" cargo test --release --workspace --test workloads -- --ignored
+
+.PHONY: workloads-large
+workloads-large: build ## Workloads on 1,000 and 5,000 nodes of kwok, the leader killed in each (needs `make peers`)
+	@for nodes in 1000 5000; do cargo run --release -q -p nautilus-tests --bin workloads-large -- $$nodes; done
+
 .PHONY: patch-golden
 patch-golden: ## Record again what the reference's patches do (needs Go)
 	@cd tests/e2e && go run ./cmd/patchgolden -seed 3 -cases 300 > ../../api/machinery/tests/golden/patches.jsonl
