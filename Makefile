@@ -113,6 +113,13 @@ peers: ## Build etcd, Kubernetes' control plane, a kubelet and kwok, from their 
 		&& go build -p 2 -o $(NAUTILUS_E2E_BIN)/ ./cmd/kubelet
 	@cd tests/e2e/kwok && go build -p 2 -o $(NAUTILUS_E2E_BIN)/ sigs.k8s.io/kwok/cmd/kwok
 
+# Needs Debian's containerd, runc, containernetworking-plugins and curl, and root.
+.PHONY: kubelet
+kubelet: build e2e-bin ## A real kubelet and containerd run pods for a quorum
+	@cd tests/e2e/kube-apiserver && go build -p 2 -ldflags "-X k8s.io/component-base/version.gitVersion=v1.37.2" \
+		-o $(NAUTILUS_E2E_BIN)/kubelet-real k8s.io/kubernetes/cmd/kubelet
+	@tests/kubelet/run $(CARGO_TARGET_DIR)/kubelet
+
 .PHONY: apply-golden
 apply-golden: ## Record again what the reference's field management does (needs Go)
 	@cd tests/e2e && go run ./cmd/applygolden -seed 1 -cases 140 > ../../api/apply/tests/golden/cases.jsonl
