@@ -104,9 +104,9 @@ async fn a_service_has_its_ready_pods_in_slices_and_endpoints() {
     assert_eq!(seen["subsets"][0]["addresses"][0]["ip"], "10.1.0.1");
     let port = json!([{"port": 8080, "protocol": "TCP"}]);
     assert_eq!(seen["subsets"][0]["ports"], port);
-    led.world
-        .delete(&format!("{PODS}/a?gracePeriodSeconds=0"))
-        .await;
+    let at_once = json!({"gracePeriodSeconds": 0});
+    let path = format!("{PODS}/a");
+    led.world.call(Method::DELETE, &path, &at_once).await;
     led.until(&slices("web"), |_, list| {
         addresses(list) == ["10.1.0.2 false"]
     })
