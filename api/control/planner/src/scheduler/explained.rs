@@ -53,12 +53,12 @@ impl Scheduler {
                 ..(**pod).clone()
             };
             let explained = search::explain(self.snapshot(), &asked, profile);
-            self.add_decision(&mut document, explained);
+            self.add_decision(&mut document, &explained);
         }
         Some(document)
     }
 
-    fn add_decision(&self, document: &mut Value, explained: Explanation) {
+    fn add_decision(&self, document: &mut Value, explained: &Explanation) {
         let mut nodes = Vec::new();
         let mut best: Option<(i64, &str)> = None;
         for (at, verdict) in explained.verdicts.iter().enumerate() {

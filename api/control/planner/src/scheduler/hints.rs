@@ -99,7 +99,9 @@ impl Aspect {
                 PodTopologySpread,
                 InterPodAffinity,
             ],
-            Self::NodeTaints => &[NodeUnschedulable, TaintToleration, PodTopologySpread],
+            Self::NodeTaints | Self::OwnTolerations => {
+                &[NodeUnschedulable, TaintToleration, PodTopologySpread]
+            }
             Self::NodeAllocatable | Self::PodScaleDown | Self::OwnScaleDown => &[NodeResourcesFit],
             Self::PodAdd | Self::PodLabels | Self::OwnLabels => {
                 &[PodTopologySpread, InterPodAffinity]
@@ -112,7 +114,6 @@ impl Aspect {
                 PodTopologySpread,
                 InterPodAffinity,
             ],
-            Self::OwnTolerations => &[NodeUnschedulable, TaintToleration, PodTopologySpread],
             Self::ClaimAdd => &[
                 VolumeRestrictions,
                 NodeVolumeLimits,

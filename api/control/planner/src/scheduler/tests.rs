@@ -47,8 +47,9 @@ fn two_nodes() -> Snapshot {
     snapshot
 }
 
-fn pod(name: &str, spec: Value) -> Arc<PodInfo> {
-    let mut pod = json!({"metadata": {"namespace": "n", "name": name, "uid": name}, "spec": spec});
+fn pod(name: &str, mut spec: Value) -> Arc<PodInfo> {
+    let metadata = json!({"namespace": "n", "name": name, "uid": name});
+    let mut pod = json!({ "metadata": metadata, "spec": spec.take() });
     if pod["spec"]["containers"].is_null() {
         pod["spec"]["containers"] = json!([{"name": "c"}]);
     }

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
     use crate::testing::at;
 
-    fn pod(status: Value) -> Value {
+    fn pod(status: &Value) -> Value {
         json!({
             "metadata": {"namespace": "n", "name": "a", "uid": "u", "resourceVersion": "7",
                 "generation": 3},
@@ -184,7 +184,7 @@ mod tests {
             unscheduled(seen, Reason::Unschedulable, message, nominated, at(9))
         };
         let other = json!({"type": "Other", "status": "True"});
-        let before = pod(json!({"conditions": [other]}));
+        let before = pod(&json!({"conditions": [other]}));
         let told = patch(tell(&before, "no", Some("")));
         assert_eq!(
             told,
@@ -194,7 +194,7 @@ mod tests {
                 "reason": "Unschedulable", "message": "no",
             }]}})
         );
-        let after = pod(told["status"].clone());
+        let after = pod(&told["status"]);
         assert_eq!(tell(&after, "no", None), None);
         assert_eq!(tell(&after, "no", Some("")), None);
         let nominated = patch(tell(&after, "no", Some("node")));
@@ -208,8 +208,8 @@ mod tests {
 
     #[test]
     fn a_nomination_ends_where_there_is_one() {
-        assert_eq!(displaced(&pod(json!({}))), None);
-        let own = pod(json!({"nominatedNodeName": "node"}));
+        assert_eq!(displaced(&pod(&json!({}))), None);
+        let own = pod(&json!({"nominatedNodeName": "node"}));
         let patch = patch(displaced(&own));
         assert_eq!(patch, json!({"status": {"nominatedNodeName": null}}));
     }

@@ -119,7 +119,7 @@ mod tests {
         });
         let pod = cluster.put(PODS, pod);
         let concerned = cluster.concerned(&Unused, PODS, None, Some(&pod));
-        assert_eq!(concerned, [key.clone()]);
+        assert_eq!(concerned, std::slice::from_ref(&key));
         cluster.settle(&Unused, &key, at(1));
         assert_eq!(state(&cluster).as_deref(), Some("False"));
 
