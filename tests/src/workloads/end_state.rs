@@ -269,14 +269,14 @@ fn bare(object: &Value, namespace: &str, names: &Names) -> Value {
     without_empty(names.value(&bare, &metadata["generation"]))
 }
 
-fn spec(kind: &str, spec: &Value) -> Value {
-    let mut spec = spec.clone();
+fn spec(kind: &str, seen: &Value) -> Value {
+    let mut spec = seen.clone();
     let Some(fields) = spec.as_object_mut() else {
         return Value::Null;
     };
     match kind {
         "Pod" => {
-            let images = images(&fields["containers"]);
+            let images = images(&seen["containers"]);
             fields.retain(|field, _| POD_SPEC.contains(&field.as_str()));
             if let Some(volumes) = fields.get_mut("volumes").and_then(Value::as_array_mut) {
                 volumes.retain(|volume| volume.get("persistentVolumeClaim").is_some());
@@ -308,15 +308,15 @@ fn images(containers: &Value) -> Value {
     images.collect::<Vec<_>>().into()
 }
 
-fn status(kind: &str, status: &Value) -> Value {
-    let mut status = status.clone();
+fn status(kind: &str, seen: &Value) -> Value {
+    let mut status = seen.clone();
     let Some(fields) = status.as_object_mut() else {
         return Value::Null;
     };
     match kind {
         "Pod" => fields.retain(|field, _| POD_STATUS.contains(&field.as_str())),
         "Node" => {
-            let ready = items_of(&fields["conditions"]).find(|own| own["type"] == "Ready");
+            let ready = items_of(&seen["conditions"]).find(|own| own["type"] == "Ready");
             return json!({ "ready": ready.map(|own| json!([own["status"], own["reason"]])) });
         }
         _ => {}
