@@ -13,6 +13,7 @@
 //! - Everything ends by being dropped: no task outlives the term.
 
 mod carry;
+mod described;
 mod driver;
 mod events;
 mod follow;
@@ -41,6 +42,7 @@ pub async fn run(
     controllers: Vec<Box<dyn Controller>>,
     scheduling: Option<Arc<Scheduling>>,
 ) {
+    described::describe();
     let mut tasks = JoinSet::new();
     let kinds = controllers.iter().flat_map(|own| own.follows());
     let scheduled = scheduling.iter().flat_map(|own| own.follows());
