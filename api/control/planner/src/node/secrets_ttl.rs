@@ -1,12 +1,15 @@
 //! For how long kubelets may keep secrets and config maps without asking, by how many nodes
 //! there are (`node.alpha.kubernetes.io/ttl`).
 //!
+//! Of a worker's node nothing is said: there are ten thousands, and each would cost a write.
+//!
 //! Invariant: a node's value changes only once the number of nodes has left the range that
 //! its value is for.
 
 use nautilus_machinery::timestamp::Instant;
 use serde_json::{Value, json};
 
+use super::is_workers;
 use crate::controller::{Change, Controller};
 use crate::kind::{self, Kind};
 use crate::object;
@@ -39,6 +42,7 @@ impl Controller for SecretsTtl {
 
     fn concerns(&self, _view: &dyn View, change: &Change, keys: &mut Vec<Key>) {
         let told = |node: Option<&Value>| {
+            let node = node.filter(|node| !is_workers(node));
             node.map(|node| object::annotation(node, TTL).map(str::to_owned))
         };
         if told(change.before.as_deref()) != told(change.after.as_deref()) {
@@ -48,7 +52,8 @@ impl Controller for SecretsTtl {
 
     fn reconcile(&self, view: &dyn View, _key: &Key, _now: Instant) -> Plan {
         let mut plan = Plan::default();
-        let nodes = view.list(kind::NODES, Within::All);
+        let mut nodes = view.list(kind::NODES, Within::All);
+        nodes.retain(|node| !is_workers(node));
         let count = nodes.len();
         let writes: Vec<Write> = nodes
             .iter()

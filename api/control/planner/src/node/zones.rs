@@ -74,11 +74,15 @@ impl Controller for Zones {
                 readiness(node).map(str::to_owned),
                 zone_of(node),
                 object::label(node, EXCLUDED).is_some(),
-                is_workers(node),
                 [has(taints::NOT_READY), has(taints::UNREACHABLE)],
             )
         };
-        if change.before.as_ref().map(shape) != change.after.as_ref().map(shape) {
+        // Workers come by the ten thousand: they count when somebody else is looked at.
+        let ordinary = |node: &Option<Arc<Value>>| {
+            let node = node.as_ref().filter(|node| !is_workers(node));
+            node.map(shape)
+        };
+        if ordinary(&change.before) != ordinary(&change.after) {
             keys.push(Key::new("", "zones"));
         }
     }
@@ -103,8 +107,12 @@ impl Controller for Zones {
         zones.retain(|_, zone| zone.ready + zone.lost > 0 || !zone.waiting.is_empty());
         let counted = || zones.values().filter(|zone| zone.ready + zone.lost > 0);
         if counted().count() > 0 && counted().all(|zone| zone.ready == 0) {
-            let spared = nodes.iter().filter(|node| !is_workers(node));
-            plan.together(spared.filter_map(|node| spare(node, now)).collect());
+            let ordinary = || nodes.iter().filter(|node| !is_workers(node));
+            plan.together(ordinary().filter_map(|node| spare(node, now)).collect());
+            if (1..nodes.len()).contains(&ordinary().count()) {
+                // A worker that is heard again shows that this side is not cut off.
+                plan.again(Duration::from_secs(INTERVAL_S.unsigned_abs()));
+            }
             return plan;
         }
         for zone in zones.values_mut() {
