@@ -6,7 +6,7 @@ use nautilus_machinery::status::{ApiError, quote};
 use serde_json::Value;
 
 use super::graph::MIRROR_ANNOTATION;
-use super::labels::forbidden_labels;
+use super::labels::{forbidden_annotations, forbidden_labels};
 use super::name_of;
 use super::references::referenced;
 use crate::attributes::Attributes;
@@ -322,6 +322,13 @@ impl Rule<'_> {
                         labels.join(", ")
                     ));
                 }
+                let annotations = forbidden_annotations(new, &Value::Null);
+                if !annotations.is_empty() {
+                    return no(format!(
+                        "node {node} is not allowed to set the following annotations: {}",
+                        annotations.join(", ")
+                    ));
+                }
             }
             "UPDATE" => {
                 if !source(new).is_null() && source(new) != source(old) {
@@ -347,6 +354,13 @@ impl Rule<'_> {
                     return no(format!(
                         "is not allowed to modify labels: {}",
                         labels.join(", ")
+                    ));
+                }
+                let annotations = forbidden_annotations(new, old);
+                if !annotations.is_empty() {
+                    return no(format!(
+                        "is not allowed to modify annotations: {}",
+                        annotations.join(", ")
                     ));
                 }
             }

@@ -177,6 +177,24 @@ fn a_node_writes_its_own_objects_only() {
         restricted("n1", "UPDATE", "nodes", &steered, &node(json!({}))),
         "is not allowed to modify labels: node-restriction.kubernetes.io/pci, x.k8s.io/y"
     );
+    // What the quorum says of a node is not the kubelet's to say, nor to take back.
+    for (field, key) in [
+        ("labels", "nautilus.io/stake-tier"),
+        ("annotations", "nautilus.io/node-id"),
+        ("annotations", "nautilus.io/remove-from"),
+    ] {
+        let mut noted = plain.clone();
+        noted["metadata"][field][key] = json!("x");
+        let refusal = format!("is not allowed to modify {field}: {key}");
+        for (new, old) in [(&noted, &plain), (&plain, &noted)] {
+            assert_eq!(restricted("n1", "UPDATE", "nodes", new, old), refusal);
+        }
+        let refusal = format!("node \"n1\" is not allowed to set the following {field}: {key}");
+        let made = restricted("n1", "CREATE", "nodes", &noted, &Value::Null);
+        assert_eq!(made, refusal);
+        let kept = restricted("n1", "UPDATE", "nodes", &noted, &noted);
+        assert_eq!(kept, "");
+    }
     let mut tainted = plain.clone();
     tainted["spec"] = json!({ "taints": [{ "key": "a" }] });
     assert_eq!(
