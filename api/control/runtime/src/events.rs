@@ -159,10 +159,10 @@ impl Memory {
         let name = format!("{about}.{:x}", nanoseconds + i128::from(self.uses));
         let mut message = event.message.clone();
         if message.len() > MAX_MESSAGE_BYTES {
-            let end = (0..=MAX_MESSAGE_BYTES - 3).rev();
+            let end = (0..=MAX_MESSAGE_BYTES - 4).rev();
             let end = end.into_iter().find(|at| message.is_char_boundary(*at));
             message.truncate(end.unwrap_or(0));
-            message.push_str("...");
+            message.push_str(" ...");
         }
         let object = json!({
             "metadata": {"name": name, "namespace": namespace},
@@ -309,6 +309,6 @@ mod tests {
             panic!("it is recorded");
         };
         let message = object["message"].as_str().expect("a text");
-        assert!(message.len() <= MAX_MESSAGE_BYTES && message.ends_with("é..."));
+        assert!(message.len() <= MAX_MESSAGE_BYTES && message.ends_with("é ..."));
     }
 }

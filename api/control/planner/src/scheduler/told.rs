@@ -1,7 +1,6 @@
 //! What pods are told of decisions: conditions, nominations and Events, in the words of
 //! kube-scheduler.
 
-use nautilus_machinery::conditions;
 use nautilus_machinery::timestamp::Instant;
 use serde_json::{Value, json};
 
@@ -10,9 +9,7 @@ use super::pod::PodInfo;
 use crate::kind::PODS;
 use crate::object;
 use crate::plan::{Event, Write};
-
-/// Bytes of an Event's message; what is longer is cut.
-const MAX_MESSAGE_BYTES: usize = 1024;
+use crate::pods::{self, DISRUPTION_TARGET};
 
 /// Why a pod has no node, as a condition's reason says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,18 +41,11 @@ pub fn scheduled(placement: &Placement) -> Event {
 
 /// A pod that was given none.
 pub fn not_scheduled(pod: &PodInfo, message: &str) -> Event {
-    let mut message = message.to_owned();
-    if message.len() > MAX_MESSAGE_BYTES {
-        let ends = (0..=MAX_MESSAGE_BYTES - 4).rev();
-        let end = ends.into_iter().find(|at| message.is_char_boundary(*at));
-        message.truncate(end.unwrap_or(0));
-        message.push_str(" ...");
-    }
     Event {
         regarding: object::reference(PODS, &pod.object),
         warning: true,
         reason: "FailedScheduling",
-        message,
+        message: message.to_owned(),
     }
 }
 
@@ -89,16 +79,20 @@ pub fn unscheduled(
         Reason::Unschedulable => "Unschedulable",
         Reason::SchedulerError => "SchedulerError",
     };
-    let condition = condition(seen, "PodScheduled", "False", reason, message, now);
-    status(seen, &condition, nominated)
+    let condition = json!({
+        "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
+    });
+    status(seen, &condition, nominated, now)
 }
 
 /// The status of a pod that goes for another one, where it does not say so yet.
 pub fn disrupted(seen: &Value, scheduler_name: &str, now: Instant) -> Option<Write> {
     let message = format!("{scheduler_name}: preempting to accommodate a higher priority pod");
-    let reason = "PreemptionByScheduler";
-    let condition = condition(seen, "DisruptionTarget", "True", reason, &message, now);
-    status(seen, &condition, None)
+    let condition = json!({
+        "type": DISRUPTION_TARGET, "status": "True", "reason": "PreemptionByScheduler",
+        "message": message,
+    });
+    status(seen, &condition, None, now)
 }
 
 /// No node is being made free for a pod any more.
@@ -109,27 +103,8 @@ pub fn displaced(seen: &Value) -> Option<Write> {
     })
 }
 
-fn condition(
-    seen: &Value,
-    kind: &str,
-    status: &str,
-    reason: &str,
-    message: &str,
-    now: Instant,
-) -> Value {
-    json!({
-        "type": kind,
-        "observedGeneration": seen["metadata"]["generation"],
-        "status": status,
-        "lastProbeTime": null,
-        "lastTransitionTime": object::time_field(now),
-        "reason": reason,
-        "message": message,
-    })
-}
-
 /// The change of a status, in the version that was seen: it holds all conditions.
-fn status(seen: &Value, condition: &Value, nominated: Option<&str>) -> Option<Write> {
+fn status(seen: &Value, condition: &Value, nominated: Option<&str>, now: Instant) -> Option<Write> {
     let kind = condition["type"].as_str().unwrap_or_default();
     let says = object::condition(seen, kind).is_some_and(|own| {
         let mut fields = ["status", "reason", "message"].into_iter();
@@ -141,7 +116,8 @@ fn status(seen: &Value, condition: &Value, nominated: Option<&str>) -> Option<Wr
     }
     let mut changed = json!({"conditions": seen["status"]["conditions"]});
     if !says {
-        conditions::set(&mut changed, condition);
+        let status = pods::with_condition(seen, condition.clone(), now);
+        changed["conditions"] = status["conditions"].clone();
     }
     if let Some(node) = nominated {
         changed["nominatedNodeName"] = node;
@@ -190,7 +166,7 @@ mod tests {
             told,
             json!({"metadata": {"resourceVersion": "7"}, "status": {"conditions": [other, {
                 "type": "PodScheduled", "observedGeneration": 3, "status": "False",
-                "lastProbeTime": null, "lastTransitionTime": object::time_field(at(9)),
+                "lastTransitionTime": object::time_field(at(9)),
                 "reason": "Unschedulable", "message": "no",
             }]}})
         );
@@ -212,15 +188,5 @@ mod tests {
         let own = pod(&json!({"nominatedNodeName": "node"}));
         let patch = patch(displaced(&own));
         assert_eq!(patch, json!({"status": {"nominatedNodeName": null}}));
-    }
-
-    #[test]
-    fn a_message_is_cut_where_a_letter_begins() {
-        let pod = PodInfo::new(std::sync::Arc::new(json!({})));
-        for (message, bytes) in [("é".repeat(512), 1024), ("é".repeat(513), 1024)] {
-            let event = not_scheduled(&pod, &message);
-            assert_eq!(event.message.len(), bytes);
-            assert_eq!(event.message.ends_with(" ..."), message.len() > 1024);
-        }
     }
 }
