@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 /// Seconds since 1970 and nanoseconds within the second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant {
     /// Seconds since 1970-01-01T00:00:00Z.
     pub seconds: i64,

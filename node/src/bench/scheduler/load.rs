@@ -1,6 +1,6 @@
 //! Pods that come, and when each has its node.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -181,33 +181,37 @@ impl Face {
     async fn watch(&self, path: &str) -> anyhow::Result<mpsc::Receiver<(String, Instant)>> {
         let path = format!("{path}?watch=true&resourceVersion=0");
         let client = self.client(0).clone();
-        let mut answer = client
-            .open(&path)
-            .await
-            .map_err(RequestError::into_failure)?;
+        let first = client.open(&path).await;
+        let mut answer = first.map_err(RequestError::into_failure)?;
         let (seen, bindings) = mpsc::channel(SEEN);
         tokio::spawn(async move {
-            let mut lines = Lines::default();
-            let mut known = std::collections::HashSet::new();
-            while let Ok(Some(chunk)) = answer.chunk().await {
-                let at = Instant::now();
-                for line in lines.of(&chunk) {
-                    let Ok(event) = serde_json::from_slice::<Event>(&line) else {
-                        continue;
-                    };
-                    let Pod { metadata, spec } = event.object;
-                    let is_bound = spec.is_some_and(|own| own.node_name.is_some());
-                    if is_bound
-                        && known.insert(metadata.name.clone())
-                        && seen.send((metadata.name, at)).await.is_err()
-                    {
-                        return;
+            let mut known = HashSet::new();
+            loop {
+                let mut lines = Lines::default();
+                while let Ok(Some(chunk)) = answer.chunk().await {
+                    let at = Instant::now();
+                    for name in lines.of(&chunk).iter().filter_map(|line| bound(line)) {
+                        if known.insert(name.clone()) && seen.send((name, at)).await.is_err() {
+                            return;
+                        }
                     }
+                }
+                // A server ends watches that it finds slow. The next one begins with all pods.
+                match client.open(&path).await {
+                    Ok(next) => answer = next,
+                    Err(_) => return,
                 }
             }
         });
         Ok(bindings)
     }
+}
+
+/// The name of the pod of a watch's line, if it is bound.
+fn bound(line: &[u8]) -> Option<String> {
+    let event: Event = serde_json::from_slice(line).ok()?;
+    let Pod { metadata, spec } = event.object;
+    spec?.node_name.is_some().then_some(metadata.name)
 }
 
 fn pods(namespace: &str) -> String {
@@ -261,6 +265,7 @@ struct Pod {
 
 #[derive(Deserialize)]
 struct Metadata {
+    #[serde(default)]
     name: String,
 }
 

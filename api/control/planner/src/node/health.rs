@@ -5,6 +5,8 @@
 //! - A node is silent when neither its lease nor its `Ready` was renewed for
 //!   [`GRACE_S`], as seen from here: a leader that is new to a node gives it the whole time.
 //! - Pods of a node that is silent are not ready.
+//! - A worker's node is looked at only where something follows for it: there are ten
+//!   thousands of them, and their own face judges and announces them.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -59,7 +61,7 @@ const FOLLOWING_LABELS: [(&str, &str); 2] = [
 /// The controller of nodes' conditions. A key is a node.
 #[derive(Default)]
 pub struct Health {
-    /// As many as there are nodes. A new leader starts without any.
+    /// As many as there are ordinary nodes. A new leader starts without any.
     heard: Mutex<BTreeMap<String, Heard>>,
 }
 
@@ -83,9 +85,14 @@ impl Controller for Health {
 
     fn concerns(&self, view: &dyn View, change: &Change, keys: &mut Vec<Key>) {
         match change.kind {
+            kind::NODES if concerns_nobody(change) => {}
             kind::NODES => keys.push(Key::of(change.object())),
             kind::LEASES if object::namespace(change.object()) == LEASES => {
-                keys.push(Key::new("", object::name(change.object())));
+                let name = object::name(change.object());
+                let node = view.get(kind::NODES, "", name);
+                if node.is_none_or(|node| !is_workers(&node)) {
+                    keys.push(Key::new("", name));
+                }
             }
             kind::PODS => {
                 if let Some(pod) = &change.after
@@ -108,10 +115,10 @@ impl Controller for Health {
             plan.together(self.forget(&key.name).into_iter().collect());
             return plan;
         };
-        let lease = view.get(kind::LEASES, LEASES, &key.name);
-        let (at, news) = self.listen(&node, lease.as_deref(), now);
-        plan.together(news.into_iter().collect());
         if !is_workers(&node) {
+            let lease = view.get(kind::LEASES, LEASES, &key.name);
+            let (at, news) = self.listen(&node, lease.as_deref(), now);
+            plan.together(news.into_iter().collect());
             let grace_s = match readiness(&node) {
                 Some(_) => GRACE_S,
                 None => STARTUP_GRACE_S,
@@ -131,6 +138,19 @@ impl Controller for Health {
         }
         plan.together(follow_up(&node, now).into_iter().collect());
         plan
+    }
+}
+
+/// Whether a change is that of a worker's node for which nothing follows from it.
+fn concerns_nobody(change: &Change) -> bool {
+    let unknown = |node: &&Value| readiness(node) == Some("Unknown");
+    let was_unknown = change.before.as_deref().filter(unknown).is_some();
+    match change.after.as_deref() {
+        Some(node) if is_workers(node) => {
+            (was_unknown || !unknown(&node)) && wanted(node, Instant::default()).is_none()
+        }
+        Some(_) => false,
+        None => change.before.as_deref().is_some_and(is_workers),
     }
 }
 
@@ -245,6 +265,13 @@ fn mark_pods(view: &dyn View, node: &Value, now: Instant, plan: &mut Plan) {
 
 /// The taints and labels that a node's conditions and labels call for, where it lacks them.
 fn follow_up(node: &Value, now: Instant) -> Option<Write> {
+    let mut patch = wanted(node, now)?;
+    patch["metadata"]["resourceVersion"] = node["metadata"]["resourceVersion"].clone();
+    Some(Write::patch(kind::NODES, node, patch))
+}
+
+/// [`follow_up`]'s patch, whatever the version.
+fn wanted(node: &Value, now: Instant) -> Option<Value> {
     let is_others =
         |key: &str| is_workers(node) && [taints::NOT_READY, taints::UNREACHABLE].contains(&key);
     let mut wanted: Vec<&str> = CONDITION_TAINTS
@@ -282,11 +309,7 @@ fn follow_up(node: &Value, now: Instant) -> Option<Write> {
             patch["metadata"]["labels"][follower] = value.into();
         }
     }
-    if patch == json!({}) {
-        return None;
-    }
-    patch["metadata"]["resourceVersion"] = node["metadata"]["resourceVersion"].clone();
-    Some(Write::patch(kind::NODES, node, patch))
+    (patch != json!({})).then_some(patch)
 }
 
 #[cfg(test)]

@@ -209,3 +209,33 @@ fn of_a_workers_node_only_what_the_workers_face_leaves_is_touched() {
         ["unreachable:NoSchedule", "memory-pressure:NoSchedule"]
     );
 }
+
+#[test]
+fn a_workers_node_is_looked_at_only_where_something_follows_for_it() {
+    let cluster = Cluster::default();
+    let worker = |conditions: &[(&str, &str)]| {
+        let mut worker = node(conditions);
+        worker["metadata"]["annotations"] = json!({super::super::WORKER: "w"});
+        Arc::new(worker)
+    };
+    let [ready, lost] = ["True", "Unknown"].map(|status| worker(&[("Ready", status)]));
+    let full = worker(&[("Ready", "True"), ("DiskPressure", "True")]);
+    let ordinary = Arc::new(node(&[("Ready", "True")]));
+    for (before, after, is_looked_at) in [
+        (None, Some(&ready), false),
+        (Some(&ready), None, false),
+        (Some(&lost), Some(&ready), false),
+        (Some(&ready), Some(&lost), true),
+        (None, Some(&lost), true),
+        (Some(&ready), Some(&full), true),
+        (None, Some(&ordinary), true),
+        (Some(&ordinary), None, true),
+    ] {
+        let keys = cluster.concerned(&Health::default(), kind::NODES, before, after);
+        assert_eq!(
+            keys.len(),
+            usize::from(is_looked_at),
+            "{before:?} {after:?}"
+        );
+    }
+}
