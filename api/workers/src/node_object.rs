@@ -131,6 +131,9 @@ pub fn update(node: &mut Value, facts: &NodeFacts<'_>, now: &str) -> bool {
         ("kubernetes.io/hostname", short_label(facts.node_name)),
         ("kubernetes.io/os", OPERATING_SYSTEM.to_owned()),
         ("kubernetes.io/arch", ARCHITECTURE.to_owned()),
+        // As kubelets name them too: the node controller would add them, with a write for each.
+        ("beta.kubernetes.io/os", OPERATING_SYSTEM.to_owned()),
+        ("beta.kubernetes.io/arch", ARCHITECTURE.to_owned()),
         ("node-role.kubernetes.io/worker", String::new()),
         (WORKER_LABEL, "true".to_owned()),
     ] {

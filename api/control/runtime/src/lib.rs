@@ -60,5 +60,11 @@ pub async fn run(
         tasks.spawn(scheduler::run(scheduling, world.clone(), recorder));
     }
     follow::start(&api, &world, told, &mut tasks);
+    tasks.spawn(async move {
+        loop {
+            tokio::time::sleep(world::PARSED_FOR).await;
+            world.tidy();
+        }
+    });
     while tasks.join_next().await.is_some() {}
 }

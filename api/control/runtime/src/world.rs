@@ -2,10 +2,12 @@
 //!
 //! Invariants
 //! - A kind's table is the state of one revision.
-//! - Bodies are kept as the API keeps them; at most [`MAX_PARSED`] of them are parsed.
+//! - Bodies are kept as the API keeps them; at most [`MAX_PARSED`] of them are parsed, and
+//!   each for [`PARSED_FOR`] and the time until the next [`World::tidy`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use nautilus_planner::kind::Kind;
 use nautilus_planner::object;
@@ -13,11 +15,15 @@ use nautilus_planner::view::{Key, View, Within};
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::port::{Body, Item};
 
 /// Objects that are kept parsed, of all kinds.
 const MAX_PARSED: usize = 16_384;
+/// How long an object is kept parsed. Parsing it anew costs some microseconds, keeping it
+/// some kilobytes: of what happened once it would be for nothing.
+pub(crate) const PARSED_FOR: Duration = Duration::from_secs(30);
 
 /// See the module.
 pub struct World {
@@ -51,7 +57,7 @@ struct State {
 
 /// Which objects are parsed, the oldest first.
 #[derive(Default)]
-struct Parsed(Mutex<VecDeque<Weak<Stored>>>);
+struct Parsed(Mutex<VecDeque<(Instant, Weak<Stored>)>>);
 
 impl Parsed {
     fn of(&self, stored: &Arc<Stored>) -> Option<Arc<Value>> {
@@ -66,12 +72,28 @@ impl Parsed {
     fn keep(&self, stored: &Arc<Stored>, object: Arc<Value>) {
         *stored.parsed.lock() = Some(object);
         let mut kept = self.0.lock();
-        kept.push_back(Arc::downgrade(stored));
-        while kept.len() > MAX_PARSED {
-            if let Some(oldest) = kept.pop_front().and_then(|own| own.upgrade()) {
-                *oldest.parsed.lock() = None;
-            }
+        kept.push_back((Instant::now(), Arc::downgrade(stored)));
+        if kept.len() > MAX_PARSED {
+            forget_oldest(&mut kept);
         }
+    }
+
+    fn tidy(&self) {
+        let mut kept = self.0.lock();
+        while kept
+            .front()
+            .is_some_and(|(since, _)| since.elapsed() > PARSED_FOR)
+        {
+            forget_oldest(&mut kept);
+        }
+        let twice = 2 * kept.len();
+        kept.shrink_to(twice);
+    }
+}
+
+fn forget_oldest(kept: &mut VecDeque<(Instant, Weak<Stored>)>) {
+    if let Some(oldest) = kept.pop_front().and_then(|(_, own)| own.upgrade()) {
+        *oldest.parsed.lock() = None;
     }
 }
 
@@ -100,6 +122,11 @@ impl World {
             tables: kinds.map(table).collect(),
             parsed: Parsed::default(),
         }
+    }
+
+    /// Forgets the parsed form of what was parsed long ago.
+    pub(crate) fn tidy(&self) {
+        self.parsed.tidy();
     }
 
     pub(crate) fn kinds(&self) -> Vec<Kind> {

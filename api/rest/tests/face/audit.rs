@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 use crate::webhooks::{Hooks, patch};
 use crate::world::{World, within};
 
-fn signer() -> HeadSigner {
+pub(crate) fn signer() -> HeadSigner {
     Arc::new(|head| {
         let hash = head.sha256.map(|byte| format!("{byte:02x}")).concat();
         Box::pin(std::future::ready(Ok(SignedHead {
@@ -31,7 +31,7 @@ fn signer() -> HeadSigner {
 }
 
 /// A log of that folder, in one file.
-fn whole_log(folder: &Path) -> LogFile {
+pub(crate) fn whole_log(folder: &Path) -> LogFile {
     LogFile {
         path: folder.join("audit.log"),
         max_bytes: 0,

@@ -224,7 +224,7 @@ mod tests {
     fn node(allocatable: &Value, used: &Value) -> NodeInfo {
         let mut node = NodeInfo::new(0, "n");
         let object = json!({"status": {"allocatable": allocatable}});
-        node.set_object(Some(Arc::new(object)));
+        node.set_object(Some(&object));
         node.add_pod(Arc::new(pod(used)));
         node
     }

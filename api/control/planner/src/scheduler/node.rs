@@ -23,8 +23,8 @@ pub struct NodeInfo {
     pub slot: Slot,
     /// Its name.
     pub name: String,
-    /// The node; `None`: only pods name it.
-    pub object: Option<Arc<Value>>,
+    /// Whether it is there, or only pods name it.
+    pub is_there: bool,
     /// Its labels.
     pub labels: Labels,
     /// What there is.
@@ -46,6 +46,8 @@ pub struct NodeInfo {
     /// Interned images, in order.
     pub(super) images: Vec<u32>,
     used_ports: Vec<HostPort>,
+    /// What its kubelet says that it has.
+    declared_features: Box<[String]>,
 }
 
 impl NodeInfo {
@@ -53,7 +55,7 @@ impl NodeInfo {
         Self {
             slot,
             name: name.to_owned(),
-            object: None,
+            is_there: false,
             labels: Labels::new(),
             allocatable: Resources::default(),
             allowed_pods: 0,
@@ -65,19 +67,25 @@ impl NodeInfo {
             taints: Vec::new(),
             images: Vec::new(),
             used_ports: Vec::new(),
+            declared_features: Box::default(),
         }
     }
 
     /// Takes over what the node's object says, but for what is interned.
-    pub(super) fn set_object(&mut self, node: Option<Arc<Value>>) {
+    pub(super) fn set_object(&mut self, node: Option<&Value>) {
         let nothing = Value::Null;
-        let read = node.as_deref().unwrap_or(&nothing);
+        let read = node.unwrap_or(&nothing);
         let allocatable = &read["status"]["allocatable"];
         self.labels = affinity_term::labels_of(read);
         self.allocatable = Resources::of(allocatable);
         self.allowed_pods = resources::count(&allocatable["pods"]);
         self.is_unschedulable = read["spec"]["unschedulable"] == true;
-        self.object = node;
+        self.is_there = node.is_some();
+        let features = object::items(&read["status"]["declaredFeatures"]);
+        self.declared_features = features
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
     }
 
     /// Counts a pod.
@@ -112,10 +120,7 @@ impl NodeInfo {
 
     /// Whether its kubelet has all of some features.
     pub(super) fn declares(&self, features: &[&str]) -> bool {
-        let status = self.object.as_ref().map(|own| &own["status"]);
-        let declared =
-            || object::items(status.map_or(&Value::Null, |own| &own["declaredFeatures"]));
-        let has = |feature: &&str| declared().any(|own| own == *feature);
+        let has = |feature: &&str| self.declared_features.iter().any(|own| own == *feature);
         features.iter().all(has)
     }
 

@@ -293,11 +293,11 @@ impl Snapshot {
         }
         let slot = self.slot_of(name);
         let node = &mut self.nodes[slot as usize];
-        let was_zone = node.object.is_some().then(|| node.zone());
+        let was_zone = node.is_there.then(|| node.zone());
         let labels_before = std::mem::take(&mut node.labels);
         let taints_before = std::mem::take(&mut node.taints);
         let images_before = std::mem::take(&mut node.images);
-        node.set_object(object.cloned());
+        node.set_object(object.map(AsRef::as_ref));
         let zone = object.is_some().then(|| node.zone());
         self.labels.replace(slot, &labels_before, &node.labels);
         if let Some(object) = object {
@@ -355,10 +355,7 @@ impl Snapshot {
     /// Frees a slot that neither a node nor a pod names.
     fn vacate(&mut self, slot: Slot) {
         let node = &self.nodes[slot as usize];
-        if node.object.is_none()
-            && node.pods.is_empty()
-            && self.by_name.remove(&node.name).is_some()
-        {
+        if !node.is_there && node.pods.is_empty() && self.by_name.remove(&node.name).is_some() {
             self.free.push(slot);
         }
     }
@@ -389,13 +386,13 @@ impl Snapshot {
 
     /// All nodes, in no order that matters.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
-        self.nodes.iter().filter(|own| own.object.is_some())
+        self.nodes.iter().filter(|own| own.is_there)
     }
 
     /// The node of a name.
     pub fn node(&self, name: &str) -> Option<&NodeInfo> {
         let slot = self.by_name.get(name)?;
-        Some(self.at(*slot)).filter(|own| own.object.is_some())
+        Some(self.at(*slot)).filter(|own| own.is_there)
     }
 
     /// The node in a slot.
