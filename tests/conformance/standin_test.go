@@ -4,9 +4,14 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	batch "k8s.io/api/batch/v1"
 	coordination "k8s.io/api/coordination/v1"
 	core "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/errors"
@@ -17,14 +22,17 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// Plays the nodes of nodes.yaml: gives every pod a node, says that it runs, and lets it
-// go when it is deleted. It starts no container: tests that look into one are not for it.
+// Plays the nodes of nodes.yaml: says of every pod that has one that it runs, and lets it
+// go when it is deleted. A job's pod ends when all that its command does is to exit. It
+// starts no container: tests that look into one are not for it.
 type standIn struct {
 	client  kubernetes.Interface
 	address atomic.Uint32
 }
 
-const standInNode = "node-a"
+var standInNodes = []string{"node-a", "node-b"}
+
+var exits = regexp.MustCompile(`^exit (\d+)$`)
 
 // Starts playing nodes at the API of a kubeconfig, until the process ends.
 func startStandIn(kubeconfig string) error {
@@ -55,32 +63,34 @@ func startStandIn(kubeconfig string) error {
 		return err
 	}
 	factory.Start(context.Background().Done())
-	go nodes.beat()
+	for _, name := range standInNodes {
+		go nodes.beat(name)
+	}
 	return nil
 }
 
-// Renews the node's lease, as a kubelet does.
-func (nodes *standIn) beat() {
+// Renews a node's lease, as a kubelet does.
+func (nodes *standIn) beat(name string) {
 	leases := nodes.client.CoordinationV1().Leases(core.NamespaceNodeLease)
 	for ; ; time.Sleep(10 * time.Second) {
 		ctx, done := context.WithTimeout(context.Background(), 10*time.Second)
 		now := meta.NowMicro()
-		holder, seconds := standInNode, int32(40)
-		lease, err := leases.Get(ctx, standInNode, meta.GetOptions{})
+		holder, seconds := name, int32(40)
+		lease, err := leases.Get(ctx, name, meta.GetOptions{})
 		switch {
 		case err == nil:
 			lease.Spec.RenewTime = &now
 			_, err = leases.Update(ctx, lease, meta.UpdateOptions{})
 		case errors.IsNotFound(err):
 			_, err = leases.Create(ctx, &coordination.Lease{
-				ObjectMeta: meta.ObjectMeta{Name: standInNode},
+				ObjectMeta: meta.ObjectMeta{Name: name},
 				Spec: coordination.LeaseSpec{
 					HolderIdentity: &holder, LeaseDurationSeconds: &seconds, RenewTime: &now,
 				},
 			}, meta.CreateOptions{})
 		}
 		if err != nil && os.Getenv("STAND_IN_LOG") != "" {
-			fmt.Fprintf(os.Stderr, "lease of %s: %v\n", standInNode, err)
+			fmt.Fprintf(os.Stderr, "lease of %s: %v\n", name, err)
 		}
 		done()
 	}
@@ -100,18 +110,59 @@ func (nodes *standIn) look(pod *core.Pod) {
 			Preconditions:      &meta.Preconditions{UID: &pod.UID},
 		})
 	case pod.DeletionTimestamp != nil:
-	case pod.Spec.NodeName == "" && len(pod.Spec.SchedulingGates) == 0 && pod.Spec.SchedulerName == core.DefaultSchedulerName:
-		err = pods.Bind(ctx, &core.Binding{
-			ObjectMeta: meta.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID},
-			Target:     core.ObjectReference{Kind: "Node", Name: standInNode},
-		}, meta.CreateOptions{})
-	case pod.Spec.NodeName == standInNode && pod.Status.Phase == core.PodPending,
-		pod.Spec.NodeName == standInNode && pod.Status.ObservedGeneration != pod.Generation:
+	case !slices.Contains(standInNodes, pod.Spec.NodeName):
+	case pod.Status.Phase == core.PodPending, pod.Status.ObservedGeneration != pod.Generation:
 		nodes.run(pod)
 		_, err = pods.UpdateStatus(ctx, pod, meta.UpdateOptions{})
+	case pod.Status.Phase == core.PodRunning:
+		if code, ends := exitCode(pod); ends {
+			end(pod, code)
+			_, err = pods.UpdateStatus(ctx, pod, meta.UpdateOptions{})
+		}
 	}
 	if err != nil && os.Getenv("STAND_IN_LOG") != "" {
 		fmt.Fprintf(os.Stderr, "pod %s/%s: %v\n", pod.Namespace, pod.Name, err)
+	}
+}
+
+// With which code the command of a job's pod exits, if that is all it does. One whose
+// command asks for it fails when its index is odd.
+func exitCode(pod *core.Pod) (int, bool) {
+	container := pod.Spec.Containers[0]
+	words := append(slices.Clone(container.Command), container.Args...)
+	index, indexed := pod.Annotations[batch.JobCompletionIndexAnnotation]
+	if owner := meta.GetControllerOf(pod); owner == nil || owner.Kind != "Job" || len(words) == 0 {
+		return 0, false
+	}
+	script := strings.TrimSpace(words[len(words)-1])
+	if exit := exits.FindStringSubmatch(script); exit != nil {
+		code, err := strconv.Atoi(exit[1])
+		return code, err == nil
+	}
+	number, err := strconv.Atoi(index)
+	return number % 2, indexed && err == nil && strings.HasPrefix(script, "if [ $(expr ${JOB_COMPLETION_INDEX} % 2)")
+}
+
+// The status of a pod whose containers have ended with a code.
+func end(pod *core.Pod, code int) {
+	now := meta.Now()
+	pod.Status.Phase = core.PodSucceeded
+	if code != 0 {
+		pod.Status.Phase = core.PodFailed
+	}
+	for at := range pod.Status.Conditions {
+		condition := &pod.Status.Conditions[at]
+		if condition.Type == core.PodReady || condition.Type == core.ContainersReady {
+			condition.Status = core.ConditionFalse
+			condition.LastTransitionTime = now
+		}
+	}
+	for at := range pod.Status.ContainerStatuses {
+		status := &pod.Status.ContainerStatuses[at]
+		status.Ready = false
+		status.State = core.ContainerState{Terminated: &core.ContainerStateTerminated{
+			ExitCode: int32(code), StartedAt: now, FinishedAt: now,
+		}}
 	}
 }
 
@@ -120,7 +171,7 @@ func (nodes *standIn) run(pod *core.Pod) {
 	now := meta.Now()
 	status := &pod.Status
 	status.ObservedGeneration = pod.Generation
-	if status.Phase == core.PodRunning {
+	if status.Phase != core.PodPending {
 		return
 	}
 	number := nodes.address.Add(1)

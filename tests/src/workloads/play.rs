@@ -237,6 +237,7 @@ impl<'a> Player<'a> {
             })
             .filter(|(_, reason)| !CHANCE.contains(&reason.as_str()))
             .map(|(kind, reason)| format!("{kind} {reason}"))
+            .filter(|event| !self.scenario.either.contains(event))
             .collect();
         events.sort();
         events.dedup();

@@ -22,6 +22,9 @@ pub struct Scenario {
     /// How much of where pods are counts.
     #[serde(default)]
     pub placement: Placement,
+    /// Events (`Kind Reason`) that come or not, by which of two controllers is first.
+    #[serde(default)]
+    pub either: Vec<String>,
     /// One after the other; the cluster comes to rest after each.
     pub steps: Vec<Step>,
 }

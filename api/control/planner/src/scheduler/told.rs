@@ -67,7 +67,8 @@ pub fn preempted(victim: &PodInfo, wait: &Wait) -> Event {
 }
 
 /// The status of a pod without a node, where it says something else: why, and which node is
-/// being made free for it (empty: none; `None`: as it is).
+/// being made free for it (empty: none; `None`: as it is). What was said late, of a pod that has
+/// got one since, counts no more.
 pub fn unscheduled(
     seen: &Value,
     reason: Reason,
@@ -75,6 +76,10 @@ pub fn unscheduled(
     nominated: Option<&str>,
     now: Instant,
 ) -> Option<Write> {
+    let node = seen["spec"]["nodeName"].as_str().unwrap_or_default();
+    if !node.is_empty() {
+        return None;
+    }
     let reason = match reason {
         Reason::Unschedulable => "Unschedulable",
         Reason::SchedulerError => "SchedulerError",
@@ -180,6 +185,9 @@ mod tests {
             after["status"]["conditions"]
         );
         assert!(tell(&after, "why", None).is_some());
+        let mut bound = after;
+        bound["spec"]["nodeName"] = "node".into();
+        assert_eq!(tell(&bound, "why", None), None);
     }
 
     #[test]
