@@ -145,7 +145,7 @@ workloads-golden: ## Record again what Kubernetes' control plane makes of worklo
 # Some of them: `make workloads WORKLOADS="deployments jobs/ttl"`.
 .PHONY: workloads
 workloads: build ## The corpus of workloads on a quorum, against what was recorded (needs `make peers`)
-	@WORKLOADS="$(WORKLOADS)" cargo test --release --workspace --test workloads -- --ignored
+	@WORKLOADS="$(WORKLOADS)" cargo test --release --workspace --test workloads -- --include-ignored --test-threads 1
 
 .PHONY: workloads-large
 workloads-large: build ## Workloads on 1,000 and 5,000 nodes of kwok, the leader killed in each (needs `make peers`)

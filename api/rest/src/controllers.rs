@@ -125,12 +125,15 @@ async fn make_defaults(storage: &Storage, api_port: u16) -> Result<(), Controlle
     ensure(storage, services, Some("default"), API_SERVICE, &service).await
 }
 
-/// Makes what workers join by, where it is missing. Idempotent.
+/// Makes the roles of our own, for what workers join by and for the scheduler, where it is missing. Idempotent.
 async fn make_joining(storage: &Storage) -> Result<(), ControllerError> {
     for (name, object) in joining::bindings() {
         ensure(storage, (RBAC, "clusterrolebindings"), None, name, &object).await?;
     }
-    for (plural, object) in k3s::controller_role() {
+    let roles = k3s::controller_role()
+        .into_iter()
+        .chain(control::metrics_role());
+    for (plural, object) in roles {
         let name = metadata_text(&object, "name");
         ensure(storage, (RBAC, plural), None, name, &object).await?;
     }

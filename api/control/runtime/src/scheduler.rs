@@ -21,7 +21,7 @@ use nautilus_planner::scheduler::told::{self, Reason};
 use nautilus_planner::scheduler::{
     BIND_TIMEOUT, Chosen, DEFAULT_SCHEDULER, Decision, Placement, PodInfo, Scheduler, Wait,
 };
-use nautilus_planner::view::View as _;
+use nautilus_planner::view::{Question, View as _};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -39,6 +39,12 @@ const WRITES_AT_ONCE: usize = 256;
 const STATUS_ATTEMPTS: usize = 4;
 /// For a newer version to be seen.
 const STATUS_PAUSE: Duration = Duration::from_millis(50);
+/// Where nodes' metrics stand, and how often they are read: workers tell them with their beats,
+/// metrics-server measures as often.
+const NODE_METRICS: &str = "/apis/metrics.k8s.io/v1beta1/nodes";
+const METRICS_EVERY: Duration = Duration::from_secs(15);
+/// Pause after they could not be read.
+const METRICS_RETRY: Duration = Duration::from_secs(1);
 /// With nothing to do.
 const IDLE: Duration = Duration::from_secs(10);
 /// As whom the scheduler writes, and whose its Events are.
@@ -154,6 +160,11 @@ pub(crate) async fn run(scheduling: Arc<Scheduling>, world: Arc<World>, recorder
         world,
         recorder,
     };
+    // Ends with this.
+    let mut asking = JoinSet::new();
+    if scheduling.core.lock().wants_metrics() {
+        asking.spawn(follow_metrics(scheduling.clone()));
+    }
     let mut under_way: JoinSet<()> = JoinSet::new();
     loop {
         while under_way.try_join_next().is_some() {}
@@ -172,6 +183,24 @@ pub(crate) async fn run(scheduling: Arc<Scheduling>, world: Arc<World>, recorder
             () = scheduling.wake.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// Asks how busy nodes are, again and again.
+async fn follow_metrics(scheduling: Arc<Scheduling>) {
+    let question = Question::Get(NODE_METRICS.to_owned());
+    loop {
+        let pause = match scheduling.api.ask(AUTHOR.account, &question).await {
+            Ok(list) => {
+                scheduling.core.lock().set_metrics(&list);
+                METRICS_EVERY
+            }
+            Err((code, message)) => {
+                tracing::debug!(code, message, "how busy nodes are is not known");
+                METRICS_RETRY
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -1,9 +1,16 @@
 //! Controllers on the leader: through this face, with its rules, quotas and terms.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use nautilus_machinery::identity::User;
+use nautilus_rest::{ControlSettings, NodeUsage, NodeUsages, RequestLimits};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::admission::Led;
+use crate::world::World;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const SETS: &str = "/apis/apps/v1/namespaces/default/replicasets";
@@ -143,4 +150,81 @@ async fn a_deposed_leader_makes_nothing_and_the_next_one_goes_on_where_it_was() 
         pods.iter().filter(own).count()
     };
     assert_eq!((of("web"), of("db")), (2, 1));
+}
+
+/// `w-busy` is as busy as can be, others are idle.
+struct Usages;
+
+impl NodeUsages for Usages {
+    fn of(&self, workers: Vec<String>) -> BoxFuture<'_, Result<Vec<Option<NodeUsage>>, String>> {
+        let usage = |worker: String| {
+            let share = if worker == "w-busy" { 10_000 } else { 0 };
+            Some(NodeUsage {
+                cpu_basis_points: Some(share),
+                memory_basis_points: Some(share),
+                age: Duration::ZERO,
+            })
+        };
+        Box::pin(std::future::ready(Ok(workers
+            .into_iter()
+            .map(usage)
+            .collect())))
+    }
+
+    fn worker_annotation(&self) -> &'static str {
+        "nautilus.io/node-id"
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_of_the_scheduler_may_look_at_how_busy_nodes_are() {
+    let profile = json!({"profiles": [{"plugins": {"score": {
+        "disabled": [{"name": "*"}], "enabled": [{"name": "NodeLoad"}]}}}]});
+    let settings = ControlSettings::default().with_scheduler(&profile).unwrap();
+    let master = User::authenticated("admin", vec!["system:masters".into()]);
+    let world = World::start_configured(master, RequestLimits::default(), |facts| {
+        facts.node_usages = Some(Arc::new(Usages));
+        facts.control = settings;
+    })
+    .await;
+    let led = Led::over(world);
+    let whole = json!({"cpu": "64", "memory": "64Gi", "pods": "200"});
+    for name in ["busy", "idle"] {
+        let worker = json!({"nautilus.io/node-id": format!("w-{name}")});
+        let node = json!({
+            "metadata": {"name": name, "annotations": worker},
+            "status": {"capacity": whole, "allocatable": whole,
+                "conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        led.make("/api/v1/nodes", &node).await;
+        // As the workers' face does once the worker beats.
+        let ready = json!({"spec": {"taints": null}});
+        patch(&led, &format!("/api/v1/nodes/{name}"), ready).await;
+    }
+    let accounts = "/api/v1/namespaces/default/serviceaccounts/default";
+    led.until(accounts, |status, _| status == StatusCode::OK)
+        .await;
+    // Until the first metrics are known nodes are chosen by lot.
+    let (mut made, mut in_a_row) = (0, 0);
+    while in_a_row < 12 {
+        let name = format!("p{made}");
+        let pod = json!({
+            "metadata": {"name": name},
+            "spec": {"containers": [{"name": "c", "image": "i"}]},
+        });
+        led.make(PODS, &pod).await;
+        let node = |pod: &Value| pod["spec"]["nodeName"].as_str().map(str::to_owned);
+        let path = format!("{PODS}/{name}");
+        let pod = led.until(&path, |_, pod| node(pod).is_some()).await;
+        made += 1;
+        in_a_row = if node(&pod).as_deref() == Some("idle") {
+            in_a_row + 1
+        } else {
+            0
+        };
+        assert!(
+            made < 300,
+            "the busy node is chosen as often as the idle one"
+        );
+    }
 }

@@ -97,6 +97,17 @@ impl Scheduler {
         }
     }
 
+    /// Whether a profile looks at how busy nodes are.
+    pub fn wants_metrics(&self) -> bool {
+        let mut weights = self.profiles.iter().flat_map(|own| &own.weights);
+        weights.any(|(plugin, weight)| *plugin == Plugin::NodeLoad && *weight > 0)
+    }
+
+    /// Takes over how busy nodes are, by a `NodeMetricsList` of `metrics.k8s.io/v1beta1`.
+    pub fn set_metrics(&mut self, list: &Value) {
+        self.snapshot.set_metrics(list);
+    }
+
     /// Takes a change in.
     pub fn hear(&mut self, change: &Change, now: Instant) {
         match change.kind {

@@ -41,11 +41,13 @@ pub enum Plugin {
     NodeDeclaredFeatures,
     /// What the stake behind a worker's node permits. Ours; off unless a profile has it.
     WorkerStake,
+    /// How busy a node is by its metrics. Ours; off unless a profile has it.
+    NodeLoad,
 }
 
 impl Plugin {
     /// Every one, each once, in the order in which they look at a node.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::SchedulingGates,
         Self::NodeName,
         Self::NodeUnschedulable,
@@ -63,6 +65,7 @@ impl Plugin {
         Self::ImageLocality,
         Self::NodeDeclaredFeatures,
         Self::WorkerStake,
+        Self::NodeLoad,
     ];
 
     /// Its name in messages, metrics and configurations.
@@ -85,6 +88,7 @@ impl Plugin {
             Self::ImageLocality => "ImageLocality",
             Self::NodeDeclaredFeatures => "NodeDeclaredFeatures",
             Self::WorkerStake => "WorkerStake",
+            Self::NodeLoad => "NodeLoad",
         }
     }
 
@@ -101,12 +105,13 @@ impl Plugin {
                 | Self::NodeResourcesBalancedAllocation
                 | Self::ImageLocality
                 | Self::WorkerStake
+                | Self::NodeLoad
         )
     }
 
     /// Whether it can say how good a node is.
     pub(super) fn scores(self) -> bool {
-        self.default_weight().is_some() || self == Self::WorkerStake
+        self.default_weight().is_some() || matches!(self, Self::WorkerStake | Self::NodeLoad)
     }
 
     /// What its score weighs where nothing is said; `None`: it does not score then.

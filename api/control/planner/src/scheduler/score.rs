@@ -98,6 +98,10 @@ impl Cycle<'_> {
                 let tier = |slot: &Slot| stake(at(slot).labels.get(STAKE_TIER).map(String::as_str));
                 Some(nodes.iter().map(tier).collect())
             }
+            Plugin::NodeLoad => {
+                let idle = |slot: &Slot| snapshot.idle(&at(slot).name);
+                Some(nodes.iter().map(idle).collect())
+            }
             Plugin::ImageLocality => Some(self.image_scores(snapshot, nodes)),
             _ => None,
         }

@@ -17,6 +17,7 @@ use super::label_index::{LabelIndex, NodeSet, Slot};
 use super::node::NodeInfo;
 use super::node_selector::{NodeSelector, RequiredNode, Term};
 use super::pod::PodInfo;
+use super::resources::Resources;
 use super::taint::{self, Taint, Toleration};
 use crate::controller::Change;
 use crate::kind::{self, Kind};
@@ -80,7 +81,15 @@ pub struct Snapshot {
     reserved: BTreeMap<(Kind, Key), Arc<Value>>,
     /// Attachments by node: their names.
     attachments: BTreeMap<String, BTreeSet<String>>,
+    /// Percents of a node that are in use by its metrics: of its CPUs or of its memory,
+    /// whichever is fuller. Nodes without metrics are not here.
+    busy: BTreeMap<String, i64>,
 }
+
+/// The largest percentage.
+const WHOLE: i64 = 100;
+/// For how idle a node without metrics counts, in percent.
+const UNKNOWN_IDLE: i64 = 50;
 
 impl Snapshot {
     /// Takes a change in. Kinds that it is not made of are left out.
@@ -114,6 +123,33 @@ impl Snapshot {
             }
             _ => {}
         }
+    }
+
+    /// Takes over how busy nodes are, by a `NodeMetricsList` of `metrics.k8s.io/v1beta1`.
+    pub fn set_metrics(&mut self, list: &Value) {
+        self.busy.clear();
+        for metrics in object::items(&list["items"]) {
+            let name = object::name(metrics);
+            let Some(node) = self.node(name) else {
+                continue;
+            };
+            let used = Resources::of(&metrics["usage"]);
+            let share = |used: i64, whole: i64| match whole > 0 {
+                true => used.saturating_mul(WHOLE) / whole,
+                false => 0,
+            };
+            let cpu = share(used.milli_cpu, node.allocatable.milli_cpu);
+            let memory = share(used.memory, node.allocatable.memory);
+            self.busy
+                .insert(name.to_owned(), cpu.max(memory).clamp(0, WHOLE));
+        }
+    }
+
+    /// How idle a node is, in percent.
+    pub(super) fn idle(&self, node: &str) -> i64 {
+        self.busy
+            .get(node)
+            .map_or(UNKNOWN_IDLE, |busy| WHOLE - busy)
     }
 
     fn set_attachment(&mut self, change: &Change) {

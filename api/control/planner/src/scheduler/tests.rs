@@ -557,3 +557,24 @@ fn a_profile_may_prefer_nodes_with_more_at_stake() {
     let mut plugins = without.scores.iter().map(|own| own.plugin);
     assert!(plugins.all(|own| own != super::Plugin::WorkerStake));
 }
+
+#[test]
+fn a_profile_may_prefer_idle_nodes() {
+    let mut snapshot = Snapshot::default();
+    for name in ["a", "b", "c", "d"] {
+        let mut own = node(name, &json!({}));
+        own["status"]["allocatable"] = json!({"cpu": "4", "memory": "8Gi", "pods": "9"});
+        put(&mut snapshot, kind::NODES, &own);
+    }
+    let metrics = |name: &str, cpu: &str, memory: &str| json!({"metadata": {"name": name}, "usage": {"cpu": cpu, "memory": memory}});
+    let list = json!({"items": [
+        metrics("a", "1", "1Gi"), metrics("b", "1", "6Gi"), metrics("c", "9", "1Gi"),
+        metrics("gone", "1", "1Gi"),
+    ]});
+    snapshot.set_metrics(&list);
+    let profile = json!({"profiles": [{"plugins": {"score": {
+        "disabled": [{"name": "*"}], "enabled": [{"name": "NodeLoad"}]}}}]});
+    let profiles = Profile::read_all(&profile).expect("it is right");
+    let explanation = super::explain(&snapshot, &pod("p", json!({})), &profiles[0]);
+    assert_eq!(explanation.scores[0].scores, [75, 25, 0, 50]);
+}
