@@ -86,6 +86,11 @@ bench: build ## Failover and store benches, as JSON
 bench-workers: build ## Workers by the ten thousand, for four numbers of them (about half an hour)
 	@$(NAUTILUS_BIN) bench workers --growth --output-dir tests/bench
 
+.PHONY: bench-scheduler
+bench-scheduler: build peers ## Beside kube-scheduler, the same pods in turn (about 10 minutes)
+	@$(NAUTILUS_BIN) bench scheduler --peers $(NAUTILUS_E2E_BIN) --output json >tests/bench/scheduler.json
+	@cat tests/bench/scheduler.json
+
 # Rows, pairs and sizes: `make bench-etcd BENCH="--only failover_gap_ms --pairs 5"`.
 .PHONY: bench-etcd
 bench-etcd: setup peers ## Beside etcd, the same load in turn (about 25 minutes; BENCH= for options)

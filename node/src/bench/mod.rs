@@ -87,7 +87,7 @@ pub(crate) async fn run(global: &Global, arguments: BenchArgs) -> anyhow::Result
             )
         }
         Bench::Scheduler(arguments) => {
-            let world = World::start(global, &progress).await?;
+            let world = World::start_with(global, scheduler::quorum, &progress).await?;
             let rows = scheduler::run(&world, arguments, &progress).await;
             Report::new(
                 "scheduler",
@@ -123,6 +123,15 @@ pub(crate) struct World {
 
 impl World {
     async fn start(global: &Global, progress: &Progress) -> anyhow::Result<Self> {
+        Self::start_with(global, |layout| layout, progress).await
+    }
+
+    /// The same with something else in its nodes' settings.
+    async fn start_with(
+        global: &Global,
+        settings: impl FnOnce(Layout) -> Layout,
+        progress: &Progress,
+    ) -> anyhow::Result<Self> {
         let (dir, temporary) = match global.named_dir() {
             Some(dir) => (dir.to_owned(), None),
             None => {
@@ -131,7 +140,7 @@ impl World {
                 (dir.clone(), Some(dir))
             }
         };
-        let layout = Layout::new(&dir)?;
+        let layout = settings(Layout::new(&dir)?);
         if layout.load()?.is_some() {
             anyhow::bail!(
                 "{} holds a quorum already; a bench starts its own: name another folder",

@@ -107,13 +107,27 @@ pub(crate) enum Age {
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     root: PathBuf,
+    /// Which controllers its nodes run; `None`: what the environment or the default says.
+    controllers: Option<Vec<String>>,
 }
 
 impl Layout {
     /// The folder `dir`, made absolute, whether it exists or not.
     pub(crate) fn new(dir: &Path) -> anyhow::Result<Self> {
         let root = std::path::absolute(dir).with_context(|| format!("--dir {}", dir.display()))?;
-        Ok(Self { root })
+        Ok(Self {
+            root,
+            controllers: None,
+        })
+    }
+
+    /// The same with nodes that run these controllers alone.
+    pub(crate) fn with_controllers(self, names: &[&str]) -> Self {
+        let names = names.iter().map(|own| (*own).to_owned());
+        Self {
+            controllers: Some(names.collect()),
+            ..self
+        }
     }
 
     /// The folder.
@@ -302,6 +316,7 @@ impl Layout {
             },
             // The nodes inherit the environment, and with it the chain that judges tokens.
             tokens_file: (!config::names_chain()).then(|| self.tokens()),
+            controllers: self.controllers.clone(),
             ..Settings::default()
         }
     }

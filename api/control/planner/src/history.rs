@@ -62,10 +62,12 @@ pub fn next_number(revisions: &[Arc<Value>]) -> i64 {
     revisions.last().map_or(1, |newest| number(newest) + 1)
 }
 
-/// `data` of a revision: a patch that gives its owner this pod template.
+/// `data` of a revision: a patch that gives its owner this pod template. Its fields are in the
+/// order of their names, as in the reference's: clients compare the bytes.
 pub fn record(template: &Value) -> Value {
     let mut template = template.clone();
     template["$patch"] = "replace".into();
+    template.sort_all_objects();
     json!({"spec": {"template": template}})
 }
 
@@ -149,6 +151,13 @@ pub fn over_limit<'a>(
 mod tests {
     use super::*;
     use crate::testing::Cluster;
+
+    #[test]
+    fn a_template_is_recorded_in_the_order_of_names() {
+        let template = json!({"spec": {"volumes": [], "containers": []}, "metadata": {}});
+        let text = r#"{"spec":{"template":{"$patch":"replace","metadata":{},"spec":{"containers":[],"volumes":[]}}}}"#;
+        assert_eq!(record(&template).to_string(), text);
+    }
 
     #[test]
     fn revisions_are_those_selected_that_are_its_own_or_nobodys_oldest_first() {

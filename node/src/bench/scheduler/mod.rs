@@ -4,7 +4,8 @@
 //! hour of a busy cluster, one after the other, for the time from a pod's creation to its
 //! binding; then all together, for the rate. Both without constraints and with: pods in
 //! groups that want other nodes than their like, spread over zones. With `--peers`, the same
-//! load runs on kube-apiserver and kube-scheduler over three members of etcd.
+//! load runs on kube-apiserver and kube-scheduler over three members of etcd. No controllers
+//! run on either side: nobody renews the nodes' leases.
 
 mod load;
 mod peer;
@@ -21,6 +22,7 @@ use super::load::NAMESPACE;
 use super::report::Row;
 use crate::client::ApiClient;
 use crate::kubeconfig::Kubeconfig;
+use crate::up::layout::Layout;
 use crate::up::progress::Progress;
 use load::{Face, Numbers};
 use peer::Peer;
@@ -43,6 +45,11 @@ pub(crate) struct SchedulerArgs {
     /// Measure kube-scheduler, too: a folder with etcd, kube-apiserver and kube-scheduler
     #[arg(long, env = "NAUTILUS_PEERS", value_name = "DIR")]
     peers: Option<PathBuf>,
+}
+
+/// The bench's quorum: its nodes run the scheduler alone.
+pub(super) fn quorum(layout: Layout) -> Layout {
+    layout.with_controllers(&["kube-scheduler"])
 }
 
 /// Measures ours, then the peer's.
