@@ -162,7 +162,7 @@ patch-golden: ## Record again what the reference's patches do (needs Go)
 
 # What came of each test is in $(CARGO_TARGET_DIR)/conformance/results.json.
 .PHONY: conformance
-conformance: build e2e-bin ## Kubernetes' own [Conformance] tests of the API, built from its Go module (about 20 minutes)
+conformance: build e2e-bin ## Kubernetes' own [Conformance] tests of the API, built from its Go module (about 40 minutes)
 	@cd tests/conformance && go test -c -p 2 -vet=off -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.2" \
 		-o $(NAUTILUS_E2E_BIN)/conformance .
 	@tests/conformance/run $(CARGO_TARGET_DIR)/conformance $(CONFORMANCE)
