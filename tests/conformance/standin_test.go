@@ -134,8 +134,12 @@ func exitCode(pod *core.Pod) (int, bool) {
 	container := pod.Spec.Containers[0]
 	words := append(slices.Clone(container.Command), container.Args...)
 	index, indexed := pod.Annotations[batch.JobCompletionIndexAnnotation]
-	if owner := meta.GetControllerOf(pod); owner == nil || owner.Kind != "Job" || len(words) == 0 {
+	if owner := meta.GetControllerOf(pod); owner == nil || owner.Kind != "Job" {
 		return 0, false
+	}
+	if len(words) == 0 {
+		// A shell without input.
+		return 0, strings.Contains(container.Image, "/busybox:")
 	}
 	script := strings.TrimSpace(words[len(words)-1])
 	if exit := exits.FindStringSubmatch(script); exit != nil {
