@@ -70,14 +70,17 @@ fn main() -> Result<()> {
         Ok(())
     };
     large.timed("drain", drain, settled)?;
+    let silent: Vec<String> = (nodes / LOST..2 * nodes / LOST)
+        .map(|node| format!("many-{node}"))
+        .collect();
     let fall_silent = || {
-        for node in nodes / LOST..2 * nodes / LOST {
-            large.kubectl(&["label", "node", &format!("many-{node}"), "played-by-"])?;
+        for node in &silent {
+            large.kubectl(&["label", "node", node, "played-by-"])?;
         }
         Ok(())
     };
     large.timed("death", fall_silent, || {
-        large.deployment(pods, pods + surge + pods)
+        Ok(large.left(&silent)? && large.deployment(pods, pods + surge + pods)?)
     })?;
     Ok(())
 }
@@ -172,6 +175,18 @@ impl Large<'_> {
         Ok(status["observedGeneration"] == *generation
             && staying == wanted
             && counts.iter().all(|count| status[*count] == wanted))
+    }
+
+    /// Whether no pod stays on these nodes.
+    fn left(&self, nodes: &[String]) -> Result<bool> {
+        let pods = self.read("/api/v1/namespaces/default/pods?labelSelector=app%3Dweb")?;
+        let pods = pods["items"].as_array().context("pods")?;
+        let stays = |pod: &Value| {
+            let node = pod["spec"]["nodeName"].as_str();
+            pod["metadata"]["deletionTimestamp"].is_null()
+                && node.is_some_and(|node| nodes.iter().any(|own| own == node))
+        };
+        Ok(!pods.iter().any(stays))
     }
 
     /// Whether the job is done with all of its indexes.
