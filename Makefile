@@ -88,8 +88,8 @@ bench-workers: build ## Workers by the ten thousand, for four numbers of them (a
 
 .PHONY: bench-scheduler
 bench-scheduler: build peers ## Beside kube-scheduler, the same pods in turn (about 10 minutes)
-	@$(NAUTILUS_BIN) bench scheduler --peers $(NAUTILUS_E2E_BIN) --output json >tests/bench/scheduler.json
-	@cat tests/bench/scheduler.json
+	@$(NAUTILUS_BIN) bench scheduler --peers $(NAUTILUS_E2E_BIN) --output json | tee tests/bench/scheduler.json.new
+	@mv tests/bench/scheduler.json.new tests/bench/scheduler.json
 
 # Rows, pairs and sizes: `make bench-etcd BENCH="--only failover_gap_ms --pairs 5"`.
 .PHONY: bench-etcd

@@ -125,8 +125,9 @@ async fn make_defaults(storage: &Storage, api_port: u16) -> Result<(), Controlle
     ensure(storage, services, Some("default"), API_SERVICE, &service).await
 }
 
-/// Makes the roles of our own, for what workers join by and for the scheduler, where it is missing. Idempotent.
-async fn make_joining(storage: &Storage) -> Result<(), ControllerError> {
+/// Makes the roles and bindings of our own, where they are missing: workers join by them, and
+/// the scheduler reads metrics. Idempotent.
+async fn make_own_roles(storage: &Storage) -> Result<(), ControllerError> {
     for (name, object) in joining::bindings() {
         ensure(storage, (RBAC, "clusterrolebindings"), None, name, &object).await?;
     }
@@ -269,7 +270,7 @@ async fn lead(context: &RestContext, storage: &Storage, api_port: u16) {
         if !made_defaults {
             let made = async {
                 make_defaults(storage, api_port).await?;
-                make_joining(storage).await
+                make_own_roles(storage).await
             };
             match made.await {
                 Ok(()) => made_defaults = true,

@@ -197,6 +197,8 @@ async fn follow_metrics(scheduling: Arc<Scheduling>) {
             }
             Err((code, message)) => {
                 tracing::debug!(code, message, "how busy nodes are is not known");
+                // What was known before says less and less.
+                scheduling.core.lock().set_metrics(&Value::Null);
                 METRICS_RETRY
             }
         };

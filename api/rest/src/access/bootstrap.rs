@@ -18,7 +18,7 @@ use nautilus_machine::types::KeyRange;
 use nautilus_machinery::resource::{self, Resource};
 use nautilus_machinery::status::ApiError;
 use nautilus_machinery::strategy::DeleteOptions;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::failure::{Failure, unless_lost};
 use crate::storage::{Storage, Target, Writer, metadata_text, versioned_object};
@@ -175,4 +175,22 @@ const MAX_NESTED: usize = 8;
 
 fn kind(plural: &str) -> Option<&'static Arc<Resource>> {
     resource::find(GROUP, "v1", plural)
+}
+
+/// A cluster role with these rules and its binding to one user, both of one name: each with
+/// the plural that it is stored under.
+pub(crate) fn role_of_user(name: &str, user: &str, rules: &Value) -> [(&'static str, Value); 2] {
+    let api_version = format!("{GROUP}/v1");
+    let metadata = json!({ "name": name });
+    let role = json!({
+        "kind": "ClusterRole", "apiVersion": api_version, "metadata": metadata, "rules": rules,
+    });
+    let binding = json!({
+        "kind": "ClusterRoleBinding",
+        "apiVersion": api_version,
+        "metadata": metadata,
+        "roleRef": { "apiGroup": GROUP, "kind": "ClusterRole", "name": name },
+        "subjects": [{ "apiGroup": GROUP, "kind": "User", "name": user }],
+    });
+    [("clusterroles", role), ("clusterrolebindings", binding)]
 }

@@ -38,6 +38,7 @@ use crate::storage::Storage;
 
 use accounts::Accounts;
 pub(crate) use bootstrap::Roles as BootstrapRoles;
+pub(crate) use bootstrap::role_of_user;
 pub(crate) use leader::{Kind as Looked, Leader, ensure_root_ca};
 use nodes::Nodes;
 use oidc::Issuers;

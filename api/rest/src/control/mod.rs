@@ -27,6 +27,7 @@ use nautilus_planner::view::{Answer, Question};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::access::role_of_user;
 use crate::context::RestContext;
 use crate::ids;
 use crate::storage::Storage;
@@ -87,23 +88,10 @@ impl ControlSettings {
 /// What lets the scheduler read how busy nodes are: the reference's does not look at that,
 /// and its role says nothing of it.
 pub(crate) fn metrics_role() -> [(&'static str, Value); 2] {
-    const GROUP: &str = "rbac.authorization.k8s.io";
-    const NAME: &str = "nautilus:node-load";
-    let head = |kind: &str| {
-        json!({
-            "kind": kind, "apiVersion": format!("{GROUP}/v1"), "metadata": { "name": NAME },
-        })
-    };
-    let mut role = head("ClusterRole");
-    role["rules"] = json!([
+    let rules = json!([
         { "apiGroups": ["metrics.k8s.io"], "resources": ["nodes"], "verbs": ["list"] },
     ]);
-    let mut binding = head("ClusterRoleBinding");
-    binding["roleRef"] = json!({ "apiGroup": GROUP, "kind": "ClusterRole", "name": NAME });
-    binding["subjects"] = json!([
-        { "apiGroup": GROUP, "kind": "User", "name": format!("system:{SCHEDULER}") },
-    ]);
-    [("clusterroles", role), ("clusterrolebindings", binding)]
+    role_of_user("nautilus:node-load", &format!("system:{SCHEDULER}"), &rules)
 }
 
 /// One term's work. Ends only by being dropped.

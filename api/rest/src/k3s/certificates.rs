@@ -12,6 +12,7 @@ use nautilus_machinery::status::ApiError;
 use serde_json::{Value, json};
 
 use super::{PEM_TYPE, Purpose, claimed_node, header, node_of, password};
+use crate::access::role_of_user;
 use crate::authority::{CLIENT_VALIDITY, CheckedRequest, MAX_CSR_BYTES, der_to_pem};
 use crate::body;
 use crate::context::RestContext;
@@ -33,31 +34,16 @@ const CONTROLLER_USER: &str = "system:k3s-controller";
 
 /// What the controllers of an agent may do: to follow the servers and to find their own node.
 pub(crate) fn controller_role() -> [(&'static str, Value); 2] {
-    const GROUP: &str = "rbac.authorization.k8s.io";
     let rule = |group: &str, resources: &[&str]| {
         json!({
             "apiGroups": [group], "resources": resources, "verbs": ["get", "list", "watch"],
         })
     };
-    let api_version = format!("{GROUP}/v1");
-    let metadata = json!({ "name": CONTROLLER_USER });
-    let role = json!({
-        "kind": "ClusterRole",
-        "apiVersion": api_version,
-        "metadata": metadata,
-        "rules": [
-            rule("", &["nodes", "endpoints"]),
-            rule("discovery.k8s.io", &["endpointslices"]),
-        ],
-    });
-    let binding = json!({
-        "kind": "ClusterRoleBinding",
-        "apiVersion": api_version,
-        "metadata": metadata,
-        "roleRef": { "apiGroup": GROUP, "kind": "ClusterRole", "name": CONTROLLER_USER },
-        "subjects": [{ "apiGroup": GROUP, "kind": "User", "name": CONTROLLER_USER }],
-    });
-    [("clusterroles", role), ("clusterrolebindings", binding)]
+    let rules = json!([
+        rule("", &["nodes", "endpoints"]),
+        rule("discovery.k8s.io", &["endpointslices"]),
+    ]);
+    role_of_user(CONTROLLER_USER, CONTROLLER_USER, &rules)
 }
 
 /// Issues what is asked for, over the key of the request in the body (PKCS#10 in DER), with

@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 use crate::webhooks::{Hooks, patch};
 use crate::world::{World, within};
 
-pub(crate) fn signer() -> HeadSigner {
+fn signer() -> HeadSigner {
     Arc::new(|head| {
         let hash = head.sha256.map(|byte| format!("{byte:02x}")).concat();
         Box::pin(std::future::ready(Ok(SignedHead {
@@ -31,7 +31,7 @@ pub(crate) fn signer() -> HeadSigner {
 }
 
 /// A log of that folder, in one file.
-pub(crate) fn whole_log(folder: &Path) -> LogFile {
+fn whole_log(folder: &Path) -> LogFile {
     LogFile {
         path: folder.join("audit.log"),
         max_bytes: 0,
@@ -40,15 +40,45 @@ pub(crate) fn whole_log(folder: &Path) -> LogFile {
     }
 }
 
+/// A log of every request's metadata, while it is written.
+pub(crate) struct Metadata {
+    folder: tempfile::TempDir,
+    stop: CancellationToken,
+    written: tokio::task::JoinHandle<()>,
+}
+
+impl Metadata {
+    pub(crate) fn start() -> (Self, Arc<Audit>) {
+        let folder = tempfile::tempdir().unwrap();
+        let policy = json!({
+            "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{ "level": "Metadata" }],
+        });
+        let stop = CancellationToken::new();
+        let file = whole_log(folder.path());
+        let (audit, written) = Audit::start(policy, file, signer(), stop.clone()).unwrap();
+        let log = Self {
+            folder,
+            stop,
+            written,
+        };
+        (log, audit)
+    }
+
+    /// Ends it; the events that were written.
+    pub(crate) async fn end(self) -> Vec<Value> {
+        self.stop.cancel();
+        self.written.await.unwrap();
+        let text = std::fs::read_to_string(whole_log(self.folder.path()).path).unwrap();
+        let lines = text.lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
 #[tokio::test]
 async fn what_another_face_notes_stands_in_the_event_of_its_answer() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = whole_log(folder.path());
-    let policy = json!({
-        "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{ "level": "Metadata" }],
-    });
-    let stop = CancellationToken::new();
-    let (audit, written) = Audit::start(policy, file.clone(), signer(), stop.clone()).unwrap();
+    let (log, audit) = Metadata::start();
     let world =
         World::start_audited(User::anonymous(), RequestLimits::default(), Some(audit)).await;
     let refuse = || async {
@@ -64,12 +94,8 @@ async fn what_another_face_notes_stands_in_the_event_of_its_answer() {
     *request.uri_mut() = "/refuse".parse().unwrap();
     request.extensions_mut().insert(User::anonymous());
     face.oneshot(request).await.unwrap();
-    stop.cancel();
-    written.await.unwrap();
-    let text = std::fs::read_to_string(&file.path).unwrap();
-    let event = text
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+    let mut events = log.end().await.into_iter();
+    let event = events
         .find(|event| event["stage"] == "ResponseComplete")
         .expect("recorded");
     assert_eq!(event["requestURI"], "/refuse");

@@ -8,16 +8,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
 use nautilus_machinery::identity::User;
-use nautilus_rest::audit::Audit;
 use nautilus_rest::{ConnectionLimits, RequestLimits, SealRefusal, Workers};
 use parking_lot::Mutex;
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use crate::access::{client, credential, get, serve};
-use crate::audit::{signer, whole_log};
+use crate::audit::Metadata;
 use crate::world::{World, parts, within};
 
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
@@ -455,13 +453,7 @@ async fn who_presents_a_bad_seal_token_is_told_what_is_wrong_with_it() {
 
 #[tokio::test]
 async fn a_stolen_seal_token_that_comes_to_the_api_stands_in_the_audit_log() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = whole_log(folder.path());
-    let policy = json!({
-        "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{ "level": "Metadata" }],
-    });
-    let stop = CancellationToken::new();
-    let (audit, written) = Audit::start(policy, file.clone(), signer(), stop.clone()).unwrap();
+    let (log, audit) = Metadata::start();
     let world = World::start_configured(User::anonymous(), RequestLimits::default(), |facts| {
         facts.workers = Some(Arc::new(Played::default()));
         facts.audit = Some(audit);
@@ -472,12 +464,8 @@ async fn a_stolen_seal_token_that_comes_to_the_api_stands_in_the_audit_log() {
         let answer = within(request.bearer_auth("seal-stolen").send()).await;
         assert_eq!(answer.unwrap().status(), StatusCode::UNAUTHORIZED);
     }
-    stop.cancel();
-    written.await.unwrap();
-    let text = std::fs::read_to_string(&file.path).unwrap();
-    let noted: Vec<String> = text
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+    let events = log.end().await.into_iter();
+    let noted: Vec<String> = events
         .filter(|event| event["annotations"]["nautilus.io/seal-token-refused"] == "OtherKey")
         .map(|event| event["requestURI"].as_str().unwrap().to_owned())
         .collect();
