@@ -370,6 +370,15 @@ mod tests {
             "uid",
             "2026-01-01T00:00:00Z",
         );
+        // Nothing is left for the node controller to write.
+        let labels = &node["metadata"]["labels"];
+        for label in ["os", "arch"] {
+            let [old, new] = ["beta.kubernetes.io", "kubernetes.io"];
+            assert_eq!(
+                labels[format!("{old}/{label}")],
+                labels[format!("{new}/{label}")]
+            );
+        }
         assert_eq!(ready(&node)["status"], "False");
         assert_eq!(
             taints(&node),

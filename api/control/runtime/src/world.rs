@@ -295,3 +295,46 @@ impl View for World {
         found.iter().map(|own| (*own.key).clone()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use nautilus_planner::kind;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A node that counts how often it is parsed.
+    #[derive(Default)]
+    struct Counted(Arc<AtomicUsize>);
+
+    impl Body for Counted {
+        fn object(&self) -> Option<Value> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Some(json!({"metadata": {"name": "a"}}))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_parsed_long_ago_is_parsed_anew() {
+        let world = World::of([kind::NODES].into_iter());
+        let parsed = Arc::new(AtomicUsize::new(0));
+        let item = Item {
+            key: Key::new("", "a"),
+            revision: 1,
+            body: Arc::new(Counted(parsed.clone())),
+        };
+        world.put(kind::NODES, &item);
+        for (wait, times) in [
+            (Duration::ZERO, 1),
+            (PARSED_FOR * 2, 2),
+            (PARSED_FOR / 2, 2),
+        ] {
+            tokio::time::advance(wait).await;
+            world.tidy();
+            assert!(world.get(kind::NODES, "", "a").is_some());
+            assert_eq!(parsed.load(Ordering::Relaxed), times, "{wait:?}");
+        }
+    }
+}

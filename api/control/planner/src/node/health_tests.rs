@@ -212,7 +212,7 @@ fn of_a_workers_node_only_what_the_workers_face_leaves_is_touched() {
 
 #[test]
 fn a_workers_node_is_looked_at_only_where_something_follows_for_it() {
-    let cluster = Cluster::default();
+    let mut cluster = Cluster::default();
     let worker = |conditions: &[(&str, &str)]| {
         let mut worker = node(conditions);
         worker["metadata"]["annotations"] = json!({super::super::WORKER: "w"});
@@ -237,5 +237,11 @@ fn a_workers_node_is_looked_at_only_where_something_follows_for_it() {
             usize::from(is_looked_at),
             "{before:?} {after:?}"
         );
+    }
+    let renewed = Arc::new(lease("2026-01-01T00:00:00Z"));
+    for (node, keys) in [(&ready, 0), (&ordinary, 1)] {
+        cluster.put(kind::NODES, (**node).clone());
+        let concerned = cluster.concerned(&Health::default(), kind::LEASES, None, Some(&renewed));
+        assert_eq!(concerned.len(), keys, "{node:?}");
     }
 }
