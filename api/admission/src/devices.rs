@@ -1,14 +1,11 @@
 //! Expressions that select devices: of claims, of what claims are made from, of classes.
 //!
-//! Source: `k8s.io/dynamic-resource-allocation` `cel` of v1.37: what a device is to an
-//! expression, and what an expression may come to and may cost.
+//! Source: `k8s.io/dynamic-resource-allocation` `cel` of v1.37: what an expression may cost;
+//! the rest stands in `nautilus_cel`.
 //!
 //! Invariant: a list of selectors that stays as it was is not judged again.
 
-use std::collections::BTreeMap;
-use std::sync::LazyLock;
-
-use nautilus_cel::{Declaration, Environment, Field, Program, Type};
+use nautilus_cel::DeviceSelector;
 use nautilus_machinery::resource::Resource;
 use nautilus_machinery::status::ApiError;
 use nautilus_machinery::strategy;
@@ -17,9 +14,6 @@ use serde_json::Value;
 
 /// Cost of one expression over the largest device.
 const MAX_COST: u64 = 1_000_000;
-const MAX_DOMAIN_BYTES: u64 = 63;
-const MAX_VALUE_BYTES: u64 = 64;
-const MAX_ENTRIES: u64 = 32;
 
 /// Refuses an object of the group `resource.k8s.io` that is written for what is wrong with
 /// its expressions. `old`: as it was.
@@ -60,51 +54,12 @@ fn of_claim(spec: &At<'_>, errors: &mut Errors) {
 fn selectors(at: &At<'_>, errors: &mut Errors) {
     for own in at.items() {
         let expression = own.get("cel.expression");
-        match Program::compile(expression.text(), &DEVICE, &[]) {
-            Err(error) => {
-                expression.invalid_text(errors, &format!("compilation failed: {error}"));
+        match DeviceSelector::compile(expression.text()) {
+            Err(unfit) => expression.invalid_text(errors, &unfit.to_string()),
+            Ok(selector) if selector.max_cost() > MAX_COST => {
+                expression.forbidden(errors, "too complex, exceeds cost limit");
             }
-            Ok(program) => match program.result_type() {
-                Type::Bool | Type::Any if program.cost().max > MAX_COST => {
-                    expression.forbidden(errors, "too complex, exceeds cost limit");
-                }
-                Type::Bool | Type::Any => {}
-                other => {
-                    let detail = format!("must evaluate to bool or the unknown type, not {other}");
-                    expression.invalid_text(errors, &detail);
-                }
-            },
+            Ok(_) => {}
         }
     }
 }
-
-/// A device, as expressions see it.
-static DEVICE: LazyLock<Environment> = LazyLock::new(|| {
-    let by_name = |value| {
-        let of_domain = Declaration::map(value, Some(MAX_ENTRIES));
-        Declaration::map(of_domain, Some(MAX_ENTRIES))
-    };
-    let field = |name: &str, declaration| {
-        let key = name.to_owned();
-        (name.to_owned(), Field { key, declaration })
-    };
-    let fields: BTreeMap<String, Field> = [
-        field("driver", Declaration::string(Some(MAX_DOMAIN_BYTES))),
-        field("allowMultipleAllocations", Declaration::bool()),
-        field("attributes", by_name(Declaration::any(MAX_VALUE_BYTES))),
-        field(
-            "capacity",
-            by_name(Declaration::other(Type::Opaque("kubernetes.Quantity"))),
-        ),
-    ]
-    .into_iter()
-    .collect();
-    let mut environment = Environment::kubernetes();
-    environment
-        .declare(
-            "device",
-            Declaration::object("kubernetes.DRADevice", fields),
-        )
-        .allow_binding();
-    environment
-});

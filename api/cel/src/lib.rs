@@ -30,6 +30,7 @@ mod ast;
 mod check;
 mod cost;
 mod declaration;
+mod device;
 mod environment;
 mod error;
 mod escape;
@@ -45,6 +46,7 @@ mod value;
 
 pub use cost::{CostEstimate, SizeEstimate};
 pub use declaration::{Declaration, Field, ObjectDeclaration, Shape};
+pub use device::{DeviceSelector, DeviceValue, UnfitSelector};
 pub use environment::Environment;
 pub use error::{CompileError, EvalError};
 pub use escape::{escape, is_root_field, unescape};

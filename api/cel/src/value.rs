@@ -117,6 +117,8 @@ pub enum Map<'a> {
     Owned(Arc<BTreeMap<Key, Value<'a>>>),
     /// An object made here; its type's name.
     Made(Arc<str>, Arc<BTreeMap<Key, Value<'a>>>),
+    /// Made here; a name that is looked up and not there has an empty map.
+    Defaulting(Arc<BTreeMap<Key, Value<'a>>>),
 }
 
 /// How the entries of a JSON object are declared.

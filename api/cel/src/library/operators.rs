@@ -320,7 +320,7 @@ fn in_map<'a>(args: &[Value<'a>], _: &mut Context<'_>) -> Outcome<'a> {
     let Value::Map(map) = arg(args, 1)? else {
         return Err(EvalError::no_such_overload());
     };
-    let found = Key::of(arg(args, 0)?).is_some_and(|key| map.get(&key).is_some());
+    let found = Key::of(arg(args, 0)?).is_some_and(|key| map.contains(&key));
     Ok(Value::Bool(found))
 }
 

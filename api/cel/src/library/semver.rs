@@ -35,6 +35,11 @@ enum Identifier {
 }
 
 impl Semver {
+    /// The version that a text is; the error is the reference's message.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        read(text)
+    }
+
     pub(super) fn order(&self, other: &Self) -> Ordering {
         self.numbers.cmp(&other.numbers).then_with(|| {
             match (self.pre_release.is_empty(), other.pre_release.is_empty()) {

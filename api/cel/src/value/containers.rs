@@ -49,7 +49,9 @@ impl<'a> Map<'a> {
                 let declared = |field: &&Field| entries.contains_key(&field.key);
                 object.fields.values().filter(declared).count()
             }
-            Self::Owned(entries) | Self::Made(_, entries) => entries.len(),
+            Self::Owned(entries) | Self::Made(_, entries) | Self::Defaulting(entries) => {
+                entries.len()
+            }
         }
     }
 
@@ -64,6 +66,18 @@ impl<'a> Map<'a> {
             (Self::Json(..), Key::String(name)) => self.field(name),
             (Self::Json(..), _) => None,
             (Self::Owned(entries) | Self::Made(_, entries), _) => entries.get(key).cloned().map(Ok),
+            (Self::Defaulting(entries), _) => {
+                let empty = || Value::map([]);
+                Some(Ok(entries.get(key).cloned().unwrap_or_else(empty)))
+            }
+        }
+    }
+
+    /// Whether it has an entry of a key.
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        match self {
+            Self::Defaulting(entries) => entries.contains_key(key),
+            _ => self.get(key).is_some(),
         }
     }
 
@@ -82,8 +96,8 @@ impl<'a> Map<'a> {
                     .map(|value| Value::from_json(value, &Declaration::dynamic())),
                 None => None,
             },
-            Self::Owned(entries) | Self::Made(_, entries) => {
-                entries.get(&Key::String(name.into())).cloned().map(Ok)
+            Self::Owned(_) | Self::Made(..) | Self::Defaulting(_) => {
+                self.get(&Key::String(name.into()))
             }
         }
     }
@@ -110,14 +124,18 @@ impl<'a> Map<'a> {
                 }
                 keys
             }
-            Self::Owned(entries) | Self::Made(_, entries) => entries.keys().cloned().collect(),
+            Self::Owned(entries) | Self::Made(_, entries) | Self::Defaulting(entries) => {
+                entries.keys().cloned().collect()
+            }
         }
     }
 
     /// Its entries, as values.
     pub(crate) fn to_entries(&self) -> Result<BTreeMap<Key, Value<'a>>, EvalError> {
         match self {
-            Self::Owned(entries) | Self::Made(_, entries) => Ok((**entries).clone()),
+            Self::Owned(entries) | Self::Made(_, entries) | Self::Defaulting(entries) => {
+                Ok((**entries).clone())
+            }
             Self::Json(..) => self
                 .keys()
                 .into_iter()

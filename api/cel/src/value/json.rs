@@ -71,7 +71,7 @@ impl<'a> Value<'a> {
                     .collect::<Result<_, _>>()?,
             ),
             Self::Map(Map::Json(entries, _)) => Json::Object((*entries).clone()),
-            Self::Map(Map::Owned(entries) | Map::Made(_, entries)) => {
+            Self::Map(Map::Owned(entries) | Map::Made(_, entries) | Map::Defaulting(entries)) => {
                 let mut object = serde_json::Map::new();
                 for (key, value) in entries.iter() {
                     if matches!(value, Self::Optional(None)) {
