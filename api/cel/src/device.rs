@@ -51,8 +51,7 @@ impl DeviceSelector {
     /// # Errors
     /// It can't select devices.
     pub fn compile(expression: &str) -> Result<Self, UnfitSelector> {
-        let program =
-            Program::compile(expression, &DEVICE, &[]).map_err(UnfitSelector::Broken)?;
+        let program = Program::compile(expression, &DEVICE, &[]).map_err(UnfitSelector::Broken)?;
         match program.result_type() {
             Type::Bool | Type::Any => Ok(Self(program)),
             other => Err(UnfitSelector::Mistyped(other.to_string())),
@@ -231,8 +230,14 @@ mod tests {
     #[test]
     fn what_selects_nothing_says_why() {
         for (expression, expected) in [
-            ("device.nothing", "compilation failed: ERROR: <input>:1:7: undefined field"),
-            ("device.driver", "must evaluate to bool or the unknown type, not string"),
+            (
+                "device.nothing",
+                "compilation failed: ERROR: <input>:1:7: undefined field",
+            ),
+            (
+                "device.driver",
+                "must evaluate to bool or the unknown type, not string",
+            ),
             (
                 "device.attributes[\"d.example\"].none",
                 "no such key: none. consider using CEL optional chaining",

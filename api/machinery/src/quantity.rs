@@ -146,6 +146,16 @@ impl Quantity {
         }
     }
 
+    /// So many nanounits, in the form of this one.
+    #[must_use]
+    pub fn with_nanounits(&self, nanounits: i128) -> Self {
+        Self {
+            nanounits: nanounits.clamp(-CAP, CAP),
+            format: self.format,
+            text: None,
+        }
+    }
+
     /// The number of units for ratios and metrics; not exact.
     pub fn as_f64(&self) -> f64 {
         // Magnitudes are within 2^97 nanounits: the nearest double will do.

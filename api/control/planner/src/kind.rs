@@ -152,3 +152,16 @@ pub const DEVICE_CLAIM_TEMPLATES: Kind = Kind::in_namespaces(
     "resourceclaimtemplates",
     "ResourceClaimTemplate",
 );
+/// `resource.k8s.io/v1` DeviceClass.
+pub const DEVICE_CLASSES: Kind =
+    Kind::of_cluster("resource.k8s.io", "v1", "deviceclasses", "DeviceClass");
+/// `resource.k8s.io/v1` ResourceSlice.
+pub const DEVICE_SLICES: Kind =
+    Kind::of_cluster("resource.k8s.io", "v1", "resourceslices", "ResourceSlice");
+/// `resource.k8s.io/v1` DeviceTaintRule.
+pub const DEVICE_TAINT_RULES: Kind = Kind::of_cluster(
+    "resource.k8s.io",
+    "v1",
+    "devicetaintrules",
+    "DeviceTaintRule",
+);

@@ -20,6 +20,7 @@ mod follow;
 mod port;
 mod queue;
 mod scheduler;
+mod scheduler_devices;
 mod scheduler_meters;
 #[cfg(test)]
 mod testing;

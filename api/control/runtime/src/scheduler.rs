@@ -19,7 +19,7 @@ use nautilus_planner::object;
 use nautilus_planner::plan::{Delete, Failed, Write};
 use nautilus_planner::scheduler::told::{self, Reason};
 use nautilus_planner::scheduler::{
-    BIND_TIMEOUT, Chosen, DEFAULT_SCHEDULER, Decision, Placement, PodInfo, Scheduler, Wait,
+    BIND_TIMEOUT, Chosen, DEFAULT_SCHEDULER, Decision, Placement, PodInfo, Scheduler, Wait, freed,
 };
 use nautilus_planner::view::{Question, View as _};
 use parking_lot::Mutex;
@@ -48,21 +48,21 @@ const METRICS_RETRY: Duration = Duration::from_secs(1);
 /// With nothing to do.
 const IDLE: Duration = Duration::from_secs(10);
 /// As whom the scheduler writes, and whose its Events are.
-const AUTHOR: Author = Author {
+pub(crate) const AUTHOR: Author = Author {
     account: "kube-scheduler",
     component: DEFAULT_SCHEDULER,
 };
 
 /// The scheduler of one term.
 pub struct Scheduling {
-    api: Arc<dyn Api>,
-    core: Mutex<Scheduler>,
+    pub(crate) api: Arc<dyn Api>,
+    pub(crate) core: Mutex<Scheduler>,
     kinds: Vec<Kind>,
-    wake: Notify,
-    /// Claims or volumes have changed.
-    claims: Notify,
+    pub(crate) wake: Notify,
+    /// Claims, on volumes or devices, or volumes have changed.
+    pub(crate) claims: Notify,
     /// One each for a decision whose writes are under way.
-    turns: Arc<Semaphore>,
+    pub(crate) turns: Arc<Semaphore>,
     level: AtomicBool,
     meters: Meters,
 }
@@ -88,7 +88,7 @@ impl Scheduling {
         core.explain(namespace, name)
     }
 
-    fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         self.api.now()
     }
 
@@ -128,7 +128,8 @@ impl Listener for Scheduling {
         core.hear(change, self.now());
         let has_work = !core.is_idle();
         drop(core);
-        if matches!(change.kind, kind::CLAIMS | kind::VOLUMES) {
+        let claims = [kind::CLAIMS, kind::VOLUMES, kind::DEVICE_CLAIMS];
+        if claims.contains(&change.kind) {
             self.claims.notify_waiters();
         }
         if has_work {
@@ -144,10 +145,10 @@ impl Listener for Scheduling {
 
 /// Who carries decisions out.
 #[derive(Clone)]
-struct Hands {
-    scheduling: Arc<Scheduling>,
-    world: Arc<World>,
-    recorder: Recorder,
+pub(crate) struct Hands {
+    pub(crate) scheduling: Arc<Scheduling>,
+    pub(crate) world: Arc<World>,
+    pub(crate) recorder: Recorder,
 }
 
 /// Ends only by being dropped.
@@ -212,6 +213,10 @@ impl Hands {
         match decision {
             Decision::Place(placement) => self.place(&placement, turn).await,
             Decision::Wait(wait) => self.wait(&wait).await,
+            Decision::Fail(failure) => {
+                let pod = &failure.attempt.pod;
+                self.tell_failure(pod, &failure.message).await;
+            }
             Decision::Skip(pod) => self.recorder.record(AUTHOR, told::skipped(&pod)),
         }
     }
@@ -226,6 +231,12 @@ impl Hands {
         let begun = std::time::Instant::now();
         if !placement.chosen.volumes.is_empty() {
             match self.bind_claims(placement, turn).await {
+                Ok(next) => turn = next,
+                Err((code, message)) => return self.place_failed(placement, code, &message).await,
+            }
+        }
+        if !placement.chosen.devices.is_empty() {
+            match self.bind_devices(placement, turn).await {
                 Ok(next) => turn = next,
                 Err((code, message)) => return self.place_failed(placement, code, &message).await,
             }
@@ -288,6 +299,8 @@ impl Hands {
         let pod = &placement.attempt.pod;
         tracing::debug!(pod = %pod.key(), node = placement.chosen.node, code, message,
             "a pod was not bound");
+        // Before it is tried again, which then knows.
+        self.release_devices(placement).await;
         let now = self.scheduling.now();
         self.scheduling.core.lock().failed(placement, now);
         self.scheduling.wake.notify_one();
@@ -296,6 +309,10 @@ impl Hands {
             return;
         }
         self.scheduling.meters.failed(placement);
+        self.tell_failure(pod, message).await;
+    }
+
+    async fn tell_failure(&self, pod: &PodInfo, message: &str) {
         let event = told::not_scheduled(pod, message);
         self.recorder.record(AUTHOR, event);
         self.tell(pod, |seen, now| {
@@ -306,6 +323,12 @@ impl Hands {
 
     async fn wait(&self, wait: &Wait) {
         let pod = &wait.attempt.pod;
+        if let Some(claim) = &wait.freed
+            && let Err(failed) = self.write(&freed(claim)).await
+        {
+            tracing::debug!(pod = %pod.key(), code = failed.code, message = %failed.message,
+                "a claim kept its devices");
+        }
         let event = told::not_scheduled(pod, &wait.message);
         self.recorder.record(AUTHOR, event);
         let nominated = wait.nominated.as_deref();
@@ -369,7 +392,7 @@ impl Hands {
         seen.filter(|seen| object::uid(seen) == pod.uid)
     }
 
-    fn pending(&self, pod: &PodInfo) -> Option<Arc<Value>> {
+    pub(crate) fn pending(&self, pod: &PodInfo) -> Option<Arc<Value>> {
         let seen = self.seen(pod);
         seen.filter(|seen| {
             seen["spec"]["nodeName"]

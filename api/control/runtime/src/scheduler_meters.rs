@@ -54,6 +54,9 @@ impl Meters {
                 self.victims.record(wait.victims.len() as f64);
             }
         }
+        if let Decision::Fail(failure) = decision {
+            attempted("error", &failure.attempt.pod.scheduler_name, took);
+        }
         for (plugin, gauge) in &self.unschedulable {
             gauge.set(scheduler.queue().rejected_by(*plugin) as f64);
         }

@@ -140,6 +140,15 @@ impl Fake {
         revision
     }
 
+    /// The claim on devices at a path.
+    fn claim_at(&self, path: &str) -> Option<Value> {
+        let rest = path.strip_prefix("/apis/resource.k8s.io/v1/namespaces/")?;
+        let (namespace, name) = rest.split_once("/resourceclaims/")?;
+        let key = (kind::DEVICE_CLAIMS, Key::new(namespace, name));
+        let state = self.state.lock();
+        state.objects.get(&key).map(|own| own.1.clone())
+    }
+
     pub(crate) fn all(&self, kind: Kind) -> Vec<Value> {
         let state = self.state.lock();
         let own = state.objects.iter().filter(|((own, _), _)| *own == kind);
@@ -226,14 +235,23 @@ impl Api for Arc<Fake> {
                 Write::Delete(delete) => {
                     self.remove(delete.kind, &Key::new(&delete.namespace, &delete.name))
                 }
-                Write::Update { kind, object, .. } => {
+                Write::Update {
+                    kind,
+                    subresource,
+                    object,
+                } => {
                     let key = (*kind, Key::of(object));
-                    let own = self.state.lock().objects.get(&key).map(|own| own.0);
+                    let own = self.state.lock().objects.get(&key).cloned();
                     let seen = object["metadata"]["resourceVersion"].as_str();
-                    if own.map(|at| at.to_string()).as_deref() != seen {
+                    let Some((_, mut next)) = own.filter(|own| Some(&*own.0.to_string()) == seen)
+                    else {
                         return Err(failed(write, 409, "Conflict"));
+                    };
+                    match subresource {
+                        Some(part) => next[*part] = object[*part].clone(),
+                        None => next = object.clone(),
                     }
-                    self.put(*kind, object.clone())
+                    self.put(*kind, next)
                 }
                 Write::Patch {
                     kind,
@@ -281,7 +299,10 @@ impl Api for Arc<Fake> {
     fn ask<'a>(&'a self, _user: &'a str, question: &'a Question) -> BoxFuture<'a, Answer> {
         let answer = match question {
             Question::Scale(target) => Ok(json!({"metadata": {"name": target.name}})),
-            Question::Get(path) => Err((404, path.clone())),
+            Question::Get(path) => {
+                let found = self.claim_at(path);
+                found.ok_or_else(|| (404, path.clone()))
+            }
         };
         std::future::ready(answer).boxed()
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::devices::Devices;
 use super::disks::{self, Exclusive};
 use super::fit;
 use super::inter_pod::InterPod;
@@ -38,6 +39,7 @@ pub struct Cycle<'a> {
     zones: Option<Zones>,
     spread: Option<Spread>,
     inter_pod: Option<InterPod>,
+    pub(super) devices: Option<Devices>,
     /// The only nodes that come into question, and who says so.
     pub(super) named: Option<Named>,
 }
@@ -76,6 +78,7 @@ impl<'a> Cycle<'a> {
             zones: None,
             spread: None,
             inter_pod: None,
+            devices: None,
             named: None,
         };
         for plugin in profile.filters.iter() {
@@ -127,6 +130,10 @@ impl<'a> Cycle<'a> {
             Plugin::InterPodAffinity => {
                 self.inter_pod = InterPod::new(snapshot, pod);
                 self.inter_pod.is_some()
+            }
+            Plugin::DynamicResources => {
+                self.devices = Devices::new(snapshot, pod)?;
+                self.devices.is_some()
             }
             _ => true,
         })
@@ -252,6 +259,7 @@ impl<'a> Cycle<'a> {
             ),
             Plugin::PodTopologySpread => self.spread.as_ref()?.filter(snapshot, node.slot),
             Plugin::InterPodAffinity => self.inter_pod.as_ref()?.filter(snapshot, node.slot),
+            Plugin::DynamicResources => self.devices.as_ref()?.filter(snapshot, node),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@
 //! - Everything follows from the objects and what is under way: after a lost leader the next
 //!   one begins with the objects, and the API binds no pod twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nautilus_machinery::timestamp::Instant;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::hints::{Aspect, Happened};
 use super::label_index::Slot;
 use super::plugin::{Plugin, Plugins};
-use super::pod::PodInfo;
+use super::pod::{PodDeviceClaim, PodInfo};
 use super::preempt::{Budgets, Candidate, Preemption, Preemptor};
 use super::profile::Profile;
 use super::queue::{Attempt, Queue};
@@ -35,6 +35,8 @@ pub struct Scheduler {
     snapshot: Snapshot,
     queue: Queue,
     budgets: BTreeMap<Key, Arc<Value>>,
+    /// Pods that wait, by the claims on devices that they name.
+    users: BTreeMap<Key, BTreeSet<Key>>,
     /// Where the next look for victims starts.
     offset: usize,
 }
@@ -47,6 +49,8 @@ pub enum Decision {
     /// It has none. With victims, what came of their end is told by
     /// [`Scheduler::preempted`].
     Wait(Wait),
+    /// Something went wrong. It is tried again after a while.
+    Fail(Failure),
     /// It is on its way out: no node is looked for.
     Skip(Arc<PodInfo>),
 }
@@ -58,6 +62,15 @@ pub struct Placement {
     pub attempt: Attempt,
     /// How it was chosen.
     pub chosen: Chosen,
+}
+
+/// A pod for which no node could be looked for.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// What the queue knows of it.
+    pub attempt: Attempt,
+    /// What went wrong.
+    pub message: String,
 }
 
 /// A pod without a node.
@@ -77,6 +90,8 @@ pub struct Wait {
     pub preemption: Option<usize>,
     /// What turned it away.
     pub rejected: Plugins,
+    /// A claim on devices, as it was seen, that loses them, so that the pod gets others.
+    pub freed: Option<Arc<Value>>,
 }
 
 impl Scheduler {
@@ -93,6 +108,7 @@ impl Scheduler {
             snapshot: Snapshot::default(),
             queue: Queue::default(),
             budgets: BTreeMap::new(),
+            users: BTreeMap::new(),
             offset: 0,
         }
     }
@@ -131,6 +147,9 @@ impl Scheduler {
                     };
                     self.wake(&happened, now, |_| true);
                 }
+                if change.kind == kind::DEVICE_CLAIMS {
+                    self.claim_changed(&Key::of(change.object()), now);
+                }
             }
         }
     }
@@ -165,11 +184,52 @@ impl Scheduler {
             if !pod.nominated_node.is_empty() {
                 self.snapshot.nominate(pod.clone(), &pod.nominated_node);
             }
-            self.queue.add(pod, now);
+            self.follow_claims(None, Some(&pod));
+            match self.snapshot.devices.claims_of(&pod) {
+                Ok(_) => self.queue.add(pod, now),
+                Err(_) => self.queue.add_awaiting(pod, now),
+            }
         }
     }
 
+    /// Keeps who waits with which claims on devices.
+    fn follow_claims(&mut self, before: Option<&PodInfo>, after: Option<&PodInfo>) {
+        if let Some(pod) = before {
+            for claim in claims(pod) {
+                if let Some(pods) = self.users.get_mut(&claim) {
+                    pods.remove(&pod.key());
+                    if pods.is_empty() {
+                        self.users.remove(&claim);
+                    }
+                }
+            }
+        }
+        if let Some(pod) = after {
+            for claim in claims(pod) {
+                self.users.entry(claim).or_default().insert(pod.key());
+            }
+        }
+    }
+
+    /// Pods that name a claim may have all of theirs now, or not any more.
+    fn claim_changed(&mut self, claim: &Key, now: Instant) {
+        let pods = self.users.get(claim).into_iter().flatten();
+        for pod in pods.cloned().collect::<Vec<_>>() {
+            self.look_for_claims(&pod, now);
+        }
+    }
+
+    fn look_for_claims(&mut self, pod: &Key, now: Instant) {
+        let Some(waiting) = self.queue.waiting(pod) else {
+            return;
+        };
+        let awaits = self.snapshot.devices.claims_of(waiting.pod).is_err();
+        let label = Aspect::DeviceClaimUpdate.label();
+        self.queue.set_awaiting(pod, awaits, now, label);
+    }
+
     fn pod_gone(&mut self, pod: &Arc<PodInfo>, now: Instant) {
+        self.follow_claims(Some(pod), None);
         self.queue.remove(&pod.key());
         let placed = self.snapshot.placed(&pod.uid).map(|(own, _)| own.clone());
         let was_nominated = self.snapshot.nomination(&pod.uid).is_some();
@@ -183,6 +243,7 @@ impl Scheduler {
 
     fn pod_changed(&mut self, before: &Arc<PodInfo>, pod: Arc<PodInfo>, now: Instant) {
         if !pod.node_name.is_empty() {
+            self.follow_claims(Some(before), None);
             self.queue.remove(&pod.key());
             self.snapshot.settle(&pod);
             if before.node_name.is_empty() {
@@ -197,6 +258,7 @@ impl Scheduler {
         if self.profile_of(&pod.scheduler_name).is_none() {
             return;
         }
+        self.follow_claims(Some(before), Some(&pod));
         if self.snapshot.is_assumed(&pod.uid) {
             if pod.is_terminating {
                 self.snapshot.forget(&pod.uid);
@@ -231,6 +293,9 @@ impl Scheduler {
                     && happened.helps(plugin, &pod, |name| snapshot.namespace_labels(name))
             })
         });
+        if !pod.device_claims.is_empty() {
+            self.look_for_claims(&pod.key(), now);
+        }
     }
 
     /// A node is not kept any more for a pod: for others, no more important, that is as if
@@ -274,6 +339,7 @@ impl Scheduler {
             self.queue.remove(&attempt.key);
             return Some(Decision::Skip(attempt.pod));
         }
+        self.snapshot.now = now;
         let pod = self.as_nominated(&attempt.pod);
         // Pods of other schedulers are not in the queue.
         let profile = self.profile_of(&pod.scheduler_name)?.clone();
@@ -281,7 +347,17 @@ impl Scheduler {
             Ok(chosen) => {
                 self.snapshot.assume(&pod, &chosen.node);
                 chosen.volumes.assume(&mut self.snapshot, &chosen.node);
+                chosen.devices.assume(&mut self.snapshot);
                 Decision::Place(Placement { attempt, chosen })
+            }
+            Err(Unschedulable {
+                failed: Some(message),
+                ..
+            }) => {
+                self.snapshot.withdraw(&pod.uid);
+                self.queue.fail(&attempt, now);
+                let message = message.into();
+                Decision::Fail(Failure { attempt, message })
             }
             Err(why) => Decision::Wait(self.wait(attempt, &pod, &profile, &why, now)),
         })
@@ -315,6 +391,7 @@ impl Scheduler {
             displaced: Vec::new(),
             preemption: None,
             rejected: why.plugins(),
+            freed: why.to_free.clone(),
             attempt,
         };
         if why.all_nodes == 0 {
@@ -323,7 +400,11 @@ impl Scheduler {
         } else {
             let outcome = self.preempt(pod, profile, why, now);
             let name = |slot: Slot| self.snapshot.at(slot).name.clone();
-            wait.message = why.message(&outcome.message(name));
+            let mut after = outcome.message(name);
+            if wait.freed.is_some() {
+                after = format!("deallocation of ResourceClaim completed, {after}");
+            }
+            wait.message = why.message(&after);
             wait.preemption = Some(0);
             match outcome {
                 Preemption::NotEligible(_) => wait.nominated = None,
@@ -384,11 +465,17 @@ impl Scheduler {
     pub fn failed(&mut self, placement: &Placement, now: Instant) {
         let Attempt { pod, .. } = &placement.attempt;
         placement.chosen.volumes.forget(&mut self.snapshot);
+        placement.chosen.devices.forget(&mut self.snapshot);
         if self.snapshot.is_assumed(&pod.uid) {
             self.snapshot.forget(&pod.uid);
             self.pod_event(Aspect::PodDelete, Some(pod), None, now, |_| true);
         }
         self.queue.fail(&placement.attempt, now);
+    }
+
+    /// A claim on devices was written as `claim` says, with its new version.
+    pub fn claim_written(&mut self, claim: Value) {
+        self.snapshot.devices.written(claim);
     }
 
     /// What the victims of a pod were to be told has been told, or, where `at_once`, was
@@ -422,6 +509,12 @@ impl Scheduler {
         let mut profiles = self.profiles.iter();
         profiles.find(|own| own.scheduler_name == scheduler_name)
     }
+}
+
+/// The claims on devices that a pod names, as far as their names are known.
+fn claims(pod: &PodInfo) -> impl Iterator<Item = Key> {
+    let names = pod.device_claims.iter().filter_map(PodDeviceClaim::name);
+    names.map(|name| Key::new(&pod.namespace, name))
 }
 
 #[cfg(test)]

@@ -123,6 +123,7 @@ pub(super) fn limits(snapshot: &Snapshot, pod: &PodInfo, node: &NodeInfo) -> Opt
             return Some(Rejection {
                 plugin,
                 is_resolvable: true,
+                is_failure: false,
                 reasons: vec![format!("{driver} CSI driver is not installed on the node").into()],
             });
         }

@@ -48,6 +48,7 @@ pub(super) fn filter(pod: &PodInfo, profile: &Profile, node: &NodeInfo) -> Optio
         }
     }
     (!reasons.is_empty()).then_some(Rejection {
+        is_failure: false,
         plugin: Plugin::NodeResourcesFit,
         is_resolvable,
         reasons,

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::affinity_term::{self, AffinityTerm, Labels, SpreadConstraint};
 use super::plugin::{Plugin, Plugins};
-use super::pod::PodInfo;
+use super::pod::{PodDeviceClaim, PodInfo};
 use super::resources::Resources;
 use super::taint::{Taint, is_tolerated};
 use crate::controller::Change;
@@ -70,6 +70,22 @@ pub(super) enum Aspect {
     CapacityUpdate,
     /// A volume is detached.
     AttachmentDelete,
+    /// Of a claim on devices.
+    DeviceClaimAdd,
+    /// Of a claim on devices.
+    DeviceClaimUpdate,
+    /// Of a claim on devices.
+    DeviceClaimDelete,
+    /// The pod that waits has got its claims on devices.
+    OwnDeviceClaims,
+    /// Of a class of devices.
+    DeviceClassAdd,
+    /// Of a class of devices.
+    DeviceClassUpdate,
+    /// Of what a driver says of its devices.
+    DeviceSliceAdd,
+    /// Of what a driver, or a rule, says of devices.
+    DeviceSliceUpdate,
 }
 
 impl Aspect {
@@ -89,6 +105,7 @@ impl Aspect {
                 VolumeZone,
                 PodTopologySpread,
                 InterPodAffinity,
+                DynamicResources,
                 NodeDeclaredFeatures,
             ],
             Self::NodeDelete => &[PodTopologySpread],
@@ -98,11 +115,13 @@ impl Aspect {
                 VolumeZone,
                 PodTopologySpread,
                 InterPodAffinity,
+                DynamicResources,
             ],
             Self::NodeTaints | Self::OwnTolerations => {
                 &[NodeUnschedulable, TaintToleration, PodTopologySpread]
             }
-            Self::NodeAllocatable | Self::PodScaleDown | Self::OwnScaleDown => &[NodeResourcesFit],
+            Self::NodeAllocatable => &[NodeResourcesFit, DynamicResources],
+            Self::PodScaleDown | Self::OwnScaleDown => &[NodeResourcesFit],
             Self::PodAdd | Self::PodLabels | Self::OwnLabels => {
                 &[PodTopologySpread, InterPodAffinity]
             }
@@ -130,6 +149,14 @@ impl Aspect {
             | Self::CapacityUpdate => &[VolumeBinding],
             Self::NodeFeatures => &[NodeDeclaredFeatures],
             Self::AttachmentDelete => &[NodeVolumeLimits],
+            Self::DeviceClaimAdd
+            | Self::DeviceClaimUpdate
+            | Self::DeviceClaimDelete
+            | Self::OwnDeviceClaims
+            | Self::DeviceClassAdd
+            | Self::DeviceClassUpdate
+            | Self::DeviceSliceAdd
+            | Self::DeviceSliceUpdate => &[DynamicResources],
         };
         plugins.iter().copied().collect()
     }
@@ -162,6 +189,14 @@ impl Aspect {
             Self::CapacityAdd => "storage.k8s.io/CSIStorageCapacityAdd",
             Self::CapacityUpdate => "storage.k8s.io/CSIStorageCapacityUpdate",
             Self::AttachmentDelete => "storage.k8s.io/VolumeAttachmentDelete",
+            Self::DeviceClaimAdd => "resource.k8s.io/ResourceClaimAdd",
+            Self::DeviceClaimUpdate => "resource.k8s.io/ResourceClaimUpdate",
+            Self::DeviceClaimDelete => "resource.k8s.io/ResourceClaimDelete",
+            Self::OwnDeviceClaims => "TargetPodUpdatePodGeneratedResourceClaim",
+            Self::DeviceClassAdd => "resource.k8s.io/DeviceClassAdd",
+            Self::DeviceClassUpdate => "resource.k8s.io/DeviceClassUpdate",
+            Self::DeviceSliceAdd => "resource.k8s.io/ResourceSliceAdd",
+            Self::DeviceSliceUpdate => "resource.k8s.io/ResourceSliceUpdate",
         }
     }
 
@@ -186,6 +221,15 @@ impl Aspect {
             (kind::CSI_DRIVERS, ..) => aspects(None, Some(Self::CsiDriverUpdate), None),
             (kind::CSI_CAPACITIES, ..) => both(Self::CapacityAdd, Self::CapacityUpdate),
             (kind::VOLUME_ATTACHMENTS, ..) => aspects(None, None, Some(Self::AttachmentDelete)),
+            (kind::DEVICE_CLAIMS, ..) => aspects(
+                Some(Self::DeviceClaimAdd),
+                Some(Self::DeviceClaimUpdate),
+                Some(Self::DeviceClaimDelete),
+            ),
+            (kind::DEVICE_CLASSES, ..) => both(Self::DeviceClassAdd, Self::DeviceClassUpdate),
+            (kind::DEVICE_SLICES, ..) => both(Self::DeviceSliceAdd, Self::DeviceSliceUpdate),
+            // What it says is as if the slices of the devices said so.
+            (kind::DEVICE_TAINT_RULES, ..) => vec![Self::DeviceSliceUpdate],
             _ => Vec::new(),
         }
     }
@@ -227,6 +271,9 @@ impl Aspect {
         }
         if before.tolerations != after.tolerations {
             aspects.push(Self::OwnTolerations);
+        }
+        if before.device_claims != after.device_claims {
+            aspects.push(Self::OwnDeviceClaims);
         }
         aspects
     }
@@ -316,6 +363,9 @@ impl Happened<'_> {
                 self.moves_neighbours(pod, namespace)
             }
             (Plugin::InterPodAffinity, NodeAdd | NodeLabels) => self.moves_domains(pod),
+            (Plugin::DynamicResources, DeviceClaimAdd | DeviceClaimUpdate | DeviceClaimDelete) => {
+                self.frees_devices() || self.changes_claim_of(pod)
+            }
             _ => true,
         }
     }
@@ -419,6 +469,25 @@ impl Happened<'_> {
                 before != after || (after.is_some() && self.differs(|node| &node["spec"]["taints"]))
             }
         }
+    }
+
+    /// Whether a claim had devices and has none any more.
+    fn frees_devices(&self) -> bool {
+        let has = |own: Option<&Value>| {
+            own.is_some_and(|claim| claim["status"]["allocation"].is_object())
+        };
+        has(self.before) && !has(self.after)
+    }
+
+    /// Whether a claim of the pod is there, or says something else of its devices or users.
+    fn changes_claim_of(&self, pod: &PodInfo) -> bool {
+        let Some(claim) = self.after else {
+            return false;
+        };
+        let names = |own: &PodDeviceClaim| own.name() == Some(object::name(claim));
+        object::namespace(claim) == pod.namespace
+            && pod.device_claims.iter().any(names)
+            && (self.before.is_none() || self.differs(|own| &own["status"]))
     }
 
     /// Whether a pod came that `pod` wants near, or went that it wants far, or that wanted

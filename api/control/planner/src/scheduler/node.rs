@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::affinity_term::{self, Labels};
 use super::label_index::Slot;
+use super::node_selector::Labelled;
 use super::pod::{HostPort, PodInfo};
 use super::resources::{self, Resources};
 use crate::object;
@@ -158,6 +159,16 @@ impl NodeInfo {
             let names = object::items(&image["names"]).filter_map(Value::as_str);
             names.map(move |name| (name, size))
         })
+    }
+}
+
+impl Labelled for NodeInfo {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.labels.get(key).map(String::as_str)
+    }
+
+    fn name(&self) -> &str {
+        &self.name
     }
 }
 

@@ -33,6 +33,8 @@ pub enum Plugin {
     PodTopologySpread,
     /// Pods that want each other near or far.
     InterPodAffinity,
+    /// Devices that pods claim.
+    DynamicResources,
     /// Shares of CPU and memory used alike.
     NodeResourcesBalancedAllocation,
     /// Images that are there already.
@@ -47,7 +49,7 @@ pub enum Plugin {
 
 impl Plugin {
     /// Every one, each once, in the order in which they look at a node.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::SchedulingGates,
         Self::NodeName,
         Self::NodeUnschedulable,
@@ -61,6 +63,7 @@ impl Plugin {
         Self::VolumeZone,
         Self::PodTopologySpread,
         Self::InterPodAffinity,
+        Self::DynamicResources,
         Self::NodeResourcesBalancedAllocation,
         Self::ImageLocality,
         Self::NodeDeclaredFeatures,
@@ -84,6 +87,7 @@ impl Plugin {
             Self::VolumeZone => "VolumeZone",
             Self::PodTopologySpread => "PodTopologySpread",
             Self::InterPodAffinity => "InterPodAffinity",
+            Self::DynamicResources => "DynamicResources",
             Self::NodeResourcesBalancedAllocation => "NodeResourcesBalancedAllocation",
             Self::ImageLocality => "ImageLocality",
             Self::NodeDeclaredFeatures => "NodeDeclaredFeatures",
@@ -118,7 +122,10 @@ impl Plugin {
     pub(super) fn default_weight(self) -> Option<i64> {
         match self {
             Self::TaintToleration => Some(3),
-            Self::NodeAffinity | Self::PodTopologySpread | Self::InterPodAffinity => Some(2),
+            Self::NodeAffinity
+            | Self::PodTopologySpread
+            | Self::InterPodAffinity
+            | Self::DynamicResources => Some(2),
             Self::NodeResourcesFit
             | Self::VolumeBinding
             | Self::NodeResourcesBalancedAllocation

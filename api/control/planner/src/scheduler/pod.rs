@@ -61,6 +61,47 @@ pub struct PodClaim {
     pub is_ephemeral: bool,
 }
 
+/// A claim of a pod on devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PodDeviceClaim {
+    /// The name of a claim that others may share.
+    Named(String),
+    /// The name of the claim that was made of the pod's template.
+    Made(String),
+    /// None was needed.
+    NotNeeded,
+    /// It is still to be made.
+    NotYet,
+    /// Of a type that is not known; its name in the pod.
+    Unknown(String),
+}
+
+impl PodDeviceClaim {
+    fn read(pod: &Value, claim: &Value) -> Self {
+        let text = |field: &Value| field.as_str().map(str::to_owned);
+        let name = text(&claim["name"]).unwrap_or_default();
+        if let Some(name) = text(&claim["resourceClaimName"]) {
+            return Self::Named(name);
+        }
+        if !claim["resourceClaimTemplateName"].is_string() {
+            return Self::Unknown(name);
+        }
+        let mut statuses = object::items(&pod["status"]["resourceClaimStatuses"]);
+        match statuses.find(|own| own["name"] == *name) {
+            None => Self::NotYet,
+            Some(own) => text(&own["resourceClaimName"]).map_or(Self::NotNeeded, Self::Made),
+        }
+    }
+
+    /// The claim's name, where it is known.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Named(name) | Self::Made(name) => Some(name),
+            Self::NotNeeded | Self::NotYet | Self::Unknown(_) => None,
+        }
+    }
+}
+
 /// A pod that waits for a node or has one.
 #[derive(Debug, Clone)]
 pub struct PodInfo {
@@ -102,6 +143,8 @@ pub struct PodInfo {
     pub spread: Vec<SpreadConstraint>,
     /// Claims of its volumes.
     pub claims: Vec<PodClaim>,
+    /// Claims on devices.
+    pub device_claims: Vec<PodDeviceClaim>,
     /// Volumes that are disks which pods of one node may not share freely.
     pub(super) disks: Vec<Value>,
     /// Features that its node must declare.
@@ -149,6 +192,9 @@ impl PodInfo {
                 .collect(),
             images: images(spec),
             claims: claims(&pod),
+            device_claims: object::items(&spec["resourceClaims"])
+                .map(|claim| PodDeviceClaim::read(&pod, claim))
+                .collect(),
             disks: object::items(&spec["volumes"])
                 .filter(|volume| disks::is_disk(volume))
                 .cloned()

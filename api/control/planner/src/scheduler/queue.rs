@@ -7,7 +7,8 @@
 //! Invariants
 //! - A pod is in one place. It is there from [`Queue::add`] to [`Queue::remove`]: the queue
 //!   holds no more than the pods that exist.
-//! - A pod with gates, or one that is held, is never next.
+//! - A pod with gates, or without the claims that it names, or one that is held, is never
+//!   next.
 //! - No pod that was turned away waits for longer than [`LEFTOVER`] without another look.
 
 use std::cmp::Reverse;
@@ -62,6 +63,8 @@ struct Entry {
     failures: u32,
     rejected: Plugins,
     hold: Hold,
+    /// Whether claims that it names are not there.
+    awaits_claims: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -127,6 +130,28 @@ pub struct Lengths {
 impl Queue {
     /// A pod that waits for a node. It is looked at at once, unless it has gates.
     pub fn add(&mut self, pod: Arc<PodInfo>, now: Instant) {
+        self.put(pod, now, false);
+    }
+
+    /// The same of a pod that names claims which are not there: it has its turn once
+    /// [`Self::set_awaiting`] says that they are.
+    pub fn add_awaiting(&mut self, pod: Arc<PodInfo>, now: Instant) {
+        self.put(pod, now, true);
+    }
+
+    /// Whether claims that a pod names are not there. While it is looked at already, that
+    /// is its own matter.
+    pub fn set_awaiting(&mut self, key: &Key, awaits: bool, now: Instant, event: &'static str) {
+        let Some((id, entry)) = self.entry(key) else {
+            return;
+        };
+        entry.awaits_claims = awaits;
+        if !awaits && entry.place == Place::Gated && entry.pod.gates.is_empty() {
+            self.requeue(id, now, event);
+        }
+    }
+
+    fn put(&mut self, pod: Arc<PodInfo>, now: Instant, awaits_claims: bool) {
         let key = pod.key();
         self.remove(&key);
         let id = self.next_id;
@@ -142,6 +167,7 @@ impl Queue {
             failures: 0,
             rejected: Plugins::NONE,
             hold: Hold::None,
+            awaits_claims,
         };
         self.ids.insert(key, id);
         self.entries.insert(id, entry);
@@ -375,7 +401,7 @@ impl Queue {
             entry.hold = Hold::Awaited;
             return self.settle(id, Place::Unschedulable(after(now, LEFTOVER)));
         }
-        let (place, queue) = if !entry.pod.gates.is_empty() {
+        let (place, queue) = if !entry.pod.gates.is_empty() || entry.awaits_claims {
             (Place::Gated, "gated")
         } else {
             let attempts = match entry.failures {

@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
 
 use super::label_index::Slot;
 use super::plugin::{Plugin, Plugins};
@@ -13,6 +16,9 @@ pub struct Rejection {
     pub plugin: Plugin,
     /// Whether taking pods away could help.
     pub is_resolvable: bool,
+    /// Whether something is wrong that is no matter of nodes: no other is looked at, and the
+    /// pod is tried again after a while.
+    pub is_failure: bool,
     /// Each counts on its own in the message.
     pub reasons: Vec<Cow<'static, str>>,
 }
@@ -28,10 +34,19 @@ impl Rejection {
         Self::of(plugin, false, reason.into())
     }
 
+    /// Something is wrong.
+    pub(super) fn failure(plugin: Plugin, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            is_failure: true,
+            ..Self::final_one(plugin, reason)
+        }
+    }
+
     fn of(plugin: Plugin, is_resolvable: bool, reason: Cow<'static, str>) -> Self {
         Self {
             plugin,
             is_resolvable,
+            is_failure: false,
             reasons: vec![reason],
         }
     }
@@ -50,6 +65,10 @@ pub struct Unschedulable {
     pub others: Option<String>,
     /// Plugins that kept nodes from being looked at.
     pub narrowed_by: Plugins,
+    /// What went wrong, where that ended the search.
+    pub failed: Option<Box<str>>,
+    /// A claim on devices that may lose them, so that the pod gets others elsewhere.
+    pub to_free: Option<Arc<Value>>,
 }
 
 impl Unschedulable {
@@ -107,6 +126,7 @@ mod tests {
         let fit = Rejection {
             plugin: Plugin::NodeResourcesFit,
             is_resolvable: true,
+            is_failure: false,
             reasons: vec!["Insufficient cpu".into(), "Too many pods".into()],
         };
         let taint =

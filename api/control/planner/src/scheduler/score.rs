@@ -94,6 +94,7 @@ impl Cycle<'_> {
             }
             Plugin::PodTopologySpread => spread::scores(snapshot, self.pod, self.profile, nodes),
             Plugin::InterPodAffinity => inter_pod::scores(snapshot, self.pod, self.profile, nodes),
+            Plugin::DynamicResources => self.devices.as_ref()?.scores(snapshot, nodes),
             Plugin::WorkerStake => {
                 let tier = |slot: &Slot| stake(at(slot).labels.get(STAKE_TIER).map(String::as_str));
                 Some(nodes.iter().map(tier).collect())

@@ -1,6 +1,7 @@
 //! The search for a node: as many that will do as are needed, then the best of them.
 
 use super::cycle::{Cycle, names_of};
+use super::devices::PodDevices;
 use super::label_index::Slot;
 use super::pod::PodInfo;
 use super::profile::Profile;
@@ -25,6 +26,8 @@ pub struct Chosen {
     pub node: String,
     /// What its volumes need there before it is bound.
     pub volumes: PodVolumes,
+    /// What its claims get there before it is bound.
+    pub devices: PodDevices,
     /// How many nodes were looked at.
     pub evaluated: usize,
     /// How many of them will do.
@@ -110,6 +113,12 @@ fn search(
     for at in 0..nodes.len() {
         let slot = nodes[(start + at) % nodes.len()];
         match cycle.filter_beside_nominated(snapshot, snapshot.at(slot)) {
+            Some(rejection) if rejection.is_failure => {
+                let (plugin, why) = (rejection.plugin.name(), rejection.reasons.join(", "));
+                let failed = format!("running {plugin:?} filter plugin: {why}");
+                unschedulable.failed = Some(failed.into());
+                return (Err(unschedulable), at + 1);
+            }
             Some(rejection) => unschedulable.nodes.push((slot, rejection)),
             None => feasible.push(slot),
         }
@@ -119,7 +128,12 @@ fn search(
     }
     let looked_at = feasible.len() + unschedulable.nodes.len();
     let best = match feasible.as_slice() {
-        [] => return (Err(unschedulable), looked_at),
+        [] => {
+            let devices = cycle.devices.as_ref();
+            unschedulable.to_free =
+                devices.and_then(|own| own.to_free(snapshot, pod, &unschedulable.nodes));
+            return (Err(unschedulable), looked_at);
+        }
         [only] => *only,
         more => best(more, &cycle.totals(snapshot, more)),
     };
@@ -131,7 +145,10 @@ fn chosen(cycle: &Cycle<'_>, snapshot: &Snapshot, slot: Slot, counts: [usize; 2]
     let [evaluated, feasible] = counts;
     let storage = cycle.storage.as_ref();
     let volumes = storage.map(|own| own.volumes(snapshot, slot));
+    let devices = cycle.devices.as_ref();
+    let devices = devices.map(|own| own.on(snapshot, cycle.pod, slot));
     Chosen {
+        devices: devices.unwrap_or_default(),
         volumes: volumes.unwrap_or_default(),
         node: snapshot.at(slot).name.clone(),
         evaluated,

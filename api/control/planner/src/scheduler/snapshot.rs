@@ -8,10 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use nautilus_machinery::timestamp::Instant;
 use serde_json::Value;
 
 use super::affinity_term::{self, Labels};
 use super::classes::Classes;
+use super::devices::Inventory;
 use super::interned::Interned;
 use super::label_index::{LabelIndex, NodeSet, Slot};
 use super::node::NodeInfo;
@@ -40,6 +42,10 @@ pub const FOLLOWED: &[Kind] = &[
     kind::CSI_DRIVERS,
     kind::CSI_CAPACITIES,
     kind::VOLUME_ATTACHMENTS,
+    kind::DEVICE_CLAIMS,
+    kind::DEVICE_CLASSES,
+    kind::DEVICE_SLICES,
+    kind::DEVICE_TAINT_RULES,
 ];
 
 #[derive(Debug)]
@@ -79,6 +85,9 @@ pub struct Snapshot {
     objects: BTreeMap<(Kind, Key), Arc<Value>>,
     /// Objects as they will be once what is under way is written.
     reserved: BTreeMap<(Kind, Key), Arc<Value>>,
+    pub(super) devices: Inventory,
+    /// When it was last decided.
+    pub(super) now: Instant,
     /// Attachments by node: their names.
     attachments: BTreeMap<String, BTreeSet<String>>,
     /// Percents of a node that are in use by its metrics: of its CPUs or of its memory,
@@ -110,6 +119,10 @@ impl Snapshot {
                     None => drop(self.namespaces.remove(&name)),
                 }
             }
+            kind::DEVICE_CLAIMS
+            | kind::DEVICE_CLASSES
+            | kind::DEVICE_SLICES
+            | kind::DEVICE_TAINT_RULES => self.devices.apply(change),
             other if FOLLOWED.contains(&other) => {
                 let key = (other, Key::of(change.object()));
                 self.reserved.remove(&key);

@@ -204,6 +204,7 @@ impl Storage {
         (!reasons.is_empty()).then_some(Rejection {
             plugin: Plugin::VolumeBinding,
             is_resolvable: false,
+            is_failure: false,
             reasons,
         })
     }

@@ -97,6 +97,62 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Every pod gets a device, and each device goes to one claim, on the node of its pod.
+    #[test]
+    fn all_have_their_devices_and_none_is_given_twice(
+        seed in 1_u64..,
+        lag_ms in 0_u64..200,
+        failing in 0_u64..30,
+        terms in 1_u64..4,
+    ) {
+        paused(async {
+            let fake = Fake::new(seed, lag_ms, failing);
+            fake.put(kind::DEVICE_CLASSES, json!({"metadata": {"name": "d"}, "spec": {}}));
+            for name in ["a", "b"] {
+                fake.put(kind::NODES, node(name, 100));
+                let devices: Vec<Value> = (0..6).map(|at| json!({"name": at.to_string()})).collect();
+                let pool = json!({"name": name, "generation": 1, "resourceSliceCount": 1});
+                fake.put(kind::DEVICE_SLICES, json!({"metadata": {"name": name}, "spec": {
+                    "driver": "x", "pool": pool, "nodeName": name, "devices": devices}}));
+            }
+            for number in 0..12 {
+                let name = format!("p{number}");
+                let mut pod = pod(&name, 0);
+                pod["spec"]["resourceClaims"] =
+                    json!([{"name": "c", "resourceClaimName": name}]);
+                fake.put(kind::PODS, pod);
+                let requests = json!([{"name": "r", "exactly": {"deviceClassName": "d"}}]);
+                fake.put(kind::DEVICE_CLAIMS, json!({
+                    "metadata": {"namespace": "n", "name": name},
+                    "spec": {"devices": {"requests": requests}},
+                }));
+            }
+            for _ in 1..terms {
+                run_for(&fake, Duration::from_millis(fake.draw(300))).await;
+            }
+            run_for(&fake, Duration::from_secs(600)).await;
+            let pods: BTreeMap<String, Value> = fake
+                .all(kind::PODS)
+                .into_iter()
+                .map(|own| (object::name(&own).to_owned(), own))
+                .collect();
+            let mut given = std::collections::BTreeSet::new();
+            for claim in fake.all(kind::DEVICE_CLAIMS) {
+                let pod = &pods[object::name(&claim)];
+                let status = &claim["status"];
+                let result = &status["allocation"]["devices"]["results"][0];
+                assert_eq!(result["pool"], pod["spec"]["nodeName"], "{claim} {pod}");
+                assert_eq!(status["reservedFor"][0]["uid"], *object::uid(pod), "{claim}");
+                assert!(given.insert(result.to_string()), "{result} twice");
+            }
+            assert_eq!(given.len(), 12);
+        });
+    }
+}
+
 #[test]
 fn a_pod_is_told_why_it_waits_and_placed_when_a_node_comes() {
     paused(async {

@@ -388,7 +388,7 @@ impl Story {
                     .scheduler
                     .preempted(&wait.attempt.key, false, now);
             }
-            Some(Decision::Skip(_)) | None => {}
+            Some(Decision::Skip(_) | Decision::Fail(_)) | None => {}
         }
     }
 
