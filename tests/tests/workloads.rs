@@ -51,12 +51,13 @@ fn workloads_that_want_the_cluster_for_themselves_end_so_too() {
 }
 
 /// One scenario of each class, and each way in which nodes are lost.
-const WITHOUT_LEADER: [&str; 15] = [
+const WITHOUT_LEADER: [&str; 16] = [
     "autoscalers/at-least",
     "budgets/min-available",
     "cronjobs/suspended",
     "daemonsets/everywhere",
     "deployments/rolling",
+    "devices/one-device",
     "jobs/indexed",
     "nodes/broken",
     "nodes/drain",

@@ -13,7 +13,7 @@ use super::scenario::{Scenario, Step};
 use crate::kubectl::words;
 
 /// Kinds of objects in namespaces that are compared: where they are served.
-const KINDS: [(&str, &str, &str); 16] = [
+const KINDS: [(&str, &str, &str); 17] = [
     ("api/v1", "pods", "Pod"),
     ("api/v1", "services", "Service"),
     ("api/v1", "endpoints", "Endpoints"),
@@ -42,6 +42,7 @@ const KINDS: [(&str, &str, &str); 16] = [
         "horizontalpodautoscalers",
         "HorizontalPodAutoscaler",
     ),
+    ("apis/resource.k8s.io/v1", "resourceclaims", "ResourceClaim"),
 ];
 
 /// Kinds outside of namespaces that are compared when the scenario has made them.
@@ -49,6 +50,15 @@ const CLUSTER_KINDS: [(&str, &str); 3] = [
     ("nodes", "Node"),
     ("persistentvolumes", "PersistentVolume"),
     ("namespaces", "Namespace"),
+];
+
+/// Kinds outside of namespaces that scenarios make and nobody compares.
+const OUTSIDE: [&str; 5] = [
+    "StorageClass",
+    "PriorityClass",
+    "DeviceClass",
+    "ResourceSlice",
+    "DeviceTaintRule",
 ];
 
 /// Reasons of events that come or not, as it happens.
@@ -180,7 +190,7 @@ impl<'a> Player<'a> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (kind, name) = (text(&object["kind"]), text(&object["metadata"]["name"]));
         let compared = CLUSTER_KINDS.iter().any(|(_, own)| *own == kind);
-        let outside = compared || ["StorageClass", "PriorityClass"].contains(&kind.as_str());
+        let outside = compared || OUTSIDE.contains(&kind.as_str());
         if kind == "Namespace" {
             self.namespaces.push(name.clone());
         }
