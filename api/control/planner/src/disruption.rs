@@ -23,9 +23,9 @@ use crate::plan::{Plan, Write};
 use crate::pods::{self, Rounding};
 use crate::view::{Key, Question, Target, View, Within};
 
-const ACCOUNT: &str = "disruption-controller";
+pub(crate) const ACCOUNT: &str = "disruption-controller";
 /// Who its Events come from.
-const COMPONENT: &str = "controllermanager";
+pub(crate) const COMPONENT: &str = "controllermanager";
 /// Seconds that an eviction has to delete its pod.
 const DELETION_TIMEOUT_S: i64 = 120;
 /// Seconds after which a pod that is to be disrupted, and still is not deleted, stays.
@@ -141,7 +141,7 @@ impl Controller for Budgets {
 }
 
 /// Whether a pod's change may change what is counted of it.
-fn is_counted_anew(change: &Change) -> bool {
+pub(crate) fn is_counted_anew(change: &Change) -> bool {
     let (Some(before), Some(after)) = (&change.before, &change.after) else {
         return true;
     };
@@ -157,7 +157,7 @@ fn is_counted_anew(change: &Change) -> bool {
 }
 
 /// Which pods a budget is for; `None`: no pod.
-fn selector(budget: &Value) -> Option<LabelSelector> {
+pub(crate) fn selector(budget: &Value) -> Option<LabelSelector> {
     let selector = &budget["spec"]["selector"];
     selector
         .is_object()

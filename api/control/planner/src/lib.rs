@@ -18,6 +18,7 @@ mod daemon;
 mod deployment;
 mod device_claims;
 pub mod disruption;
+mod disruption_overlaps;
 pub mod endpoints;
 pub mod hash;
 pub mod history;
@@ -51,6 +52,7 @@ pub fn controllers() -> Vec<Box<dyn Controller>> {
         Box::new(device_claims::DeviceClaims),
         Box::new(disruption::Budgets),
         Box::new(disruption::StaleDisruptions),
+        Box::new(disruption_overlaps::Overlaps),
         Box::new(endpoints::LegacyEndpoints),
         Box::new(endpoints::Mirroring),
         Box::new(endpoints::Slices),

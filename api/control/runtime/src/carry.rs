@@ -47,7 +47,7 @@ fn split(write: &Write) -> (&Write, Option<&Event>) {
 pub(crate) async fn out(
     api: &dyn Api,
     recorder: &Recorder,
-    author: Author,
+    author: &Author,
     plan: &Plan,
     reached: &mut Reached,
 ) -> Result<(), Failed> {

@@ -135,9 +135,9 @@ impl Driver {
     ) -> Result<(), Failed> {
         let author = Author {
             account: self.controller.name(),
-            component: self.controller.component(),
+            component: self.controller.component().into(),
         };
-        carry::out(&*self.api, &self.recorder, author, plan, reached).await
+        carry::out(&*self.api, &self.recorder, &author, plan, reached).await
     }
 
     /// Has the controller tell of a failure. What was reached so far is in its view then.

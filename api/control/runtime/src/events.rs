@@ -44,12 +44,12 @@ pub(crate) const EVENTS: Kind = Kind {
 };
 
 /// Who writes, and who is named in Events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Author {
     /// The service account.
     pub account: &'static str,
     /// `source.component` of its Events.
-    pub component: &'static str,
+    pub component: Arc<str>,
 }
 
 /// Takes events. Cheap to clone.
@@ -70,8 +70,8 @@ impl Recorder {
     }
 
     /// Records an event of `author`'s, if it can be.
-    pub fn record(&self, author: Author, event: Event) {
-        if self.waiting.try_send((author, event)).is_err() {
+    pub fn record(&self, author: &Author, event: Event) {
+        if self.waiting.try_send((author.clone(), event)).is_err() {
             self.dropped.increment(1);
         }
     }
@@ -81,7 +81,7 @@ async fn record(api: Arc<dyn Api>, mut taken: mpsc::Receiver<(Author, Event)>) {
     let mut memory = Memory::default();
     let mut under_way = JoinSet::new();
     while let Some((author, event)) = taken.recv().await {
-        let Some((id, write)) = memory.write(author.component, &event, api.now()) else {
+        let Some((id, write)) = memory.write(&author.component, &event, api.now()) else {
             continue;
         };
         // What is patched was created: its turn has come and gone.
@@ -122,7 +122,7 @@ struct Memory {
 
 impl Memory {
     /// What is to be written for an event; nothing for one too many.
-    fn write(&mut self, source: &'static str, event: &Event, now: Instant) -> Option<(Id, Write)> {
+    fn write(&mut self, source: &str, event: &Event, now: Instant) -> Option<(Id, Write)> {
         if !self.has_room(source, event, now) {
             return None;
         }

@@ -16,10 +16,10 @@ use nautilus_machinery::timestamp::Instant;
 use nautilus_planner::controller::Change;
 use nautilus_planner::kind::{self, Kind};
 use nautilus_planner::object;
-use nautilus_planner::plan::{Delete, Failed, Write};
+use nautilus_planner::plan::{Delete, Event, Failed, Write};
 use nautilus_planner::scheduler::told::{self, Reason};
 use nautilus_planner::scheduler::{
-    BIND_TIMEOUT, Chosen, DEFAULT_SCHEDULER, Decision, Placement, PodInfo, Scheduler, Wait, freed,
+    BIND_TIMEOUT, Chosen, Decision, Placement, PodInfo, Scheduler, Wait, freed,
 };
 use nautilus_planner::view::{Question, View as _};
 use parking_lot::Mutex;
@@ -47,11 +47,8 @@ const METRICS_EVERY: Duration = Duration::from_secs(15);
 const METRICS_RETRY: Duration = Duration::from_secs(1);
 /// With nothing to do.
 const IDLE: Duration = Duration::from_secs(10);
-/// As whom the scheduler writes, and whose its Events are.
-pub(crate) const AUTHOR: Author = Author {
-    account: "kube-scheduler",
-    component: DEFAULT_SCHEDULER,
-};
+/// As whom the scheduler writes.
+pub(crate) const ACCOUNT: &str = "kube-scheduler";
 
 /// The scheduler of one term.
 pub struct Scheduling {
@@ -148,7 +145,7 @@ impl Listener for Scheduling {
 pub(crate) struct Hands {
     pub(crate) scheduling: Arc<Scheduling>,
     pub(crate) world: Arc<World>,
-    pub(crate) recorder: Recorder,
+    recorder: Recorder,
 }
 
 /// Ends only by being dropped.
@@ -191,7 +188,7 @@ pub(crate) async fn run(scheduling: Arc<Scheduling>, world: Arc<World>, recorder
 async fn follow_metrics(scheduling: Arc<Scheduling>) {
     let question = Question::Get(NODE_METRICS.to_owned());
     loop {
-        let pause = match scheduling.api.ask(AUTHOR.account, &question).await {
+        let pause = match scheduling.api.ask(ACCOUNT, &question).await {
             Ok(list) => {
                 scheduling.core.lock().set_metrics(&list);
                 METRICS_EVERY
@@ -217,12 +214,21 @@ impl Hands {
                 let pod = &failure.attempt.pod;
                 self.tell_failure(pod, &failure.message).await;
             }
-            Decision::Skip(pod) => self.recorder.record(AUTHOR, told::skipped(&pod)),
+            Decision::Skip(pod) => self.record(&pod, told::skipped(&pod)),
         }
     }
 
+    /// Records an event that came of scheduling `pod`: it is of the profile that the pod names.
+    pub(crate) fn record(&self, pod: &PodInfo, event: Event) {
+        let author = Author {
+            account: ACCOUNT,
+            component: pod.scheduler_name.as_str().into(),
+        };
+        self.recorder.record(&author, event);
+    }
+
     async fn write(&self, write: &Write) -> Result<(), Failed> {
-        let written = self.scheduling.api.write(AUTHOR.account, write).await;
+        let written = self.scheduling.api.write(ACCOUNT, write).await;
         written.map(drop)
     }
 
@@ -249,7 +255,7 @@ impl Hands {
         };
         match self.write(&bind).await {
             Ok(()) => {
-                self.recorder.record(AUTHOR, told::scheduled(placement));
+                self.record(pod, told::scheduled(placement));
                 let meters = &self.scheduling.meters;
                 meters.bound(placement, begun.elapsed(), self.scheduling.now());
             }
@@ -314,7 +320,7 @@ impl Hands {
 
     async fn tell_failure(&self, pod: &PodInfo, message: &str) {
         let event = told::not_scheduled(pod, message);
-        self.recorder.record(AUTHOR, event);
+        self.record(pod, event);
         self.tell(pod, |seen, now| {
             told::unscheduled(seen, Reason::SchedulerError, message, Some(""), now)
         })
@@ -330,7 +336,7 @@ impl Hands {
                 "a claim kept its devices");
         }
         let event = told::not_scheduled(pod, &wait.message);
-        self.recorder.record(AUTHOR, event);
+        self.record(pod, event);
         let nominated = wait.nominated.as_deref();
         self.tell(pod, |seen, now| {
             told::unscheduled(seen, Reason::Unschedulable, &wait.message, nominated, now)
@@ -364,7 +370,7 @@ impl Hands {
                 "a victim was not deleted");
             return false;
         }
-        self.recorder.record(AUTHOR, told::preempted(victim, wait));
+        self.record(&wait.attempt.pod, told::preempted(victim, wait));
         true
     }
 

@@ -14,7 +14,7 @@ use nautilus_planner::{kind, object::reference};
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::scheduler::{AUTHOR, Hands};
+use crate::scheduler::{ACCOUNT, Hands};
 
 /// How often a claim is written in a version that turns out to be old.
 const ATTEMPTS: usize = 5;
@@ -43,8 +43,8 @@ impl Hands {
         }
         drop(turn);
         let node = &placement.chosen.node;
-        self.recorder.record(
-            AUTHOR,
+        self.record(
+            pod,
             Event {
                 regarding: reference(kind::PODS, &pod.object),
                 warning: false,
@@ -122,7 +122,7 @@ impl Hands {
 
     /// Writes a claim, tells the scheduler how it is now, and returns that.
     async fn write_claim(&self, write: Write) -> Result<Value, (u16, String)> {
-        let written = self.scheduling.api.write(AUTHOR.account, &write).await;
+        let written = self.scheduling.api.write(ACCOUNT, &write).await;
         let written = written.map_err(|failed| (failed.code, failed.message))?;
         let Write::Update {
             object: mut claim, ..
@@ -140,7 +140,7 @@ impl Hands {
         let (namespace, name) = (object::namespace(claim), object::name(claim));
         let path = format!("/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaims/{name}");
         let api = &self.scheduling.api;
-        let latest = api.ask(AUTHOR.account, &Question::Get(path)).await;
+        let latest = api.ask(ACCOUNT, &Question::Get(path)).await;
         latest.map_err(|(code, message)| {
             let why = format!("get updated claim {namespace}/{name} after conflict: {message}");
             (code, why)

@@ -1,7 +1,7 @@
 //! Pods and nodes over an API whose followers lag, whose writes fail, and whose leader is
 //! lost now and then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nautilus_planner::scheduler::Profile;
 use proptest::prelude::*;
@@ -29,8 +29,12 @@ fn pod(name: &str, priority: i64) -> Value {
 
 /// Schedules over `fake` for a time.
 async fn run_for(fake: &Arc<Fake>, time: Duration) {
+    run_profiles_for(fake, vec![Profile::default()], time).await;
+}
+
+async fn run_profiles_for(fake: &Arc<Fake>, profiles: Vec<Profile>, time: Duration) {
     let api: Arc<dyn Api> = Arc::new(fake.clone());
-    let scheduling = Scheduling::new(api.clone(), Scheduler::new(vec![Profile::default()]));
+    let scheduling = Scheduling::new(api.clone(), Scheduler::new(profiles));
     let run = crate::run(api, Vec::new(), Some(scheduling));
     let _ = tokio::time::timeout(time, run).await;
 }
@@ -196,5 +200,51 @@ fn who_is_more_important_has_others_end() {
         for expected in ["Scheduled", "FailedScheduling", "Preempted"] {
             assert!(reasons.contains(&expected), "{reasons:?}");
         }
+    });
+}
+
+#[test]
+fn events_are_of_the_profile_that_their_pod_names() {
+    paused(async {
+        let fake = Fake::new(7, 5, 0);
+        fake.put(kind::NODES, node("a", 1));
+        let named = |name: &str, priority: i64, scheduler: &str| {
+            let mut pod = pod(name, priority);
+            pod["spec"]["schedulerName"] = scheduler.into();
+            pod
+        };
+        let profile = |name: &str| Profile {
+            scheduler_name: name.to_owned(),
+            ..Profile::default()
+        };
+        let profiles = vec![profile("default-scheduler"), profile("other")];
+        let minute = Duration::from_secs(60);
+        fake.put(kind::PODS, named("low", 1, "default-scheduler"));
+        run_profiles_for(&fake, profiles.clone(), minute).await;
+        fake.put(kind::PODS, named("high", 9, "other"));
+        run_profiles_for(&fake, profiles, minute).await;
+        let events = fake.all(crate::events::EVENTS);
+        let authors = events.iter().map(|event| {
+            assert_eq!(event["source"]["component"], event["reportingComponent"]);
+            let text = |part: &Value| part.as_str().unwrap_or_default().to_owned();
+            let about = text(&event["involvedObject"]["name"]);
+            (
+                text(&event["reason"]),
+                about,
+                text(&event["reportingComponent"]),
+            )
+        });
+        let authors: BTreeSet<(String, String, String)> = authors.collect();
+        let expected = [
+            ("FailedScheduling", "high", "other"),
+            // Of whom it makes room for.
+            ("Preempted", "low", "other"),
+            ("Scheduled", "high", "other"),
+            ("Scheduled", "low", "default-scheduler"),
+        ];
+        let expected = expected.map(|(reason, about, author)| {
+            (reason.to_owned(), about.to_owned(), author.to_owned())
+        });
+        assert_eq!(authors, BTreeSet::from(expected));
     });
 }
