@@ -65,6 +65,11 @@ impl User {
         Self::authenticated(name, vec![MASTERS_GROUP.to_owned()])
     }
 
+    /// The service account of a controller.
+    pub fn controller(name: &str) -> Self {
+        Self::service_account("kube-system", name, "")
+    }
+
     /// The user of a service account.
     pub fn service_account(namespace: &str, name: &str, uid: &str) -> Self {
         let groups = vec![

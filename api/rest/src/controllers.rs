@@ -2,12 +2,12 @@
 //! the quorum.
 //!
 //! Invariants
-//! - Every write is fenced by the leader's term: a deposed leader changes nothing; and it
-//!   passes admission as anybody's.
+//! - Every write is fenced by the leader's term: a deposed leader changes nothing; it passes
+//!   admission as anybody's, and a controller's is allowed to its account by its role.
 //! - Everything is idempotent and read from the store: a new leader goes on where
 //!   the old one was lost.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -20,17 +20,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::accounts::Accounts;
 use crate::access::{BootstrapRoles, Leader, Looked, ensure_root_ca};
+use crate::account::Account;
 use crate::aggregation;
-use crate::audit::Remarks;
 use crate::context::RestContext;
 use crate::control;
 use crate::custom;
-use crate::failure::Failure;
+use crate::failure::{Failure, unless_ended};
 use crate::leading;
 use crate::namespaces::terminate;
 use crate::registry::Registry;
 use crate::service_ranges;
-use crate::storage::{Storage, Writer, metadata_text, namespaces, versioned_object};
+use crate::storage::{Storage, Writer, built_in, metadata_text, namespaces, versioned_object};
 use crate::{joining, k3s};
 
 /// Namespaces every cluster has.
@@ -49,19 +49,12 @@ const IDLE_PAUSE: Duration = Duration::from_secs(30);
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks at the age of signing keys.
 const KEYS_PAUSE: Duration = Duration::from_secs(3_600);
-/// The user in whose name the leader writes.
-const CONTROLLER_USER: &str = "system:nautilus-controller";
-
-/// That user, who is nobody's but this process's.
-static USER: LazyLock<User> = LazyLock::new(|| User::internal(CONTROLLER_USER));
+/// In whose name the server itself makes what every cluster has; nobody's but this process's.
+static USER: Account = Account::new(|| User::internal("system:nautilus-controller"));
+static ACCOUNTS: Account = Account::new(|| User::controller("service-account-controller"));
 
 pub(crate) fn writer() -> Writer<'static> {
-    Writer {
-        user: &USER,
-        field_manager: "nautilus",
-        dry_run: false,
-        remarks: Remarks::default(),
-    }
+    USER.writer()
 }
 
 /// Why the defaults could not be made.
@@ -100,7 +93,8 @@ async fn make_defaults(storage: &Storage, api_port: u16) -> Result<(), Controlle
             "kind": "Namespace", "apiVersion": "v1", "metadata": { "name": name },
         });
         ensure(storage, ("", "namespaces"), None, name, &object).await?;
-        ensure_account(storage, name).await?;
+        let (accounts, own) = (("", "serviceaccounts"), default_account(name));
+        ensure(storage, accounts, Some(name), DEFAULT_ACCOUNT, &own).await?;
     }
     let ranges = ("networking.k8s.io", "servicecidrs");
     let range = service_ranges::default_object();
@@ -125,15 +119,16 @@ async fn make_defaults(storage: &Storage, api_port: u16) -> Result<(), Controlle
     ensure(storage, services, Some("default"), API_SERVICE, &service).await
 }
 
-/// Makes the roles and bindings of our own, where they are missing: workers join by them, and
-/// the scheduler reads metrics. Idempotent.
+/// Makes the roles and bindings of our own, where they are missing: workers join by them, the
+/// scheduler reads metrics, and nodes are drained. Idempotent.
 async fn make_own_roles(storage: &Storage) -> Result<(), ControllerError> {
     for (name, object) in joining::bindings() {
         ensure(storage, (RBAC, "clusterrolebindings"), None, name, &object).await?;
     }
     let roles = k3s::controller_role()
         .into_iter()
-        .chain(control::metrics_role());
+        .chain(control::metrics_role())
+        .chain(leading::removal::role());
     for (plural, object) in roles {
         let name = metadata_text(&object, "name");
         ensure(storage, (RBAC, plural), None, name, &object).await?;
@@ -143,9 +138,13 @@ async fn make_own_roles(storage: &Storage) -> Result<(), ControllerError> {
 
 /// Makes the roles and bindings that every cluster has, whoever leads. Idempotent.
 pub async fn ensure_roles(context: &RestContext) -> Result<(), ControllerError> {
-    bootstrap_roles(&context.storage())
-        .ensure()
-        .await
+    let storage = context.storage();
+    let roles = bootstrap_roles(&storage);
+    let made = async {
+        roles.ensure().await?;
+        roles.aggregate().await
+    };
+    made.await
         .map_err(|failure| ControllerError::new("roles could not be made", &failure))
 }
 
@@ -156,20 +155,27 @@ fn bootstrap_roles(storage: &Storage) -> BootstrapRoles<'_> {
     }
 }
 
-async fn ensure_account(storage: &Storage, namespace: &str) -> Result<(), ControllerError> {
-    let object = json!({
+fn default_account(namespace: &str) -> Value {
+    json!({
         "kind": "ServiceAccount",
         "apiVersion": "v1",
         "metadata": { "name": DEFAULT_ACCOUNT, "namespace": namespace },
-    });
-    ensure(
-        storage,
-        ("", "serviceaccounts"),
-        Some(namespace),
-        DEFAULT_ACCOUNT,
-        &object,
+    })
+}
+
+/// Gives a namespace the account of pods that name none.
+async fn ensure_account(storage: &Storage, namespace: &str) -> Result<(), Failure> {
+    let kind = built_in("", "serviceaccounts")?;
+    let key = kind.key(Some(namespace), DEFAULT_ACCOUNT);
+    if storage.read_row(&key)?.is_some() {
+        return Ok(());
+    }
+    let (object, writer) = (default_account(namespace), ACCOUNTS.writer());
+    unless_ended(
+        storage
+            .create(kind, Some(namespace), &object, &writer)
+            .await,
     )
-    .await
 }
 
 /// Creates an object of a group and plural, version `v1`, unless it is there.
@@ -212,6 +218,7 @@ pub async fn run_controllers(
         let changed = if leadership.is_self {
             let term = leadership.term;
             let storage = context.storage().fenced(term);
+            let storage = storage.by_role(context.access.clone());
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = next_term(&mut changes, Some(term)) => changed,
@@ -221,7 +228,7 @@ pub async fn run_controllers(
                     context.registry.clone(),
                     context.webhook_clients.clone(),
                 ) => None,
-                () = service_ranges::run(&storage, writer()) => None,
+                () = service_ranges::run(&storage) => None,
                 () = leading::compaction::keep(
                     kv.clone(),
                     term,
@@ -370,17 +377,25 @@ async fn sweep(storage: &Storage, registry: &Registry, ca_pem: &str) -> Result<P
     for row in &rows {
         let namespace = versioned_object(resource, row)?;
         let name = metadata_text(&namespace, "name");
-        if namespace["metadata"]["deletionTimestamp"].is_null() {
-            if let Err(failure) = ensure_root_ca(storage, &writer(), name, ca_pem).await {
-                tracing::warn!(error = %failure.error, "a root certificate is missing");
+        let settled = if namespace["metadata"]["deletionTimestamp"].is_null() {
+            let trusts = ensure_root_ca(storage, name, ca_pem).await;
+            let has_account = ensure_account(storage, name).await;
+            trusts.and(has_account).map(|()| true)
+        } else {
+            terminate(storage, registry, &namespace).await
+        };
+        match settled {
+            Ok(true) => {}
+            Ok(false) => pass = Pass::Unfinished,
+            // The others go on.
+            Err(failure) => {
+                // A role's refusal was told already.
+                if failure.error.code() != 403 {
+                    let error = &failure.error;
+                    tracing::warn!(namespace = name, %error, "a namespace is looked at later");
+                }
                 pass = Pass::Unfinished;
             }
-            if let Err(error) = ensure_account(storage, name).await {
-                tracing::warn!(%error, "a default service account is missing");
-                pass = Pass::Unfinished;
-            }
-        } else if !terminate(storage, registry, &writer(), &namespace).await? {
-            pass = Pass::Unfinished;
         }
     }
     Ok(pass)

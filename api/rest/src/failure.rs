@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 /// Seconds a client is asked to wait when the quorum has no leader for the moment.
 const RETRY_AFTER_SECONDS: u32 = 1;
+/// The cause of a refusal to make something in a namespace that ends.
+const NAMESPACE_ENDS: &str = "NamespaceTerminating";
 
 /// A refusal on its way to the client.
 #[derive(Debug, Clone)]
@@ -40,6 +42,12 @@ impl Failure {
     /// The same refusal, with what the client is told besides.
     pub(crate) fn with_warnings(self, warnings: Vec<String>) -> Self {
         Self { warnings, ..self }
+    }
+
+    /// Whether nothing can be made any more where it was to be made.
+    pub(crate) fn namespace_ends(&self) -> bool {
+        let mut causes = self.error.causes().iter();
+        causes.any(|cause| cause.reason == NAMESPACE_ENDS)
     }
 
     /// The `Status` object.
@@ -189,5 +197,13 @@ pub(crate) fn unless_lost<T>(outcome: Result<T, Failure>) -> Result<(), Failure>
     match outcome {
         Err(failure) if failure.error.code() == 409 => Ok(()),
         outcome => unless_gone(outcome),
+    }
+}
+
+/// The same of what belongs to a namespace: that it ends is as good.
+pub(crate) fn unless_ended<T>(outcome: Result<T, Failure>) -> Result<(), Failure> {
+    match outcome {
+        Err(failure) if failure.namespace_ends() => Ok(()),
+        outcome => unless_lost(outcome),
     }
 }

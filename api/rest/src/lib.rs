@@ -12,6 +12,7 @@
 //! - Anonymous callers get health, version and the judgement of their credentials.
 
 mod access;
+mod account;
 mod admission;
 mod aggregation;
 mod apply;

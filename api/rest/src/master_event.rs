@@ -1,16 +1,13 @@
 //! Events about the masters themselves, as `kubectl get events` shows them.
 
-use std::sync::LazyLock;
-
 use nautilus_machinery::identity::User;
 use nautilus_machinery::resource;
 use serde_json::json;
 
-use crate::audit::Remarks;
+use crate::account::Account;
 use crate::context::RestContext;
 use crate::controllers::ControllerError;
 use crate::ids;
-use crate::storage::Writer;
 
 /// Where they stand; masters are not in any namespace.
 const NAMESPACE: &str = "default";
@@ -18,16 +15,7 @@ const NAMESPACE: &str = "default";
 const MASTER_USER: &str = "system:nautilus-master";
 
 /// That user, who is nobody's but this process's.
-static USER: LazyLock<User> = LazyLock::new(|| User::internal(MASTER_USER));
-
-fn writer() -> Writer<'static> {
-    Writer {
-        user: &USER,
-        field_manager: "nautilus",
-        dry_run: false,
-        remarks: Remarks::default(),
-    }
-}
+static USER: Account = Account::new(|| User::internal(MASTER_USER));
 
 /// Something that happened to a master and that operators must see.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +61,7 @@ pub async fn record_master_event(
     });
     match context
         .storage()
-        .create(events, Some(NAMESPACE), &object, &writer())
+        .create(events, Some(NAMESPACE), &object, &USER.writer())
         .await
     {
         Ok(_) => Ok(()),

@@ -8,21 +8,26 @@
 //! Invariants
 //! - A namespace goes only after a scan of every kind, also of those made at run time,
 //!   found it empty; no object can be created in it once it is terminating.
-//! - Everything is idempotent and read from the store, and fenced by the leader's term.
+//! - Everything is idempotent and read from the store, fenced by the leader's term, and allowed
+//!   to its account by its role: what that refuses stands in the namespace's status.
 
 use std::collections::BTreeMap;
 
 use nautilus_machine::types::KeyRange;
+use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::Resource;
 use nautilus_machinery::strategy::DeleteOptions;
 use serde_json::{Value, json};
 
+use crate::account::Account;
 use crate::failure::Failure;
 use crate::ids;
 use crate::registry::Registry;
 use crate::storage::{
-    Deleted, Storage, Target, Updated, Writer, metadata_text, namespaces, versioned_object,
+    Deleted, Storage, Target, Updated, metadata_text, namespaces, versioned_object,
 };
+
+static USER: Account = Account::new(|| User::controller("namespace-controller"));
 
 /// The types of conditions, each with its reason and message when all is well.
 const CONDITIONS: [(&str, &str, &str); 5] = [
@@ -70,24 +75,22 @@ struct Remaining {
 pub(crate) async fn terminate(
     storage: &Storage,
     registry: &Registry,
-    writer: &Writer<'_>,
     namespace: &Value,
 ) -> Result<bool, Failure> {
     let name = metadata_text(namespace, "name");
-    let remaining = empty(storage, registry, writer, name).await?;
+    let remaining = empty(storage, registry, name).await?;
     let left = !remaining.objects.is_empty() || !remaining.errors.is_empty();
-    tell(storage, writer, namespace, &remaining).await?;
+    tell(storage, namespace, &remaining).await?;
     if left {
         return Ok(false);
     }
-    finalize(storage, writer, name).await
+    finalize(storage, name).await
 }
 
 /// Deletes what is in the namespace, pods before all else, and counts what is left.
 async fn empty(
     storage: &Storage,
     registry: &Registry,
-    writer: &Writer<'_>,
     namespace: &str,
 ) -> Result<Remaining, Failure> {
     let served = registry.served();
@@ -99,11 +102,11 @@ async fn empty(
         .partition(|kind| kind.group.is_empty() && kind.plural == "pods");
     let mut remaining = Remaining::default();
     for kind in pods {
-        empty_of(storage, writer, kind, namespace, &mut remaining).await?;
+        empty_of(storage, kind, namespace, &mut remaining).await?;
     }
     if remaining.objects.is_empty() && remaining.errors.is_empty() {
         for kind in others {
-            empty_of(storage, writer, kind, namespace, &mut remaining).await?;
+            empty_of(storage, kind, namespace, &mut remaining).await?;
         }
     }
     Ok(remaining)
@@ -111,7 +114,6 @@ async fn empty(
 
 async fn empty_of(
     storage: &Storage,
-    writer: &Writer<'_>,
     kind: &Resource,
     namespace: &str,
     remaining: &mut Remaining,
@@ -127,7 +129,7 @@ async fn empty_of(
             name: metadata_text(&object, "name"),
             subresource: None,
         };
-        match storage.delete(&target, &options, writer).await {
+        match storage.delete(&target, &options, &USER.writer()).await {
             Ok(Deleted::Removed(_)) => {}
             Ok(Deleted::Marked(object)) => {
                 let held = remaining.objects.entry(group_resource(kind)).or_default();
@@ -226,12 +228,7 @@ impl Remaining {
 }
 
 /// Writes the conditions where they changed.
-async fn tell(
-    storage: &Storage,
-    writer: &Writer<'_>,
-    namespace: &Value,
-    remaining: &Remaining,
-) -> Result<(), Failure> {
+async fn tell(storage: &Storage, namespace: &Value, remaining: &Remaining) -> Result<(), Failure> {
     if remaining
         .conditions(&namespace["status"]["conditions"])
         .is_none()
@@ -251,7 +248,7 @@ async fn tell(
         }
         Ok(wanted)
     };
-    match storage.update(&target, writer, make).await {
+    match storage.update(&target, &USER.writer(), make).await {
         Ok(_) => Ok(()),
         Err(failure) if failure.error.code() == 404 => Ok(()),
         Err(failure) => Err(failure),
@@ -260,7 +257,7 @@ async fn tell(
 
 /// Takes our finalizer off an empty namespace, which removes it unless somebody
 /// else's finalizer holds it; true when it is gone.
-async fn finalize(storage: &Storage, writer: &Writer<'_>, name: &str) -> Result<bool, Failure> {
+async fn finalize(storage: &Storage, name: &str) -> Result<bool, Failure> {
     let target = Target {
         resource: namespaces()?,
         namespace: None,
@@ -274,7 +271,7 @@ async fn finalize(storage: &Storage, writer: &Writer<'_>, name: &str) -> Result<
         }
         Ok(wanted)
     };
-    match storage.update(&target, writer, without).await {
+    match storage.update(&target, &USER.writer(), without).await {
         Ok(Updated::Removed(_)) => Ok(true),
         Ok(Updated::Stored(_)) => Ok(false),
         Err(failure) if failure.error.code() == 404 => Ok(true),

@@ -4,7 +4,7 @@
 //!
 //! Invariants
 //! - A range with addresses in use that no other range holds is never removed.
-//! - Every write is fenced by the leader's term.
+//! - Every write is fenced by the leader's term and allowed to its account by its role.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,12 +14,16 @@ use nautilus_machine::types::KeyRange;
 use nautilus_machine::{RangeRequest, WatchRequest, Watcher};
 use nautilus_machinery::allocation::Cidr;
 use nautilus_machinery::conditions;
+use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::Resource;
 use serde_json::{Value, json};
 
+use crate::account::Account;
 use crate::failure::{Failure, unless_gone};
 use crate::ids;
-use crate::storage::{Storage, Target, Writer, built_in, metadata_text, versioned_object};
+use crate::storage::{Storage, Target, built_in, metadata_text, versioned_object};
+
+static USER: Account = Account::new(|| User::controller("service-cidrs-controller"));
 
 /// The range of a cluster whose operator chose none: the reference tools' own.
 pub(crate) const DEFAULT_RANGE: &str = "10.96.0.0/12";
@@ -46,17 +50,20 @@ pub(crate) fn default_object() -> Value {
 }
 
 /// Looks after the ranges. Ends only by being dropped.
-pub(crate) async fn run(storage: &Storage, writer: Writer<'_>) {
+pub(crate) async fn run(storage: &Storage) {
     let mut watcher: Option<Box<dyn Watcher>> = None;
     loop {
         if watcher.is_none() {
             watcher = watch(storage);
         }
-        let pause = match sweep(storage, &writer).await {
+        let pause = match sweep(storage).await {
             Ok(false) if watcher.is_some() => IDLE_PAUSE,
             Ok(_) => BUSY_PAUSE,
             Err(failure) => {
-                tracing::warn!(error = %failure.error, "ranges of services could not be looked after");
+                // A role's refusal was told already.
+                if failure.error.code() != 403 {
+                    tracing::warn!(error = %failure.error, "services' ranges are looked at later");
+                }
                 BUSY_PAUSE
             }
         };
@@ -87,7 +94,7 @@ fn watch(storage: &Storage) -> Option<Box<dyn Watcher>> {
 }
 
 /// One look at every range; whether one still waits.
-async fn sweep(storage: &Storage, writer: &Writer<'_>) -> Result<bool, Failure> {
+async fn sweep(storage: &Storage) -> Result<bool, Failure> {
     storage.barrier().await?;
     let resource = built_in(GROUP, "servicecidrs")?;
     let (rows, _) = storage
@@ -103,9 +110,9 @@ async fn sweep(storage: &Storage, writer: &Writer<'_>) -> Result<bool, Failure> 
         let in_use = going && is_in_use(storage, range, &ranges)?;
         waits |= in_use;
         if let Some(condition) = condition(range, going, in_use) {
-            set_condition(storage, writer, resource, range, condition).await?;
+            set_condition(storage, resource, range, condition).await?;
         }
-        set_finalizer(storage, writer, resource, range, !going || in_use).await?;
+        set_finalizer(storage, resource, range, !going || in_use).await?;
     }
     Ok(waits)
 }
@@ -176,7 +183,6 @@ fn condition(range: &Value, going: bool, in_use: bool) -> Option<Value> {
 
 async fn set_condition(
     storage: &Storage,
-    writer: &Writer<'_>,
     resource: &'static Resource,
     range: &Value,
     condition: Value,
@@ -186,12 +192,11 @@ async fn set_condition(
         conditions::set(&mut wanted["status"], &condition);
         Ok(wanted)
     };
-    update(storage, writer, resource, range, Some("status"), make).await
+    update(storage, resource, range, Some("status"), make).await
 }
 
 async fn set_finalizer(
     storage: &Storage,
-    writer: &Writer<'_>,
     resource: &'static Resource,
     range: &Value,
     wanted: bool,
@@ -216,12 +221,11 @@ async fn set_finalizer(
         object["metadata"]["finalizers"] = Value::Array(finalizers);
         Ok(object)
     };
-    update(storage, writer, resource, range, None, make).await
+    update(storage, resource, range, None, make).await
 }
 
 async fn update(
     storage: &Storage,
-    writer: &Writer<'_>,
     resource: &'static Resource,
     range: &Value,
     subresource: Option<&str>,
@@ -234,5 +238,5 @@ async fn update(
         subresource,
     };
     // Somebody may have removed it: nothing to look after.
-    unless_gone(storage.update(&target, writer, make).await)
+    unless_gone(storage.update(&target, &USER.writer(), make).await)
 }

@@ -6,23 +6,29 @@
 //!   `autoupdate: "false"` is not touched.
 //! - A gathering role's rules are exactly those of the roles it selects.
 
-use std::sync::Arc;
-
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{TryStreamExt as _, stream};
 use nautilus_access::rbac::bootstrap::{self, Expected};
 use nautilus_access::rbac::{self, GROUP, Reconciled};
 use nautilus_machine::WatchRequest;
 use nautilus_machine::types::KeyRange;
+use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::{self, Resource};
 use nautilus_machinery::status::ApiError;
 use nautilus_machinery::strategy::DeleteOptions;
 use serde_json::{Value, json};
 
+use crate::account::Account;
 use crate::failure::{Failure, unless_lost};
 use crate::storage::{Storage, Target, Writer, metadata_text, versioned_object};
 
+/// Whose work gathering is.
+static GATHERER: Account = Account::new(|| User::controller("clusterrole-aggregation-controller"));
+/// Pause after a role's refusal.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Objects written at once at a first start.
 const WRITES_AT_ONCE: usize = 16;
 
@@ -30,7 +36,7 @@ const WRITES_AT_ONCE: usize = 16;
 pub(crate) struct Roles<'a> {
     /// Fenced by the leader's term.
     pub(crate) storage: &'a Storage,
-    /// In whose name.
+    /// In whose name they are made.
     pub(crate) writer: Writer<'a>,
 }
 
@@ -59,7 +65,7 @@ impl Roles<'_> {
                 })
                 .await?;
         }
-        self.aggregate().await
+        Ok(())
     }
 
     /// Every object of a kind, by namespace and name.
@@ -143,7 +149,8 @@ impl Roles<'_> {
                     wanted["rules"] = rules.clone();
                     Ok(wanted)
                 };
-                unless_lost(self.storage.update(&target, &self.writer, with_rules).await)?;
+                let writer = GATHERER.writer();
+                unless_lost(self.storage.update(&target, &writer, with_rules).await)?;
             }
             if settled_all {
                 break;
@@ -164,8 +171,14 @@ impl Roles<'_> {
         })?;
         self.ensure().await?;
         loop {
-            watcher.next().await?;
-            self.aggregate().await?;
+            let pause = match self.aggregate().await {
+                // Its role does not allow it, and may later.
+                Err(failure) if failure.error.code() == 403 => REFUSED_PAUSE,
+                outcome => outcome.map(|()| Duration::MAX)?,
+            };
+            if let Ok(events) = tokio::time::timeout(pause, watcher.next()).await {
+                events?;
+            }
         }
     }
 }

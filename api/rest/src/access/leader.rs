@@ -16,18 +16,22 @@ use nautilus_access::{bootstrap_token, certificates, token};
 use nautilus_machine::types::KeyRange;
 use nautilus_machine::{EventKind, WatchRequest};
 use nautilus_machinery::conditions;
+use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::{self, Resource};
 use nautilus_machinery::strategy::DeleteOptions;
 use serde_json::{Value, json};
 
 use super::Access;
+use crate::account::Account;
 use crate::authority::Authority;
-use crate::failure::Failure;
+use crate::failure::{Failure, unless_ended};
 use crate::ids;
 use crate::storage::{Storage, Target, Writer, metadata_text, versioned_object};
 
 /// Everything is looked at again after so long without a change.
 const IDLE_PAUSE: Duration = Duration::from_secs(300);
+/// The same after a refusal.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// The config map by which pods trust the API server.
 const ROOT_CA: &str = "kube-root-ca.crt";
 /// The config map by which joining nodes do.
@@ -40,11 +44,19 @@ const ACCOUNT_SECRET: &str = "kubernetes.io/service-account-token";
 const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
 const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 
+static CERTIFICATES: Account = Account::new(|| User::controller("certificate-controller"));
+static PUBLISHER: Account = Account::new(|| User::controller("root-ca-cert-publisher"));
+static CLEANER: Account = Account::new(|| User::controller("token-cleaner"));
+static SIGNER: Account = Account::new(|| User::controller("bootstrap-signer"));
+/// Who fills secrets has no account of its own in the reference either.
+static TOKENS: Account =
+    Account::new(|| User::authenticated("system:kube-controller-manager", Vec::new()));
+
 /// One term's work.
 pub(crate) struct Leader<'a> {
     /// Fenced by the leader's term.
     pub(crate) storage: &'a Storage,
-    /// In whose name.
+    /// In whose name the quorum introduces itself for the first time.
     pub(crate) writer: Writer<'a>,
     /// What decides, as of this node.
     pub(crate) access: &'a Arc<Access>,
@@ -85,19 +97,21 @@ impl Leader<'_> {
         loop {
             self.storage.barrier().await?;
             let (rows, _) = self.storage.rows(range.clone()).await?;
+            let mut pause = IDLE_PAUSE;
             for row in &rows {
-                self.look(kind, &versioned_object(resource, row)?).await?;
+                let object = versioned_object(resource, row)?;
+                allowed(self.look(kind, &object).await, &mut pause)?;
             }
-            self.introduce().await?;
-            while let Ok(events) = tokio::time::timeout(IDLE_PAUSE, watcher.next()).await {
+            allowed(self.introduce().await, &mut pause)?;
+            while let Ok(events) = tokio::time::timeout(pause, watcher.next()).await {
                 for event in events? {
                     if event.kind == EventKind::Put {
                         let object = versioned_object(resource, &event.kv)?;
-                        self.look(kind, &object).await?;
+                        allowed(self.look(kind, &object).await, &mut pause)?;
                     }
                 }
                 if matches!(kind, Kind::Secrets) {
-                    self.introduce().await?;
+                    allowed(self.introduce().await, &mut pause)?;
                 }
             }
         }
@@ -111,7 +125,7 @@ impl Leader<'_> {
                 Some(bootstrap_token::SECRET_TYPE)
                     if bootstrap_token::has_expired(object, ids::now_unix_s()) =>
                 {
-                    self.delete("", "secrets", object).await
+                    self.delete("", "secrets", object, &CLEANER).await
                 }
                 _ => Ok(()),
             },
@@ -121,9 +135,10 @@ impl Leader<'_> {
     async fn request(&self, object: &Value) -> Result<(), Failure> {
         if certificates::is_stale(object, ids::now_unix_s()) {
             let plural = "certificatesigningrequests";
-            return self.delete(certificates::GROUP, plural, object).await;
+            let group = certificates::GROUP;
+            return self.delete(group, plural, object, &CERTIFICATES).await;
         }
-        self.access.ready(self.writer.user).await;
+        self.access.ready(CERTIFICATES.user()).await;
         let may = |user: &_, asked: &_| self.access.authorize(user, asked).is_allowed();
         if let Some(message) = certificates::auto_approval(object, &may) {
             let condition = condition("Approved", "AutoApproved", message);
@@ -189,7 +204,8 @@ impl Leader<'_> {
             subresource: Some(subresource),
         };
         let change = |present: &Value| Ok(change(present).unwrap_or_else(|| present.clone()));
-        lost(self.storage.update(&target, &self.writer, change).await)
+        let writer = CERTIFICATES.writer();
+        lost(self.storage.update(&target, &writer, change).await)
     }
 
     /// A secret that asks for a token gets it; one whose account is gone, goes.
@@ -209,7 +225,7 @@ impl Leader<'_> {
         let account =
             account.filter(|account| given.is_empty() || metadata_text(account, "uid") == given);
         let Some(account) = account else {
-            return self.delete("", "secrets", secret).await;
+            return self.delete("", "secrets", secret, &TOKENS).await;
         };
         let ca = STANDARD.encode(self.authority.certificate_pem());
         let held = |key: &str| secret["data"][key].as_str().unwrap_or_default();
@@ -245,7 +261,7 @@ impl Leader<'_> {
             name: metadata_text(secret, "name"),
             subresource: None,
         };
-        lost(self.storage.update(&target, &self.writer, fill).await)
+        lost(self.storage.update(&target, &TOKENS.writer(), fill).await)
     }
 
     /// `cluster-info`: where the quorum is and by which authority it is known, signed
@@ -285,18 +301,22 @@ impl Leader<'_> {
         if present.as_ref().is_some_and(|map| map["data"] == data) {
             return Ok(());
         }
-        put_config_map(
-            self.storage,
-            &self.writer,
-            maps,
-            "kube-public",
-            CLUSTER_INFO,
-            &data,
-        )
-        .await
+        let (namespace, name) = ("kube-public", CLUSTER_INFO);
+        // Its role names the map: it can't make it.
+        let writer = match present {
+            Some(_) => SIGNER.writer(),
+            None => self.writer,
+        };
+        put_config_map(self.storage, &writer, maps, namespace, name, &data).await
     }
 
-    async fn delete(&self, group: &str, plural: &str, object: &Value) -> Result<(), Failure> {
+    async fn delete(
+        &self,
+        group: &str,
+        plural: &str,
+        object: &Value,
+        account: &Account,
+    ) -> Result<(), Failure> {
         let Some(resource) = resource::find(group, "v1", plural) else {
             return Ok(());
         };
@@ -309,14 +329,25 @@ impl Leader<'_> {
         let options = DeleteOptions::from_value(&json!({
             "preconditions": { "uid": metadata_text(object, "uid") },
         }))?;
-        lost(self.storage.delete(&target, &options, &self.writer).await)
+        let writer = account.writer();
+        lost(self.storage.delete(&target, &options, &writer).await)
+    }
+}
+
+/// What a role refuses is tried again soon, and stops nothing else.
+fn allowed(outcome: Result<(), Failure>, pause: &mut Duration) -> Result<(), Failure> {
+    match outcome {
+        Err(failure) if failure.error.code() == 403 => {
+            *pause = REFUSED_PAUSE;
+            Ok(())
+        }
+        outcome => outcome,
     }
 }
 
 /// Gives a namespace the config map by which its pods trust the API server.
 pub(crate) async fn ensure_root_ca(
     storage: &Storage,
-    writer: &Writer<'_>,
     namespace: &str,
     pem: &str,
 ) -> Result<(), Failure> {
@@ -328,7 +359,8 @@ pub(crate) async fn ensure_root_ca(
     if present.is_some_and(|row| row.object["data"] == data) {
         return Ok(());
     }
-    put_config_map(storage, writer, maps, namespace, ROOT_CA, &data).await
+    let writer = PUBLISHER.writer();
+    put_config_map(storage, &writer, maps, namespace, ROOT_CA, &data).await
 }
 
 async fn put_config_map(
@@ -409,13 +441,11 @@ fn with_condition(object: &Value, condition: &Value) -> Value {
 /// Somebody else changed or removed it meanwhile, or its namespace goes: the next look
 /// sees to it. What the object itself makes impossible is told, and not tried again.
 fn lost<T>(outcome: Result<T, Failure>) -> Result<(), Failure> {
-    match outcome {
-        Ok(_) => Ok(()),
-        Err(failure) if matches!(failure.error.code(), 403 | 404 | 409) => Ok(()),
-        Err(failure) if failure.error.code() < 500 => {
+    match unless_ended(outcome) {
+        Err(failure) if failure.error.code() < 500 && failure.error.code() != 403 => {
             tracing::warn!(error = %failure.error, "a credential could not be looked after");
             Ok(())
         }
-        Err(failure) => Err(failure),
+        outcome => outcome,
     }
 }

@@ -32,8 +32,6 @@ use crate::context::RestContext;
 use crate::ids;
 use crate::storage::Storage;
 
-/// Where the service accounts of controllers stand.
-const ACCOUNTS_NAMESPACE: &str = "kube-system";
 /// Who schedules: a user of its own in the bootstrap roles.
 pub(crate) const SCHEDULER: &str = "kube-scheduler";
 
@@ -118,7 +116,7 @@ pub(crate) async fn run(context: &Arc<RestContext>, storage: &Storage) {
 /// See the module.
 struct ClusterApi {
     context: Arc<RestContext>,
-    /// Fenced by the term.
+    /// Fenced by the term, and by the roles of who writes.
     storage: Storage,
     users: Mutex<BTreeMap<String, Arc<User>>>,
 }
@@ -131,7 +129,7 @@ impl ClusterApi {
         }
         let user = Arc::new(match name {
             SCHEDULER => User::authenticated(format!("system:{SCHEDULER}"), Vec::new()),
-            name => User::service_account(ACCOUNTS_NAMESPACE, name, ""),
+            name => User::controller(name),
         });
         users.insert(name.to_owned(), user.clone());
         user

@@ -1,6 +1,5 @@
 //! One write of a plan, as a request of its controller's account would do it.
 
-use nautilus_access::Attributes;
 use nautilus_control::Written;
 use nautilus_machinery::fields;
 use nautilus_machinery::patch;
@@ -21,8 +20,6 @@ use crate::storage::{Deleted, Storage, Target, Writer, metadata_text};
 
 /// Who is named in `managedFields`, as the reference's controllers are.
 const FIELD_MANAGER: &str = "kube-controller-manager";
-/// The cause of a refusal to make something in a namespace that ends.
-const NAMESPACE_ENDS: &str = "NamespaceTerminating";
 
 /// Carries `write` out in the name of `user`.
 pub(super) async fn carry_out(
@@ -33,13 +30,12 @@ pub(super) async fn carry_out(
     let outcome = Carrier { api, user }.write(write).await;
     outcome.map_err(|failure| {
         let error = &failure.error;
-        let ends = |cause: &nautilus_machinery::status::Cause| cause.reason == NAMESPACE_ENDS;
         Failed {
             write: write.clone(),
             code: error.code(),
             reason: error.reason().to_owned(),
             message: error.message().to_owned(),
-            namespace_ends: error.causes().iter().any(ends),
+            namespace_ends: failure.namespace_ends(),
         }
     })
 }
@@ -69,18 +65,8 @@ impl Carrier<'_> {
                 let place = (namespace.as_str(), name.as_str());
                 self.patch(*kind, *subresource, place, uid, patch).await
             }
-            Write::Delete(delete) => {
-                self.allow("delete", delete.kind, None, &delete.namespace, &delete.name)
-                    .await?;
-                self.delete(self.api.storage.clone(), delete).await
-            }
-            Write::Evict(delete) => {
-                let part = Some("eviction");
-                self.allow("create", delete.kind, part, &delete.namespace, &delete.name)
-                    .await?;
-                self.delete(self.api.storage.clone().evicting(), delete)
-                    .await
-            }
+            Write::Delete(delete) => self.delete(self.storage(), delete).await,
+            Write::Evict(delete) => self.delete(self.storage().evicting(), delete).await,
             Write::Bind {
                 namespace,
                 name,
@@ -97,39 +83,12 @@ impl Carrier<'_> {
         }
     }
 
-    /// Refuses what the account's roles do not allow.
-    async fn allow(
-        &self,
-        verb: &str,
-        kind: Kind,
-        subresource: Option<&str>,
-        namespace: &str,
-        name: &str,
-    ) -> Result<(), Failure> {
-        let user = self.api.user(self.user);
-        let asked = Attributes {
-            verb: verb.to_owned(),
-            is_resource: true,
-            group: kind.group.to_owned(),
-            version: kind.version.to_owned(),
-            resource: kind.plural.to_owned(),
-            subresource: subresource.unwrap_or_default().to_owned(),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            ..Attributes::default()
-        };
-        let access = &self.api.context.access;
-        access.ready(&user).await;
-        let decision = access.authorize(&user, &asked);
-        match decision.is_allowed() {
-            true => Ok(()),
-            false => Err(asked.forbidden(&user, decision.reason()).into()),
-        }
+    fn storage(&self) -> Storage {
+        self.api.storage.clone()
     }
 
     async fn create(&self, kind: Kind, object: &Value) -> Result<Written, Failure> {
         let namespace = object::namespace(object);
-        self.allow("create", kind, None, namespace, "").await?;
         let resource = served(kind)?;
         let object = typed(resource, kind, object.clone())?;
         let namespace = kind.namespaced.then_some(namespace);
@@ -171,7 +130,8 @@ impl Carrier<'_> {
             };
             typed(resource, kind, next)
         };
-        self.change("update", kind, subresource, place, make).await
+        self.change(self.storage(), kind, subresource, place, make)
+            .await
     }
 
     async fn patch(
@@ -190,18 +150,18 @@ impl Carrier<'_> {
             patch::merge(&mut next, change);
             typed(resource, kind, next)
         };
-        self.change("patch", kind, subresource, place, make).await
+        let storage = self.storage().asked_as("patch");
+        self.change(storage, kind, subresource, place, make).await
     }
 
     async fn change(
         &self,
-        verb: &str,
+        storage: Storage,
         kind: Kind,
         subresource: Option<&'static str>,
         (namespace, name): (&str, &str),
         make: impl Fn(&Resource, &Value) -> Result<Value, Failure> + Send + Sync,
     ) -> Result<Written, Failure> {
-        self.allow(verb, kind, subresource, namespace, name).await?;
         let resource = served(kind)?;
         let target = Target {
             resource,
@@ -211,7 +171,6 @@ impl Carrier<'_> {
         };
         let user = self.api.user(self.user);
         let make = |current: &Value| make(resource, current);
-        let storage = &self.api.storage;
         let updated = storage.update(&target, &writer(&user), make).await?;
         Ok(written(&updated.into_object()))
     }
@@ -264,14 +223,11 @@ impl Carrier<'_> {
             "metadata": {"namespace": namespace, "name": name, "uid": uid},
             "target": {"kind": "Node", "name": node},
         });
-        let part = Some("binding");
-        self.allow("create", kind::PODS, part, namespace, name)
-            .await?;
         let target = Target {
             resource: served(kind::PODS)?,
             namespace: Some(namespace),
             name,
-            subresource: part,
+            subresource: Some("binding"),
         };
         let user = self.api.user(self.user);
         let now = ids::now_rfc3339();
@@ -284,7 +240,7 @@ impl Carrier<'_> {
             field_manager: FIELD_MANAGER,
         };
         let bind = |pod: &Value| Ok(strategy::bind(pod, &binding, &facts)?);
-        let storage = &self.api.storage;
+        let storage = self.storage().asked_as("create");
         let bound = storage.update(&target, &writer(&user), bind).await?;
         Ok(written(&bound.into_object()))
     }

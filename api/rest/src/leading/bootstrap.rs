@@ -5,7 +5,6 @@
 //! defaults while their annotation says so or nobody changed them. What the annotation calls
 //! a default and is none any more goes.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use nautilus_admission::fairness::defaults;
@@ -16,7 +15,8 @@ use nautilus_machinery::strategy::DeleteOptions;
 use nautilus_machinery::{fields, resource};
 use serde_json::{Value, json};
 
-use super::{Name, RETRY_PAUSE};
+use super::RETRY_PAUSE;
+use crate::account::Account;
 use crate::failure::{Failure, unless_lost};
 use crate::storage::{Storage, Target, Writer, metadata_text, versioned_object};
 
@@ -25,7 +25,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Who owns the fields of these objects.
 const FIELD_MANAGER: &str = "api-priority-and-fairness-config-producer-v1";
 
-static USER: Name = Name(LazyLock::new(|| User::internal("system:apiserver")));
+static USER: Account = Account::new(|| User::internal("system:apiserver"));
 
 /// How far the server's defaults go.
 #[derive(Clone, Copy, PartialEq, Eq)]

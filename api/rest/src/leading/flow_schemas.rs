@@ -2,7 +2,7 @@
 //!
 //! Invariant: a condition is written only where it says something else than before.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use nautilus_admission::fairness::defaults::GROUP;
 use nautilus_machinery::conditions;
@@ -12,7 +12,8 @@ use nautilus_machinery::status::quote;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{Name, RETRY_PAUSE};
+use super::RETRY_PAUSE;
+use crate::account::Account;
 use crate::failure::{Failure, unless_gone};
 use crate::ids;
 use crate::lister::Lister;
@@ -22,7 +23,7 @@ use crate::storage::{Storage, Target, Writer};
 const FIELD_MANAGER: &str = "api-priority-and-fairness-config-consumer-v1";
 const DANGLING: &str = "Dangling";
 
-static USER: Name = Name(LazyLock::new(|| User::internal("system:apiserver")));
+static USER: Account = Account::new(|| User::internal("system:apiserver"));
 
 /// What is looked at of a flow schema.
 struct Schema {

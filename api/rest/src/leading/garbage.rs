@@ -12,7 +12,7 @@
 //! - What is kept in memory are the keys of dependents, not of all objects.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use nautilus_machinery::identity::User;
@@ -22,14 +22,13 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::{Change, Name, Part, RETRY_PAUSE, place};
+use super::{Change, Part, RETRY_PAUSE, place};
+use crate::account::Account;
 use crate::failure::{Failure, unless_gone};
 use crate::registry::Registry;
 use crate::storage::{Row, Storage, Target, metadata_text};
 
-static USER: Name = Name(LazyLock::new(|| {
-    User::internal("system:serviceaccount:kube-system:generic-garbage-collector")
-}));
+static USER: Account = Account::new(|| User::controller("generic-garbage-collector"));
 /// Objects looked at together.
 const AT_ONCE: usize = 16;
 /// Holds an object until its blocking dependents are gone.

@@ -3,7 +3,8 @@
 //! migrations of what is stored, pods of nodes whose stake is gone.
 //!
 //! Invariants
-//! - Every write is fenced by the leader's term, and passes admission as its own user.
+//! - Every write is fenced by the leader's term, passes admission, and is allowed to its own
+//!   service account by its role ([`crate::account`]).
 //! - State is rebuilt from the store at the start of a term; a lost watch is a new start.
 //! - A task that fails goes on later; it never stops another.
 
@@ -16,20 +17,18 @@ mod migrations;
 mod policy_types;
 mod protection;
 mod quotas;
-mod removal;
+pub(crate) mod removal;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nautilus_machine::types::{KeyRange, OBJECTS_PREFIX};
 use nautilus_machine::{Event, EventKind, Revision, WatchRequest};
-use nautilus_machinery::identity::User;
 use nautilus_machinery::resource::Resource;
 
-use crate::audit::Remarks;
 use crate::failure::Failure;
 use crate::registry::Registry;
-use crate::storage::{Storage, Writer};
+use crate::storage::Storage;
 use crate::webhook::WebhookClients;
 
 /// Pause after a failure before it is tried again.
@@ -186,20 +185,6 @@ fn place<'k>(
         [group, plural, namespace, name] => (stored(group, plural, true)?, Some(*namespace), *name),
         _ => return None,
     })
-}
-
-/// A part's own user, who may do everything and is named in what it changes.
-struct Name(LazyLock<User>);
-
-impl Name {
-    fn writer(&self) -> Writer<'_> {
-        Writer {
-            user: &self.0,
-            field_manager: "nautilus",
-            dry_run: false,
-            remarks: Remarks::default(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Invariant: each generation of a policy is checked, against the kinds that are served then.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use nautilus_admission::matching::GROUP;
 use nautilus_admission::policy::{self, TypedKind};
@@ -15,7 +15,8 @@ use nautilus_machinery::schema;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{Name, RETRY_PAUSE};
+use super::RETRY_PAUSE;
+use crate::account::Account;
 use crate::failure::{Failure, unless_gone};
 use crate::lister::Lister;
 use crate::registry::Registry;
@@ -24,9 +25,8 @@ use crate::storage::{Storage, Target, Writer};
 /// Who owns the status.
 const FIELD_MANAGER: &str = "validatingadmissionpolicy-status";
 
-static USER: Name = Name(LazyLock::new(|| {
-    User::internal("system:serviceaccount:kube-system:validatingadmissionpolicy-status-controller")
-}));
+static USER: Account =
+    Account::new(|| User::controller("validatingadmissionpolicy-status-controller"));
 
 /// Keeps the status of all policies. Ends only by being dropped.
 pub(super) async fn keep(storage: &Storage, registry: &Registry) {

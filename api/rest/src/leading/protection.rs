@@ -3,7 +3,6 @@
 //! Invariant: our finalizer is taken off only behind a read that shows no user.
 
 use std::collections::BTreeSet;
-use std::sync::LazyLock;
 
 use nautilus_machine::RangeRequest;
 use nautilus_machine::types::KeyRange;
@@ -13,28 +12,27 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::{Change, Name, Part, RETRY_PAUSE};
+use super::{Change, Part, RETRY_PAUSE};
+use crate::account::Account;
 use crate::failure::Failure;
 use crate::storage::{Storage, Target, versioned_object};
 
-static USER: Name = Name(LazyLock::new(|| {
-    User::internal("system:serviceaccount:kube-system:pvc-protection-controller")
-}));
+static CLAIMS: Account = Account::new(|| User::controller("pvc-protection-controller"));
+static VOLUMES: Account = Account::new(|| User::controller("pv-protection-controller"));
+static CLASSES: Account =
+    Account::new(|| User::controller("volumeattributesclass-protection-controller"));
 
-/// The kinds that are protected, and by which finalizer.
-const PROTECTED: [(&str, &str, &str); 3] = [
-    ("", "persistentvolumeclaims", "kubernetes.io/pvc-protection"),
-    ("", "persistentvolumes", "kubernetes.io/pv-protection"),
-    (
-        "storage.k8s.io",
-        "volumeattributesclasses",
-        "kubernetes.io/vac-protection",
-    ),
-];
+/// A kind that is protected.
+struct Protected {
+    resource: &'static Resource,
+    prefix: String,
+    finalizer: &'static str,
+    account: &'static Account,
+}
 
 pub(super) struct Protection {
     storage: Storage,
-    kinds: Vec<(&'static Resource, String, &'static str)>,
+    kinds: Vec<Protected>,
     /// Keys of objects that were deleted and wait.
     waiting: Mutex<BTreeSet<String>>,
     changed: Notify,
@@ -42,10 +40,31 @@ pub(super) struct Protection {
 
 impl Protection {
     pub(super) fn new(storage: Storage) -> Self {
-        let kinds = PROTECTED.iter().filter_map(|(group, plural, finalizer)| {
-            let kind = resource::find(group, "v1", plural)?;
-            Some((&**kind, kind.storage_prefix(), *finalizer))
-        });
+        let classes = ("storage.k8s.io", "volumeattributesclasses");
+        let kinds = [
+            (
+                ("", "persistentvolumeclaims"),
+                "kubernetes.io/pvc-protection",
+                &CLAIMS,
+            ),
+            (
+                ("", "persistentvolumes"),
+                "kubernetes.io/pv-protection",
+                &VOLUMES,
+            ),
+            (classes, "kubernetes.io/vac-protection", &CLASSES),
+        ];
+        let kinds = kinds
+            .into_iter()
+            .filter_map(|((group, plural), finalizer, account)| {
+                let resource = resource::find(group, "v1", plural)?;
+                Some(Protected {
+                    resource,
+                    prefix: resource.storage_prefix(),
+                    finalizer,
+                    account,
+                })
+            });
         Self {
             storage,
             kinds: kinds.collect(),
@@ -59,6 +78,7 @@ impl Protection {
         loop {
             self.changed.notified().await;
             let waiting = self.waiting.lock().clone();
+            let mut failed = false;
             for key in waiting {
                 match self.release(&key).await {
                     Ok(true) => {
@@ -67,23 +87,23 @@ impl Protection {
                     Ok(false) => {}
                     Err(failure) => {
                         tracing::debug!(%key, error = %failure.error, "released later");
-                        self.changed.notify_one();
-                        tokio::time::sleep(RETRY_PAUSE).await;
+                        failed = true;
                     }
                 }
+            }
+            if failed {
+                self.changed.notify_one();
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
     }
 
     /// True when there is nothing more to do about the object.
     async fn release(&self, key: &str) -> Result<bool, Failure> {
-        let found = self
-            .kinds
-            .iter()
-            .find(|(_, prefix, _)| key.starts_with(prefix.as_str()));
-        let Some((kind, prefix, finalizer)) = found else {
+        let Some(own) = self.protected(key) else {
             return Ok(true);
         };
+        let (kind, finalizer) = (own.resource, own.finalizer);
         self.storage.barrier().await?;
         let Some(row) = self.storage.read(kind, key)? else {
             return Ok(true);
@@ -91,7 +111,7 @@ impl Protection {
         if !held_by(&row.object, finalizer) {
             return Ok(true);
         }
-        let place = key.strip_prefix(prefix.as_str()).unwrap_or_default();
+        let place = key.strip_prefix(&own.prefix).unwrap_or_default();
         let (namespace, name) = match place.split_once('/') {
             Some((namespace, name)) => (Some(namespace), name),
             None => (None, place),
@@ -112,10 +132,17 @@ impl Protection {
             }
             Ok(next)
         };
-        match self.storage.update(&target, &USER.writer(), without).await {
+        let writer = own.account.writer();
+        match self.storage.update(&target, &writer, without).await {
             Err(failure) if failure.error.code() != 404 => Err(failure),
             _ => Ok(true),
         }
+    }
+
+    /// What the key's object is protected by, if it is.
+    fn protected(&self, key: &str) -> Option<&Protected> {
+        let mut kinds = self.kinds.iter();
+        kinds.find(|own| key.starts_with(&own.prefix))
     }
 
     fn is_used(
@@ -204,15 +231,11 @@ impl Part for Protection {
     }
 
     fn put(&self, change: &Change<'_>) {
-        let own = self
-            .kinds
-            .iter()
-            .find(|(_, prefix, _)| change.key.starts_with(prefix.as_str()));
-        if let Some((.., finalizer)) = own
+        if let Some(own) = self.protected(change.key)
             && change.mentions("deletionTimestamp")
             && change
                 .object()
-                .is_some_and(|object| held_by(&object, finalizer))
+                .is_some_and(|object| held_by(&object, own.finalizer))
         {
             self.waiting.lock().insert(change.key.to_owned());
             self.changed.notify_one();

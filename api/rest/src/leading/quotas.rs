@@ -7,7 +7,7 @@
 //! - Counting takes a bounded share of the time: the pause after a count grows with it.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nautilus_admission::quota;
@@ -20,15 +20,14 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Change, Name, Part, RETRY_PAUSE, place};
+use super::{Change, Part, RETRY_PAUSE, place};
+use crate::account::Account;
 use crate::failure::Failure;
 use crate::ids;
 use crate::registry::Registry;
 use crate::storage::{Storage, Target, metadata_text, versioned_object};
 
-static USER: Name = Name(LazyLock::new(|| {
-    User::internal("system:serviceaccount:kube-system:resourcequota-controller")
-}));
+static USER: Account = Account::new(|| User::controller("resourcequota-controller"));
 /// Everything is counted anew so often, whatever was seen.
 const FULL_PERIOD: Duration = Duration::from_secs(300);
 /// Changes are gathered for so long.

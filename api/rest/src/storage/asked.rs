@@ -13,14 +13,11 @@ pub(crate) fn attributes<'a>(
     writer: &Writer<'a>,
     old: Option<&'a Value>,
 ) -> Attributes<'a> {
-    let of_namespace = (!target.resource.namespaced && target.resource.plural == "namespaces")
-        .then_some(target.name)
-        .filter(|name| !name.is_empty());
     Attributes {
         operation,
         resource: target.resource,
         subresource: target.subresource,
-        namespace: target.namespace.or(of_namespace),
+        namespace: target.asked_namespace(),
         name: target.name,
         field_manager: writer.field_manager,
         user: writer.user,

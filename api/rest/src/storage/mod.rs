@@ -19,6 +19,7 @@ mod companions;
 mod lifetime;
 mod list;
 mod refusals;
+mod rights;
 mod stored;
 mod target;
 mod write;
@@ -42,6 +43,7 @@ pub(crate) use asked::attributes;
 pub(crate) use cached::{EntryPage, Listed};
 pub(crate) use companions::Companions;
 pub(crate) use list::{Page, watch_range};
+use rights::Rights;
 pub(crate) use stored::stored_bytes;
 pub(crate) use target::Target;
 pub(crate) use write::{Deleted, Updated, Writer};
@@ -54,8 +56,12 @@ pub(crate) struct Storage {
     guard_term: Option<u64>,
     /// What every write passes; the store's own readers need none.
     admission: Option<Arc<Admission>>,
-    /// Who may give which rights away; controllers give none.
+    /// Who may give which rights away.
     access: Option<Arc<Access>>,
+    /// What the writers' roles have to allow; requests were judged before.
+    rights: Option<Arc<Rights>>,
+    /// As what an update is asked for; `None`: as an update.
+    verb: Option<&'static str>,
     ownership: Ownership,
     /// Whether a pod's deletion is charged to its disruption budget.
     evicting: bool,
@@ -150,6 +156,8 @@ impl Storage {
             guard_term: None,
             admission: None,
             access: None,
+            rights: None,
+            verb: None,
             ownership: Ownership::default(),
             evicting: false,
         }
@@ -159,6 +167,14 @@ impl Storage {
     pub(crate) fn evicting(self) -> Self {
         Self {
             evicting: true,
+            ..self
+        }
+    }
+
+    /// The same store, whose updates are asked for as `verb`.
+    pub(crate) fn asked_as(self, verb: &'static str) -> Self {
+        Self {
+            verb: Some(verb),
             ..self
         }
     }
@@ -190,12 +206,8 @@ impl Storage {
     /// The same store, whose writes count in `term` only.
     pub(crate) fn fenced(&self, term: u64) -> Self {
         Self {
-            kv: self.kv.clone(),
             guard_term: Some(term),
-            admission: self.admission.clone(),
-            access: self.access.clone(),
-            ownership: self.ownership,
-            evicting: self.evicting,
+            ..self.clone()
         }
     }
 

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::commit::Evidence;
 use super::companions::Companions;
-use super::write::put;
-use super::{Storage, parse_object};
+use super::write::{Writer, put};
+use super::{Storage, Target, metadata_text, parse_object};
 use crate::custom;
 use crate::failure::Failure;
 
@@ -41,13 +41,24 @@ impl Storage {
         &self,
         stored: &Resource,
         rows: Vec<KeyValue>,
+        writer: &Writer<'_>,
     ) -> Result<(), Failure> {
         let before: Vec<Bytes> = rows.iter().map(|row| row.value.clone()).collect();
         for (row, before) in custom::own_rows(stored, rows).await?.iter().zip(before) {
-            let bytes = stored_bytes(stored, &parse_object(stored, row)?)?;
+            let object = parse_object(stored, row)?;
+            let bytes = stored_bytes(stored, &object)?;
             if bytes == before {
                 continue;
             }
+            let target = Target {
+                resource: stored,
+                namespace: stored
+                    .namespaced
+                    .then(|| metadata_text(&object, "namespace")),
+                name: metadata_text(&object, "name"),
+                subresource: None,
+            };
+            self.allow("patch", &target, writer).await?;
             let key = String::from_utf8_lossy(&row.key).into_owned();
             let compare = Compare::mod_revision(key.clone(), row.mod_revision);
             let put = put(stored, &key, bytes.clone());

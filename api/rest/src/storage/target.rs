@@ -17,7 +17,15 @@ pub(crate) struct Target<'a> {
     pub(crate) subresource: Option<&'a str>,
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
+    /// The namespace that it is judged in: a namespace itself is judged as if it were inside.
+    pub(super) fn asked_namespace(&self) -> Option<&'a str> {
+        let of_namespace = (!self.resource.namespaced && self.resource.plural == "namespaces")
+            .then_some(self.name)
+            .filter(|name| !name.is_empty());
+        self.namespace.or(of_namespace)
+    }
+
     pub(crate) fn key(&self) -> String {
         self.resource.key(self.namespace, self.name)
     }

@@ -142,6 +142,7 @@ impl Storage {
             name: "",
             subresource: None,
         };
+        self.allow("create", &unnamed, writer).await?;
         let mut object = object.clone();
         if self.ownership == Ownership::ByChange {
             strategy::default_in_place(resource, &mut object);
@@ -311,6 +312,7 @@ impl Storage {
         writer: &Writer<'_>,
         make: impl Fn(&Value) -> Result<Value, Failure> + Send + Sync,
     ) -> Result<Updated, Failure> {
+        self.allow_update(target, writer).await?;
         for attempt in 0..MAX_ATTEMPTS {
             if attempt > 0 || writer.dry_run {
                 self.barrier().await?;
@@ -463,6 +465,7 @@ impl Storage {
         options: &DeleteOptions,
         writer: &Writer<'_>,
     ) -> Result<Deleted, Failure> {
+        self.allow_delete(target, writer).await?;
         for attempt in 0..MAX_ATTEMPTS {
             if attempt > 0 || writer.dry_run {
                 self.barrier().await?;

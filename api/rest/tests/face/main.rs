@@ -32,6 +32,7 @@ mod owners;
 mod policies;
 mod receipts;
 mod removal;
+mod rights;
 mod safety;
 mod services;
 mod watches;

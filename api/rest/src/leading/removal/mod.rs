@@ -10,7 +10,7 @@
 mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
@@ -24,15 +24,23 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use self::step::{Leaving, Step, step};
-use super::{Change, Name, Part, RETRY_PAUSE};
+use super::{Change, Part, RETRY_PAUSE};
+use crate::access::role_of_user;
+use crate::account::Account;
 use crate::failure::{Failure, unless_lost};
 use crate::ids;
 use crate::storage::{Storage, Target, metadata_text, versioned_object};
 
 /// The taint manager's name in the reference.
-static USER: Name = Name(LazyLock::new(|| {
-    User::internal("system:serviceaccount:kube-system:node-controller")
-}));
+static USER: Account = Account::new(|| User::controller("node-controller"));
+
+/// What lets it drain a node: the reference's only deletes.
+pub(crate) fn role() -> [(&'static str, Value); 2] {
+    let rules = json!([
+        { "apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"] },
+    ]);
+    role_of_user("nautilus:node-removal", &USER.user().name, &rules)
+}
 
 /// Between two passes over the pods.
 const PAUSE: Duration = Duration::from_secs(1);
