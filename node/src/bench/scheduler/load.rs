@@ -179,25 +179,42 @@ impl Face {
 
     /// The names of pods of a path as they are bound from now on, and when that was seen.
     async fn watch(&self, path: &str) -> anyhow::Result<mpsc::Receiver<(String, Instant)>> {
-        let path = format!("{path}?watch=true&resourceVersion=0");
         let client = self.client(0).clone();
-        let first = client.open(&path).await;
+        let list = client.get::<Object>(&format!("{path}?limit=1")).await;
+        let mut version = list
+            .map_err(RequestError::into_failure)?
+            .metadata
+            .resource_version;
+        let from = |path: &str, version: &str| {
+            format!("{path}?watch=true&allowWatchBookmarks=true&resourceVersion={version}")
+        };
+        let first = client.open(&from(path, &version)).await;
         let mut answer = first.map_err(RequestError::into_failure)?;
         let (seen, bindings) = mpsc::channel(SEEN);
+        let path = path.to_owned();
         tokio::spawn(async move {
             let mut known = HashSet::new();
             loop {
                 let mut lines = Lines::default();
                 while let Ok(Some(chunk)) = answer.chunk().await {
                     let at = Instant::now();
-                    for name in lines.of(&chunk).iter().filter_map(|line| bound(line)) {
-                        if known.insert(name.clone()) && seen.send((name, at)).await.is_err() {
+                    for line in lines.of(&chunk) {
+                        let Ok(Event { object }) = serde_json::from_slice(&line) else {
                             return;
+                        };
+                        let Object { metadata, spec } = object;
+                        version = metadata.resource_version;
+                        let is_bound = spec.is_some_and(|own| own.node_name.is_some());
+                        if is_bound && known.insert(metadata.name.clone()) {
+                            let sent = seen.send((metadata.name, at)).await;
+                            if sent.is_err() {
+                                return;
+                            }
                         }
                     }
                 }
-                // A server ends watches that it finds slow. The next one begins with all pods.
-                match client.open(&path).await {
+                // A server ends watches that it finds slow.
+                match client.open(&from(&path, &version)).await {
                     Ok(next) => answer = next,
                     Err(_) => return,
                 }
@@ -205,13 +222,6 @@ impl Face {
         });
         Ok(bindings)
     }
-}
-
-/// The name of the pod of a watch's line, if it is bound.
-fn bound(line: &[u8]) -> Option<String> {
-    let event: Event = serde_json::from_slice(line).ok()?;
-    let Pod { metadata, spec } = event.object;
-    spec?.node_name.is_some().then_some(metadata.name)
 }
 
 fn pods(namespace: &str) -> String {
@@ -254,19 +264,22 @@ impl Lines {
 
 #[derive(Deserialize)]
 struct Event {
-    object: Pod,
+    object: Object,
 }
 
+/// A pod, or a list of them.
 #[derive(Deserialize)]
-struct Pod {
+struct Object {
     metadata: Metadata,
     spec: Option<Spec>,
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Metadata {
     #[serde(default)]
     name: String,
+    resource_version: String,
 }
 
 #[derive(Deserialize)]
