@@ -180,7 +180,7 @@ impl Face {
     /// The names of pods of a path as they are bound from now on, and when that was seen.
     async fn watch(&self, path: &str) -> anyhow::Result<mpsc::Receiver<(String, Instant)>> {
         let client = self.client(0).clone();
-        let list = client.get::<Object>(&format!("{path}?limit=1")).await;
+        let list = client.get::<Object>(&format!("{path}?limit=1"), None).await;
         let mut version = list
             .map_err(RequestError::into_failure)?
             .metadata
