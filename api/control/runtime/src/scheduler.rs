@@ -19,7 +19,7 @@ use nautilus_planner::object;
 use nautilus_planner::plan::{Delete, Event, Failed, Write};
 use nautilus_planner::scheduler::told::{self, Reason};
 use nautilus_planner::scheduler::{
-    BIND_TIMEOUT, Chosen, Decision, Placement, PodInfo, Scheduler, Wait, freed,
+    BIND_TIMEOUT, Chosen, Decision, Placement, PodInfo, Scheduler, Wait,
 };
 use nautilus_planner::view::{Question, View as _};
 use parking_lot::Mutex;
@@ -238,13 +238,14 @@ impl Hands {
         if !placement.chosen.volumes.is_empty() {
             match self.bind_claims(placement, turn).await {
                 Ok(next) => turn = next,
-                Err((code, message)) => return self.place_failed(placement, code, &message).await,
+                Err(why) => return self.place_failed(placement, None, why).await,
             }
         }
+        let mut made = None;
         if !placement.chosen.devices.is_empty() {
-            match self.bind_devices(placement, turn).await {
+            match self.bind_devices(placement, turn, &mut made).await {
                 Ok(next) => turn = next,
-                Err((code, message)) => return self.place_failed(placement, code, &message).await,
+                Err(why) => return self.place_failed(placement, made.as_ref(), why).await,
             }
         }
         let bind = Write::Bind {
@@ -261,7 +262,8 @@ impl Hands {
             }
             Err(failed) => {
                 let why = format!("running Bind plugin \"DefaultBinder\": {}", failed.message);
-                self.place_failed(placement, failed.code, &why).await;
+                let why = (failed.code, why);
+                self.place_failed(placement, made.as_ref(), why).await;
             }
         }
         drop(turn);
@@ -301,12 +303,18 @@ impl Hands {
         turn.map_err(|closed| (500, closed.to_string()))
     }
 
-    async fn place_failed(&self, placement: &Placement, code: u16, message: &str) {
+    /// `made`: a claim that was made for it on the way.
+    async fn place_failed(
+        &self,
+        placement: &Placement,
+        made: Option<&Arc<Value>>,
+        (code, message): (u16, String),
+    ) {
         let pod = &placement.attempt.pod;
         tracing::debug!(pod = %pod.key(), node = placement.chosen.node, code, message,
             "a pod was not bound");
         // Before it is tried again, which then knows.
-        self.release_devices(placement).await;
+        self.release_devices(placement, made).await;
         let now = self.scheduling.now();
         self.scheduling.core.lock().failed(placement, now);
         self.scheduling.wake.notify_one();
@@ -315,7 +323,7 @@ impl Hands {
             return;
         }
         self.scheduling.meters.failed(placement);
-        self.tell_failure(pod, message).await;
+        self.tell_failure(pod, &message).await;
     }
 
     async fn tell_failure(&self, pod: &PodInfo, message: &str) {
@@ -329,11 +337,9 @@ impl Hands {
 
     async fn wait(&self, wait: &Wait) {
         let pod = &wait.attempt.pod;
-        if let Some(claim) = &wait.freed
-            && let Err(failed) = self.write(&freed(claim)).await
-        {
-            tracing::debug!(pod = %pod.key(), code = failed.code, message = %failed.message,
-                "a claim kept its devices");
+        let mut is_stuck = false;
+        if let Some(claim) = &wait.freed {
+            is_stuck = !self.free(pod, claim).await;
         }
         let event = told::not_scheduled(pod, &wait.message);
         self.record(pod, event);
@@ -344,14 +350,17 @@ impl Hands {
         .await;
         let displaced = wait.displaced.iter();
         join_all(displaced.map(|own| self.tell(own, |seen, _| told::displaced(seen)))).await;
-        if wait.victims.is_empty() {
+        if wait.victims.is_empty() && !is_stuck {
             return;
         }
         let ends = wait.victims.iter().map(|victim| self.end(victim, wait));
         let all_end = join_all(ends).await.into_iter().all(|ends| ends);
         let now = self.scheduling.now();
         let key = &wait.attempt.key;
-        self.scheduling.core.lock().preempted(key, !all_end, now);
+        self.scheduling
+            .core
+            .lock()
+            .preempted(key, is_stuck || !all_end, now);
         self.scheduling.wake.notify_one();
     }
 

@@ -1,14 +1,20 @@
 //! Claims on devices on the way to a node: has them written before the pod is bound, and waits
 //! until the devices are ready.
 //!
-//! Invariant: a claim is written in the version that was seen; after a conflict it is looked at
-//! anew. The scheduler is told of what was written before anybody can see it.
+//! Invariants
+//! - A claim is written in the version that was seen; after a conflict it is looked at anew.
+//!   The scheduler is told of what was written before anybody can see it.
+//! - A claim that was made for resources of a pod goes again if the pod does not come to its
+//!   node; where that fails, the next attempt finds it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nautilus_planner::object;
 use nautilus_planner::plan::{Event, Write};
-use nautilus_planner::scheduler::{BINDING_TIMEOUT, ClaimBinding, Placement, PodInfo, released};
+use nautilus_planner::scheduler::{
+    BINDING_TIMEOUT, ClaimBinding, ExtendedBinding, Placement, PodDevices, PodInfo, freed, released,
+};
 use nautilus_planner::view::Question;
 use nautilus_planner::{kind, object::reference};
 use serde_json::Value;
@@ -21,22 +27,33 @@ const ATTEMPTS: usize = 5;
 /// Before it is looked at anew.
 const PAUSE: Duration = Duration::from_millis(10);
 const CONFLICT: u16 = 409;
+const NOT_FOUND: u16 = 404;
 
 impl Hands {
     /// Has a pod's claims written, and waits, without a turn, until their devices are ready.
+    /// `made`: the claim that was made on the way.
     pub(crate) async fn bind_devices(
         &self,
         placement: &Placement,
         turn: OwnedSemaphorePermit,
+        made: &mut Option<Arc<Value>>,
     ) -> Result<OwnedSemaphorePermit, (u16, String)> {
         let why = |(code, message): (u16, String)| {
             let message = format!("running PreBind plugin \"DynamicResources\": {message}");
             (code, message)
         };
         let pod = &placement.attempt.pod;
-        let devices = &placement.chosen.devices;
-        for claim in devices.claims.iter().filter(|own| !own.is_reserved) {
+        let PodDevices { claims, extended } = &placement.chosen.devices;
+        for claim in claims.iter().filter(|own| !own.is_reserved) {
             self.bind_device_claim(claim, pod).await.map_err(why)?;
+        }
+        let mut devices = PodDevices {
+            claims: claims.clone(),
+            extended: None,
+        };
+        if let Some(own) = extended {
+            let bound = self.bind_extended(own, pod, made).await;
+            devices.claims.push(bound.map_err(why)?);
         }
         if !devices.have_conditions() {
             return Ok(turn);
@@ -74,6 +91,29 @@ impl Hands {
         }
         let turn = self.scheduling.turns.clone().acquire_owned().await;
         turn.map_err(|closed| (500, closed.to_string()))
+    }
+
+    /// Has the claim made for resources of a pod, gives it its devices, and has the pod say so.
+    async fn bind_extended(
+        &self,
+        own: &ExtendedBinding,
+        pod: &PodInfo,
+        made: &mut Option<Arc<Value>>,
+    ) -> Result<ClaimBinding, (u16, String)> {
+        let create = own.create();
+        let written = self.scheduling.api.write(ACCOUNT, &create).await;
+        let told = |write: &Write, message: &str| format!("{}: {message}", own.failure(write));
+        let written = written.map_err(|failed| (failed.code, told(&create, &failed.message)))?;
+        let mut name = object::identity(&own.claim);
+        name["metadata"]["name"] = written.name.into();
+        let claim = made.insert(Arc::new(self.latest(&name).await?)).clone();
+        self.scheduling.core.lock().claim_made(pod, &claim);
+        let claim = own.made(claim);
+        self.bind_device_claim(&claim, pod).await?;
+        let tell = own.tell(pod, &claim.claim);
+        let told_of = self.scheduling.api.write(ACCOUNT, &tell).await;
+        told_of.map_err(|failed| (failed.code, told(&tell, &failed.message)))?;
+        Ok(claim)
     }
 
     async fn bind_device_claim(
@@ -147,12 +187,15 @@ impl Hands {
         })
     }
 
-    /// A pod that did not come to its node lets its claims go.
-    pub(crate) async fn release_devices(&self, placement: &Placement) {
+    /// A pod that did not come to its node lets its claims go; `made` for it goes.
+    pub(crate) async fn release_devices(&self, placement: &Placement, made: Option<&Arc<Value>>) {
         let pod = &placement.attempt.pod;
         if self.pending(pod).is_none() {
             // Who looks after claims lets them go, or the pod was bound by another hand.
             return;
+        }
+        if let Some(made) = made {
+            self.remove_claim(pod, made).await;
         }
         for own in &placement.chosen.devices.claims {
             for _ in 0..ATTEMPTS {
@@ -170,5 +213,37 @@ impl Hands {
                 }
             }
         }
+    }
+
+    /// Has a claim that was made for resources of a pod go, as it is now.
+    async fn remove_claim(&self, pod: &PodInfo, made: &Value) {
+        match self.latest(made).await {
+            Ok(latest) if object::uid(&latest) == object::uid(made) => {
+                self.free(pod, &Arc::new(latest)).await;
+            }
+            // Gone, or not known: then the next attempt finds it.
+            _ => {}
+        }
+    }
+
+    /// Has a claim lose its devices, or go where it was made for resources of the pod; whether
+    /// that was done.
+    pub(crate) async fn free(&self, pod: &PodInfo, claim: &Arc<Value>) -> bool {
+        let writes = freed(claim);
+        for write in &writes {
+            let written = self.scheduling.api.write(ACCOUNT, write).await;
+            if let Err(failed) = written.map_err(|own| (own.code, own.message))
+                && failed.0 != NOT_FOUND
+            {
+                let (code, message) = failed;
+                tracing::debug!(pod = %pod.key(), code, message, "a claim kept its devices");
+                return false;
+            }
+        }
+        if matches!(writes.last(), Some(Write::Delete(_))) {
+            let mut core = self.scheduling.core.lock();
+            core.claim_removed(claim, self.scheduling.now());
+        }
+        true
     }
 }

@@ -248,7 +248,9 @@ impl<'a> Cycle<'a> {
                 let reason = "node(s) didn't have free ports for the requested pod ports";
                 Rejection::resolvable(plugin, reason)
             }),
-            Plugin::NodeResourcesFit => fit::filter(self.pod, self.profile, node),
+            Plugin::NodeResourcesFit => {
+                fit::filter(self.pod, self.profile, node, &snapshot.devices)
+            }
             Plugin::VolumeRestrictions => self.exclusive.as_ref()?.filter(self.pod, node),
             Plugin::NodeVolumeLimits => disks::limits(snapshot, self.pod, node),
             Plugin::VolumeBinding => self.storage.as_ref()?.filter(snapshot, node.slot),

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use nautilus_machinery::timestamp::Instant;
 use serde_json::Value;
 
+use super::devices;
 use super::hints::{Aspect, Happened};
 use super::label_index::Slot;
 use super::plugin::{Plugin, Plugins};
@@ -90,7 +91,8 @@ pub struct Wait {
     pub preemption: Option<usize>,
     /// What turned it away.
     pub rejected: Plugins,
-    /// A claim on devices, as it was seen, that loses them, so that the pod gets others.
+    /// A claim on devices, as it was seen, that loses them or goes, so that the pod gets
+    /// others.
     pub freed: Option<Arc<Value>>,
 }
 
@@ -289,8 +291,7 @@ impl Scheduler {
                     pod_before: Some(before),
                     pod_after: Some(&pod),
                 };
-                aspect.concerns().contains(plugin)
-                    && happened.helps(plugin, &pod, |name| snapshot.namespace_labels(name))
+                aspect.concerns().contains(plugin) && happened.helps(plugin, &pod, snapshot)
             })
         });
         if !pod.device_claims.is_empty() {
@@ -328,7 +329,7 @@ impl Scheduler {
         let aspect = happened.aspect;
         self.queue
             .hear(aspect.concerns(), now, aspect.label(), |pod, plugin| {
-                may_gain(pod) && happened.helps(plugin, pod, |name| snapshot.namespace_labels(name))
+                may_gain(pod) && happened.helps(plugin, pod, snapshot)
             });
     }
 
@@ -401,8 +402,12 @@ impl Scheduler {
             let outcome = self.preempt(pod, profile, why, now);
             let name = |slot: Slot| self.snapshot.at(slot).name.clone();
             let mut after = outcome.message(name);
-            if wait.freed.is_some() {
-                after = format!("deallocation of ResourceClaim completed, {after}");
+            if let Some(claim) = &wait.freed {
+                let what = match devices::is_made_for_resources(claim) {
+                    true => "deletion",
+                    false => "deallocation",
+                };
+                after = format!("{what} of ResourceClaim completed, {after}");
             }
             wait.message = why.message(&after);
             wait.preemption = Some(0);
@@ -478,8 +483,26 @@ impl Scheduler {
         self.snapshot.devices.written(claim);
     }
 
-    /// What the victims of a pod were to be told has been told, or, where `at_once`, was
-    /// not: then the pod is looked at again.
+    /// A claim was made for resources of a pod that goes to its node, and gets its devices next.
+    pub fn claim_made(&mut self, pod: &PodInfo, claim: &Arc<Value>) {
+        self.snapshot.devices.made(&pod.uid, claim);
+    }
+
+    /// A claim that was made for resources of a pod was deleted, or is gone already: as if that
+    /// was seen, unless somebody else holds it.
+    pub fn claim_removed(&mut self, claim: &Arc<Value>, now: Instant) {
+        if self.snapshot.devices.has(claim) && !devices::is_held_by_others(claim) {
+            let change = Change {
+                kind: kind::DEVICE_CLAIMS,
+                before: Some(claim.clone()),
+                after: None,
+            };
+            self.hear(&change, now);
+        }
+    }
+
+    /// What was to be told to the victims of a pod, or written of its claim, has been, or,
+    /// where `at_once`, was not: then the pod is looked at again.
     pub fn preempted(&mut self, key: &Key, at_once: bool, now: Instant) {
         self.queue.release(key, at_once, now);
     }

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use super::devices::{self, Inventory};
 use super::node::NodeInfo;
 use super::plugin::Plugin;
 use super::pod::PodInfo;
@@ -14,8 +15,14 @@ use super::resources::{self, Resources};
 /// The best score.
 pub(super) const MAX_SCORE: i64 = 100;
 
-/// Whether a node has room.
-pub(super) fn filter(pod: &PodInfo, profile: &Profile, node: &NodeInfo) -> Option<Rejection> {
+/// Whether a node has room. Resources that it has none of, but that devices stand for, are
+/// left to plugin `DynamicResources`.
+pub(super) fn filter(
+    pod: &PodInfo,
+    profile: &Profile,
+    node: &NodeInfo,
+    devices: &Inventory,
+) -> Option<Rejection> {
     let mut reasons: Vec<Cow<'static, str>> = Vec::new();
     let mut is_resolvable = true;
     let pods = i64::try_from(node.pods.len()).unwrap_or(i64::MAX);
@@ -43,7 +50,9 @@ pub(super) fn filter(pod: &PodInfo, profile: &Profile, node: &NodeInfo) -> Optio
         look(name, asked, have, held);
     }
     for (name, asked) in &asked.scalars {
-        if !is_ignored(name, profile) {
+        let is_left =
+            is_ignored(name, profile) || is_given_as_devices(name, &node.allocatable, devices);
+        if !is_left {
             look(name, *asked, have.amount(name), held.amount(name));
         }
     }
@@ -62,6 +71,11 @@ fn lack(name: &str) -> Cow<'static, str> {
         "ephemeral-storage" => "Insufficient ephemeral-storage".into(),
         other => format!("Insufficient {other}").into(),
     }
+}
+
+/// Whether devices stand for a resource of which a node has none.
+pub(super) fn is_given_as_devices(name: &str, have: &Resources, devices: &Inventory) -> bool {
+    have.amount(name) <= 0 && devices.class_behind(name).is_some()
 }
 
 fn is_ignored(name: &str, profile: &Profile) -> bool {
@@ -90,13 +104,18 @@ enum Count {
     WithUnsaid,
 }
 
-fn use_of(node: &NodeInfo, name: &str, asked: i64, count: Count) -> Use {
+fn use_of(node: &NodeInfo, name: &str, asked: i64, count: Count, devices: &Inventory) -> Use {
     if asked == 0 && resources::is_scalar(name) {
         return Use::default();
     }
     let capacity = node.allocatable.amount(name);
     if capacity == 0 {
-        return Use::default();
+        let counts = devices::counts(devices, node, name);
+        return counts.map_or_else(Use::default, |(capacity, before)| Use {
+            before,
+            after: before.saturating_add(asked),
+            capacity,
+        });
     }
     let before = match (name, count) {
         ("cpu", Count::WithUnsaid) => node.counted_milli_cpu,
@@ -114,32 +133,41 @@ fn use_of(node: &NodeInfo, name: &str, asked: i64, count: Count) -> Use {
 pub(super) struct Scored<'a> {
     resources: &'a [Weighted],
     asked: Vec<i64>,
+    devices: &'a Inventory,
 }
 
 impl<'a> Scored<'a> {
-    fn new(resources: &'a [Weighted], requests: &Resources) -> Self {
+    fn new(resources: &'a [Weighted], requests: &Resources, devices: &'a Inventory) -> Self {
         let asked = resources.iter().map(|own| requests.amount(&own.resource));
         Self {
             resources,
             asked: asked.collect(),
+            devices,
         }
     }
 
     /// For the score of `NodeResourcesFit`.
-    pub(super) fn for_fit(pod: &PodInfo, profile: &'a Profile) -> Self {
-        Self::new(&profile.fit_resources, &pod.requests.scored)
+    pub(super) fn for_fit(pod: &PodInfo, profile: &'a Profile, devices: &'a Inventory) -> Self {
+        Self::new(&profile.fit_resources, &pod.requests.scored, devices)
     }
 
     /// For the score of `NodeResourcesBalancedAllocation`; `None`: it asks for nothing.
-    pub(super) fn for_balance(pod: &PodInfo, profile: &'a Profile) -> Option<Self> {
-        let own = Self::new(&profile.balanced_resources, &pod.requests.asked);
+    pub(super) fn for_balance(
+        pod: &PodInfo,
+        profile: &'a Profile,
+        devices: &'a Inventory,
+    ) -> Option<Self> {
+        let own = Self::new(&profile.balanced_resources, &pod.requests.asked, devices);
         own.asked.iter().any(|asked| *asked != 0).then_some(own)
     }
 
     fn uses(&self, node: &NodeInfo, count: Count) -> impl Iterator<Item = (i64, Use)> {
         let each = self.resources.iter().zip(&self.asked);
-        each.map(move |(own, asked)| (own.weight, use_of(node, &own.resource, *asked, count)))
-            .filter(|(_, own)| own.capacity != 0)
+        each.map(move |(own, asked)| {
+            let used = use_of(node, &own.resource, *asked, count, self.devices);
+            (own.weight, used)
+        })
+        .filter(|(_, own)| own.capacity != 0)
     }
 
     /// How well the node's use fits a strategy.
@@ -250,14 +278,15 @@ mod tests {
                 false,
             ),
         ] {
-            let rejection = filter(&pod(&requests), &profile, &node);
+            let rejection = filter(&pod(&requests), &profile, &node, &Inventory::default());
             let reasons = rejection.as_ref().map_or(&[][..], |own| &own.reasons);
             assert_eq!(reasons, expected, "{requests}");
             assert!(rejection.is_none_or(|own| own.is_resolvable == is_resolvable));
         }
         let mut full = node;
         full.add_pod(Arc::new(pod(&json!({}))));
-        let reasons = filter(&pod(&json!({})), &profile, &full).expect("it is full");
+        let none = Inventory::default();
+        let reasons = filter(&pod(&json!({})), &profile, &full, &none).expect("it is full");
         assert_eq!(reasons.reasons, ["Too many pods"]);
     }
 
@@ -275,7 +304,8 @@ mod tests {
             (FitStrategy::RequestedToCapacityRatio(shape), 63),
         ] {
             let profile = Profile::default();
-            let scored = Scored::for_fit(&pod, &profile);
+            let none = Inventory::default();
+            let scored = Scored::for_fit(&pod, &profile, &none);
             assert_eq!(scored.fit(&node, &strategy), expected, "{strategy:?}");
         }
     }
@@ -286,7 +316,8 @@ mod tests {
         let node = node(&json!({"cpu": "4", "memory": "4Gi"}), &json!({"cpu": "2"}));
         let balance = |requests: Value| {
             let pod = pod(&requests);
-            Scored::for_balance(&pod, &profile).map(|own| own.balance(&node))
+            let none = Inventory::default();
+            Scored::for_balance(&pod, &profile, &none).map(|own| own.balance(&node))
         };
         assert_eq!(balance(json!({"memory": "2Gi"})), Some(87));
         assert_eq!(balance(json!({"cpu": "2"})), Some(62));

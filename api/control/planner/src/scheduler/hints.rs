@@ -9,9 +9,12 @@ use nautilus_machinery::quantity::Quantity;
 use serde_json::Value;
 
 use super::affinity_term::{self, AffinityTerm, Labels, SpreadConstraint};
+use super::devices::{self, Inventory};
+use super::fit::is_given_as_devices;
 use super::plugin::{Plugin, Plugins};
-use super::pod::{PodDeviceClaim, PodInfo};
+use super::pod::PodInfo;
 use super::resources::Resources;
+use super::snapshot::Snapshot;
 use super::taint::{Taint, is_tolerated};
 use crate::controller::Change;
 use crate::kind;
@@ -120,7 +123,9 @@ impl Aspect {
             Self::NodeTaints | Self::OwnTolerations => {
                 &[NodeUnschedulable, TaintToleration, PodTopologySpread]
             }
-            Self::NodeAllocatable => &[NodeResourcesFit, DynamicResources],
+            Self::NodeAllocatable | Self::DeviceClassAdd | Self::DeviceClassUpdate => {
+                &[NodeResourcesFit, DynamicResources]
+            }
             Self::PodScaleDown | Self::OwnScaleDown => &[NodeResourcesFit],
             Self::PodAdd | Self::PodLabels | Self::OwnLabels => {
                 &[PodTopologySpread, InterPodAffinity]
@@ -153,8 +158,6 @@ impl Aspect {
             | Self::DeviceClaimUpdate
             | Self::DeviceClaimDelete
             | Self::OwnDeviceClaims
-            | Self::DeviceClassAdd
-            | Self::DeviceClassUpdate
             | Self::DeviceSliceAdd
             | Self::DeviceSliceUpdate => &[DynamicResources],
         };
@@ -295,13 +298,7 @@ pub(super) struct Happened<'a> {
 
 impl Happened<'_> {
     /// Whether it may undo the rejection of `pod` by a rule that it concerns.
-    /// `namespace` gives a namespace's labels.
-    pub(super) fn helps<'n>(
-        &self,
-        plugin: Plugin,
-        pod: &PodInfo,
-        namespace: impl Fn(&str) -> &'n Labels,
-    ) -> bool {
+    pub(super) fn helps(&self, plugin: Plugin, pod: &PodInfo, snapshot: &Snapshot) -> bool {
         use Aspect::*;
         match (plugin, self.aspect) {
             (Plugin::NodeUnschedulable, NodeAdd | NodeTaints) => {
@@ -316,7 +313,12 @@ impl Happened<'_> {
             (Plugin::NodeAffinity, NodeAdd | NodeLabels) => {
                 self.newly(|node| pod.required_node.matches(node))
             }
-            (Plugin::NodeResourcesFit, NodeAdd | NodeAllocatable) => self.has_room_for(pod),
+            (Plugin::NodeResourcesFit, NodeAdd | NodeAllocatable) => {
+                self.has_room_for(pod, &snapshot.devices)
+            }
+            (Plugin::NodeResourcesFit, DeviceClassAdd | DeviceClassUpdate) => {
+                devices::stands_for_resource_of(self.before, self.after, pod)
+            }
             (Plugin::NodeResourcesFit, PodScaleDown) => self.leaves_room_for(pod),
             (Plugin::NodePorts, PodDelete) => self.pod_before.is_none_or(|gone| {
                 let taken = |port| gone.host_ports.iter().any(|own| own.conflicts(port));
@@ -360,11 +362,12 @@ impl Happened<'_> {
             (Plugin::VolumeZone, VolumeUpdate) => self.differs(|own| &own["metadata"]["labels"]),
             (Plugin::PodTopologySpread, _) => self.spreads(pod),
             (Plugin::InterPodAffinity, PodAdd | PodDelete | PodLabels) => {
-                self.moves_neighbours(pod, namespace)
+                self.moves_neighbours(pod, |name| snapshot.namespace_labels(name))
             }
             (Plugin::InterPodAffinity, NodeAdd | NodeLabels) => self.moves_domains(pod),
             (Plugin::DynamicResources, DeviceClaimAdd | DeviceClaimUpdate | DeviceClaimDelete) => {
-                self.frees_devices() || self.changes_claim_of(pod)
+                devices::frees_devices(self.before, self.after)
+                    || devices::changes_claim_of(self.before, self.after, pod)
             }
             _ => true,
         }
@@ -380,7 +383,7 @@ impl Happened<'_> {
     }
 
     /// Whether the node, were it empty, takes the pod, and has more of what it asks for.
-    fn has_room_for(&self, pod: &PodInfo) -> bool {
+    fn has_room_for(&self, pod: &PodInfo, devices: &Inventory) -> bool {
         let Some(after) = self.after else {
             return true;
         };
@@ -392,13 +395,19 @@ impl Happened<'_> {
         };
         let now = room(after);
         let asked = &pod.requests.asked;
-        let fits = names(asked).all(|name| asked.amount(name) <= now.amount(name));
+        let fits = names(asked).all(|name| {
+            asked.amount(name) <= now.amount(name) || is_given_as_devices(name, &now, devices)
+        });
         if !fits || places(after) == 0 {
             return false;
         }
         self.before.is_none_or(|before| {
             let was = room(before);
-            let has_more = |name| asked.amount(name) > 0 && now.amount(name) > was.amount(name);
+            let has_more = |name| {
+                asked.amount(name) > 0
+                    && (now.amount(name) > was.amount(name)
+                        || is_given_as_devices(name, &now, devices))
+            };
             places(after) > places(before) || names(asked).any(has_more)
         })
     }
@@ -469,25 +478,6 @@ impl Happened<'_> {
                 before != after || (after.is_some() && self.differs(|node| &node["spec"]["taints"]))
             }
         }
-    }
-
-    /// Whether a claim had devices and has none any more.
-    fn frees_devices(&self) -> bool {
-        let has = |own: Option<&Value>| {
-            own.is_some_and(|claim| claim["status"]["allocation"].is_object())
-        };
-        has(self.before) && !has(self.after)
-    }
-
-    /// Whether a claim of the pod is there, or says something else of its devices or users.
-    fn changes_claim_of(&self, pod: &PodInfo) -> bool {
-        let Some(claim) = self.after else {
-            return false;
-        };
-        let names = |own: &PodDeviceClaim| own.name() == Some(object::name(claim));
-        object::namespace(claim) == pod.namespace
-            && pod.device_claims.iter().any(names)
-            && (self.before.is_none() || self.differs(|own| &own["status"]))
     }
 
     /// Whether a pod came that `pod` wants near, or went that it wants far, or that wanted

@@ -45,7 +45,7 @@ pub use affinity_term::{AffinityTerm, Labels, PodAffinities, SpreadConstraint};
 pub use claims::BIND_TIMEOUT;
 pub use cycle::Cycle;
 pub use decide::{Decision, Failure, Placement, Scheduler, Wait};
-pub use devices::{BINDING_TIMEOUT, ClaimBinding, PodDevices, freed, released};
+pub use devices::{BINDING_TIMEOUT, ClaimBinding, ExtendedBinding, PodDevices, freed, released};
 pub use label_index::{NodeSet, Slot};
 pub use node::NodeInfo;
 pub use node_selector::{Labelled, NodeSelector, PreferredNode, RequiredNode};

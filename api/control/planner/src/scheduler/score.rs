@@ -79,13 +79,13 @@ impl Cycle<'_> {
             }
             Plugin::NodeAffinity => self.preference_scores(snapshot, nodes),
             Plugin::NodeResourcesFit => {
-                let scored = Scored::for_fit(self.pod, self.profile);
+                let scored = Scored::for_fit(self.pod, self.profile, &snapshot.devices);
                 let strategy = &self.profile.fit_strategy;
                 let score = |slot: &Slot| scored.fit(at(slot), strategy);
                 Some(nodes.iter().map(score).collect())
             }
             Plugin::NodeResourcesBalancedAllocation => {
-                let scored = Scored::for_balance(self.pod, self.profile)?;
+                let scored = Scored::for_balance(self.pod, self.profile, &snapshot.devices)?;
                 Some(nodes.iter().map(|slot| scored.balance(at(slot))).collect())
             }
             Plugin::VolumeBinding => {

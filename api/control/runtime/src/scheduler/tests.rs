@@ -104,7 +104,8 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Every pod gets a device, and each device goes to one claim, on the node of its pod.
+    /// Every pod gets a device, by a claim or as a resource, and each device goes to one
+    /// claim, on the node of its pod.
     #[test]
     fn all_have_their_devices_and_none_is_given_twice(
         seed in 1_u64..,
@@ -114,7 +115,8 @@ proptest! {
     ) {
         paused(async {
             let fake = Fake::new(seed, lag_ms, failing);
-            fake.put(kind::DEVICE_CLASSES, json!({"metadata": {"name": "d"}, "spec": {}}));
+            let class = json!({"metadata": {"name": "d"}, "spec": {"extendedResourceName": "x.io/d"}});
+            fake.put(kind::DEVICE_CLASSES, class);
             for name in ["a", "b"] {
                 fake.put(kind::NODES, node(name, 100));
                 let devices: Vec<Value> = (0..6).map(|at| json!({"name": at.to_string()})).collect();
@@ -125,6 +127,11 @@ proptest! {
             for number in 0..12 {
                 let name = format!("p{number}");
                 let mut pod = pod(&name, 0);
+                if number % 2 == 1 {
+                    pod["spec"]["containers"][0]["resources"]["requests"]["x.io/d"] = "1".into();
+                    fake.put(kind::PODS, pod);
+                    continue;
+                }
                 pod["spec"]["resourceClaims"] =
                     json!([{"name": "c", "resourceClaimName": name}]);
                 fake.put(kind::PODS, pod);
@@ -145,7 +152,13 @@ proptest! {
                 .collect();
             let mut given = std::collections::BTreeSet::new();
             for claim in fake.all(kind::DEVICE_CLAIMS) {
-                let pod = &pods[object::name(&claim)];
+                let owner = object::controller(&claim);
+                let name = owner.map_or(&claim["metadata"]["name"], |own| &own["name"]);
+                let pod = &pods[name.as_str().expect("a name")];
+                if owner.is_some() {
+                    let told = &pod["status"]["extendedResourceClaimStatus"];
+                    assert_eq!(told["resourceClaimName"], claim["metadata"]["name"], "{claim} {pod}");
+                }
                 let status = &claim["status"];
                 let result = &status["allocation"]["devices"]["results"][0];
                 assert_eq!(result["pool"], pod["spec"]["nodeName"], "{claim} {pod}");

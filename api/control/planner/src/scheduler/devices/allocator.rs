@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::super::node::NodeInfo;
 use super::capacity::{self, Amounts};
-use super::claim::{Ask, Claim, Class, Mode, Selector};
+use super::claim::{Ask, Claim, Class, Mode, all_select};
 use super::constraint::Held;
 use super::inventory::Inventory;
 use super::pool::{Counters, Pool, PoolState};
@@ -263,16 +263,13 @@ impl<'a> Search<'a> {
         candidate: Candidate<'_>,
     ) -> Result<bool, String> {
         let Candidate { device, slice, .. } = candidate;
-        let of_class = class.selectors.iter().flatten().map(|(_, own)| own);
         let of_ask = ask.selectors.iter().flatten().map(|(_, own)| own);
-        Ok(
-            all_select(of_class, device, || format!("class {}", class.name))?
-                && all_select(of_ask, device, || format!("claim {}", claim.key()))?
-                && match &slice.reach {
-                    Reach::PerDevice => device.reach.reaches(self.node),
-                    _ => true,
-                },
-        )
+        Ok(class.means(device)?
+            && all_select(of_ask, device, || format!("claim {}", claim.key()))?
+            && match &slice.reach {
+                Reach::PerDevice => device.reach.reaches(self.node),
+                _ => true,
+            })
     }
 
     /// Gives a device to a request, if it will do.
@@ -447,31 +444,4 @@ fn taken_of(device: &Device) -> impl Iterator<Item = ((&str, &str), i128)> {
         let own = own.iter();
         own.map(|(name, amount)| ((set.as_str(), name.as_str()), *amount))
     })
-}
-
-/// Whether all selectors select a device; `whose` they are is said where one can't be asked.
-fn all_select<'s>(
-    selectors: impl Iterator<Item = &'s Arc<Selector>>,
-    device: &Device,
-    whose: impl Fn() -> String,
-) -> Result<bool, String> {
-    for (at, selector) in selectors.enumerate() {
-        let selector = match &**selector {
-            Ok(selector) => selector,
-            Err(unfit) => {
-                let whose = whose();
-                return Err(format!(
-                    "{whose}: selector #{at}: CEL compile error: {unfit}"
-                ));
-            }
-        };
-        let selected = selector.selects(&device.value).map_err(|what| {
-            let (whose, id) = (whose(), &device.id);
-            format!("{whose}: selector #{at} on device {id}: CEL runtime error: {what}")
-        });
-        if !selected? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }

@@ -4,6 +4,7 @@
 //! Invariants
 //! - A claim gets devices in a version in which it had none.
 //! - What is counted on is what is written.
+//! - A claim that is made for resources of a pod goes when the pod does not come to its node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,10 @@ use serde_json::{Value, json};
 
 use super::super::pod::PodInfo;
 use super::super::snapshot::Snapshot;
-use crate::kind::DEVICE_CLAIMS;
+use super::extended::is_made_for_resources;
+use crate::kind::{DEVICE_CLAIMS, PODS};
 use crate::object;
-use crate::plan::Write;
+use crate::plan::{Delete, Write};
 use crate::view::View;
 
 /// For devices to get ready once they are allocated.
@@ -28,6 +30,19 @@ const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 pub struct PodDevices {
     /// Each once.
     pub claims: Vec<ClaimBinding>,
+    /// One that is made for resources that devices stand for.
+    pub extended: Option<Box<ExtendedBinding>>,
+}
+
+/// A claim that is to be made, and what it gets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExtendedBinding {
+    /// As it would be, but for its name and uid.
+    pub claim: Arc<Value>,
+    /// Its devices.
+    pub allocation: Value,
+    /// Which container uses which of its requests for which resource.
+    pub mappings: Vec<Value>,
 }
 
 /// A claim, and what it gets.
@@ -44,7 +59,7 @@ pub struct ClaimBinding {
 impl PodDevices {
     /// Whether there are no claims.
     pub fn is_empty(&self) -> bool {
-        self.claims.is_empty()
+        self.claims.is_empty() && self.extended.is_none()
     }
 
     /// Counts on what is to be written.
@@ -56,12 +71,19 @@ impl PodDevices {
                 snapshot.devices.assume(claim);
             }
         }
+        if let Some(own) = &self.extended {
+            let allocation = own.allocation.clone();
+            snapshot.devices.assume_made(own.pod(), allocation);
+        }
     }
 
     /// Counts on it no more. What was written stays.
     pub(in super::super) fn forget(&self, snapshot: &mut Snapshot) {
         for own in self.claims.iter().filter(|own| own.allocation.is_some()) {
             snapshot.devices.forget(&own.claim);
+        }
+        if let Some(own) = &self.extended {
+            snapshot.devices.forget_made(own.pod());
         }
     }
 
@@ -94,6 +116,53 @@ impl PodDevices {
             let mut results = object::items(&allocation["devices"]["results"]);
             results.any(|own| object::items(&own["bindingConditions"]).next().is_some())
         })
+    }
+}
+
+impl ExtendedBinding {
+    /// The uid of its pod.
+    fn pod(&self) -> &str {
+        object::uid(&self.claim)
+    }
+
+    /// Makes it.
+    pub fn create(&self) -> Write {
+        let mut claim = (*self.claim).clone();
+        if let Some(metadata) = claim["metadata"].as_object_mut() {
+            metadata.shift_remove("name");
+            metadata.shift_remove("uid");
+        }
+        Write::create(DEVICE_CLAIMS, claim)
+    }
+
+    /// What it gets once it is made.
+    pub fn made(&self, claim: Arc<Value>) -> ClaimBinding {
+        ClaimBinding {
+            claim,
+            allocation: Some(self.allocation.clone()),
+            is_reserved: false,
+        }
+    }
+
+    /// Has the pod say which claim its containers use.
+    pub fn tell(&self, pod: &PodInfo, claim: &Value) -> Write {
+        let status = json!({
+            "requestMappings": self.mappings,
+            "resourceClaimName": object::name(claim),
+        });
+        let patch = json!({"status": {"extendedResourceClaimStatus": status}});
+        Write::patch_status(PODS, &pod.object, patch)
+    }
+
+    /// What a write that failed was to do, as that is told.
+    pub fn failure(&self, write: &Write) -> String {
+        let namespace = object::namespace(&self.claim);
+        match write {
+            Write::Patch { name, .. } => {
+                format!("update pod {namespace}/{name} ExtendedResourceClaimStatus")
+            }
+            _ => format!("create claim for extended resources {namespace}/"),
+        }
     }
 }
 
@@ -181,11 +250,33 @@ pub fn released(seen: &Value, pod: &PodInfo) -> Option<Write> {
     Some(Write::status(DEVICE_CLAIMS, object))
 }
 
-/// A claim loses its devices.
-pub fn freed(claim: &Value) -> Write {
+/// A claim loses its devices; one that was made for resources of its pod goes.
+pub fn freed(claim: &Value) -> Vec<Write> {
+    if is_made_for_resources(claim) {
+        return removed(claim);
+    }
     let mut object = object::identity(claim);
     object["status"] = json!({});
-    Write::status(DEVICE_CLAIMS, object)
+    vec![Write::status(DEVICE_CLAIMS, object)]
+}
+
+/// Whether a claim stays for others than us when it is deleted.
+pub(in super::super) fn is_held_by_others(claim: &Value) -> bool {
+    object::items(&claim["metadata"]["finalizers"]).any(|own| own != FINALIZER)
+}
+
+/// A claim goes: nothing holds it, then it is deleted.
+fn removed(claim: &Value) -> Vec<Write> {
+    let finalizers: Vec<&Value> = object::items(&claim["metadata"]["finalizers"]).collect();
+    let is_held = finalizers.iter().any(|own| **own == FINALIZER);
+    let others: Vec<&Value> = finalizers
+        .into_iter()
+        .filter(|own| **own != FINALIZER)
+        .collect();
+    let patch = json!({"metadata": {"finalizers": others}});
+    let release = is_held.then(|| Write::patch(DEVICE_CLAIMS, claim, patch));
+    let delete = Write::Delete(Delete::of(DEVICE_CLAIMS, claim));
+    release.into_iter().chain([delete]).collect()
 }
 
 /// Whether a pod can go where a claim's devices are.

@@ -7,17 +7,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nautilus_cel::{DeviceSelector, UnfitSelector};
+use nautilus_machinery::timestamp::Instant;
 use serde_json::Value;
 
 use super::super::node_selector::NodeSelector;
 use super::capacity::{Amounts, amounts};
 use super::constraint::Constraint;
-use super::slice::DeviceTaint;
+use super::slice::{Device, DeviceTaint};
 use crate::object;
 use crate::view::Key;
 
 /// A compiled selector, or why it is none.
-pub(super) type Selector = Result<DeviceSelector, UnfitSelector>;
+type Selector = Result<DeviceSelector, UnfitSelector>;
 
 /// Compiled selectors by their text, with how many objects have them.
 #[derive(Debug, Default)]
@@ -65,6 +66,9 @@ pub(in super::super) struct Class {
     pub(super) selectors: Vec<Asked>,
     /// `spec.config`.
     pub(super) config: Value,
+    /// The resource that its devices stand for, beside the one that has its name.
+    pub(super) resource: Option<String>,
+    pub(super) created: Option<Instant>,
 }
 
 impl Class {
@@ -73,7 +77,20 @@ impl Class {
             name: object::name(class).to_owned(),
             selectors: selectors.acquire(&class["spec"]["selectors"]),
             config: class["spec"]["config"].clone(),
+            resource: class["spec"]["extendedResourceName"]
+                .as_str()
+                .map(str::to_owned),
+            created: object::created(class),
         }
+    }
+
+    /// Whether its selectors mean a device.
+    ///
+    /// # Errors
+    /// One can't be asked.
+    pub(super) fn means(&self, device: &Device) -> Result<bool, String> {
+        let selectors = self.selectors.iter().flatten().map(|(_, own)| own);
+        all_select(selectors, device, || format!("class {}", self.name))
     }
 
     pub(super) fn release(&self, selectors: &mut Selectors) {
@@ -270,4 +287,31 @@ impl Claim {
         let mut reserved = object::items(&self.object["status"]["reservedFor"]);
         reserved.next().is_none_or(|own| own["uid"] == uid) && reserved.next().is_none()
     }
+}
+
+/// Whether all selectors select a device; `whose` they are is said where one can't be asked.
+pub(super) fn all_select<'s>(
+    selectors: impl Iterator<Item = &'s Arc<Selector>>,
+    device: &Device,
+    whose: impl Fn() -> String,
+) -> Result<bool, String> {
+    for (at, selector) in selectors.enumerate() {
+        let selector = match &**selector {
+            Ok(selector) => selector,
+            Err(unfit) => {
+                let whose = whose();
+                return Err(format!(
+                    "{whose}: selector #{at}: CEL compile error: {unfit}"
+                ));
+            }
+        };
+        let selected = selector.selects(&device.value).map_err(|what| {
+            let (whose, id) = (whose(), &device.id);
+            format!("{whose}: selector #{at} on device {id}: CEL runtime error: {what}")
+        });
+        if !selected? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

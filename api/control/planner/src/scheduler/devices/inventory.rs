@@ -3,15 +3,19 @@
 //! Invariants
 //! - A change costs what it changes, not what there is; nothing of what is gone is kept.
 //! - A claim counts as it will be from [`Inventory::assume`] until it is seen in a version
-//!   that is not older than the one that was written, or forgotten.
+//!   that is not older than the one that was written, or forgotten. So does one that is still
+//!   to be made, from [`Inventory::assume_made`].
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use nautilus_machinery::timestamp::Instant;
 use serde_json::Value;
 
 use super::super::pod::{PodDeviceClaim, PodInfo};
 use super::claim::{Claim, Class, Selectors, Spec};
+use super::extended::{CLASS_PREFIX, is_made_for_resources};
 use super::in_use::InUse;
 use super::slice::{DeviceId, DeviceTaint, PoolId, Reach, Slice, TaintRule};
 use crate::controller::Change;
@@ -30,10 +34,20 @@ pub(in super::super) struct Inventory {
     of_many: BTreeMap<PoolId, u32>,
     rules: BTreeMap<String, TaintRule>,
     classes: BTreeMap<String, Arc<Class>>,
+    /// Classes by the resource that they say their devices stand for, the one that counts
+    /// first.
+    behind: BTreeMap<String, BTreeSet<ByAge>>,
     claims: BTreeMap<Key, Known>,
+    /// Claims that were made for resources of pods, by the pods' uids.
+    made_for: BTreeMap<String, BTreeSet<Key>>,
+    /// Such claims that were not written yet with devices, by the pods' uids.
+    to_be_made: BTreeMap<String, ToBeMade>,
     selectors: Selectors,
     in_use: InUse,
 }
+
+/// When a class came, the newest first, and its name.
+type ByAge = (Reverse<Option<Instant>>, String);
 
 #[derive(Debug)]
 struct Known {
@@ -47,6 +61,14 @@ struct Assumed {
     claim: Arc<Claim>,
     /// As it was written; `None`: that is under way.
     version: Option<u64>,
+}
+
+/// Devices of a claim that was not written yet with them.
+#[derive(Debug)]
+struct ToBeMade {
+    allocation: Value,
+    /// The claim's uid, once it has one.
+    claim: Option<String>,
 }
 
 impl Known {
@@ -70,20 +92,30 @@ impl Inventory {
                 }
                 None => drop(self.rules.remove(name)),
             },
-            kind::DEVICE_CLASSES => {
-                let selectors = &mut self.selectors;
-                let next = after.map(|class| Arc::new(Class::read(class, selectors)));
-                let before = match next {
-                    Some(class) => self.classes.insert(name.to_owned(), class),
-                    None => self.classes.remove(name),
-                };
-                if let Some(before) = before {
-                    before.release(&mut self.selectors);
-                }
-            }
+            kind::DEVICE_CLASSES => self.set_class(name, after),
             kind::DEVICE_CLAIMS => self.set_claim(&Key::of(change.object()), after),
             _ => {}
         }
+    }
+
+    fn set_class(&mut self, name: &str, after: Option<&Arc<Value>>) {
+        let selectors = &mut self.selectors;
+        let next = after.map(|class| Arc::new(Class::read(class, selectors)));
+        let place = |own: &Class| (Reverse(own.created), own.name.clone());
+        if let Some(before) = self.classes.remove(name) {
+            before.release(&mut self.selectors);
+            if let Some(resource) = &before.resource {
+                take_out(&mut self.behind, resource, &place(&before));
+            }
+        }
+        let Some(class) = next else {
+            return;
+        };
+        if let Some(resource) = &class.resource {
+            let behind = self.behind.entry(resource.clone()).or_default();
+            behind.insert(place(&class));
+        }
+        self.classes.insert(name.to_owned(), class);
     }
 
     fn set_slice(&mut self, name: &str, after: Option<&Arc<Value>>) {
@@ -124,6 +156,18 @@ impl Inventory {
         if let Some(allocation) = before.as_ref().and_then(|own| own.counted().allocation()) {
             self.in_use.take_away(allocation);
         }
+        if let Some(before) = &before
+            && let Some(pod) = pod_of(&before.seen.object)
+        {
+            take_out(&mut self.made_for, pod, key);
+            if after.is_none_or(|after| before.seen.uid() != object::uid(after)) {
+                self.settle(before.seen.uid(), pod);
+            }
+        }
+        if let Some(pod) = after.and_then(|own| pod_of(own)) {
+            let claims = self.made_for.entry(pod.to_owned()).or_default();
+            claims.insert(key.clone());
+        }
         let same = before
             .as_ref()
             .filter(|own| after.is_some_and(|after| own.seen.uid() == object::uid(after)));
@@ -152,10 +196,63 @@ impl Inventory {
     }
 
     fn put(&mut self, key: Key, known: Known) {
-        if let Some(allocation) = known.counted().allocation() {
+        let counted = known.counted().clone();
+        if let Some(allocation) = counted.allocation() {
             self.in_use.add(allocation);
+            if let Some(pod) = pod_of(&counted.object) {
+                self.settle(counted.uid(), pod);
+            }
         }
         self.claims.insert(key, known);
+    }
+
+    /// Counts devices of a claim that is to be made for resources of a pod, until it has them
+    /// or is forgotten.
+    pub(super) fn assume_made(&mut self, pod: &str, allocation: Value) {
+        self.forget_made(pod);
+        self.in_use.add(&allocation);
+        let claim = None;
+        let own = ToBeMade { allocation, claim };
+        self.to_be_made.insert(pod.to_owned(), own);
+    }
+
+    /// The claim was made, and is to get its devices next. It is there from now on, whenever
+    /// it is seen.
+    pub(in super::super) fn made(&mut self, pod: &str, claim: &Arc<Value>) {
+        if let Some(own) = self.to_be_made.get_mut(pod) {
+            own.claim = Some(object::uid(claim).to_owned());
+        }
+        let key = Key::of(claim);
+        if !self.claims.contains_key(&key) {
+            self.set_claim(&key, Some(claim));
+        }
+    }
+
+    /// Whether a claim counts as one that is there.
+    pub(in super::super) fn has(&self, claim: &Value) -> bool {
+        let known = self.claims.get(&Key::of(claim));
+        known.is_some_and(|own| own.seen.uid() == object::uid(claim))
+    }
+
+    /// Nothing is to be made for a pod.
+    pub(super) fn forget_made(&mut self, pod: &str) {
+        if let Some(own) = self.to_be_made.remove(pod) {
+            self.in_use.take_away(&own.allocation);
+        }
+    }
+
+    /// A claim that was made counts by itself, or is gone.
+    fn settle(&mut self, claim: &str, pod: &str) {
+        let own = self.to_be_made.get(pod);
+        if own.is_some_and(|own| own.claim.as_deref() == Some(claim)) {
+            self.forget_made(pod);
+        }
+    }
+
+    /// The claim that was made for resources of a pod.
+    pub(super) fn made_for(&self, pod: &str) -> Option<&Arc<Claim>> {
+        let mut claims = self.made_for.get(pod).into_iter().flatten();
+        claims.find_map(|key| self.claim(key))
     }
 
     /// Counts a claim as it will be, until it is written or forgotten.
@@ -272,6 +369,15 @@ impl Inventory {
         self.classes.get(name)
     }
 
+    /// The class whose devices stand for a resource.
+    pub(in super::super) fn class_behind(&self, resource: &str) -> Option<&Arc<Class>> {
+        if let Some(name) = resource.strip_prefix(CLASS_PREFIX) {
+            return self.class(name);
+        }
+        let (_, name) = self.behind.get(resource)?.first()?;
+        self.class(name)
+    }
+
     pub(super) fn in_use(&self) -> &InUse {
         &self.in_use
     }
@@ -303,6 +409,9 @@ impl Inventory {
             && self.of_many.is_empty()
             && self.rules.is_empty()
             && self.classes.is_empty()
+            && self.behind.is_empty()
+            && self.made_for.is_empty()
+            && self.to_be_made.is_empty()
             && self.claims.is_empty()
             && self.selectors.is_empty()
             && self.in_use.is_empty()
@@ -316,6 +425,21 @@ fn one_less(pools: &mut BTreeMap<PoolId, u32>, pool: &PoolId) {
             pools.remove(pool);
         }
     }
+}
+
+fn take_out<T: Ord>(sets: &mut BTreeMap<String, BTreeSet<T>>, of: &str, own: &T) {
+    if let Some(set) = sets.get_mut(of) {
+        set.remove(own);
+        if set.is_empty() {
+            sets.remove(of);
+        }
+    }
+}
+
+/// The uid of the pod that a claim was made for the resources of.
+fn pod_of(claim: &Value) -> Option<&str> {
+    let owner = object::controller(claim).filter(|_| is_made_for_resources(claim))?;
+    owner["uid"].as_str()
 }
 
 fn version(object: &Value) -> u64 {

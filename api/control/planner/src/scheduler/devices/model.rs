@@ -9,7 +9,9 @@ use proptest::option::of;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::super::pod::PodInfo;
 use super::super::rejection::Unschedulable;
+use super::PodDevices;
 use super::tests::{World, claim, pod, slice};
 use crate::kind::{self, Kind};
 
@@ -43,7 +45,33 @@ struct Case {
     devices: Vec<Device>,
     memory: i64,
     claims: Vec<Wanted>,
+    /// Whether the last of them is of containers that ask for a resource.
+    by_resource: bool,
 }
+
+impl Case {
+    /// Claims that are there.
+    fn named(&self) -> &[Wanted] {
+        &self.claims[..self.claims.len() - usize::from(self.by_resource)]
+    }
+
+    fn pod(&self) -> PodInfo {
+        let names: Vec<String> = (0..self.named().len()).map(|at| at.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut pod = (*pod("p", &names).object).clone();
+        let asks = self.claims[names.len()..]
+            .iter()
+            .flat_map(|own| &own.requests);
+        let containers = asks.map(|asks| {
+            let count = asks[0].count.unwrap_or_default().to_string();
+            json!({"resources": {"requests": {RESOURCE: count}}})
+        });
+        pod["spec"]["containers"] = containers.collect();
+        PodInfo::new(Arc::new(pod))
+    }
+}
+
+const RESOURCE: &str = "x.io/card";
 
 fn device() -> impl Strategy<Value = Device> {
     let flag = || prop::bool::weighted(0.2);
@@ -77,13 +105,27 @@ fn wanted() -> impl Strategy<Value = Wanted> {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    (vec(device(), 0..6), 0..8_i64, vec(wanted(), 1..3)).prop_map(|(devices, memory, claims)| {
-        Case {
-            devices,
-            memory,
-            claims,
-        }
-    })
+    let asked = of(vec(1..3_usize, 1..3));
+    (vec(device(), 0..6), 0..8_i64, vec(wanted(), 1..3), asked).prop_map(
+        |(devices, memory, mut claims, asked)| {
+            let by_resource = asked.is_some();
+            let ask = |count| Ask {
+                count: Some(count),
+                model: None,
+                tolerates: false,
+            };
+            claims.extend(asked.map(|asked| Wanted {
+                requests: asked.into_iter().map(|own| vec![ask(own)]).collect(),
+                constraint: None,
+            }));
+            Case {
+                devices,
+                memory,
+                claims,
+                by_resource,
+            }
+        },
+    )
 }
 
 fn objects(case: &Case) -> Vec<(Kind, Value)> {
@@ -110,7 +152,7 @@ fn objects(case: &Case) -> Vec<(Kind, Value)> {
     let mut objects = vec![
         (
             kind::DEVICE_CLASSES,
-            json!({"metadata": {"name": "d"}, "spec": {}}),
+            json!({"metadata": {"name": "d"}, "spec": {"extendedResourceName": RESOURCE}}),
         ),
         (
             kind::DEVICE_SLICES,
@@ -131,8 +173,11 @@ fn objects(case: &Case) -> Vec<(Kind, Value)> {
     });
     let mut other = claim("other", &json!({"requests": []}));
     other["status"]["allocation"]["devices"]["results"] = taken.collect();
+    other["metadata"]["annotations"] =
+        json!({"resource.kubernetes.io/extended-resource-claim": "true"});
+    other["metadata"]["ownerReferences"] = json!([{"uid": "uid-q", "controller": true}]);
     objects.push((kind::DEVICE_CLAIMS, other));
-    for (at, own) in case.claims.iter().enumerate() {
+    for (at, own) in case.named().iter().enumerate() {
         objects.push((
             kind::DEVICE_CLAIMS,
             claim(&at.to_string(), &devices_of(own)),
@@ -282,24 +327,31 @@ fn found(case: &Case) -> Result<Given, Unschedulable> {
     for (kind, object) in objects(case) {
         world.put(kind, object);
     }
-    let names: Vec<String> = (0..case.claims.len()).map(|at| at.to_string()).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let chosen = world.schedule(&pod("p", &names))?;
-    let claims = chosen.devices.claims.iter().zip(&case.claims);
-    let given = claims.map(|(own, wanted)| {
-        let allocation = own.allocation.as_ref().expect("it is new");
-        let results = allocation["devices"]["results"].as_array().cloned();
-        let results = results.unwrap_or_default();
-        let requests = (0..wanted.requests.len()).map(|at| {
-            let of_request = results.iter().filter(|own| {
-                let name = own["request"].as_str().unwrap_or_default();
-                name.split('/').next() == Some(&format!("r{at}"))
+    let chosen = world.schedule(&case.pod())?;
+    let PodDevices { claims, extended } = &chosen.devices;
+    assert_eq!(extended.is_some(), case.by_resource);
+    let named = claims
+        .iter()
+        .map(|own| (own.allocation.as_ref().expect("it is new"), "r", ""));
+    let made = extended
+        .iter()
+        .map(|own| (&own.allocation, "container-", "-request-0"));
+    let given = named
+        .chain(made)
+        .zip(&case.claims)
+        .map(|((allocation, before, after), wanted)| {
+            let results = allocation["devices"]["results"].as_array().cloned();
+            let results = results.unwrap_or_default();
+            let requests = (0..wanted.requests.len()).map(|at| {
+                let of_request = results.iter().filter(|own| {
+                    let name = own["request"].as_str().unwrap_or_default();
+                    name.split('/').next() == Some(&format!("{before}{at}{after}"))
+                });
+                let devices = of_request.filter_map(|own| own["device"].as_str()?.parse().ok());
+                devices.collect()
             });
-            let devices = of_request.filter_map(|own| own["device"].as_str()?.parse().ok());
-            devices.collect()
+            requests.collect()
         });
-        requests.collect()
-    });
     Ok(given.collect())
 }
 
@@ -338,6 +390,10 @@ proptest! {
     fn nothing_is_kept_of_what_is_gone(case in case(), order in any::<u64>()) {
         let mut world = World::default();
         let node = world.node("node");
+        world.snapshot.devices.assume_made("uid-q", json!({"devices": {}}));
+        let mut made = claim("other", &json!({"requests": []}));
+        made["metadata"]["uid"] = "uid-other".into();
+        world.snapshot.devices.made("uid-q", &Arc::new(made));
         let mut there: Vec<(Kind, Arc<Value>)> = Vec::new();
         for (kind, object) in objects(&case) {
             world.put(kind, object.clone());

@@ -1,5 +1,6 @@
 //! A pod's claims on devices against all nodes: what is worked out once, then each node.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use nautilus_machinery::timestamp::Instant;
@@ -13,8 +14,9 @@ use super::super::rejection::Rejection;
 use super::super::snapshot::Snapshot;
 use super::allocation::allocation;
 use super::allocator::{Allocated, Nothing, allocate};
-use super::binding::{ClaimBinding, PodDevices, Readiness, readiness};
+use super::binding::{ClaimBinding, ExtendedBinding, PodDevices, Readiness, readiness};
 use super::claim::{Ask, Claim, Spec};
+use super::extended::{Extended, Wanted};
 
 /// Most alternatives of a request.
 const MAX_ALTERNATIVES: usize = 8;
@@ -27,11 +29,13 @@ pub(in super::super) struct Devices {
     allocated: Vec<Arc<Claim>>,
     /// Those that have none yet.
     open: Arc<[Arc<Claim>]>,
+    /// Resources that devices stand for on nodes that have none of themselves.
+    extended: Option<Arc<Extended>>,
     now: Instant,
 }
 
 impl Devices {
-    /// `None`: the pod has no claims.
+    /// `None`: the pod has no claims, and asks for no resource that devices stand for.
     ///
     /// # Errors
     /// Why no node will do.
@@ -42,7 +46,8 @@ impl Devices {
         let refuse = |what: String| Rejection::final_one(Plugin::DynamicResources, what);
         let inventory = &snapshot.devices;
         let claims = inventory.claims_of(pod).map_err(refuse)?;
-        if claims.is_empty() {
+        let extended = Extended::new(inventory, pod).map(Arc::new);
+        if claims.is_empty() && extended.is_none() {
             return Ok(None);
         }
         let (allocated, open): (Vec<_>, Vec<_>) = claims
@@ -75,8 +80,26 @@ impl Devices {
         Ok(Some(Self {
             allocated,
             open: open.into(),
+            extended,
             now: snapshot.now,
         }))
+    }
+
+    /// What is claimed on a node for resources.
+    fn wanted(&self, node: &NodeInfo) -> Result<Option<Arc<Wanted>>, Rejection> {
+        let extended = self.extended.as_ref();
+        extended.map_or(Ok(None), |own| own.on(node))
+    }
+
+    /// The claims that are to get devices on a node.
+    fn open_with(&self, wanted: Option<&Wanted>) -> Cow<'_, [Arc<Claim>]> {
+        match wanted {
+            None => Cow::Borrowed(&self.open),
+            Some(own) => {
+                let open = self.open.iter().chain([&own.claim]);
+                Cow::Owned(open.cloned().collect())
+            }
+        }
     }
 
     /// Why a node will not do.
@@ -86,8 +109,13 @@ impl Devices {
         node: &NodeInfo,
     ) -> Option<Rejection> {
         let plugin = Plugin::DynamicResources;
-        if !self.open.is_empty() {
-            match allocate(&snapshot.devices, node, &self.open) {
+        let wanted = match self.wanted(node) {
+            Ok(wanted) => wanted,
+            Err(rejection) => return Some(rejection),
+        };
+        let open = self.open_with(wanted.as_deref());
+        if !open.is_empty() {
+            match allocate(&snapshot.devices, node, &open) {
                 Ok(_) => {}
                 Err(Nothing::Unfit(why)) => return Some(Rejection::final_one(plugin, why)),
                 Err(Nothing::Failed(why)) => return Some(Rejection::failure(plugin, why)),
@@ -109,7 +137,8 @@ impl Devices {
     }
 
     /// A claim whose devices may go, so that it gets others: nobody but the pod may use it,
-    /// and it kept the pod from a node that was looked at.
+    /// and it kept the pod from a node that was looked at. Otherwise the one that an earlier
+    /// attempt made.
     pub(in super::super) fn to_free(
         &self,
         snapshot: &Snapshot,
@@ -126,7 +155,8 @@ impl Devices {
             let is_in_the_way = |slot: &Slot| self.is_unavailable(own, snapshot.at(*slot));
             own.is_free_for(&pod.uid) && slots.iter().any(is_in_the_way)
         });
-        found.map(|own| own.object.clone())
+        let stale = self.extended.as_ref().and_then(|own| own.stale.as_ref());
+        found.or(stale).map(|own| own.object.clone())
     }
 
     /// What is to be written for a node that will do.
@@ -137,7 +167,17 @@ impl Devices {
         slot: Slot,
     ) -> PodDevices {
         let node = snapshot.at(slot);
-        let found = allocate(&snapshot.devices, node, &self.open).unwrap_or_default();
+        let wanted = self.wanted(node).ok().flatten();
+        let claims = self.open_with(wanted.as_deref());
+        let found = allocate(&snapshot.devices, node, &claims).unwrap_or_default();
+        let extended = wanted.as_ref().zip(found.get(self.open.len()));
+        let extended = extended.map(|(wanted, own)| {
+            Box::new(ExtendedBinding {
+                claim: wanted.claim.object.clone(),
+                allocation: allocation(&wanted.claim, own, &node.name),
+                mappings: wanted.mappings.clone(),
+            })
+        });
         let open = self.open.iter().zip(&found);
         let open = open.map(|(claim, own)| ClaimBinding {
             claim: claim.object.clone(),
@@ -151,6 +191,7 @@ impl Devices {
         });
         PodDevices {
             claims: allocated.chain(open).collect(),
+            extended,
         }
     }
 
@@ -167,8 +208,10 @@ impl Devices {
             .map(|own| score_of_allocated(own))
             .sum();
         let score = |slot: &Slot| {
-            let found = allocate(&snapshot.devices, snapshot.at(*slot), &self.open);
-            let found = found.unwrap_or_default();
+            let node = snapshot.at(*slot);
+            let wanted = self.wanted(node).ok().flatten();
+            let claims = self.open_with(wanted.as_deref());
+            let found = allocate(&snapshot.devices, node, &claims).unwrap_or_default();
             let open = self.open.iter().zip(&found);
             of_allocated
                 + open

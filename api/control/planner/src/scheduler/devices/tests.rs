@@ -37,6 +37,12 @@ impl World {
         object
     }
 
+    /// In a version that is at least so new.
+    pub(super) fn put_at(&mut self, kind: Kind, object: Value, version: u64) -> Arc<Value> {
+        self.version = self.version.max(version - 1);
+        self.put(kind, object)
+    }
+
     pub(super) fn remove(&mut self, kind: Kind, object: &Arc<Value>) {
         let (before, after) = (Some(object.clone()), None);
         self.snapshot.apply(&Change {
@@ -57,7 +63,7 @@ impl World {
     }
 
     /// A class `d` of all devices, and a pool of one slice.
-    fn pool(&mut self, node: &str, devices: &Value) {
+    pub(super) fn pool(&mut self, node: &str, devices: &Value) {
         self.put(
             kind::DEVICE_CLASSES,
             json!({"metadata": {"name": "d"}, "spec": {}}),
@@ -89,12 +95,12 @@ impl World {
 }
 
 fn names(own: &ClaimBinding) -> Vec<String> {
-    let results = own
-        .allocation
-        .as_ref()
-        .map(|own| &own["devices"]["results"]);
-    let results = results.into_iter().flat_map(object::items);
-    results
+    own.allocation.as_ref().map(devices_of).unwrap_or_default()
+}
+
+/// The names of the devices of an allocation.
+pub(super) fn devices_of(allocation: &Value) -> Vec<String> {
+    object::items(&allocation["devices"]["results"])
         .map(|own| own["device"].as_str().unwrap_or_default().to_owned())
         .collect()
 }
