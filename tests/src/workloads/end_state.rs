@@ -71,8 +71,9 @@ const POD_SPEC: [&str; 13] = [
 ];
 
 /// What counts of a pod's status; the rest kwok has written.
-const POD_STATUS: [&str; 5] = [
+const POD_STATUS: [&str; 6] = [
     "conditions",
+    "extendedResourceClaimStatus",
     "nominatedNodeName",
     "phase",
     "qosClass",
