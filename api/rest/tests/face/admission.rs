@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, within};
+use crate::world::{PATIENCE, World};
 
 /// A world whose node does the leader's work too.
 pub(crate) struct Led {
@@ -46,16 +46,16 @@ impl Led {
         path: &str,
         holds: impl Fn(StatusCode, &Value) -> bool,
     ) -> Value {
-        within(async {
-            loop {
-                let (status, object) = self.world.get(path).await;
-                if holds(status, &object) {
-                    return object;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let (status, object) = self.world.get(path).await;
+            if holds(status, &object) {
+                return object;
             }
-        })
-        .await
+            let is_late = tokio::time::Instant::now() > until;
+            assert!(!is_late, "{path} stays {status} {object}");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
     }
 
     /// The leader's work ends.

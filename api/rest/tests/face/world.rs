@@ -46,7 +46,7 @@ pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 }
 
 /// Long enough for anything that should happen at all.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A quorum of one that can lose the answers of proposals it has applied.
 #[derive(Clone)]
