@@ -118,7 +118,7 @@ pub fn get(paths: &ScalePaths, object: &Value) -> Result<Value, ApiError> {
         "spec": { "replicas": replicas(&paths.spec_replicas) },
         "status": { "replicas": replicas(&paths.status_replicas), "selector": selector },
     });
-    fields::conform(SCHEMA, &scale)
+    fields::conform_owned(SCHEMA, scale)
 }
 
 /// The object with the replicas that `scale` wants, at the version that it names.

@@ -484,7 +484,7 @@ fn delete_again(
     let deadline = metadata["deletionTimestamp"].as_str().unwrap_or_default();
     marked["metadata"]["deletionTimestamp"] = json!(later(deadline, asked - present));
     marked["metadata"]["deletionGracePeriodSeconds"] = json!(asked);
-    match fields::conform(&resource.schema, &marked) {
+    match fields::conform_owned(&resource.schema, marked) {
         Ok(marked) => Deletion::Mark(marked),
         Err(_) => Deletion::AlreadyMarked,
     }

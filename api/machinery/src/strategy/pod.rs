@@ -408,7 +408,7 @@ pub(super) fn bind(pod: &Value, binding: &Value, context: &Context<'_>) -> Resul
             "lastProbeTime": null, "lastTransitionTime": context.now,
         }),
     );
-    fields::conform(&pods.schema, &bound)
+    fields::conform_owned(&pods.schema, bound)
 }
 
 fn check_binding(

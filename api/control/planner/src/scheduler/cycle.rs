@@ -97,8 +97,10 @@ impl<'a> Cycle<'a> {
                 if !pod.node_name.is_empty() {
                     self.narrow(plugin, [pod.node_name.clone()].into())?;
                 }
-                true
+                !pod.node_name.is_empty()
             }
+            Plugin::NodeUnschedulable => !self.tolerates_cordons,
+            Plugin::TaintToleration => self.untolerated.contains(&true),
             Plugin::NodeAffinity => {
                 if let Some(names) = &pod.required_node.names {
                     if names.is_empty() {
@@ -221,13 +223,10 @@ impl<'a> Cycle<'a> {
             |set: &Option<NodeSet>| set.as_ref().is_some_and(|own| !own.contains(node.slot));
         match plugin {
             Plugin::NodeName => no(
-                !self.pod.node_name.is_empty() && self.pod.node_name != node.name,
+                self.pod.node_name != node.name,
                 "node(s) didn't match the requested node name",
             ),
-            Plugin::NodeUnschedulable => no(
-                node.is_unschedulable && !self.tolerates_cordons,
-                "node(s) were unschedulable",
-            ),
+            Plugin::NodeUnschedulable => no(node.is_unschedulable, "node(s) were unschedulable"),
             Plugin::TaintToleration => no(
                 node.taints
                     .iter()

@@ -159,7 +159,10 @@ impl Scheduler {
     fn hear_pod(&mut self, change: &Change, now: Instant) {
         let read = |pod: &Option<Arc<Value>>| {
             let pod = pod.clone().filter(|own| !object::is_finished(own));
-            pod.map(|own| Arc::new(PodInfo::new(own)))
+            pod.map(|own| {
+                self.known(&own)
+                    .unwrap_or_else(|| Arc::new(PodInfo::new(own)))
+            })
         };
         let (before, after) = (read(&change.before), read(&change.after));
         let same = |before: &Arc<PodInfo>, after: &Arc<PodInfo>| before.uid == after.uid;
@@ -176,6 +179,18 @@ impl Scheduler {
                 }
             }
         }
+    }
+
+    /// A version of a pod that was read before, if it is the last one.
+    fn known(&self, pod: &Arc<Value>) -> Option<Arc<PodInfo>> {
+        let is_it = |own: &&Arc<PodInfo>| Arc::ptr_eq(&own.object, pod);
+        let waiting = self.queue.waiting(&Key::of(pod)).map(|own| own.pod);
+        let bound = || {
+            let uid = object::uid(pod);
+            let placed = self.snapshot.placed(uid)?.0;
+            (!self.snapshot.is_assumed(uid)).then_some(placed)
+        };
+        waiting.or_else(bound).filter(is_it).cloned()
     }
 
     fn pod_came(&mut self, pod: Arc<PodInfo>, now: Instant) {

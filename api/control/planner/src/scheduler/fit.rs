@@ -95,6 +95,17 @@ struct Use {
     capacity: i64,
 }
 
+impl Use {
+    /// How much of all there is an amount is, at most all.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "the reference computes in float64"
+    )]
+    fn share(&self, amount: i64) -> f64 {
+        (amount as f64 / self.capacity as f64).min(1.0)
+    }
+}
+
 /// Which of a node's sums count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Count {
@@ -161,7 +172,7 @@ impl<'a> Scored<'a> {
         own.asked.iter().any(|asked| *asked != 0).then_some(own)
     }
 
-    fn uses(&self, node: &NodeInfo, count: Count) -> impl Iterator<Item = (i64, Use)> {
+    fn uses(&self, node: &NodeInfo, count: Count) -> impl Iterator<Item = (i64, Use)> + Clone {
         let each = self.resources.iter().zip(&self.asked);
         each.map(move |(own, asked)| {
             let used = use_of(node, &own.resource, *asked, count, self.devices);
@@ -194,9 +205,9 @@ impl<'a> Scored<'a> {
 
     /// How much more alike the shares of the resources are with the pod than before.
     pub(super) fn balance(&self, node: &NodeInfo) -> i64 {
-        let uses: Vec<Use> = self.uses(node, Count::Asked).map(|(_, own)| own).collect();
-        let with = evenness(&uses, |own| own.after);
-        let without = evenness(&uses, |own| own.before);
+        let uses = self.uses(node, Count::Asked).map(|(_, own)| own);
+        let with = evenness(uses.clone().map(|own| own.share(own.after)));
+        let without = evenness(uses.map(|own| own.share(own.before)));
         MAX_SCORE / 2 + (MAX_SCORE / 2 + with - without) / 2
     }
 }
@@ -221,20 +232,17 @@ fn score(own: Use, strategy: &FitStrategy) -> i64 {
     clippy::cast_possible_truncation,
     reason = "the reference computes in float64"
 )]
-fn evenness(uses: &[Use], of: impl Fn(&Use) -> i64) -> i64 {
-    let shares: Vec<f64> = uses
-        .iter()
-        .map(|own| (of(own) as f64 / own.capacity as f64).min(1.0))
-        .collect();
-    let deviation = match shares.as_slice() {
-        [] | [_] => 0.0,
-        [first, second] => ((first - second) / 2.0).abs(),
-        more => {
-            let count = more.len() as f64;
-            let mean = more.iter().sum::<f64>() / count;
-            let squares: f64 = more.iter().map(|own| (own - mean) * (own - mean)).sum();
+fn evenness(shares: impl Iterator<Item = f64> + Clone) -> i64 {
+    let mut first = shares.clone();
+    let deviation = match (first.next(), first.next(), first.next()) {
+        (Some(one), Some(other), None) => ((one - other) / 2.0).abs(),
+        (Some(_), Some(_), Some(_)) => {
+            let count = shares.clone().count() as f64;
+            let mean = shares.clone().sum::<f64>() / count;
+            let squares: f64 = shares.map(|own| (own - mean) * (own - mean)).sum();
             (squares / count).sqrt()
         }
+        _ => 0.0,
     };
     ((1.0 - deviation) * MAX_SCORE as f64) as i64
 }

@@ -66,6 +66,9 @@ impl Cycle<'_> {
         match plugin {
             Plugin::TaintToleration => {
                 let deterring = self.deterring(snapshot);
+                if !deterring.contains(&true) {
+                    return Some(vec![MAX_SCORE; nodes.len()]);
+                }
                 let count = |slot: &Slot| {
                     let taints = at(slot).taints.iter();
                     taints.map(|own| i64::from(deterring[*own as usize])).sum()
@@ -156,6 +159,9 @@ impl Cycle<'_> {
             Some((id, (size * spread) as i64))
         });
         let known: Vec<(u32, i64)> = known.collect();
+        if known.is_empty() {
+            return vec![0; nodes.len()];
+        }
         let images = i64::try_from(self.pod.images.len()).unwrap_or(1).max(1);
         let ceiling = IMAGE_CEILING.saturating_mul(images);
         let score = |slot: &Slot| {
