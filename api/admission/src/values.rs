@@ -35,14 +35,7 @@ pub fn list_at<'a>(object: &'a mut Value, field: &str) -> &'a mut Vec<Value> {
 pub fn resources(value: &Value) -> Resources {
     let amounts = value.as_object().into_iter().flatten();
     amounts
-        .filter_map(|(name, amount)| {
-            let amount = match amount {
-                Value::String(text) => Quantity::parse(text).ok()?,
-                Value::Number(number) => Quantity::parse(&number.to_string()).ok()?,
-                _ => return None,
-            };
-            Some((name.clone(), amount))
-        })
+        .filter_map(|(name, amount)| Some((name.clone(), Quantity::of_json(amount)?)))
         .collect()
 }
 

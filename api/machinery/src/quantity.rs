@@ -8,6 +8,8 @@
 
 use std::cmp::Ordering;
 
+use serde_json::Value;
+
 /// What a text must be to be a quantity; the reference's message.
 pub const PATTERN_MESSAGE: &str = "quantities must match the regular expression \
 '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
@@ -61,6 +63,16 @@ impl Ord for Quantity {
 }
 
 impl Quantity {
+    /// The quantity of an object's field, which is a text or a number; `None`: it is none.
+    pub fn of_json(field: &Value) -> Option<Self> {
+        let read = match field {
+            Value::String(text) => Self::parse(text),
+            Value::Number(number) => Self::parse(&number.to_string()),
+            _ => return None,
+        };
+        read.ok()
+    }
+
     /// Reads a quantity; the error is the reference's message.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.is_empty() || text.len() > MAX_BYTES {

@@ -25,7 +25,7 @@ const CLAIM: &str = "claim/";
 /// On a claim: which claim of its pod it is.
 const POD_CLAIM: &str = "resource.kubernetes.io/pod-claim-name";
 /// Holds a claim while devices are allocated to it.
-const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
+pub(crate) const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 /// Bytes of a name before the six that make it unique, in one of 63.
 const MAX_BASE_BYTES: usize = 57;
 

@@ -341,13 +341,16 @@ impl Hands {
         if let Some(claim) = &wait.freed {
             is_stuck = !self.free(pod, claim).await;
         }
-        let event = told::not_scheduled(pod, &wait.message);
-        self.record(pod, event);
-        let nominated = wait.nominated.as_deref();
-        self.tell(pod, |seen, now| {
-            told::unscheduled(seen, Reason::Unschedulable, &wait.message, nominated, now)
-        })
-        .await;
+        // What could not be freed is not told as freed: the next look tells.
+        if !is_stuck {
+            let event = told::not_scheduled(pod, &wait.message);
+            self.record(pod, event);
+            let nominated = wait.nominated.as_deref();
+            self.tell(pod, |seen, now| {
+                told::unscheduled(seen, Reason::Unschedulable, &wait.message, nominated, now)
+            })
+            .await;
+        }
         let displaced = wait.displaced.iter();
         join_all(displaced.map(|own| self.tell(own, |seen, _| told::displaced(seen)))).await;
         if wait.victims.is_empty() && !is_stuck {

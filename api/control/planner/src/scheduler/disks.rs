@@ -120,12 +120,8 @@ pub(super) fn limits(snapshot: &Snapshot, pod: &PodInfo, node: &NodeInfo) -> Opt
         let known = snapshot.get(kind::CSI_DRIVERS, "", driver);
         let insists = known.is_some_and(|own| own["spec"]["preventPodSchedulingIfMissing"] == true);
         if insists && !drivers().any(|own| own["name"] == driver.as_str()) {
-            return Some(Rejection {
-                plugin,
-                is_resolvable: true,
-                is_failure: false,
-                reasons: vec![format!("{driver} CSI driver is not installed on the node").into()],
-            });
+            let what = format!("{driver} CSI driver is not installed on the node");
+            return Some(Rejection::resolvable(plugin, what));
         }
     }
     let limits = drivers().filter_map(|own| {

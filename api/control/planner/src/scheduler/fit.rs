@@ -56,12 +56,7 @@ pub(super) fn filter(
             look(name, *asked, have.amount(name), held.amount(name));
         }
     }
-    (!reasons.is_empty()).then_some(Rejection {
-        is_failure: false,
-        plugin: Plugin::NodeResourcesFit,
-        is_resolvable,
-        reasons,
-    })
+    Rejection::of_all(Plugin::NodeResourcesFit, is_resolvable, reasons)
 }
 
 fn lack(name: &str) -> Cow<'static, str> {

@@ -25,7 +25,7 @@ pub struct Rejection {
 
 impl Rejection {
     /// Taking pods away could help.
-    pub(super) fn resolvable(plugin: Plugin, reason: &'static str) -> Self {
+    pub(super) fn resolvable(plugin: Plugin, reason: impl Into<Cow<'static, str>>) -> Self {
         Self::of(plugin, true, reason.into())
     }
 
@@ -49,6 +49,20 @@ impl Rejection {
             is_failure: false,
             reasons: vec![reason],
         }
+    }
+
+    /// All that speaks against a node; `None`: nothing does.
+    pub(super) fn of_all(
+        plugin: Plugin,
+        is_resolvable: bool,
+        reasons: Vec<Cow<'static, str>>,
+    ) -> Option<Self> {
+        (!reasons.is_empty()).then_some(Self {
+            plugin,
+            is_resolvable,
+            is_failure: false,
+            reasons,
+        })
     }
 }
 
@@ -123,12 +137,9 @@ mod tests {
 
     #[test]
     fn the_message_counts_reasons_in_the_order_of_their_text() {
-        let fit = Rejection {
-            plugin: Plugin::NodeResourcesFit,
-            is_resolvable: true,
-            is_failure: false,
-            reasons: vec!["Insufficient cpu".into(), "Too many pods".into()],
-        };
+        let lacks = vec!["Insufficient cpu".into(), "Too many pods".into()];
+        let fit = Rejection::of_all(Plugin::NodeResourcesFit, true, lacks);
+        let fit = fit.expect("there are reasons");
         let taint =
             Rejection::final_one(Plugin::TaintToleration, "node(s) had untolerated taint(s)");
         let mut nodes: Vec<(Slot, Rejection)> = (0..10).map(|slot| (slot, fit.clone())).collect();

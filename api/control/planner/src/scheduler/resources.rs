@@ -170,12 +170,7 @@ pub(super) fn count(quantity: &Value) -> i64 {
 }
 
 fn nanounits(quantity: &Value) -> Option<i128> {
-    let read = match quantity {
-        Value::String(text) => Quantity::parse(text),
-        Value::Number(number) => Quantity::parse(&number.to_string()),
-        _ => return None,
-    };
-    Some(read.ok()?.nanounits())
+    Quantity::of_json(quantity).map(|own| own.nanounits())
 }
 
 fn read(quantities: &Value) -> Quantities {

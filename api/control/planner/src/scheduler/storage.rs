@@ -201,12 +201,7 @@ impl Storage {
                           pv(s)";
             reasons.push(reason.into());
         }
-        (!reasons.is_empty()).then_some(Rejection {
-            plugin: Plugin::VolumeBinding,
-            is_resolvable: false,
-            is_failure: false,
-            reasons,
-        })
+        Rejection::of_all(Plugin::VolumeBinding, false, reasons)
     }
 
     /// What is to be written for a node that will do.

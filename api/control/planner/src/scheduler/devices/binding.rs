@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::super::pod::PodInfo;
 use super::super::snapshot::Snapshot;
 use super::extended::is_made_for_resources;
+use crate::device_claims::FINALIZER;
 use crate::kind::{DEVICE_CLAIMS, PODS};
 use crate::object;
 use crate::plan::{Delete, Write};
@@ -22,8 +23,6 @@ use crate::view::View;
 
 /// For devices to get ready once they are allocated.
 pub const BINDING_TIMEOUT: Duration = Duration::from_secs(600);
-/// Holds a claim while devices are allocated to it.
-const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 
 /// The claims of a pod that goes to a node.
 #[derive(Debug, Clone, Default, PartialEq)]

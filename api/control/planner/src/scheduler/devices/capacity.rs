@@ -41,17 +41,10 @@ struct Range {
     step: Option<Quantity>,
 }
 
-pub(super) fn quantity(own: &Value) -> Option<Quantity> {
-    match own {
-        Value::Number(number) => Quantity::parse(&number.to_string()).ok(),
-        _ => Quantity::parse(own.as_str()?).ok(),
-    }
-}
-
 /// The amounts of an object of quantities.
 pub(super) fn amounts(own: &Value) -> Amounts {
     let entries = own.as_object().into_iter().flatten();
-    let amounts = entries.filter_map(|(name, own)| Some((name.clone(), quantity(own)?)));
+    let amounts = entries.filter_map(|(name, own)| Some((name.clone(), Quantity::of_json(own)?)));
     amounts.collect()
 }
 
@@ -61,16 +54,16 @@ impl Capacity {
         let range = &policy["validRange"];
         let values = policy["validValues"].is_array().then(|| {
             let values = object::items(&policy["validValues"]);
-            values.filter_map(quantity).collect()
+            values.filter_map(Quantity::of_json).collect()
         });
         Self {
-            value: quantity(&own["value"]).unwrap_or_else(|| Quantity::of_count(0)),
+            value: Quantity::of_json(&own["value"]).unwrap_or_else(|| Quantity::of_count(0)),
             policy: policy.is_object().then(|| Policy {
-                unsaid: quantity(&policy["default"]),
+                unsaid: Quantity::of_json(&policy["default"]),
                 range: range.is_object().then(|| Range {
-                    min: quantity(&range["min"]),
-                    max: quantity(&range["max"]),
-                    step: quantity(&range["step"]),
+                    min: Quantity::of_json(&range["min"]),
+                    max: Quantity::of_json(&range["max"]),
+                    step: Quantity::of_json(&range["step"]),
                 }),
                 values,
             }),

@@ -189,11 +189,7 @@ impl<'a> Container<'a> {
 
     /// How many it asks for; 0: none, or no whole number.
     fn count(&self, resource: &str) -> u64 {
-        let quantity = match &self.requests[resource] {
-            Value::String(text) => Quantity::parse(text),
-            Value::Number(number) => Quantity::parse(&number.to_string()),
-            _ => return 0,
-        };
+        let quantity = Quantity::of_json(&self.requests[resource]);
         let nano = quantity.map_or(0, |own| own.nanounits());
         match nano % NANO {
             0 => u64::try_from(nano / NANO).unwrap_or_default(),

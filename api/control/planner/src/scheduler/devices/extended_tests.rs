@@ -45,6 +45,15 @@ fn devices() -> Value {
     json!([{"name": "a"}, {"name": "b"}])
 }
 
+/// One node with devices, which a class says are cards.
+fn world_of_cards(devices: &Value) -> World {
+    let mut world = World::default();
+    world.node("node");
+    world.pool("node", devices);
+    world.put(kind::DEVICE_CLASSES, class("d", Some(CARD)));
+    world
+}
+
 #[test]
 fn devices_are_given_where_a_node_has_none_of_a_resource_itself() {
     let none = |what: &str| Err(format!("0/1 nodes are available: 1 {what}."));
@@ -119,10 +128,7 @@ fn devices_are_given_where_a_node_has_none_of_a_resource_itself() {
 
 #[test]
 fn what_is_ignored_is_not_given_by_a_node_that_does_not_have_it() {
-    let mut world = World::default();
-    world.node("node");
-    world.pool("node", &devices());
-    world.put(kind::DEVICE_CLASSES, class("d", Some(CARD)));
+    let mut world = world_of_cards(&devices());
     let profile = Profile {
         ignored_groups: ["y.io".to_owned()].into(),
         ..Profile::default()
@@ -138,10 +144,7 @@ fn what_is_ignored_is_not_given_by_a_node_that_does_not_have_it() {
 
 #[test]
 fn claims_of_the_pod_come_first() {
-    let mut world = World::default();
-    world.node("node");
-    world.pool("node", &devices());
-    world.put(kind::DEVICE_CLASSES, class("d", Some(CARD)));
+    let mut world = world_of_cards(&devices());
     let request = json!({"requests": [{"name": "r", "exactly": {"deviceClassName": "d"}}]});
     world.put(kind::DEVICE_CLAIMS, claim("own", &request));
     let mut object = (*one_card("p").object).clone();
@@ -212,10 +215,7 @@ fn made(own: &ExtendedBinding) -> Value {
 
 #[test]
 fn devices_of_a_claim_that_is_made_are_held_until_it_is_seen_or_has_failed() {
-    let mut world = World::default();
-    world.node("node");
-    world.pool("node", &json!([{"name": "only"}]));
-    world.put(kind::DEVICE_CLASSES, class("d", Some(CARD)));
+    let mut world = world_of_cards(&json!([{"name": "only"}]));
     let none = Err("0/1 nodes are available: 1 cannot allocate all claims.".to_owned());
     let only = Ok(Some(vec!["only".to_owned()]));
     let (first, other) = (one_card("p"), one_card("q"));
@@ -265,10 +265,7 @@ fn devices_of_a_claim_that_is_made_are_held_until_it_is_seen_or_has_failed() {
 
 #[test]
 fn the_claim_of_an_earlier_attempt_goes_before_the_next() {
-    let mut world = World::default();
-    world.node("node");
-    world.pool("node", &devices());
-    world.put(kind::DEVICE_CLASSES, class("d", Some(CARD)));
+    let mut world = world_of_cards(&devices());
     let pod = one_card("p");
     let chosen = world.schedule(&pod).expect("it is free");
     let mut stale = made(
@@ -300,10 +297,7 @@ fn the_claim_of_an_earlier_attempt_goes_before_the_next() {
 
 #[test]
 fn the_pod_says_which_claim_its_containers_use() {
-    let mut world = World::default();
-    world.node("node");
-    world.pool("node", &devices());
-    world.put(kind::DEVICE_CLASSES, class("d", Some(CARD)));
+    let mut world = world_of_cards(&devices());
     let pod = one_card("p");
     let chosen = world.schedule(&pod).expect("it is free");
     let extended = chosen.devices.extended.expect("it has none itself");

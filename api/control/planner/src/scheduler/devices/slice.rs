@@ -211,9 +211,8 @@ impl Device {
 fn counters(own: &Value) -> BTreeMap<String, i128> {
     let entries = own.as_object().into_iter().flatten();
     let amounts = entries.map(|(name, own)| {
-        let quantity = own["value"].as_str().map(Quantity::parse);
-        let amount = quantity.and_then(Result::ok).map(|own| own.nanounits());
-        (name.clone(), amount.unwrap_or_default())
+        let amount = Quantity::of_json(&own["value"]);
+        (name.clone(), amount.map_or(0, |own| own.nanounits()))
     });
     amounts.collect()
 }
