@@ -20,6 +20,10 @@ const INTERVAL: Duration = Duration::from_millis(10);
 const AT_ONCE: u32 = 64;
 /// For one more pod to be bound.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// A store is quiet that takes no more writes than this in a second.
+const QUIET_WRITES: u64 = 10;
+/// For it to become quiet.
+const QUIET_PATIENCE: Duration = Duration::from_secs(60);
 /// Bindings that were seen and not yet counted.
 const SEEN: usize = 100_000;
 
@@ -91,6 +95,39 @@ impl Face {
     /// Makes the nodes.
     pub(super) async fn make_nodes(&self, count: u32) -> anyhow::Result<()> {
         self.make_all("/api/v1/nodes", count, shapes::node).await
+    }
+
+    /// Waits until what came of a load, Events above all, is written: the next load is not
+    /// measured beside it.
+    pub(super) async fn settle(&self, namespace: &str) -> anyhow::Result<()> {
+        let until = Instant::now() + QUIET_PATIENCE;
+        let mut before = self.revision(namespace).await?;
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let now = self.revision(namespace).await?;
+            let writes = now.saturating_sub(before);
+            if writes <= QUIET_WRITES {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                let waited = QUIET_PATIENCE.as_secs();
+                bail!("{writes} writes a second go on {waited} s after a load");
+            }
+            before = now;
+        }
+    }
+
+    /// The store's revision.
+    async fn revision(&self, namespace: &str) -> anyhow::Result<u64> {
+        let version = self.version(&pods(namespace)).await?;
+        version.parse().context("a list has no revision")
+    }
+
+    /// The resourceVersion of a path's list.
+    async fn version(&self, path: &str) -> anyhow::Result<String> {
+        let list = self.client(0).get(&format!("{path}?limit=1"), None).await;
+        let list: Object = list.map_err(RequestError::into_failure)?;
+        Ok(list.metadata.resource_version)
     }
 
     /// Pods that come one after the other: how long each was without a node.
@@ -180,11 +217,7 @@ impl Face {
     /// The names of pods of a path as they are bound from now on, and when that was seen.
     async fn watch(&self, path: &str) -> anyhow::Result<mpsc::Receiver<(String, Instant)>> {
         let client = self.client(0).clone();
-        let list = client.get::<Object>(&format!("{path}?limit=1"), None).await;
-        let mut version = list
-            .map_err(RequestError::into_failure)?
-            .metadata
-            .resource_version;
+        let mut version = self.version(path).await?;
         let from = |path: &str, version: &str| {
             format!("{path}?watch=true&allowWatchBookmarks=true&resourceVersion={version}")
         };

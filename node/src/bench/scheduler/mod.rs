@@ -4,8 +4,9 @@
 //! hour of a busy cluster, one after the other, for the time from a pod's creation to its
 //! binding; then all together, for the rate. Both without constraints and with: pods in
 //! groups that want other nodes than their like, spread over zones. With `--peers`, the same
-//! load runs on kube-apiserver and kube-scheduler over three members of etcd. No controllers
-//! run on either side: nobody renews the nodes' leases.
+//! load runs on kube-apiserver and kube-scheduler over three members of etcd. A load begins
+//! when the Events of the one before are written. No controllers run on either side: nobody
+//! renews the nodes' leases.
 
 mod load;
 mod peer;
@@ -96,6 +97,7 @@ async fn measure(
     super::load::make_namespace(face.client(0)).await?;
     progress.wait(&format!("{} nodes for {name}", arguments.nodes));
     face.make_nodes(arguments.nodes).await?;
+    face.settle(NAMESPACE).await?;
     let mut numbers = Vec::new();
     for shape in [shapes::Shape::Plain, shapes::Shape::Constrained] {
         let calm = Duration::from_secs(arguments.seconds);
@@ -103,6 +105,7 @@ async fn measure(
         let waits = face.one_by_one(NAMESPACE, shape, calm).await?;
         progress.wait(&format!("{name}: {} pods together", shape.name()));
         let rate = face.together(NAMESPACE, shape, arguments.pods).await?;
+        face.settle(NAMESPACE).await?;
         let own = Numbers::new(waits, rate);
         progress.say(&format!("{name}, {} pods: {own}", shape.name()));
         numbers.push(own);
