@@ -4,6 +4,7 @@
 //! Invariants: [`conform`] is idempotent; what it returns has only fields of the
 //! type, in the type's order, left out or filled in as Go's encoder does.
 
+mod conforming;
 mod strict;
 
 use serde_json::{Map, Value, json};
@@ -206,12 +207,15 @@ impl<'a> Path<'a> {
     }
 }
 
-/// Takes the type's fields out of `input`.
+/// Takes the type's fields out of `input`; all of it at once, if nothing is to be changed.
 fn conform_message(
     found: &Type,
     input: &mut Map<String, Value>,
     path: &Path<'_>,
 ) -> Result<Map<String, Value>, String> {
+    if conforming::is_conforming(found, input) {
+        return Ok(std::mem::take(input));
+    }
     let mut output = Map::with_capacity(input.len());
     conform_fields(found, input, &mut output, path)?;
     Ok(output)

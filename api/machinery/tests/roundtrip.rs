@@ -123,6 +123,24 @@ proptest! {
     }
 
     #[test]
+    fn what_is_passed_on_as_it_is_would_have_been_built_the_same(
+        which in 0usize..1024,
+        choices in proptest::collection::vec(any::<u8>(), 0..600),
+    ) {
+        let schemas = schemas();
+        let name = schemas[which % schemas.len()];
+        let found = schema::find(name).expect("in the table");
+        let shape = Shape::Message(name.to_owned());
+        let object = generate(found, &mut choices.iter(), DEPTH);
+        for object in [fields::conform(name, &object).expect("generated objects conform"), object] {
+            // What has an unknown field is built anew.
+            let built = fields::conform(name, &with_unknown_fields(&shape, &object)).expect("conforms");
+            let conformed = fields::conform(name, &object).expect("conforms");
+            prop_assert_eq!(conformed.to_string(), built.to_string());
+        }
+    }
+
+    #[test]
     fn a_damaged_body_is_refused_or_read_but_never_panics(
         choices in proptest::collection::vec(any::<u8>(), 0..300),
         at in any::<usize>(),
@@ -138,6 +156,41 @@ proptest! {
         let _ = codec::decode(name, MediaType::Protobuf, &wire);
         wire.truncate(at);
         let _ = codec::decode(name, MediaType::Protobuf, &wire);
+    }
+}
+
+/// The same with a field that no type has in every message.
+fn with_unknown_fields(shape: &Shape, value: &Value) -> Value {
+    let props = || Shape::Message(schema::JSON_SCHEMA_PROPS.to_owned());
+    match (shape, value) {
+        (Shape::Message(name), Value::Object(map)) => {
+            let found = schema::find(name).expect("in the table");
+            let inner = map.iter().map(|(name, inner)| {
+                let field = found.field(name).map(|field| &field.shape);
+                let inner =
+                    field.map_or_else(|| inner.clone(), |own| with_unknown_fields(own, inner));
+                (name.clone(), inner)
+            });
+            let unknown = ("unknown to all".to_owned(), json!(1));
+            inner
+                .chain([unknown])
+                .collect::<Map<String, Value>>()
+                .into()
+        }
+        (Shape::List(element), Value::Array(list)) => list
+            .iter()
+            .map(|item| with_unknown_fields(element, item))
+            .collect(),
+        (Shape::Map(element), Value::Object(map)) => map
+            .iter()
+            .map(|(key, item)| (key.clone(), with_unknown_fields(element, item)))
+            .collect::<Map<String, Value>>()
+            .into(),
+        (Shape::SchemaOr(_), Value::Object(_)) => with_unknown_fields(&props(), value),
+        (Shape::SchemaOr(SchemaOr::Schemas), Value::Array(_)) => {
+            with_unknown_fields(&Shape::List(Box::new(props())), value)
+        }
+        _ => value.clone(),
     }
 }
 
