@@ -189,6 +189,9 @@ impl FieldManager<'_> {
         managed: &mut Managed,
         but: Option<&Identity>,
     ) -> Result<(), String> {
+        if managed.entries.is_empty() {
+            return Ok(());
+        }
         let lost = found.changed().union(&found.removed);
         let mut others = Vec::new();
         let mut entries = std::mem::take(&mut managed.entries);

@@ -104,7 +104,7 @@ pub fn apply_defaults(schema: &str, value: &mut Value) {
 }
 
 fn default_message(found: &Type, map: &mut Map<String, Value>) {
-    for field in &found.fields {
+    for field in found.defaulting() {
         if let (true, Some(inner)) = (field.inlined, message_of(&field.shape)) {
             default_message(inner, map);
             continue;
@@ -125,7 +125,7 @@ fn default_message(found: &Type, map: &mut Map<String, Value>) {
 fn default_shape(shape: &Shape, value: &mut Value) {
     match (shape, value) {
         (Shape::Message(name), Value::Object(map)) => {
-            if let Some(inner) = schema::find(name) {
+            if let Some(inner) = name.find() {
                 default_message(inner, map);
             }
         }
@@ -165,7 +165,7 @@ pub fn strict_error(schema: &str, messages: &[String]) -> ApiError {
 }
 
 fn go(found: &Type) -> String {
-    Shape::Message(found.name.clone()).go_name()
+    Shape::Message(found.name.as_str().into()).go_name()
 }
 
 fn word(value: &Value) -> String {
@@ -261,7 +261,7 @@ fn resets_owners(field: &Field, value: &Value) -> bool {
 
 pub(crate) fn message_of(shape: &Shape) -> Option<&'static Type> {
     match shape {
-        Shape::Message(name) => schema::find(name),
+        Shape::Message(name) => name.find(),
         _ => None,
     }
 }
@@ -289,7 +289,7 @@ fn zero(field: &Field) -> Option<Value> {
         | Shape::FieldsV1 => Some(Value::Null),
         Shape::Message(name) => {
             // Most have no field that is written when it is absent.
-            let inner = schema::find(name)?;
+            let inner = name.find()?;
             empty(inner).map(|zero| Value::Object(zero.clone()))
         }
     }
@@ -340,7 +340,7 @@ fn is_empty(value: &Value) -> bool {
 
 fn is_zero(shape: &Shape, value: &Value) -> bool {
     match shape {
-        Shape::Message(name) => match (schema::find(name), value) {
+        Shape::Message(name) => match (name.find(), value) {
             (Some(inner), Value::Object(map)) => empty(inner).is_some_and(|zero| zero == map),
             _ => value.is_null(),
         },
@@ -392,7 +392,7 @@ fn conform_shape(
                 crate::codec::base64_fault(&text)
             )),
         },
-        (Shape::Message(name), Value::Object(mut map)) => match schema::find(name) {
+        (Shape::Message(name), Value::Object(mut map)) => match name.find() {
             Some(inner) => conform_message(inner, &mut map, path).map(Value::Object),
             None => Err(format!("no type {name}")),
         },
@@ -429,7 +429,7 @@ fn conform_schema_or(other: SchemaOr, value: Value, path: &Path<'_>) -> Result<V
         (SchemaOr::Schemas | SchemaOr::Strings, Value::Array(list)) if !list.is_empty() => {
             let element = match other {
                 SchemaOr::Strings => Shape::String,
-                _ => Shape::Message(props.name.clone()),
+                _ => Shape::Message(props.name.as_str().into()),
             };
             conform_list(&element, list, props, path).map(Value::Array)
         }

@@ -6,6 +6,8 @@
 //! left out instead of ending the process, and a test holds that none is.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
 use std::sync::{LazyLock, OnceLock};
 
 use serde_json::{Map, Value};
@@ -82,13 +84,64 @@ pub enum Shape {
     Json,
     /// A JSON schema ([`JSON_SCHEMA_PROPS`]), or something else in its place.
     SchemaOr(SchemaOr),
-    /// Another type of the table, by name.
-    Message(String),
+    /// Another type of the table.
+    Message(TypeName),
     /// A list; in a map, on the protobuf wire, a message that holds it.
     List(Box<Shape>),
     /// A map keyed by strings.
     Map(Box<Shape>),
 }
+
+/// The name of a type, which is looked up once.
+#[derive(Clone)]
+pub struct TypeName {
+    name: String,
+    found: OnceLock<Option<&'static Type>>,
+}
+
+impl TypeName {
+    /// The type of that name, if it is in the table.
+    pub fn find(&self) -> Option<&'static Type> {
+        *self.found.get_or_init(|| find(&self.name))
+    }
+}
+
+impl From<&str> for TypeName {
+    fn from(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            found: OnceLock::new(),
+        }
+    }
+}
+
+impl Deref for TypeName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Debug for TypeName {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(to)
+    }
+}
+
+impl fmt::Display for TypeName {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(to)
+    }
+}
+
+impl PartialEq for TypeName {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for TypeName {}
 
 /// What may stand in place of a JSON schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +212,7 @@ pub struct Type {
     pub(crate) empty: OnceLock<Option<Map<String, Value>>>,
     flat: BTreeMap<String, Field>,
     numbered: Vec<usize>,
+    defaulting: Vec<usize>,
 }
 
 impl Type {
@@ -181,9 +235,23 @@ impl Type {
     pub fn by_number(&self) -> impl Iterator<Item = &Field> {
         self.numbered.iter().filter_map(|at| self.fields.get(*at))
     }
+
+    /// The fields that have a default, or whose values have fields that do, at any depth.
+    pub fn defaulting(&self) -> impl Iterator<Item = &Field> {
+        self.defaulting.iter().filter_map(|at| self.fields.get(*at))
+    }
 }
 
 impl Shape {
+    /// The type of the value, or of the elements in it.
+    fn message(&self) -> Option<&TypeName> {
+        match self {
+            Self::Message(name) => Some(name),
+            Self::List(inner) | Self::Map(inner) => inner.message(),
+            _ => None,
+        }
+    }
+
     /// How Go calls the shape in its error messages.
     pub fn go_name(&self) -> String {
         match self {
@@ -263,11 +331,43 @@ impl Schema {
                 empty: OnceLock::new(),
                 flat: BTreeMap::new(),
                 numbered,
+                defaulting: Vec::new(),
             });
         }
         schema.index.sort_unstable();
         schema.flatten();
+        schema.find_defaults();
         schema
+    }
+
+    /// Until nothing is added: types may name one another in circles.
+    fn find_defaults(&mut self) {
+        loop {
+            let leads = |field: &Field| {
+                let inner = field.shape.message().and_then(|name| self.place(name));
+                field.default.is_some()
+                    || inner.is_some_and(|at| !self.types[at].defaulting.is_empty())
+            };
+            let found: Vec<Vec<usize>> = self
+                .types
+                .iter()
+                .map(|found| {
+                    let fields = found.fields.iter().enumerate();
+                    fields
+                        .filter(|(_, field)| leads(field))
+                        .map(|(at, _)| at)
+                        .collect()
+                })
+                .collect();
+            let mut grown = false;
+            for (own, found) in self.types.iter_mut().zip(found) {
+                grown |= found.len() > own.defaulting.len();
+                own.defaulting = found;
+            }
+            if !grown {
+                return;
+            }
+        }
     }
 
     fn place(&self, name: &str) -> Option<usize> {
@@ -383,7 +483,7 @@ fn parse_shape(code: &str) -> Option<Shape> {
         b'A' => Shape::SchemaOr(SchemaOr::Schemas),
         b'B' => Shape::SchemaOr(SchemaOr::Bool),
         b'S' => Shape::SchemaOr(SchemaOr::Strings),
-        b'@' => Shape::Message(rest.to_owned()),
+        b'@' => Shape::Message(rest.into()),
         b'[' => Shape::List(Box::new(parse_shape(rest)?)),
         b'{' => Shape::Map(Box::new(parse_shape(rest)?)),
         b'*' => parse_shape(rest)?,
@@ -404,18 +504,11 @@ mod tests {
 
     #[test]
     fn every_message_that_is_named_is_in_the_table() {
-        fn messages(shape: &Shape) -> Option<&str> {
-            match shape {
-                Shape::Message(name) => Some(name),
-                Shape::List(inner) | Shape::Map(inner) => messages(inner),
-                _ => None,
-            }
-        }
         for (owner, field) in all()
             .iter()
             .flat_map(|t| t.fields.iter().map(move |f| (t, f)))
         {
-            if let Some(name) = messages(&field.shape) {
+            if let Some(name) = field.shape.message() {
                 assert!(
                     find(name).is_some(),
                     "{}.{}: {name}",

@@ -130,7 +130,7 @@ proptest! {
         let schemas = schemas();
         let name = schemas[which % schemas.len()];
         let found = schema::find(name).expect("in the table");
-        let shape = Shape::Message(name.to_owned());
+        let shape = Shape::Message(name.into());
         let object = generate(found, &mut choices.iter(), DEPTH);
         for object in [fields::conform(name, &object).expect("generated objects conform"), object] {
             // What has an unknown field is built anew.
@@ -161,7 +161,7 @@ proptest! {
 
 /// The same with a field that no type has in every message.
 fn with_unknown_fields(shape: &Shape, value: &Value) -> Value {
-    let props = || Shape::Message(schema::JSON_SCHEMA_PROPS.to_owned());
+    let props = || Shape::Message(schema::JSON_SCHEMA_PROPS.into());
     match (shape, value) {
         (Shape::Message(name), Value::Object(map)) => {
             let found = schema::find(name).expect("in the table");

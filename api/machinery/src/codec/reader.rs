@@ -205,7 +205,7 @@ fn read_schema_or(
     depth: usize,
 ) -> Result<Value, ReadError> {
     let (mut schema, mut allows, mut items) = (Value::Null, false, Vec::new());
-    let props = Shape::Message(JSON_SCHEMA_PROPS.to_owned());
+    let props = Shape::Message(JSON_SCHEMA_PROPS.into());
     let mut wire = Wire { rest: body };
     while let Some((number, part)) = wire.field()? {
         match (other, number) {

@@ -187,7 +187,7 @@ fn write_schema_or(
     value: &Value,
     depth: usize,
 ) -> Result<(), WriteError> {
-    let props = Shape::Message(schema::JSON_SCHEMA_PROPS.to_owned());
+    let props = Shape::Message(schema::JSON_SCHEMA_PROPS.into());
     let schema_number = match other {
         SchemaOr::Bool => 2,
         SchemaOr::Schemas | SchemaOr::Strings => 1,

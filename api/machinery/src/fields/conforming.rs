@@ -8,7 +8,7 @@ use serde_json::map::Iter;
 use serde_json::{Map, Value};
 
 use super::{Path, conform_shape, left_out, message_of, resets_owners, zero};
-use crate::schema::{self, Field, Shape, Type};
+use crate::schema::{Field, Shape, Type};
 
 /// Whether `map` has the type's fields only, in its order, each as it is written.
 pub(super) fn is_conforming(found: &Type, map: &Map<String, Value>) -> bool {
@@ -76,7 +76,7 @@ fn value_conforms(shape: &Shape, value: &Value, owner: &Type) -> bool {
         }
         (Shape::Int64, Value::Number(number)) => number.is_i64(),
         (Shape::Message(name), Value::Object(map)) => {
-            schema::find(name).is_some_and(|inner| is_conforming(inner, map))
+            name.find().is_some_and(|inner| is_conforming(inner, map))
         }
         (Shape::List(element), Value::Array(list)) => {
             list.iter().all(|item| item_conforms(element, item, owner))
@@ -115,6 +115,7 @@ mod tests {
 
     use super::*;
     use crate::fields::conform;
+    use crate::schema;
 
     const POD: &str = "io.k8s.api.core.v1.Pod";
 

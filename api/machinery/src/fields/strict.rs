@@ -22,7 +22,7 @@ pub fn unknown_and_duplicate(schema: &str, raw_json: &[u8]) -> Vec<String> {
         messages: Vec::new(),
         seen: BTreeSet::new(),
     };
-    let shape = Shape::Message(schema.to_owned());
+    let shape = Shape::Message(schema.into());
     let mut deserializer = serde_json::Deserializer::from_slice(raw_json);
     let walk = Walk {
         shape: Some(&shape),
@@ -40,7 +40,7 @@ pub fn unknown(schema: &str, object: &Value) -> Vec<String> {
         messages: Vec::new(),
         seen: BTreeSet::new(),
     };
-    let shape = Shape::Message(schema.to_owned());
+    let shape = Shape::Message(schema.into());
     let walk = Walk {
         shape: Some(&shape),
         at: At::default(),
@@ -146,7 +146,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let schemas = Shape::Message(schema::JSON_SCHEMA_PROPS.to_owned());
+        let schemas = Shape::Message(schema::JSON_SCHEMA_PROPS.into());
         let element = match self.shape {
             Some(Shape::List(element)) => Some(element.as_ref()),
             Some(Shape::SchemaOr(SchemaOr::Schemas)) => Some(&schemas),

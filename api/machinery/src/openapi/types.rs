@@ -269,7 +269,7 @@ fn shape_schema(shape: &Shape, pending: &mut Vec<String>) -> Value {
         Shape::Double => json!({"type": "number", "format": "double"}),
         Shape::Bytes => json!({"type": "string", "format": "byte"}),
         Shape::Message(name) => {
-            pending.push(name.clone());
+            pending.push(name.to_string());
             json!({"$ref": format!("{REFERENCE}{name}")})
         }
         Shape::List(element) => json!({"type": "array", "items": element_schema(element, pending)}),

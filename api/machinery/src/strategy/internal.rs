@@ -27,7 +27,7 @@ pub(crate) fn show(type_name: &str, value: &Value) -> String {
 /// A list of values of that type in one line.
 pub(crate) fn show_list(type_name: &str, value: &Value) -> String {
     let mut text = String::new();
-    let element = Shape::Message(type_name.to_owned());
+    let element = Shape::Message(type_name.into());
     shape(
         &Shape::List(Box::new(element)),
         true,

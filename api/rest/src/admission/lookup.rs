@@ -59,6 +59,15 @@ impl Admission {
         self.one(group, plural, namespace, name)
     }
 
+    /// A namespace or another object without one, with no more of it than its labels and whether it ends.
+    pub(super) fn head(&self, plural: &str, name: &str) -> Result<Option<Value>, Failure> {
+        let Some(resource) = kind("", plural) else {
+            return Ok(None);
+        };
+        let row = self.storage.read_head(resource, None, name)?;
+        Ok(row.map(|row| row.object))
+    }
+
     /// All objects of a kind, of one namespace where it is given.
     pub(super) fn all(
         &self,

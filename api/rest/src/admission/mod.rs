@@ -315,7 +315,7 @@ impl Admission {
     fn give_topology(&self, pod: &mut Value) -> Result<(), Failure> {
         let name = pod["spec"]["nodeName"].as_str().unwrap_or_default();
         if !name.is_empty()
-            && let Some(node) = self.one("", "nodes", None, name)?
+            && let Some(node) = self.head("nodes", name)?
         {
             defaults::topology_labels(pod, &node);
         }
@@ -337,7 +337,11 @@ impl Admission {
             pod_security::judge_namespace(asked, object, pods)
         } else {
             let name = asked.namespace.unwrap_or_default();
-            let found = self.one_for_sure("", "namespaces", None, name).await?;
+            let mut found = self.head("namespaces", name)?;
+            if found.is_none() {
+                self.storage.barrier().await?;
+                found = self.head("namespaces", name)?;
+            }
             let namespace = found.ok_or_else(|| {
                 ApiError::internal(format!("failed to lookup namespace \"{name}\""))
             })?;

@@ -207,12 +207,13 @@ impl Admission {
         second: bool,
         remarks: Remarks<'_>,
     ) -> Result<(), Failure> {
-        if matching::is_exempt(asked) {
+        let hooks = self.webhooks.of(Role::Mutating);
+        if hooks.is_empty() || matching::is_exempt(asked) {
             return Ok(());
         }
         let equivalents = self.equivalents(asked.resource);
         let equivalents: Vec<&Resource> = equivalents.iter().map(|kind| &**kind).collect();
-        for (index, hook) in self.webhooks.of(Role::Mutating).into_iter().enumerate() {
+        for (index, hook) in hooks.into_iter().enumerate() {
             let id = hook.id();
             if second && !rounds.must_again(&id) {
                 continue;
@@ -272,11 +273,8 @@ impl Admission {
         object: Option<&Value>,
         remarks: Remarks<'_>,
     ) -> Result<(), Failure> {
-        if matching::is_exempt(asked) {
-            return Ok(());
-        }
         let hooks = self.webhooks.of(Role::Validating);
-        if hooks.is_empty() {
+        if hooks.is_empty() || matching::is_exempt(asked) {
             return Ok(());
         }
         let equivalents = self.equivalents(asked.resource);

@@ -16,6 +16,7 @@ mod asked;
 mod cached;
 mod commit;
 mod companions;
+mod head;
 mod lifetime;
 mod list;
 mod refusals;
@@ -95,10 +96,7 @@ pub(crate) fn versioned_object(resource: &Resource, row: &KeyValue) -> Result<Va
 }
 
 fn parse_object(resource: &Resource, row: &KeyValue) -> Result<Value, Failure> {
-    let stored: Value = serde_json::from_slice(&row.value).map_err(|error| {
-        let key = String::from_utf8_lossy(&row.key).into_owned();
-        ApiError::internal(format!("the object under {key} is damaged: {error}"))
-    })?;
+    let stored: Value = serde_json::from_slice(&row.value).map_err(|error| damaged(row, &error))?;
     if let Some(defined) = &resource.defined {
         let found = stored["apiVersion"].as_str().unwrap_or_default();
         if !defined.reads(found) {
@@ -108,6 +106,11 @@ fn parse_object(resource: &Resource, row: &KeyValue) -> Result<Value, Failure> {
         }
     }
     Ok(convert::from_stored(resource, stored))
+}
+
+fn damaged(row: &KeyValue, error: &serde_json::Error) -> ApiError {
+    let key = String::from_utf8_lossy(&row.key);
+    ApiError::internal(format!("the object under {key} is damaged: {error}"))
 }
 
 /// Sets `metadata.resourceVersion`.

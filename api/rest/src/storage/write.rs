@@ -289,19 +289,18 @@ impl Storage {
             return Ok(None);
         };
         let resource = namespaces()?;
-        let key = resource.key(None, namespace);
         let admit = |row: &Option<Row>| {
             let object = row.as_ref().map(|row| &row.object);
             strategy::admit_to_namespace(target.resource, target.name, namespace, object)
         };
-        let mut row = self.read(resource, &key)?;
+        let mut row = self.read_head(resource, None, namespace)?;
         if admit(&row).is_err() {
             self.barrier().await?;
-            row = self.read(resource, &key)?;
+            row = self.read_head(resource, None, namespace)?;
         }
         admit(&row)?;
         let row = row.ok_or_else(|| ApiError::not_found(resource, namespace))?;
-        Ok(Some((key, row.revision)))
+        Ok(Some((resource.key(None, namespace), row.revision)))
     }
 
     /// Changes an object: `make` gives the wanted object from the present one (both
