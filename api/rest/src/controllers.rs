@@ -171,11 +171,7 @@ async fn ensure_account(storage: &Storage, namespace: &str) -> Result<(), Failur
         return Ok(());
     }
     let (object, writer) = (default_account(namespace), ACCOUNTS.writer());
-    unless_ended(
-        storage
-            .create(kind, Some(namespace), &object, &writer)
-            .await,
-    )
+    unless_ended(storage.create(kind, Some(namespace), object, &writer).await)
 }
 
 /// Creates an object of a group and plural, version `v1`, unless it is there.
@@ -196,7 +192,10 @@ async fn ensure(
     if there.is_some() {
         return Ok(());
     }
-    match storage.create(resource, namespace, object, &writer()).await {
+    match storage
+        .create(resource, namespace, object.clone(), &writer())
+        .await
+    {
         Ok(_) => Ok(()),
         // Somebody else made it, or the namespace goes: both are fine.
         Err(failure) if matches!(failure.error.code(), 403 | 404 | 409) => Ok(()),

@@ -61,7 +61,7 @@ pub async fn record_master_event(
     });
     match context
         .storage()
-        .create(events, Some(NAMESPACE), &object, &USER.writer())
+        .create(events, Some(NAMESPACE), object, &USER.writer())
         .await
     {
         Ok(_) => Ok(()),

@@ -250,7 +250,7 @@ impl Call {
         }
         let created = self
             .storage()
-            .create(&self.asked.resource, namespace, &object, &writer)
+            .create(&self.asked.resource, namespace, object, &writer)
             .await?;
         respond::object(form, StatusCode::CREATED, &self.asked.resource, created)
     }
@@ -354,9 +354,7 @@ impl Call {
             Err(failure) if failure.error.code() == 404 && self.creates_on_update(&object) => {
                 let namespace = self.asked.namespace.as_deref();
                 let resource = &self.asked.resource;
-                let created = storage
-                    .create(resource, namespace, &object, &writer)
-                    .await?;
+                let created = storage.create(resource, namespace, object, &writer).await?;
                 (StatusCode::CREATED, created)
             }
             updated => (StatusCode::OK, updated?.into_object()),

@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::config::{CONNECT_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, PEER_MESSAGE_BYTES};
 use crate::restart::{Lives, Stamp};
 use crate::transport::{Connection, PeerIdentity, Transport};
-use crate::types::{StoredMembership, members_of};
+use crate::types::{StoredMembership, member_of, members_of};
 use crate::wire::v1::peer_client::PeerClient;
 
 /// Bytes one stream, and one connection, may have under way.
@@ -120,7 +120,7 @@ impl Peers {
     }
 
     pub(crate) fn member(&self, id: NodeId) -> Option<Member> {
-        self.members().into_iter().find(|member| member.id == id)
+        member_of(&self.membership(), id)
     }
 
     /// Whether `peer` may speak as the member it claims to be.

@@ -126,18 +126,19 @@ pub(crate) struct Reply(pub(crate) Option<AppliedReply>);
 
 /// Every member with its role, by id.
 pub(crate) fn members_of(membership: &StoredMembership) -> Vec<Member> {
-    let voters: std::collections::BTreeSet<NodeId> = membership.voter_ids().collect();
-    let role = |id| {
-        if voters.contains(id) {
-            MemberRole::Voter
-        } else {
-            MemberRole::Learner
-        }
-    };
     membership
         .nodes()
-        .map(|(id, info)| info.member(*id, role(id)))
+        .filter_map(|(id, _)| member_of(membership, *id))
         .collect()
+}
+
+/// The member of that id with its role, if there is one.
+pub(crate) fn member_of(membership: &StoredMembership, id: NodeId) -> Option<Member> {
+    let role = match membership.voter_ids().any(|voter| voter == id) {
+        true => MemberRole::Voter,
+        false => MemberRole::Learner,
+    };
+    membership.get_node(&id).map(|info| info.member(id, role))
 }
 
 pub(crate) fn position(id: &LogId) -> LogPosition {

@@ -32,6 +32,8 @@ const SNAPSHOT_WAIT: Duration = Duration::from_secs(600);
 pub(crate) async fn observe(core: Arc<Core>) {
     let mut metrics = core.raft.metrics();
     let mut applied = core.machinery.tracker.subscribe();
+    let term = metrics::gauge!("nautilus_raft_term");
+    let commit_index = metrics::gauge!("nautilus_raft_commit_index");
     loop {
         let (leadership, running) = {
             let metrics = metrics.borrow_and_update();
@@ -39,7 +41,10 @@ pub(crate) async fn observe(core: Arc<Core>) {
                 core.peers
                     .set_membership(Arc::clone(&metrics.membership_config));
             }
-            publish(&metrics);
+            term.set(metrics.current_term as f64);
+            if let Some(committed) = &metrics.local_committed {
+                commit_index.set(committed.index as f64);
+            }
             (leadership(&core, &metrics), metrics.running_state.clone())
         };
         if let Err(fatal) = running {
@@ -97,13 +102,6 @@ fn announce(core: &Core, leadership: Leadership) {
         *present = leadership;
         true
     });
-}
-
-fn publish(metrics: &openraft::RaftMetrics<TypeConfig>) {
-    metrics::gauge!("nautilus_raft_term").set(metrics.current_term as f64);
-    if let Some(committed) = &metrics.local_committed {
-        metrics::gauge!("nautilus_raft_commit_index").set(committed.index as f64);
-    }
 }
 
 /// The leader's duties, whenever and as long as this node leads.

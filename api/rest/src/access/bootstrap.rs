@@ -113,7 +113,7 @@ impl Roles<'_> {
         }
         let created = self
             .storage
-            .create(resource, target.namespace, &one.object, &self.writer)
+            .create(resource, target.namespace, one.object.clone(), &self.writer)
             .await;
         unless_lost(created)
     }

@@ -399,7 +399,7 @@ async fn put_config_map(
                          distributions of Kubernetes clusters.",
                 });
             }
-            lost(storage.create(maps, Some(namespace), &object, writer).await)
+            lost(storage.create(maps, Some(namespace), object, writer).await)
         }
         outcome => lost(outcome),
     }

@@ -160,7 +160,7 @@ impl Keeper<'_> {
                 });
                 let created = self
                     .storage
-                    .create(resource, Some(namespace), &object, &self.writer)
+                    .create(resource, Some(namespace), object, &self.writer)
                     .await;
                 unless_lost(created)
             }
@@ -212,7 +212,7 @@ impl Keeper<'_> {
             }
             let created = self
                 .storage
-                .create(resource, None, object, &self.writer)
+                .create(resource, None, object.clone(), &self.writer)
                 .await;
             unless_lost(created)?;
         }

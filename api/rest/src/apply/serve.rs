@@ -51,7 +51,7 @@ impl Call {
             target.check_name(&object)?;
             take_version(&mut object);
             let created = storage
-                .create(target.resource, target.namespace, &object, &writer)
+                .create(target.resource, target.namespace, object, &writer)
                 .await;
             match created {
                 // Somebody else made it meanwhile.

@@ -96,7 +96,7 @@ impl Carrier<'_> {
         let made = self
             .api
             .storage
-            .create(resource, namespace, &object, &writer(&user))
+            .create(resource, namespace, object, &writer(&user))
             .await?;
         Ok(written(&made))
     }

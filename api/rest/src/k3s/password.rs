@@ -67,7 +67,7 @@ pub(super) async fn ensure(
         });
         let writer = controllers::writer();
         let made = storage
-            .create(secrets, Some(NAMESPACE), &secret, &writer)
+            .create(secrets, Some(NAMESPACE), secret, &writer)
             .await;
         match made {
             Ok(_) => return Ok(()),

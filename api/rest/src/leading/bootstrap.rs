@@ -161,7 +161,7 @@ async fn ensure(
     };
     let outcome = match storage.read(resource, &target.key())? {
         None => storage
-            .create(resource, None, object, &writer())
+            .create(resource, None, object.clone(), &writer())
             .await
             .map(|_| ()),
         Some(_) if how != Ensure::Once => {

@@ -174,7 +174,7 @@ async fn put(
         Ok(_) => Ok(()),
         Err(failure) if failure.error.code() == 404 => {
             match storage
-                .create(resource, Some(NAMESPACE), wanted, writer)
+                .create(resource, Some(NAMESPACE), wanted.clone(), writer)
                 .await
             {
                 Ok(_) => Ok(()),

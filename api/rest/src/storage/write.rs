@@ -125,12 +125,12 @@ impl Storage {
         &self,
         resource: &Resource,
         namespace: Option<&str>,
-        object: &Value,
+        mut object: Value,
         writer: &Writer<'_>,
     ) -> Result<Value, Failure> {
-        let generated = metadata_text(object, "name").is_empty()
-            && !metadata_text(object, "generateName").is_empty();
-        if !metadata_text(object, "resourceVersion").is_empty() {
+        let generated = metadata_text(&object, "name").is_empty()
+            && !metadata_text(&object, "generateName").is_empty();
+        if !metadata_text(&object, "resourceVersion").is_empty() {
             return Err(ApiError::bad_request(
                 "resourceVersion should not be set on objects to be created",
             )
@@ -143,7 +143,6 @@ impl Storage {
             subresource: None,
         };
         self.allow("create", &unnamed, writer).await?;
-        let mut object = object.clone();
         if self.ownership == Ownership::ByChange {
             strategy::default_in_place(resource, &mut object);
             custom::default_definition(resource, &mut object);
