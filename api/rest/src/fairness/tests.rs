@@ -57,7 +57,7 @@ async fn a_watch_holds_its_seats_until_its_initial_events_are_told() {
         remarks: crate::audit::Remarks::default(),
     };
     let storage = Storage::new(kv.clone());
-    let made = storage.create(kind, None, &object, &writer).await;
+    let made = storage.create(kind, None, object, &writer).await;
     made.unwrap_or_else(|failure| panic!("{}", failure.error));
     let shutdown = CancellationToken::new();
     let node = Node::start(&kv, &shutdown);
