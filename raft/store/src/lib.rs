@@ -14,6 +14,7 @@
 //! - What fails authentication is an error that names it, never an answer.
 //! - A crash at any point leaves one whole store: the old one or the new one.
 
+mod background;
 mod cache;
 mod cipher;
 mod directory;

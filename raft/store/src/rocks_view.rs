@@ -11,6 +11,7 @@ use bytes::Bytes;
 use nautilus_machine::{RowError, Rows, Space};
 use rocksdb::ReadOptions;
 
+use crate::background::give_way;
 use crate::engine::{EngineError, ViewJob};
 use crate::rocks::{RocksEngine, SCAN_AHEAD_BYTES};
 
@@ -36,6 +37,7 @@ impl SnapshotThread {
                 };
                 // The starter waits below: it cannot be gone.
                 let _ = ready.send(());
+                give_way();
                 if let Ok(job) = work.recv() {
                     job(&rows);
                 }

@@ -24,6 +24,7 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use nautilus_machine::{Digest, MACHINE_ROW, Revision, Space};
 
+use crate::background::give_way;
 use crate::cipher::{NONCE_BYTES, SealKey, TAG_BYTES};
 use crate::error::StoreError;
 use crate::keys::{Generation, Keyring, Purpose, WRAPPED_BYTES, WrappedKey};
@@ -118,7 +119,10 @@ impl<W: Write + Send + 'static> SnapshotWriter<W> {
         }
         let sealer = thread::Builder::new()
             .name("store-seal".to_owned())
-            .spawn(move || seal_all(sink, frames, size_bytes, &to_seal, &written))?;
+            .spawn(move || {
+                give_way();
+                seal_all(sink, frames, size_bytes, &to_seal, &written)
+            })?;
         Ok(Self {
             full,
             empty,

@@ -14,6 +14,7 @@ use std::path::Path;
 use bytes::Bytes;
 use nautilus_machine::{Digest, LogPosition, MACHINE_ROW, Revision, RowError, Rows, Space};
 
+use crate::background::Paced;
 use crate::engine::EngineView;
 use crate::error::StoreError;
 use crate::files;
@@ -49,7 +50,7 @@ impl View {
     /// failure is not whole and is refused when read.
     pub fn write_to(self, path: &Path, header: Bytes) -> Result<SnapshotInfo, StoreError> {
         let file = File::create(path).map_err(StoreError::io("create", path))?;
-        let (file, info) = self.write_named(file, header, path)?;
+        let (file, info) = self.write_named(Paced::new(file), header, path)?;
         file.sync_all()
             .and_then(|()| files::sync_parent(path))
             .map_err(StoreError::io("sync", path))?;
