@@ -87,9 +87,12 @@ bench-workers: build ## Workers by the ten thousand, for four numbers of them (a
 	@$(NAUTILUS_BIN) bench workers --growth --output-dir tests/bench
 
 .PHONY: bench-scheduler
-bench-scheduler: build peers ## Beside kube-scheduler, the same pods in turn (about 10 minutes)
-	@$(NAUTILUS_BIN) bench scheduler --peers $(NAUTILUS_E2E_BIN) --output json | tee tests/bench/scheduler.json.new
-	@mv tests/bench/scheduler.json.new tests/bench/scheduler.json
+bench-scheduler: build peers ## Beside kube-scheduler, the same pods in turn, on 5,000 and on 100 nodes (about 15 minutes)
+	@for nodes in 5000 100; do \
+		into=tests/bench/scheduler-$$nodes.json; \
+		$(NAUTILUS_BIN) bench scheduler --nodes $$nodes --peers $(NAUTILUS_E2E_BIN) --output json > $$into.new || exit 1; \
+		mv $$into.new $$into; cat $$into; \
+	done
 
 # Rows, pairs and sizes: `make bench-etcd BENCH="--only failover_gap_ms --pairs 5"`.
 .PHONY: bench-etcd
