@@ -15,6 +15,10 @@ use crate::schema::{self, Field, SchemaOr, Shape, Type};
 use crate::status::ApiError;
 use crate::timestamp;
 
+/// Objects that more fields lead to are built anew without being looked at before: so an
+/// object is read a few times at most, however deep what is wrong with it stands.
+const PASSED_ON_DEPTH: usize = 2;
+
 /// What to do about fields the type does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldValidation {
@@ -199,6 +203,11 @@ impl<'a> Path<'a> {
         }
     }
 
+    /// How many fields lead there.
+    fn depth(&self) -> usize {
+        self.above.map_or(0, |above| 1 + above.depth())
+    }
+
     fn text(&self) -> String {
         match self.above {
             Some(above) if above.above.is_some() => format!("{}.{}", above.text(), self.name),
@@ -213,7 +222,7 @@ fn conform_message(
     input: &mut Map<String, Value>,
     path: &Path<'_>,
 ) -> Result<Map<String, Value>, String> {
-    if conforming::is_conforming(found, input) {
+    if path.depth() <= PASSED_ON_DEPTH && conforming::is_conforming(found, input) {
         return Ok(std::mem::take(input));
     }
     let mut output = Map::with_capacity(input.len());
