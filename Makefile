@@ -87,7 +87,7 @@ bench-workers: build ## Workers by the ten thousand, for four numbers of them (a
 	@$(NAUTILUS_BIN) bench workers --growth --output-dir tests/bench
 
 .PHONY: bench-scheduler
-bench-scheduler: build peers ## Beside kube-scheduler, the same pods in turn, on 5,000 and on 100 nodes (about 15 minutes)
+bench-scheduler: build peers ## Beside kube-scheduler, the same pods in turn, on 5,000 and on 100 nodes (about 17 minutes)
 	@for nodes in 5000 100; do \
 		into=tests/bench/scheduler-$$nodes.json; \
 		$(NAUTILUS_BIN) bench scheduler --nodes $$nodes --peers $(NAUTILUS_E2E_BIN) --output json > $$into.new || exit 1; \

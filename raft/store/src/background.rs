@@ -1,6 +1,7 @@
 //! Work that may take its time: the copying of a whole state beside the writes that go on.
 //!
-//! Invariant: it takes what writes leave of processors and disk, and a tenth at least.
+//! Invariant: it takes what writes leave of processors and disk, and never has to wait for
+//! ever: a busy thread beside it has ten times its share, not all.
 
 use std::fs::File;
 use std::io::{self, Write};

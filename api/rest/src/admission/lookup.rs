@@ -59,13 +59,27 @@ impl Admission {
         self.one(group, plural, namespace, name)
     }
 
-    /// A namespace or another object without one, with no more of it than its labels and whether it ends.
+    /// An object without a namespace, of the group without a name: no more of it than its
+    /// labels and whether it ends.
     pub(super) fn head(&self, plural: &str, name: &str) -> Result<Option<Value>, Failure> {
         let Some(resource) = kind("", plural) else {
             return Ok(None);
         };
         let row = self.storage.read_head(resource, None, name)?;
         Ok(row.map(|row| row.object))
+    }
+
+    /// The same, whose absence is true for the quorum.
+    pub(super) async fn head_for_sure(
+        &self,
+        plural: &str,
+        name: &str,
+    ) -> Result<Option<Value>, Failure> {
+        if let Some(head) = self.head(plural, name)? {
+            return Ok(Some(head));
+        }
+        self.storage.barrier().await?;
+        self.head(plural, name)
     }
 
     /// All objects of a kind, of one namespace where it is given.

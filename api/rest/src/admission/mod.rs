@@ -337,11 +337,7 @@ impl Admission {
             pod_security::judge_namespace(asked, object, pods)
         } else {
             let name = asked.namespace.unwrap_or_default();
-            let mut found = self.head("namespaces", name)?;
-            if found.is_none() {
-                self.storage.barrier().await?;
-                found = self.head("namespaces", name)?;
-            }
+            let found = self.head_for_sure("namespaces", name).await?;
             let namespace = found.ok_or_else(|| {
                 ApiError::internal(format!("failed to lookup namespace \"{name}\""))
             })?;
