@@ -112,8 +112,12 @@ fn an_agent_of_k3s_joins_is_reached_through_its_tunnel_and_is_shut_out_when_slas
     }
     running.wait_for("the servers", |line| line.starts_with("servers "));
     running.wait_for("the node", |line| line == "registered");
-    running.wait_for("the tunnel", |line| line == "connected");
-    running.wait_for("the lease", |line| line == "renewed");
+    // Side by side, in either order.
+    let mut awaited = vec!["connected", "renewed"];
+    while !awaited.is_empty() {
+        let line = running.wait_for("the tunnel and the lease", |line| awaited.contains(&line));
+        awaited.retain(|own| *own != line);
+    }
     eventually("the kubelet, through its tunnel", || {
         let path = "/api/v1/nodes/worker-2/proxy/hello";
         let output = quorum.kubectl(&["get", "--raw", path]);
