@@ -162,6 +162,7 @@ impl<'a> Player<'a> {
     /// # Errors
     /// When the cluster refuses it.
     pub fn take(&mut self, step: &Step) -> Result<()> {
+        std::thread::sleep(Duration::from_secs(step.after_s));
         let own = self.scenario.namespace();
         if !step.create.is_empty() {
             let mut objects = step.create.clone();

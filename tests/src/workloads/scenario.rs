@@ -52,6 +52,9 @@ pub struct Step {
     /// Lines of words for kubectl, in the scenario's namespace; `'` keeps words together.
     #[serde(default)]
     pub kubectl: Vec<String>,
+    /// How old what was created before is at least, in seconds: where ages decide.
+    #[serde(default)]
+    pub after_s: u64,
     /// How long nothing may change on the reference before that counts as rest, in seconds.
     #[serde(default = "five")]
     pub rest_s: u64,
